@@ -1,0 +1,85 @@
+"""What all tests share: array namespaces, Hypothesis profiles, and the settings of the peers."""
+
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+
+import hypothesis
+import pytest
+
+# Set before JAX is imported: float64 is off by default there, and another platform than the
+# CPU would round differently.
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# No deadline, for the first call of an engine compiles. The blob replays a failure that was
+# seen on another machine.
+hypothesis.settings.register_profile("ci", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("ci")
+
+NAMESPACES = {
+    "numpy": "array_api_compat.numpy",
+    "array_api_strict": "array_api_strict",
+    "torch": "array_api_compat.torch",
+    "jax.numpy": "jax.numpy",
+    "cupy": "array_api_compat.cupy",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--xp",
+        action="append",
+        choices=NAMESPACES,
+        help="run only the tests that take an array namespace, on this one (repeatable)",
+    )
+
+
+def why_missing(namespace: str) -> str | None:
+    """Say why a namespace cannot be tested here, or None."""
+    library = namespace.partition(".")[0]
+    if importlib.util.find_spec(library) is None:
+        return f"{library} is not installed"
+    if library == "cupy" and not has_cuda_device():
+        return "CuPy finds no CUDA device"
+    return None
+
+
+def has_cuda_device() -> bool:
+    cupy = importlib.import_module("cupy")
+    try:
+        return cupy.cuda.runtime.getDeviceCount() > 0
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return False
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `xp` on every array namespace that is there."""
+    if "xp" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("--xp")
+    metafunc.parametrize("xp", chosen or list(NAMESPACES), indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--xp`, leave out the tests that no namespace changes."""
+    if not config.getoption("--xp"):
+        return
+    kept = [item for item in items if "xp" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+@pytest.fixture
+def xp(request: pytest.FixtureRequest) -> ModuleType:
+    """An array namespace; the test runs once on each, and is skipped where one is missing.
+
+    One that was asked for by `--xp` has to be there: its absence fails.
+    """
+    missing = why_missing(request.param)
+    if missing is None:
+        return importlib.import_module(NAMESPACES[request.param])
+    if request.config.getoption("--xp"):
+        pytest.fail(missing)
+    pytest.skip(missing)
