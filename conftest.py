@@ -17,7 +17,7 @@ else:
             myst.PythonCodeBlockParser(doctest_optionflags=options),
             myst.SkipParser(),
         ],
-        patterns=["README.md", "docs/**/*.md"],
+        patterns=["README.md", "docs/*.md"],
     )
     docstrings = sybil.Sybil(
         parsers=[rest.DocTestParser(optionflags=options), rest.SkipParser()],
