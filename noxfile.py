@@ -9,7 +9,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "docs", "tests", "strict", "minimal"]
 
@@ -18,6 +18,9 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 # The oldest NumPy 2 that has wheels for each Python.
 NUMPY_FLOOR = {"3.11": "2.0.*", "3.12": "2.0.*", "3.13": "2.1.*", "3.14": "2.3.*"}
+
+# pip follows a machine's configuration to a CPU build of torch; uv does not read it.
+TORCH_BACKEND = "virtualenv"
 
 # NVRTC and the CUDA headers compile; ptxas and nvdisasm show what became of it.
 CUDA_TOOLS = (
@@ -93,7 +96,7 @@ def minimal(session: nox.Session) -> None:
     session.run("pytest", "tests", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend=TORCH_BACKEND)
 def peers(session: nox.Session) -> None:
     """Compare with torch, JAX and optax: their arrays, and their optimizers."""
     session.install(".", *group("tests"), *group("peers"))
@@ -136,7 +139,7 @@ def gpu(session: nox.Session) -> None:
     session.run("pytest", "tests", "--xp", "cupy", *posargs)
 
 
-@nox.session
+@nox.session(venv_backend=TORCH_BACKEND)
 def bench(session: nox.Session) -> None:
     """Measure against the peers, in one run."""
     session.install(".", *group("benchmarks"), *group("peers"))
