@@ -25,6 +25,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(abc|collections|numpy|types|typing)\..*")]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give types, shapes and dtypes
 napoleon_google_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 html_theme = "furo"
