@@ -1,0 +1,27 @@
+"""Gradient-based optimizers for plain arrays: the same bits on NumPy and CuPy.
+
+>>> import numpy as np
+>>> from instep import Adam
+>>> params = {"w": np.ones(3)}
+>>> optimizer = Adam(lr=0.5)
+>>> params = optimizer.update(params, {"w": np.array([1.0, -1.0, 0.0])})
+>>> params["w"].round(6)
+array([0.5, 1.5, 1. ])
+"""
+
+from instep.optimizer import Optimizer
+from instep.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Nesterov",
+    "Optimizer",
+    "RMSProp",
+    "__version__",
+]

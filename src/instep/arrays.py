@@ -1,0 +1,109 @@
+"""What the kit asks of an array, whatever library it comes from."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+
+def library(array: Array) -> str | None:
+    """Return the name of the array library of `array`; None for what is no array."""
+    if isinstance(array, np.ndarray):
+        return "numpy"
+    if isinstance(array, np.generic) or not hasattr(array, "dtype"):
+        return None
+    name = type(array).__module__.partition(".")[0]
+    return {"jaxlib": "jax"}.get(name, name)
+
+
+def namespace(array: Array) -> Any:
+    """Return the array-API namespace of `array`."""
+    import array_api_compat
+
+    return array_api_compat.array_namespace(array)
+
+
+def dtype_name(array: Array) -> str:
+    """Return the name of the dtype, as in ``"float32"``; a foreign byte order shows as in NumPy."""
+    dtype = array.dtype
+    if isinstance(dtype, np.dtype):
+        return dtype.name if dtype.isnative else dtype.str
+    return str(dtype).rpartition(".")[2]
+
+
+def device(array: Array) -> str:
+    """Return the device of `array`, as text that can be compared."""
+    if isinstance(array, np.ndarray):
+        return "cpu"
+    if library(array) == "cupy":
+        return str(array.device.id)
+    import array_api_compat
+
+    return str(array_api_compat.device(array))
+
+
+def namespace_device(array: Array) -> Any:
+    """Return the device object of `array`, as the library's functions take it."""
+    import array_api_compat
+
+    return array_api_compat.device(array)
+
+
+def describe(array: Any) -> str:
+    """Return library, dtype, shape and device in words, for messages."""
+    name = library(array)
+    if name is None:
+        return f"a {type(array).__name__}"
+    where = "" if name == "numpy" else f" on device {device(array)}"
+    return f"{name} {dtype_name(array)} {tuple(array.shape)}{where}"
+
+
+def is_immutable(array: Array) -> bool:
+    """Return whether arrays of this library cannot be written by design."""
+    return library(array) == "jax"
+
+
+def memory_bounds(array: Array) -> tuple[int, int] | None:
+    """Return the addresses of the first byte of an array and of the one after its last.
+
+    None where the library does not tell, or where there are no bytes.
+    """
+    if 0 in array.shape:
+        return None
+    match library(array):
+        case "numpy":
+            return np.lib.array_utils.byte_bounds(array)
+        case "cupy":
+            start, strides, itemsize = array.data.ptr, array.strides, array.itemsize
+        case "torch" if array.layout is sys.modules["torch"].strided:
+            itemsize = array.element_size()
+            start, strides = array.data_ptr(), [n * itemsize for n in array.stride()]
+        case _:
+            return None
+    extents = [(n - 1) * stride for n, stride in zip(array.shape, strides, strict=True)]
+    return (
+        start + sum(extent for extent in extents if extent < 0),
+        start + sum(extent for extent in extents if extent > 0) + itemsize,
+    )
+
+
+def to_numpy(array: Array) -> Array:
+    """Return the elements of `array` as a NumPy array of its own memory."""
+    if library(array) == "cupy":
+        return array.get()
+    return np.array(array)
+
+
+def filled(array: Array, value: Any) -> Array:
+    """Return `array`, filled with a number or with the elements of an array of any library."""
+    if library(value) is not None and library(value) != library(array):
+        value = namespace(array).asarray(to_numpy(value), device=namespace_device(array))
+    if not is_immutable(array):
+        array[...] = value
+        return array
+    xp = namespace(array)
+    if library(value) is None:
+        return xp.full_like(array, value)
+    return xp.astype(value, array.dtype, copy=True)

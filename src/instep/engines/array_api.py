@@ -1,0 +1,226 @@
+"""The specification: call the rule itself, with the arrays' own namespace.
+
+Slow on NumPy and CuPy, where every operation is a sweep over memory, but it serves every library
+that follows the array API standard, and the other engines are tested against it to the bit.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from instep import arrays, numerics
+from instep.engines.base import Bucket, Engine, Fit, Member, Range, SumTable
+from instep.graph import Graph
+from instep.graph.trace import Values, check_result
+from instep.program import Program, Row
+
+
+class ArrayAPIEngine(Engine):
+    """Calls rules with arrays."""
+
+    name = "array_api"
+    fuses = False
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def refuses(self, w: Any) -> str | None:
+        return None
+
+    def allocate(self, parameters: Sequence[Any], dtypes: Sequence[str]) -> list[list[Any]]:
+        allocated = []
+        for w in parameters:
+            xp = arrays.namespace(w)
+            allocated.append([xp.zeros_like(w, dtype=getattr(xp, dtype)) for dtype in dtypes])
+        return allocated
+
+    def bucket(self, program: Program, members: Sequence[Member], threads: int | None) -> Bucket:
+        return ArrayAPIBucket(program, members)
+
+    def emit(self, graph: Graph) -> str:
+        return "(the rule is called as it is, one array operation at a time)"
+
+
+class ArrayAPIBucket(Bucket):
+    """Leaves of one library, each updated by a call of the rule."""
+
+    def __init__(self, program: Program, members: Sequence[Member]) -> None:
+        self.positions = tuple(member.position for member in members)
+        self._program = program
+        self._slots = [member.slots for member in members]
+        self._rows = [member.row for member in members]
+        self._signatures = [_signature(member.parameter) for member in members]
+        self._params: list[Any] = []
+        self._grads: list[Any] = []
+        self._rows_now: list[Row] = []
+        self._results: list[tuple[Any, dict[str, Any]] | None] = []
+
+    def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
+        for position, signature in zip(self.positions, self._signatures, strict=True):
+            if _signature(params[position]) != signature:
+                return Fit.DIFFERENT
+            gradient = _signature(grads[position])
+            if gradient is None or gradient[:4] != signature[:4]:
+                return Fit.DIFFERENT
+        self._params = [params[position] for position in self.positions]
+        self._grads = [grads[position] for position in self.positions]
+        return Fit.MOVED
+
+    def bounds(self) -> tuple[Range, Range]:
+        return _ranges(self._params), _ranges(self._grads)
+
+    def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
+        self._rows_now = [rows[row] for row in self._rows]
+        self._results = [None] * len(self.positions)
+        for w, row in zip(self._params, self._rows_now, strict=True):
+            self._program.check_rounding(row, numerics.COMPUTE_DTYPE[arrays.dtype_name(w)])
+
+    def reduce(self, sums: SumTable) -> set[int]:
+        # The rule runs from its start again whenever it has met a sum over the tree: what it
+        # computed before is computed again, which only costs time.
+        missing: set[int] = set()
+        for i, result in enumerate(self._results):
+            if result is None:
+                try:
+                    self._results[i] = self._evaluate(i, sums)
+                except _TreeSumNeeded as need:
+                    missing.add(need.number)
+        return missing
+
+    def _evaluate(self, i: int, sums: SumTable) -> tuple[Any, dict[str, Any]]:
+        program, w = self._program, self._params[i]
+        namespace = arrays.namespace(w)
+        compute = getattr(namespace, numerics.COMPUTE_DTYPE[arrays.dtype_name(w)])
+        slots = {name: self._slots[i][name] for name in program.slots}
+        with np.errstate(all="ignore"):
+            new, new_slots = check_result(
+                program.name,
+                program.rule(
+                    RuleNamespace(namespace, w, compute, self.positions[i], sums),
+                    namespace.astype(w, compute, copy=False),
+                    namespace.astype(self._grads[i], compute, copy=False),
+                    Values(program.name, "slot", slots),
+                    program.hyperparameters(self._rows_now[i]),
+                ),
+                program.slots,
+            )
+            return _like(namespace, program.name, "w", new, w), {
+                name: _like(namespace, program.name, name, value, slots[name])
+                for name, value in new_slots.items()
+            }
+
+    def commit(self, sums: SumTable) -> Mapping[int, Any]:
+        replaced = {}
+        for i, result in enumerate(self._results):
+            assert result is not None
+            new, new_slots = result
+            w = self._params[i]
+            if arrays.is_immutable(w):
+                replaced[self.positions[i]] = new
+            else:
+                w[...] = new
+            self._slots[i].update(new_slots)
+        self._results, self._params, self._grads = [], [], []
+        return replaced
+
+
+class _TreeSumNeeded(Exception):
+    """A rule has come to a sum over the tree, to which every leaf must contribute first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class RuleNamespace:
+    """An array namespace in which the operations that libraries disagree on are the kit's own.
+
+    Everything else is the library's function of that name.
+    """
+
+    def __init__(
+        self, namespace: Any, like: Any, compute: Any, position: int, sums: SumTable
+    ) -> None:
+        self._namespace = namespace
+        self._like = like
+        self._compute = compute
+        self._position = position
+        self._sums = sums
+        self._count = 0  # sums met so far: their number, as in the graph
+
+    def __getattr__(self, name: str) -> Any:
+        function = numerics.CANONICAL.get(name)
+        if function is None:
+            return getattr(self._namespace, name)
+
+        def canonical(*values: Any, **keywords: Any) -> Any:
+            values = tuple(None if x is None else self._array(x) for x in values)
+            return function(self, *values, **keywords)
+
+        return canonical
+
+    def _array(self, x: Any) -> Any:
+        if isinstance(x, bool | int | float):
+            device = arrays.namespace_device(self._like)
+            dtype = self._namespace.bool if isinstance(x, bool) else self._compute
+            return self._namespace.asarray(x, dtype=dtype, device=device)
+        return x
+
+    def where(self, condition: Any, a: Any, b: Any) -> Any:
+        """Choose by element; a number takes the dtype of the other operand."""
+        return self._namespace.where(self._array(condition), self._array(a), self._array(b))
+
+    def sum(self, x: Any, **keywords: Any) -> Any:
+        """Return the canonical sum over the tensor, in the dtype of the arithmetic."""
+        if any(value is not None for value in keywords.values()):
+            return self._namespace.sum(x, **keywords)
+        self._count += 1
+        return self._namespace.astype(numerics.canonical_sum(self._namespace, x), self._compute)
+
+    def tree_sum(self, x: Any) -> Any:
+        """Return the canonical sum over all tensors of the tree."""
+        number = self._count
+        self._count += 1
+        if number not in self._sums.known:
+            total = numerics.canonical_sum(self._namespace, x)
+            self._sums.row(number)[self._position] = float(total)
+            raise _TreeSumNeeded(number)
+        return self._array(float(self._sums.row(number)[-1]))
+
+
+def _signature(array: Any) -> tuple[Any, ...] | None:
+    if arrays.library(array) is None:
+        return None
+    writable = array.flags.writeable if isinstance(array, np.ndarray) else True
+    return (
+        type(array),
+        arrays.dtype_name(array),
+        tuple(array.shape),
+        arrays.device(array),
+        writable and not getattr(array, "requires_grad", False),
+    )
+
+
+def _like(xp: Any, rule: str, name: str, value: Any, like: Any) -> Any:
+    """Return `value` as a new array of the shape and dtype of `like`."""
+    if isinstance(value, bool | int | float):
+        return xp.full_like(like, value)
+    if tuple(value.shape) != tuple(like.shape):
+        if value.shape != ():
+            raise ValueError(
+                f"{rule}.rule returned {name!r} of shape {tuple(value.shape)} for an array of "
+                f"shape {tuple(like.shape)}; a rule must keep shapes"
+            )
+        value = xp.broadcast_to(value, like.shape)
+    # A copy always: a rule may return its gradient as a slot.
+    return xp.asarray(xp.astype(value, like.dtype, copy=True))
+
+
+def _ranges(leaves: Sequence[Any]) -> Range:
+    found = [arrays.memory_bounds(array) or (0, 0) for array in leaves]
+    starts, stops = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    return starts, stops
+
+
+ENGINE = ArrayAPIEngine()

@@ -1,0 +1,131 @@
+"""What every engine provides, and what it is given."""
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep.graph import Graph
+from instep.program import Program, Row
+
+Range = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Fit(enum.Enum):
+    """How the arrays of this step compare with those that a bucket was made for."""
+
+    DIFFERENT = enum.auto()  # another signature: a new plan is needed
+    SAME = enum.auto()  # the very memory of the step before
+    MOVED = enum.auto()  # the same signature at other addresses
+
+
+@dataclass(eq=False)
+class Member:
+    """A leaf as a bucket sees it: where it stands in the tree, its row, and its state."""
+
+    position: int
+    row: int
+    parameter: Any  # arrays to make the bucket from; not kept
+    gradient: Any
+    slots: dict[str, Any]
+
+
+class SumTable:
+    """The canonical sums of a step: a row for each sum of the rule, a column for each leaf.
+
+    The last column is the sum over the tree: the sums of the leaves, added in their order.
+    """
+
+    def __init__(self, leaves: int) -> None:
+        self.values = np.zeros((0, leaves + 1))
+        self.known: set[int] = set()
+
+    def reserve(self, count: int) -> None:
+        """Make room for `count` sums."""
+        missing = count - len(self.values)
+        if missing > 0:
+            new_rows = np.zeros((missing, self.values.shape[1]))
+            self.values = np.concatenate([self.values, new_rows])
+
+    def row(self, number: int) -> NDArray[np.float64]:
+        """Return the row of a sum."""
+        self.reserve(number + 1)
+        row: NDArray[np.float64] = self.values[number]
+        return row
+
+    def add_up(self, numbers: set[int]) -> None:
+        """Fill the column of the tree for these sums."""
+        for number in numbers:
+            row = self.row(number)
+            total = 0.0
+            for value in row[:-1].tolist():
+                total += value
+            row[-1] = total
+        self.known |= numbers
+
+
+class Bucket(ABC):
+    """Leaves that one engine updates together: of one library, device, dtype and graph.
+
+    A step is `fit`, `stage`, `reduce` until no sums are left, then `commit`. Whatever can fail
+    fails before `commit`, and nothing that a user can see changes before it.
+    """
+
+    #: Positions of the leaves in the tree.
+    positions: tuple[int, ...]
+
+    @abstractmethod
+    def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
+        """Take the leaves of this step, and compare them with the signature of the bucket."""
+
+    @abstractmethod
+    def bounds(self) -> tuple[Range, Range]:
+        """Return the memory of the parameters and that of the gradients, as of the last `fit`."""
+
+    @abstractmethod
+    def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
+        """Prepare the step with these hyperparameters."""
+
+    @abstractmethod
+    def reduce(self, sums: SumTable) -> set[int]:
+        """Run the next pass that reduces; return the numbers of the sums it wrote into `sums`.
+
+        An empty set: all sums are known, and `commit` is next.
+        """
+
+    @abstractmethod
+    def commit(self, sums: SumTable) -> Mapping[int, Any]:
+        """Run the last pass. Return new arrays, by position, where arrays cannot be written."""
+
+
+class Engine(ABC):
+    """A way to run graphs."""
+
+    name: str
+
+    #: Whether the engine compiles the graph of a rule, or calls the rule itself.
+    fuses: bool = True
+
+    @abstractmethod
+    def unavailable(self) -> str | None:
+        """Return None, or why the engine cannot run here, with the remedy."""
+
+    @abstractmethod
+    def refuses(self, w: Any) -> str | None:
+        """Return None, or why the engine cannot update such an array."""
+
+    @abstractmethod
+    def allocate(self, parameters: Sequence[Any], dtypes: Sequence[str]) -> list[list[Any]]:
+        """Return arrays of zeros like each parameter, one of each dtype."""
+
+    @abstractmethod
+    def bucket(self, program: Program, members: Sequence[Member], threads: int | None) -> Bucket:
+        """Return the bucket of these leaves."""
+
+    @abstractmethod
+    def emit(self, graph: Graph) -> str:
+        """Return the code that the engine makes of a pass, to be read."""

@@ -1,0 +1,11 @@
+"""The graph of a rule: what is computed for one element, apart from how an engine computes it.
+
+`trace` calls a rule with symbolic arrays and records the operations as a `Graph`; `cut` splits a
+graph at its sums into passes over memory. Nothing in this package knows an engine.
+"""
+
+from instep.graph.nodes import Array, Graph, Node, Store, Sum
+from instep.graph.passes import cut, prune
+from instep.graph.trace import FusionError, trace
+
+__all__ = ["Array", "FusionError", "Graph", "Node", "Store", "Sum", "cut", "prune", "trace"]

@@ -1,0 +1,132 @@
+"""The parts of a graph. All are frozen, so that graphs can be compared, hashed and cached."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+ITEMSIZE = {"bool": 1, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+ARITHMETIC = ("add", "subtract", "multiply", "divide", "copysign")
+UNARY = ("negative", "abs", "sqrt", "floor", "ceil", "trunc", "round")
+COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+LOGICAL = ("logical_and", "logical_or", "logical_xor")
+LEAVES = ("load", "scalar", "constant", "reduced")
+
+#: Every operation that an engine must be able to emit. All are exactly rounded by IEEE 754.
+OPERATIONS = frozenset(
+    (*ARITHMETIC, *UNARY, *COMPARISONS, *LOGICAL, *LEAVES, "logical_not", "where", "cast")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """One array that a rule works on: the parameter `w`, its gradient `g`, or a slot of state."""
+
+    name: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation on the values of one element.
+
+    `operands` are positions in `Graph.nodes`. `value` is the name of the array that a `load`
+    reads, the number of a `constant`, the position of a `scalar` in `Graph.scalars`, or that of
+    a `reduced` value in the sums of the whole rule.
+    """
+
+    operation: str
+    operands: tuple[int, ...]
+    dtype: str
+    value: str | int | float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Node `node` is written to array `array`."""
+
+    array: str
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """The canonical sum of node `node` over one tensor, or over all tensors of the tree.
+
+    `number` is its position among the sums of the whole rule: the one a `reduced` node names.
+    """
+
+    number: int
+    node: int
+    scope: str  # "tensor" or "tree"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A rule, or one pass of it, as a list of operations in the order in which Python ran them.
+
+    Attributes
+    ----------
+    name
+        The rule that was traced, with its dtype: the name of the kernel.
+    compute
+        The dtype of the arithmetic: ``"float32"`` or ``"float64"``.
+    arrays
+        All arrays of the rule, whether this pass touches them or not: `w`, `g`, then the slots.
+    scalars
+        Host expressions over the hyperparameters and the step number `t`, as Python source. Each
+        is evaluated once a step in Python floats and rounded once to the compute dtype.
+    nodes
+        Operations; every operand stands before its use.
+    stores, sums
+        What this pass writes and reduces.
+    """
+
+    name: str
+    compute: str
+    arrays: tuple[Array, ...]
+    scalars: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    stores: tuple[Store, ...] = ()
+    sums: tuple[Sum, ...] = field(default=())
+
+    @cached_property
+    def loaded(self) -> tuple[Array, ...]:
+        """The arrays that this pass reads."""
+        names = {node.value for node in self.nodes if node.operation == "load"}
+        return tuple(array for array in self.arrays if array.name in names)
+
+    @cached_property
+    def stored(self) -> tuple[Array, ...]:
+        """The arrays that this pass writes."""
+        names = {store.array for store in self.stores}
+        return tuple(array for array in self.arrays if array.name in names)
+
+    @property
+    def bytes_per_element(self) -> int:
+        """Memory traffic of this pass, in bytes for an element."""
+        return sum(ITEMSIZE[array.dtype] for array in (*self.loaded, *self.stored))
+
+    @cached_property
+    def uniform(self) -> frozenset[int]:
+        """The nodes whose value is the same for all elements of a tensor."""
+        found: set[int] = set()
+        for position, node in enumerate(self.nodes):
+            if node.operation != "load" and all(operand in found for operand in node.operands):
+                found.add(position)
+        return frozenset(found)
+
+    def __str__(self) -> str:
+        """Readable listing, one operation a line."""
+        lines = [f"{self.name} (computes in {self.compute})"]
+        lines += [f"  h{i} = {text}" for i, text in enumerate(self.scalars)]
+        for position, node in enumerate(self.nodes):
+            operands = [f"%{operand}" for operand in node.operands]
+            match node.operation:
+                case "scalar":
+                    operands = [f"h{node.value}"]
+                case "load" | "constant" | "reduced":
+                    operands = [str(node.value)]
+            lines.append(f"  %{position}: {node.dtype} = {node.operation} {', '.join(operands)}")
+        lines += [f"  sum {s.number} over the {s.scope} of %{s.node}" for s in self.sums]
+        lines += [f"  store {store.array} = %{store.node}" for store in self.stores]
+        return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""The numerics contract: dtypes, and the operations on which libraries disagree.
+
+Every function here is written with operations that IEEE 754 rounds exactly, on the names of the
+array API. Both the tracer and the namespace that the `array_api` engine hands to a rule use these
+definitions, so an operation has one meaning on every engine.
+"""
+
+from typing import Any
+
+#: Elements of a tile of the canonical sum, and lanes of a tile.
+TILE, LANES = 16_384, 1_024
+
+#: Storage dtype -> dtype of the arithmetic.
+COMPUTE_DTYPE = {
+    "float16": "float32",
+    "bfloat16": "float32",
+    "float32": "float32",
+    "float64": "float64",
+}
+
+#: Storage dtype of a parameter -> dtype of its state. State of 16-bit parameters is kept in
+#: float32: a running mean with a decay rate of 0.999 cannot move in 11 bits.
+STATE_DTYPE = COMPUTE_DTYPE
+
+
+def maximum(xp: Any, a: Any, b: Any) -> Any:
+    """Return the larger; NaN if either is NaN; `b` if they are equal (also -0.0 and 0.0)."""
+    return xp.where((a > b) | (a != a), a, b)
+
+
+def minimum(xp: Any, a: Any, b: Any) -> Any:
+    """Return the smaller; NaN if either is NaN; `b` if they are equal (also -0.0 and 0.0)."""
+    return xp.where((a < b) | (a != a), a, b)
+
+
+def sign(xp: Any, x: Any) -> Any:
+    """Return -1, 0 or 1; 0.0 for -0.0; NaN for NaN (PyTorch's is 0 there, JAX keeps -0.0)."""
+    return xp.where(x > 0, 1.0, xp.where(x < 0, -1.0, xp.where(x == 0, 0.0, x)))
+
+
+def isfinite(xp: Any, x: Any) -> Any:
+    """Return whether `x` is neither infinite nor NaN."""
+    return abs(x) < float("inf")
+
+
+def isnan(xp: Any, x: Any) -> Any:
+    """Return whether `x` is NaN."""
+    return x != x
+
+
+def isinf(xp: Any, x: Any) -> Any:
+    """Return whether `x` is infinite."""
+    return abs(x) == float("inf")
+
+
+def square(xp: Any, x: Any) -> Any:
+    """Return ``x * x``."""
+    return x * x
+
+
+def clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A002 - the standard's
+    """Return `x` held between `min` and `max`; NaN stays NaN."""
+    if min is not None:
+        x = xp.where(x < min, min, x)
+    if max is not None:
+        x = xp.where(x > max, max, x)
+    return x
+
+
+#: Operations that both namespaces define by the functions above.
+CANONICAL = {
+    "maximum": maximum,
+    "minimum": minimum,
+    "sign": sign,
+    "isfinite": isfinite,
+    "isnan": isnan,
+    "isinf": isinf,
+    "square": square,
+    "clip": clip,
+}
+
+
+def canonical_sum(xp: Any, x: Any) -> Any:
+    """Return the canonical sum of an array: a float64 array of no dimensions.
+
+    The elements, in C order, are cut into tiles of 16,384. In a tile, element `i` goes to lane
+    ``i % 1024``; a lane adds its elements in increasing order in float64, from +0.0; the lanes
+    are folded by halves (lane `k` += lane `k + 512`, then 256, ... 1). The sums of the tiles are
+    summed in the same way until one is left.
+
+    This is the specification, in whole-array operations. Elements that pad the last tile are
+    +0.0: a lane that starts from +0.0 never holds -0.0, so adding +0.0 changes nothing.
+    """
+    x = xp.reshape(xp.astype(x, xp.float64), (-1,))
+    while True:
+        tiles = max(1, -(-x.shape[0] // TILE))
+        padding = xp.zeros(tiles * TILE - x.shape[0], dtype=xp.float64)
+        rows = xp.reshape(xp.concat([x, padding]), (tiles, TILE // LANES, LANES))
+        lanes = xp.zeros((tiles, LANES), dtype=xp.float64)
+        for row in range(TILE // LANES):
+            lanes = lanes + rows[:, row, :]
+        width = LANES
+        while width > 1:
+            width //= 2
+            lanes = lanes[:, :width] + lanes[:, width : 2 * width]
+        x = lanes[:, 0]
+        if tiles == 1:
+            return xp.reshape(x, ())

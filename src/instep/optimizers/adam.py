@@ -1,0 +1,103 @@
+"""Adam and its relatives: running means of the gradient and of its square."""
+
+from typing import Any
+
+from instep.hyperparameters import DecayRate, Epsilon, NonNegative
+from instep.optimizer import Optimizer
+
+
+class Adam(Optimizer):
+    r"""Adam (Kingma & Ba 2014, arXiv:1412.6980, algorithm 1).
+
+    .. math::
+        m &\leftarrow \beta_1 m + (1 - \beta_1)\, g \\
+        v &\leftarrow \beta_2 v + (1 - \beta_2)\, g \odot g \\
+        w &\leftarrow w - \eta\, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    Parameters
+    ----------
+    lr
+        Learning rate :math:`\eta`: about the size of a step.
+    beta1
+        Decay rate of the mean gradient.
+    beta2
+        Decay rate of the mean squared gradient.
+    eps
+        Term :math:`\epsilon` that keeps the division finite.
+
+    Notes
+    -----
+    PyTorch and optax have the same rule. Keras uses the paper's "epsilon hat" form, which moves
+    the correction of `v` out of the root and so scales eps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import Adam
+    >>> Adam(lr=0.5, eps=0).update(np.array([1.0, 1.0]), np.array([4.0, -0.1]))
+    array([0.5, 1.5])
+    """
+
+    lr: NonNegative = 0.001
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.999
+    eps: Epsilon = 1e-8
+
+    slots = ("m", "v")
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        m = h.beta1 * s.m + (1 - h.beta1) * g
+        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        rate = h.lr / (1 - h.beta1**h.t)
+        v_hat = v / (1 - h.beta2**h.t)
+        return w - rate * m / (xp.sqrt(v_hat) + h.eps), {"m": m, "v": v}
+
+
+class AdamW(Optimizer):
+    r"""Adam with decoupled weight decay (Loshchilov & Hutter 2017, arXiv:1711.05101).
+
+    .. math::
+        m &\leftarrow \beta_1 m + (1 - \beta_1)\, g \\
+        v &\leftarrow \beta_2 v + (1 - \beta_2)\, g \odot g \\
+        w &\leftarrow (1 - \eta \lambda)\, w
+            - \eta\, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    Parameters
+    ----------
+    lr
+        Learning rate :math:`\eta`.
+    beta1
+        Decay rate of the mean gradient.
+    beta2
+        Decay rate of the mean squared gradient.
+    eps
+        Term :math:`\epsilon` that keeps the division finite.
+    weight_decay
+        Strength :math:`\lambda` of the decay, in units of the learning rate.
+
+    Notes
+    -----
+    PyTorch has the same rule and defaults; optax has weight_decay 1e-4, Keras 0.004. The paper
+    scales the decay by a schedule alone, not by the learning rate.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import AdamW
+    >>> AdamW(lr=0.5, eps=0, weight_decay=0.5).update(np.array([1.0]), np.array([4.0]))
+    array([0.25])
+    """
+
+    lr: NonNegative = 0.001
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.999
+    eps: Epsilon = 1e-8
+    weight_decay: NonNegative = 0.01
+
+    slots = ("m", "v")
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        decayed = (1 - h.lr * h.weight_decay) * w
+        return Adam.rule(xp, decayed, g, s, h)

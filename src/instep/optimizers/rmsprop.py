@@ -1,0 +1,67 @@
+"""Learning rates that adapt to a running mean of squared gradients."""
+
+from typing import Any
+
+from instep.hyperparameters import DecayRate, Epsilon, NonNegative
+from instep.optimizer import Optimizer
+
+
+class RMSProp(Optimizer):
+    r"""RMSProp (Hinton 2012, lecture 6e of Neural Networks for Machine Learning).
+
+    .. math::
+        h &\leftarrow \gamma h + (1 - \gamma)\, g \odot g \\
+        w &\leftarrow w - \eta\, \frac{g}{\sqrt{h} + \epsilon}
+
+    Parameters
+    ----------
+    lr
+        Learning rate :math:`\eta`.
+    decay
+        Decay rate :math:`\gamma` of the running means.
+    eps
+        Term :math:`\epsilon` that keeps the division finite.
+    centered
+        Divide by the standard deviation, the root of `h` less the squared running mean of the
+        gradient (Graves 2013, arXiv:1308.0850), instead of the root mean square.
+    momentum
+        Share of the velocity that a step keeps; 0: no velocity.
+
+    Notes
+    -----
+    PyTorch has decay 0.99 and eps 1e-8; optax and Keras have eps inside the root. The velocity
+    contains the learning rate, as in `Momentum` and in Keras; PyTorch multiplies by it later,
+    the same path while the learning rate is constant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import RMSProp
+    >>> RMSProp(lr=0.5, decay=0.75, eps=0).update(np.array([1.0]), np.array([3.0]))
+    array([0.])
+    """
+
+    lr: NonNegative = 0.01
+    decay: DecayRate = 0.9
+    eps: Epsilon = 1e-7
+    centered: bool = False
+    momentum: DecayRate = 0.0
+
+    def state_slots(self) -> tuple[str, ...]:
+        """Return ``h``, and the mean gradient and the velocity where they are asked for."""
+        mean = ("mean",) if self.centered else ()
+        velocity = ("velocity",) if self.momentum != 0 else ()
+        return ("h", *mean, *velocity)
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        slots = {"h": h.decay * s.h + (1 - h.decay) * (g * g)}
+        variance = slots["h"]
+        if h.centered:
+            slots["mean"] = h.decay * s.mean + (1 - h.decay) * g
+            # Rounding can make the difference negative where the gradient hardly changes.
+            variance = xp.maximum(variance - slots["mean"] * slots["mean"], 0.0)
+        step = h.lr * g / (xp.sqrt(variance) + h.eps)
+        if "velocity" in s:
+            step = slots["velocity"] = h.momentum * s.velocity + step
+        return w - step, slots

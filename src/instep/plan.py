@@ -1,0 +1,200 @@
+"""The plan of a step: made once for a signature of the trees, checked cheaply at every step."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instep import arrays, engines, tree, validation
+from instep.engines.base import Fit, Member, SumTable
+from instep.numerics import STATE_DTYPE
+from instep.optimizer import LeafState
+from instep.program import Program, Row
+from instep.tree import format_path
+from instep.validation import Leaf
+
+if TYPE_CHECKING:
+    from instep.optimizer import Optimizer
+
+
+class Plan:
+    """Buckets of leaves, their state, and what it takes to run a step on them.
+
+    Making a plan validates everything and allocates new state, but changes nothing in the
+    optimizer: that happens when the step is certain.
+    """
+
+    def __init__(self, optimizer: "Optimizer", params: Any, grads: Any) -> None:
+        self._optimizer = optimizer
+        owner = optimizer.name
+        leaves = validation.match(owner, params, grads)
+        self._active = [leaf for leaf in leaves if leaf.gradient is not None]
+        self._idle = [leaf.position for leaf in leaves if leaf.gradient is None]
+        self._read_params = tree.LeafReader(params)
+        self._read_grads = tree.LeafReader(grads)
+        self.program = Program(optimizer)
+
+        # Leaves that missed equally many steps share their hyperparameters.
+        step = optimizer.t + 1
+        missed = [_missed(optimizer, leaf) for leaf in self._active]
+        self._missed = sorted(set(missed))
+        rows = self._rows(step)
+        row_of = [self._missed.index(count) for count in missed]
+
+        assignments = assign(optimizer, self.program, self._active, [rows[i] for i in row_of])
+        self.states = dict(optimizer._states)
+        self.buckets = []
+        for (name, _, _), members in assignments.items():
+            engine = engines.load(name)
+            chosen = [self._active[i] for i in members]
+            slots = self._slots(engine, chosen, [rows[row_of[i]] for i in members])
+            self.buckets.append(
+                engine.bucket(
+                    self.program,
+                    [
+                        Member(leaf.position, row_of[i], leaf.parameter, leaf.gradient, slot)
+                        for i, leaf, slot in zip(members, chosen, slots, strict=True)
+                    ],
+                    optimizer.threads,
+                )
+            )
+        self._sums = SumTable(len(leaves))
+        active_keys = {leaf.key for leaf in self._active}
+        self._idle_states = [
+            state for key, state in self.states.items() if key not in active_keys
+        ]
+        for leaf in self._active:  # the arrays are the user's: keep none of them
+            leaf.parameter = leaf.gradient = None
+
+        if self._fit(params, grads) is Fit.DIFFERENT:
+            raise RuntimeError(f"{owner}.update: the trees changed while they were looked at")
+
+    def _rows(self, step: int) -> list[Row]:
+        return [self.program.row(step, missed) for missed in self._missed]
+
+    def _slots(
+        self, engine: engines.Engine, leaves: Sequence[Leaf], rows: Sequence[Row]
+    ) -> list[dict[str, Any]]:
+        """Return the slots of leaves, allocating what is not there yet."""
+        names = self.program.slots
+        dtype = STATE_DTYPE[leaves[0].dtype]
+        states = [self.states.get(leaf.key) for leaf in leaves]
+        found = [dict(state.slots) if state is not None else {} for state in states]
+        for leaf, slots in zip(leaves, found, strict=True):
+            _check_state(self.program.name, leaf, slots, dtype)
+        fresh = [
+            i
+            for i, (leaf, slots) in enumerate(zip(leaves, found, strict=True))
+            if any(name not in slots or not _at_home(slots[name], leaf) for name in names)
+        ]
+        allocated = engine.allocate([leaves[i].parameter for i in fresh], [dtype] * len(names))
+        for i, new in zip(fresh, allocated, strict=True):
+            initial = self.program.initial_values(rows[i])
+            for name, array in zip(names, new, strict=True):
+                value = found[i].get(name, initial.get(name, 0.0))
+                if isinstance(value, str):
+                    value = leaves[i].parameter
+                found[i][name] = arrays.filled(array, value)
+        for leaf, state, slots in zip(leaves, states, found, strict=True):
+            missed = self._optimizer.t if state is None else state.missed
+            self.states[leaf.key] = LeafState(slots, missed)
+        return found
+
+    def accepts(self, params: Any, grads: Any) -> bool:
+        """Return whether this plan can step these trees. Keeps their leaves for `step`."""
+        fit = self._fit(params, grads)
+        return fit is Fit.SAME or (fit is Fit.MOVED and not self._may_overlap())
+
+    def _fit(self, params: Any, grads: Any) -> Fit:
+        if self._optimizer.state_slots() != self.program.slots:
+            return Fit.DIFFERENT
+        leaves = self._read_params.read(params)
+        gradients = self._read_grads.read(grads)
+        if leaves is None or gradients is None or len(leaves) != len(gradients):
+            return Fit.DIFFERENT
+        if any(gradients[position] is not None for position in self._idle):
+            return Fit.DIFFERENT
+        worst = Fit.SAME
+        for bucket in self.buckets:
+            fit = bucket.fit(leaves, gradients)
+            if fit is Fit.DIFFERENT:
+                return fit
+            worst = fit if fit is Fit.MOVED else worst
+        return worst
+
+    def _may_overlap(self) -> bool:
+        bounds = [bucket.bounds() for bucket in self.buckets]
+        written, read = (
+            (
+                np.concatenate([entry[which][0] for entry in bounds]),
+                np.concatenate([entry[which][1] for entry in bounds]),
+            )
+            for which in (0, 1)
+        )
+        return validation.may_overlap(written, read)
+
+    def step(self, params: Any) -> Any:
+        """Take the step that `accepts` has looked at."""
+        optimizer = self._optimizer
+        step = optimizer._t + 1
+        rows = self._rows(step)
+        sums, buckets = self._sums, self.buckets
+        for bucket in buckets:
+            bucket.stage(rows, sums)
+        sums.known.clear()
+        while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
+            sums.add_up(numbers)
+
+        replaced: dict[int, Any] = {}
+        for bucket in buckets:
+            replaced.update(bucket.commit(sums))
+        optimizer._t = step
+        optimizer._states = self.states
+        optimizer._plan = self
+        for state in self._idle_states:
+            state.missed += 1
+        if replaced:
+            leaves = [leaf for _, leaf in tree.flatten(params)]
+            for position, array in replaced.items():
+                leaves[position] = array
+            return tree.rebuild(params, leaves)
+        return params
+
+
+def assign(
+    optimizer: "Optimizer", program: Program, leaves: Sequence[Leaf], rows: Sequence[Row]
+) -> dict[tuple[str, str, str], list[int]]:
+    """Return the leaves of every bucket, by (engine, dtype, device)."""
+    chosen: dict[tuple[str, str, str], list[int]] = {}
+    engine_of: dict[tuple[str | None, str, Any], str] = {}
+    for i, (leaf, row) in enumerate(zip(leaves, rows, strict=True)):
+        kind = (arrays.library(leaf.parameter), leaf.dtype, row.flags)
+        if kind not in engine_of:
+            engine_of[kind], _ = engines.choose(
+                optimizer.engine, program, leaf.parameter, leaf.dtype, row.flags
+            )
+        key = (engine_of[kind], leaf.dtype, arrays.device(leaf.parameter))
+        chosen.setdefault(key, []).append(i)
+    return chosen
+
+
+def _missed(optimizer: "Optimizer", leaf: Leaf) -> int:
+    state = optimizer._states.get(leaf.key)
+    return optimizer.t if state is None else state.missed
+
+
+def _check_state(owner: str, leaf: Leaf, slots: dict[str, Any], dtype: str) -> None:
+    for name, slot in slots.items():
+        if tuple(slot.shape) != tuple(leaf.parameter.shape) or arrays.dtype_name(slot) != dtype:
+            raise ValueError(
+                f"{owner}.update: {format_path('params', leaf.path)} is "
+                f"{arrays.describe(leaf.parameter)}, but its state {name!r} from earlier steps is "
+                f"{arrays.dtype_name(slot)} {tuple(slot.shape)}; use a new key for a new "
+                f"parameter, or forget all state with reset()"
+            )
+
+
+def _at_home(slot: Any, leaf: Leaf) -> bool:
+    """Return whether a state array is where its parameter is: not so after a load."""
+    w = leaf.parameter
+    return arrays.library(slot) == arrays.library(w) and arrays.device(slot) == arrays.device(w)

@@ -1,0 +1,135 @@
+"""Trees of arrays: dicts, lists and tuples, nested or not, or a single array.
+
+The leaves of a tree are ordered by their paths, dict keys in sorted order, so that neither the
+result of a step nor the order of a sum depends on the order in which keys were inserted.
+"""
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any
+
+Path = tuple[Any, ...]
+
+
+def format_path(root: str, path: Path) -> str:
+    """Return a path as Python would write it: ``params['encoder'][0]``."""
+    return root + "".join(f"[{key!r}]" for key in path)
+
+
+def join_path(path: Path) -> str:
+    """Return a path as one string, ``encoder/0``: the key of the state, and what patterns match."""
+    return "/".join(str(key) for key in path)
+
+
+def is_leaf(tree: Any) -> bool:
+    """Return whether `tree` is no container."""
+    return not isinstance(tree, dict | list | tuple)
+
+
+def children(tree: Any) -> list[tuple[Any, Any]]:
+    """Return the (key, subtree) pairs of a container, in the order of trees."""
+    if isinstance(tree, dict):
+        try:
+            return sorted(tree.items(), key=itemgetter(0))
+        except TypeError:  # keys of several types
+            return sorted(tree.items(), key=lambda item: (type(item[0]).__name__, repr(item[0])))
+    return list(enumerate(tree))
+
+
+def flatten(tree: Any) -> list[tuple[Path, Any]]:
+    """Return (path, leaf) for every leaf of `tree`, in the order of trees."""
+    found: list[tuple[Path, Any]] = []
+
+    def visit(path: Path, subtree: Any) -> None:
+        if is_leaf(subtree):
+            found.append((path, subtree))
+        else:
+            for key, child in children(subtree):
+                visit((*path, key), child)
+
+    visit((), tree)
+    return found
+
+
+def rebuild(tree: Any, replacements: Sequence[Any]) -> Any:
+    """Return `tree` with its leaves replaced in order; dicts and lists are changed in place."""
+    values = iter(replacements)
+
+    def visit(subtree: Any) -> Any:
+        if is_leaf(subtree):
+            return next(values)
+        replaced = [(key, visit(child)) for key, child in children(subtree)]
+        if isinstance(subtree, tuple):
+            if hasattr(subtree, "_make"):
+                return subtree._make(value for _, value in replaced)
+            return tuple(value for _, value in replaced)
+        for key, value in replaced:
+            if subtree[key] is not value:
+                subtree[key] = value
+        return subtree
+
+    return visit(tree)
+
+
+class LeafReader:
+    """Reads the leaves of trees that have the structure of the tree it was made from.
+
+    A flat dict, the common case, is read by one call into C. `read` returns None where the
+    structure differs; then the slow path finds out what is wrong.
+    """
+
+    def __init__(self, tree: Any) -> None:
+        self._count = len(tree) if isinstance(tree, dict) else 0
+        self._read_nested: Callable[[Any], list[Any]] | None = None
+        self._get: Callable[[Any], Any] | None = None
+        if isinstance(tree, dict) and tree and all(is_leaf(child) for child in tree.values()):
+            keys = [key for key, _ in children(tree)]
+            get = itemgetter(*keys)
+            self._get = get if len(keys) > 1 else (lambda mapping: (get(mapping),))
+        else:
+            self._read_nested = _nested_reader(tree)
+
+    def read(self, tree: Any) -> Sequence[Any] | None:
+        """Return the leaves of `tree`, or None where its structure differs."""
+        if self._get is not None:
+            if not isinstance(tree, dict) or len(tree) != self._count:
+                return None
+            try:
+                leaves: Sequence[Any] = self._get(tree)
+            except KeyError:
+                return None
+            return leaves
+        assert self._read_nested is not None
+        try:
+            return self._read_nested(tree)
+        except (KeyError, _StructureError):
+            return None
+
+
+class _StructureError(Exception):
+    """A tree has not the structure that a reader was made for."""
+
+
+def _nested_reader(tree: Any) -> Callable[[Any], list[Any]]:
+    if is_leaf(tree):
+
+        def read_leaf(other: Any) -> list[Any]:
+            if not is_leaf(other):
+                raise _StructureError
+            return [other]
+
+        return read_leaf
+
+    kind = next(kind for kind in (dict, list, tuple) if isinstance(tree, kind))
+    count = len(tree)
+    readers = [(key, _nested_reader(child)) for key, child in children(tree)]
+
+    def read(other: Any) -> list[Any]:
+        if not isinstance(other, kind) or len(other) != count:
+            raise _StructureError
+        leaves: list[Any] = []
+        for key, reader in readers:
+            leaves += reader(other[key])
+        return leaves
+
+    return read

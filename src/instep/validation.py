@@ -1,0 +1,256 @@
+"""Checks of what a user passes to `update`: done before anything is changed.
+
+Messages name who was called, what was got, what was expected, and the remedy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep import arrays, tree
+from instep.numerics import COMPUTE_DTYPE
+from instep.tree import Path, format_path, join_path
+
+_CONVERT = "convert it with numpy.asarray or cupy.asarray"
+
+
+@dataclass(eq=False)
+class Leaf:
+    """A parameter and its gradient, at one position of the tree."""
+
+    position: int
+    path: Path
+    parameter: Any
+    gradient: Any
+
+    @property
+    def key(self) -> str:
+        """Name of the leaf in the state."""
+        return join_path(self.path)
+
+    @property
+    def dtype(self) -> str:
+        """Storage dtype."""
+        return arrays.dtype_name(self.parameter)
+
+
+def match(owner: str, params: Any, grads: Any) -> list[Leaf]:
+    """Return the leaves of `params` with their gradients, all checked one by one."""
+    pairs: list[tuple[Path, Any, Any]] = []
+    _walk(owner, (), params, grads, pairs)
+    leaves = [Leaf(i, path, w, g) for i, (path, w, g) in enumerate(pairs)]
+    for leaf in leaves:
+        check_parameter(owner, leaf.path, leaf.parameter)
+        if leaf.gradient is not None:
+            _check_gradient(owner, leaf)
+    _check_unique_keys(owner, leaves)
+    check_overlaps(owner, [leaf for leaf in leaves if leaf.gradient is not None])
+    return leaves
+
+
+def _walk(
+    owner: str, path: Path, params: Any, grads: Any, pairs: list[tuple[Path, Any, Any]]
+) -> None:
+    if tree.is_leaf(params):
+        if not tree.is_leaf(grads):
+            raise TypeError(
+                f"{owner}.update: {format_path('params', path)} is {arrays.describe(params)}, but "
+                f"{format_path('grads', path)} is a {type(grads).__name__}; give one gradient "
+                f"array for each parameter"
+            )
+        pairs.append((path, params, grads))
+        return
+    kind = type(params).__name__
+    if tree.is_leaf(grads) or isinstance(params, dict) != isinstance(grads, dict):
+        got = arrays.describe(grads) if tree.is_leaf(grads) else f"a {type(grads).__name__}"
+        raise TypeError(
+            f"{owner}.update: {format_path('params', path)} is a {kind}, but "
+            f"{format_path('grads', path)} is {got}; give gradients in the structure of the "
+            f"parameters"
+        )
+    if isinstance(params, dict):
+        for key in params:
+            if key not in grads:
+                raise ValueError(
+                    f"{owner}.update: grads has no {format_path('', (*path, key))}, which params "
+                    f"has; give its gradient, or None to leave the parameter alone"
+                )
+        for key in grads:
+            if key not in params:
+                raise ValueError(
+                    f"{owner}.update: grads has {format_path('', (*path, key))}, which params "
+                    f"does not have; remove it, or check the key"
+                )
+    elif len(params) != len(grads):
+        raise ValueError(
+            f"{owner}.update: {format_path('params', path)} has {len(params)} entries, but "
+            f"{format_path('grads', path)} has {len(grads)}; give one gradient for each parameter"
+        )
+    for key, child in tree.children(params):
+        _walk(owner, (*path, key), child, grads[key], pairs)
+
+
+def check_parameter(owner: str, path: Path, w: Any) -> None:
+    """Raise if `w` is no array that can be updated."""
+    where = f"{owner}.update: {format_path('params', path)}"
+    _check_array(where, w)
+    name, dtype = arrays.library(w), arrays.dtype_name(w)
+    if dtype not in COMPUTE_DTYPE:
+        remedy = {
+            "complex64": "view it as pairs of float32, x.view('float32')",
+            "complex128": "view it as pairs of float64, x.view('float64')",
+        }.get(dtype, f"convert it to one of {', '.join(COMPUTE_DTYPE)}")
+        raise TypeError(
+            f"{where} has dtype {dtype}, which cannot be updated; {remedy} (in the dict of "
+            f"parameters as well as for the gradient)"
+        )
+    if name == "numpy":
+        if not w.flags.writeable:
+            raise ValueError(
+                f"{where} is read-only; pass a writable array, for example a copy of it"
+            )
+        if any(n > 1 and stride == 0 for n, stride in zip(w.shape, w.strides, strict=True)):
+            raise ValueError(
+                f"{where} is a broadcast view, whose elements share memory; pass a copy of it"
+            )
+    elif name == "torch" and w.requires_grad:
+        raise ValueError(
+            f"{where} requires grad, so it cannot be written in place; pass {where.split()[-1]}"
+            f".detach(), which shares its memory"
+        )
+
+
+def _check_gradient(owner: str, leaf: Leaf) -> None:
+    w, g = leaf.parameter, leaf.gradient
+    where = f"{owner}.update: {format_path('grads', leaf.path)}"
+    _check_array(where, g)
+    comparison = (
+        f"{owner}.update: {format_path('params', leaf.path)} is {arrays.describe(w)}, but "
+        f"{format_path('grads', leaf.path)} is {arrays.describe(g)}"
+    )
+    name = arrays.library(w)
+    if arrays.library(g) != name:
+        raise TypeError(f"{comparison}; convert the gradient with {name}.asarray")
+    if arrays.dtype_name(g) != arrays.dtype_name(w):
+        raise TypeError(f"{comparison}; convert the gradient to {arrays.dtype_name(w)}")
+    if tuple(g.shape) != tuple(w.shape):
+        raise ValueError(
+            f"{comparison}; shapes must be equal (nothing is broadcast): sum or reshape the "
+            f"gradient"
+        )
+    if arrays.device(g) != arrays.device(w):
+        raise ValueError(f"{comparison}; move the gradient to the device of the parameter")
+
+
+def _check_array(where: str, x: Any) -> None:
+    name = arrays.library(x)
+    if name is None:
+        raise TypeError(f"{where} is {arrays.describe(x)}, not an array; {_CONVERT}")
+    if name == "numpy" and type(x) not in (np.ndarray, np.memmap):
+        raise TypeError(
+            f"{where} is a {type(x).__module__}.{type(x).__name__}, a subclass of numpy.ndarray "
+            f"whose extra meaning an update would ignore; pass a plain array (numpy.asarray)"
+        )
+    if not hasattr(x, "shape") or (name != "numpy" and not _has_namespace(x)):
+        raise TypeError(
+            f"{where} is {type(x).__module__}.{type(x).__name__}, of no library that follows the "
+            f"array API standard; {_CONVERT}"
+        )
+
+
+def _has_namespace(x: Any) -> bool:
+    try:
+        arrays.namespace(x)
+    except TypeError:
+        return False
+    return True
+
+
+def _check_unique_keys(owner: str, leaves: Sequence[Leaf]) -> None:
+    seen: dict[str, Leaf] = {}
+    for leaf in leaves:
+        other = seen.setdefault(leaf.key, leaf)
+        if other is not leaf:
+            raise ValueError(
+                f"{owner}.update: {format_path('params', other.path)} and "
+                f"{format_path('params', leaf.path)} have the same name {leaf.key!r} in the "
+                f"state; rename one of the keys"
+            )
+
+
+def check_overlaps(owner: str, leaves: Sequence[Leaf]) -> None:
+    """Raise if a parameter shares memory with another parameter, or with any gradient."""
+    seen: dict[int, Leaf] = {}
+    for leaf in leaves:
+        other = seen.setdefault(id(leaf.parameter), leaf)
+        if other is not leaf:
+            _fail_overlap(owner, "params", other, "params", leaf)
+    for leaf in leaves:
+        other_leaf = seen.get(id(leaf.gradient))
+        if other_leaf is not None:
+            _fail_overlap(owner, "params", other_leaf, "grads", leaf)
+
+    bounds = []  # (first byte, byte after the last, is a parameter, leaf)
+    for leaf in leaves:
+        for array, written in ((leaf.parameter, True), (leaf.gradient, False)):
+            found = arrays.memory_bounds(array)
+            if found is not None and (written or array is not None):
+                bounds.append((*found, written, leaf))
+    bounds.sort(key=lambda entry: entry[:2])
+    open_entries: list[tuple[int, int, bool, Leaf]] = []
+    for entry in bounds:
+        open_entries = [other for other in open_entries if other[1] > entry[0]]
+        for other in open_entries:
+            if (entry[2] or other[2]) and _share_memory(entry, other):
+                kinds = ["params" if one[2] else "grads" for one in (other, entry)]
+                _fail_overlap(owner, kinds[0], other[3], kinds[1], entry[3])
+        open_entries.append(entry)
+
+
+def _share_memory(a: tuple[int, int, bool, Leaf], b: tuple[int, int, bool, Leaf]) -> bool:
+    x, y = (entry[3].parameter if entry[2] else entry[3].gradient for entry in (a, b))
+    if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
+        return True
+    try:
+        return np.shares_memory(x, y, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _fail_overlap(owner: str, kind_a: str, a: Leaf, kind_b: str, b: Leaf) -> None:
+    raise ValueError(
+        f"{owner}.update: {format_path(kind_a, a.path)} and {format_path(kind_b, b.path)} share "
+        f"memory, so one update would change the other; pass a copy of one of them"
+    )
+
+
+def may_overlap(
+    written: tuple[NDArray[np.int64], NDArray[np.int64]],
+    read: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> bool:
+    """Return whether a written range of memory touches another written or read one.
+
+    Each argument is (first bytes, bytes after the last). This is the check of the hot path: it
+    costs a sort, and a True is looked at again by `check_overlaps`.
+    """
+    starts, stops = written
+    occupied = stops > starts
+    if not occupied.all():
+        starts, stops = starts[occupied], stops[occupied]
+    order = np.argsort(starts)
+    starts, stops = starts[order], stops[order]
+    if len(starts) == 0:
+        return False
+    if (stops[:-1] > starts[1:]).any():
+        return True
+    first, last = read
+    after = np.searchsorted(starts, first, side="right")
+    # `stops` is increasing as well, since nothing overlaps: look at both neighbours.
+    before = np.maximum(after - 1, 0)
+    touches_before = (after > 0) & (stops[before] > first)
+    next_start = starts[np.minimum(after, len(starts) - 1)]
+    touches_after = (after < len(starts)) & (next_start < last)
+    return bool(((touches_before | touches_after) & (last > first)).any())
