@@ -59,7 +59,7 @@ class Optimizer:
     #: Names of the state arrays of a parameter; they start as zeros (see `initial_state`).
     slots: ClassVar[tuple[str, ...]] = ()
 
-    #: The mathematics: ``rule(xp, w, g, s, h)`` returns the new parameter and the new slots.
+    #: The mathematics. ``rule(xp, w, g, s, h)`` returns the new parameter and the new slots.
     rule: ClassVar[Callable[..., Any]]
 
     _hyperparameters: ClassVar[tuple[hyperparameters.Hyperparameter, ...]] = ()
