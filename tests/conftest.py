@@ -13,9 +13,14 @@ import pytest
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# No deadline, for the first call of an engine compiles. The blob replays a failure that was
-# seen on another machine.
-hypothesis.settings.register_profile("ci", deadline=None, print_blob=True)
+# The first call of an engine compiles, and machines that run the tests are shared: no limits on
+# time. The blob replays a failure that was seen on another machine.
+hypothesis.settings.register_profile(
+    "ci",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("ci")
 
 NAMESPACES = {
