@@ -21,7 +21,8 @@ else:
     )
     docstrings = sybil.Sybil(
         parsers=[rest.DocTestParser(optionflags=options), rest.SkipParser()],
-        patterns=["src/**/*.py"],
+        path="src",
+        patterns=["*.py"],
         document_types={".py": PythonDocStringDocument},
     )
     pytest_collect_file = (pages + docstrings).pytest()
