@@ -1,0 +1,8 @@
+"""`python -m instep` is the command `instep`."""
+
+import sys
+
+from instep.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

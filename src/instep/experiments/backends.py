@@ -1,0 +1,72 @@
+"""The array libraries that the experiments run on: which arrays hold the parameters."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from instep.experiments.errors import CommandError
+
+#: Name on the command line -> module of the array namespace, and what to install.
+LIBRARIES = {
+    "numpy": ("array_api_compat.numpy", "numpy"),
+    "cupy": ("array_api_compat.cupy", "instep[cuda12]"),
+    "torch": ("array_api_compat.torch", "torch"),
+    "jax": ("jax.numpy", "jax"),
+    "array_api_strict": ("array_api_strict", "array-api-strict"),
+}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library: its name, and its array-API namespace `xp`."""
+
+    name: str
+    xp: Any
+
+    def array(self, values: npt.ArrayLike) -> Any:
+        """Return a copy of `values`, in their NumPy dtype, as an array of this library."""
+        return self.xp.asarray(np.array(values), copy=True)
+
+    def numpy(self, array: Any) -> npt.NDArray[Any]:
+        """Return a copy of an array of this library as a NumPy array."""
+        if self.name == "cupy":
+            return np.asarray(array.get())
+        return np.array(array)
+
+
+def load(name: str) -> Backend:
+    """Return the backend called `name`, after having made one array with it.
+
+    JAX is switched to 64 bits, for the whole process: the paths are float64.
+
+    Raises
+    ------
+    CommandError
+        There is no such backend, its library cannot be imported, or it can make no array (no GPU).
+    """
+    if name not in LIBRARIES:
+        raise CommandError(f"unknown backend {name!r}; choose one of {', '.join(LIBRARIES)}")
+    module, package = LIBRARIES[name]
+    try:
+        if name == "jax":
+            importlib.import_module("jax").config.update("jax_enable_x64", True)
+        backend = Backend(name, importlib.import_module(module))
+    except ImportError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CommandError(
+            f"--backend {name} cannot be imported ({reason}); install it with: "
+            f"pip install '{package}'"
+        ) from error
+    try:
+        backend.numpy(backend.array([0.0]))
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CommandError(
+            f"--backend {name} is installed but cannot make an array "
+            f"({type(error).__name__}: {reason}); check its device and driver, or use "
+            "--backend numpy"
+        ) from error
+    return backend
