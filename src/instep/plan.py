@@ -85,7 +85,7 @@ class Plan:
         fresh = [
             i
             for i, (leaf, slots) in enumerate(zip(leaves, found, strict=True))
-            if any(name not in slots or not _at_home(slots[name], leaf) for name in names)
+            if any(name not in slots or not engine.suits(slots[name], leaf.parameter) for name in names)
         ]
         allocated = engine.allocate([leaves[i].parameter for i in fresh], [dtype] * len(names))
         for i, new in zip(fresh, allocated, strict=True):
@@ -192,9 +192,3 @@ def _check_state(owner: str, leaf: Leaf, slots: dict[str, Any], dtype: str) -> N
                 f"{arrays.dtype_name(slot)} {tuple(slot.shape)}; use a new key for a new "
                 f"parameter, or forget all state with reset()"
             )
-
-
-def _at_home(slot: Any, leaf: Leaf) -> bool:
-    """Return whether a state array is where its parameter is: not so after a load."""
-    w = leaf.parameter
-    return arrays.library(slot) == arrays.library(w) and arrays.device(slot) == arrays.device(w)

@@ -112,7 +112,7 @@ def check_parameter(owner: str, path: Path, w: Any) -> None:
             raise ValueError(
                 f"{where} is read-only; pass a writable array, for example a copy of it"
             )
-        if any(n > 1 and stride == 0 for n, stride in zip(w.shape, w.strides, strict=True)):
+        if w.size and any(n > 1 and stride == 0 for n, stride in zip(w.shape, w.strides, strict=True)):
             raise ValueError(
                 f"{where} is a broadcast view, whose elements share memory; pass a copy of it"
             )

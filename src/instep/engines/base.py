@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instep import arrays
 from instep.graph import Graph
 from instep.program import Program, Row
 
@@ -117,6 +118,13 @@ class Engine(ABC):
     @abstractmethod
     def refuses(self, w: Any) -> str | None:
         """Return None, or why the engine cannot update such an array."""
+
+    def suits(self, slot: Any, w: Any) -> bool:
+        """Return whether an array that holds state can serve for parameter `w` as it is.
+
+        It does not after a load, or when the parameter has moved or changed its layout.
+        """
+        return arrays.library(slot) == arrays.library(w) and arrays.device(slot) == arrays.device(w)
 
     @abstractmethod
     def allocate(self, parameters: Sequence[Any], dtypes: Sequence[str]) -> list[list[Any]]:

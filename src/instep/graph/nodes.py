@@ -1,6 +1,6 @@
 """The parts of a graph. All are frozen, so that graphs can be compared, hashed and cached."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 ITEMSIZE = {"bool": 1, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -79,6 +79,9 @@ class Graph:
         Operations; every operand stands before its use.
     stores, sums
         What this pass writes and reduces.
+    scopes
+        The scope of every sum of the rule, ``"tensor"`` or ``"tree"``: what a `reduced` node
+        reads, whichever pass computed it.
     """
 
     name: str
@@ -87,7 +90,8 @@ class Graph:
     scalars: tuple[str, ...]
     nodes: tuple[Node, ...]
     stores: tuple[Store, ...] = ()
-    sums: tuple[Sum, ...] = field(default=())
+    sums: tuple[Sum, ...] = ()
+    scopes: tuple[str, ...] = ()
 
     @cached_property
     def loaded(self) -> tuple[Array, ...]:

@@ -89,6 +89,7 @@ def trace(
             nodes=tuple(recorder.nodes),
             stores=tuple(stores),
             sums=tuple(recorder.sums),
+            scopes=tuple(entry.scope for entry in recorder.sums),
         )
     )
 

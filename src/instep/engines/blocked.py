@@ -1,0 +1,255 @@
+"""The graph as NumPy ufuncs with `out=`, over blocks that stay in cache.
+
+No dependency beyond NumPy: what runs where llvmlite cannot be had. It runs on one thread: two
+are no faster, since the interpreter lock and the blocks' traffic take what they gain.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep.engines.base import Bucket, Member, SumTable
+from instep.engines.host import HostBucket, HostEngine, gathered
+from instep.graph import Graph
+from instep.numerics import LANES, TILE, canonical_sum
+from instep.program import Program, Row
+
+#: Elements of a block. 256 KiB of float32: a few blocks stay in the second-level cache, and the
+#: cost of calling a ufunc (0.5 us) is small beside its work (15 us). Four tiles of a sum.
+BLOCK = 4 * TILE
+
+_UFUNCS: dict[str, Callable[..., Any]] = {
+    "round": np.rint,
+    "abs": np.absolute,
+    **{
+        name: getattr(np, name)
+        for name in (
+            *("add", "subtract", "multiply", "divide", "copysign"),
+            *("negative", "sqrt", "floor", "ceil", "trunc"),
+            *("less", "less_equal", "greater", "greater_equal", "equal", "not_equal"),
+            *("logical_and", "logical_or", "logical_xor", "logical_not"),
+        )
+    },
+}
+
+
+class BlockedEngine(HostEngine):
+    """Runs graphs with NumPy alone."""
+
+    name = "blocked"
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def bucket(self, program: Program, members: Sequence[Member], threads: int | None) -> Bucket:
+        return BlockedBucket(program, members)
+
+    def emit(self, graph: Graph) -> str:
+        return str(Procedure(graph))
+
+
+class BlockedBucket(HostBucket):
+    """Leaves that are walked in blocks, one ufunc at a time."""
+
+    def __init__(self, program: Program, members: Sequence[Member]) -> None:
+        super().__init__(program, members)
+        self._procedures: dict[Graph, Procedure] = {}
+
+    def prepare(self, rows: Sequence[Row]) -> None:
+        self._scalars: dict[tuple[Graph, int], tuple[float, ...]] = {}
+        for flags, graphs in self._graphs.items():
+            for graph in graphs:
+                if graph not in self._procedures:
+                    self._procedures[graph] = Procedure(graph)
+                function = self._program.host_expressions(graph)
+                for i in self._groups[flags]:
+                    row = self._leaves[i].row
+                    if (graph, row) not in self._scalars:
+                        self._scalars[graph, row] = function(*rows[row].numbers)
+
+    def run(self, graph: Graph, members: list[int], sums: SumTable) -> None:
+        procedure = self._procedures[graph]
+        for i in members:
+            leaf = self._leaves[i]
+            scalars = self._scalars[graph, leaf.row]
+            reduced = [
+                sums.values[number, leaf.position if scope == "tensor" else -1]
+                for number, scope in enumerate(graph.scopes)
+            ]
+            arrays = self.arrays(leaf)
+            if leaf.c_order or (leaf.line and not graph.sums):
+                lines = [leaf.walk(array) for array in arrays]
+                blocks: Any = (
+                    [line[start : start + BLOCK] for line in lines]
+                    for start in range(0, leaf.count, BLOCK)
+                )
+            else:
+                blocks = gathered(graph, arrays)
+            tiles = [procedure.run(block, scalars, reduced) for block in blocks]
+            for k, entry in enumerate(graph.sums):
+                sums_of_tiles = np.concatenate([np.zeros(0), *(found[k] for found in tiles)])
+                sums.values[entry.number, leaf.position] = canonical_sum(_NUMPY, sums_of_tiles)
+
+
+class _Float64Namespace:
+    """The few functions of `canonical_sum`, without importing array-api-compat for them."""
+
+    float64 = np.float64
+    reshape = staticmethod(np.reshape)
+    concat = staticmethod(np.concatenate)
+    zeros = staticmethod(np.zeros)
+
+    @staticmethod
+    def astype(x: NDArray[Any], dtype: Any) -> NDArray[Any]:
+        return x.astype(dtype)
+
+
+_NUMPY = _Float64Namespace
+
+
+class Procedure:
+    """A pass as a list of ufunc calls on registers, which are buffers of one block each.
+
+    A register is used again as soon as its value is dead, so a pass of fifteen operations needs
+    three or four.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._index = {array.name: i for i, array in enumerate(graph.arrays)}
+        self._buffers: dict[tuple[str, int], NDArray[Any]] = {}
+        self._plan_registers()
+
+    def _plan_registers(self) -> None:
+        graph = self.graph
+        last_use = {i: position for position, n in enumerate(graph.nodes) for i in n.operands}
+        kept = {entry.node for entry in (*graph.stores, *graph.sums)}
+        free: dict[str, list[int]] = {}
+        count: dict[str, int] = {}
+        self._register: dict[int, tuple[str, int]] = {}
+        for position, node in enumerate(graph.nodes):
+            if position in graph.uniform or node.operation == "load":
+                continue
+            dead = [
+                i
+                for i in dict.fromkeys(node.operands)
+                if i in self._register and last_use[i] == position and i not in kept
+            ]
+            # `where` writes its result in two steps, so it may not share an operand's register.
+            early = () if node.operation == "where" else dead
+            for i in early:
+                free.setdefault(self._register[i][0], []).append(self._register[i][1])
+            pool = free.setdefault(node.dtype, [])
+            if pool:
+                number = pool.pop()
+            else:
+                number = count[node.dtype] = count.get(node.dtype, -1) + 1
+            self._register[position] = (node.dtype, number)
+            for i in dead:
+                if i not in early:
+                    free.setdefault(self._register[i][0], []).append(self._register[i][1])
+
+    def _buffer(self, register: tuple[str, int], length: int) -> NDArray[Any]:
+        if register not in self._buffers or len(self._buffers[register]) < length:
+            self._buffers[register] = np.empty(min(BLOCK, max(length, 1)), dtype=register[0])
+        return self._buffers[register][:length]
+
+    def run(
+        self, block: list[NDArray[Any]], scalars: Sequence[float], reduced: Sequence[float]
+    ) -> list[NDArray[np.float64]]:
+        """Run the pass on one block; return the sums of its tiles."""
+        graph, length = self.graph, len(block[0])
+        values: list[Any] = []
+        with np.errstate(all="ignore"):
+            for position, node in enumerate(graph.nodes):
+                operands = [values[i] for i in node.operands]
+                if node.operation == "load":
+                    values.append(block[self._index[str(node.value)]])
+                    continue
+                if position in graph.uniform:
+                    values.append(_uniform(node, operands, scalars, reduced))
+                    continue
+                out = self._buffer(self._register[position], length)
+                _apply(node.operation, operands, out)
+                values.append(out)
+            # What is stored as it was loaded must be read before another store overwrites it.
+            new = [
+                values[s.node].copy() if graph.nodes[s.node].operation == "load" else values[s.node]
+                for s in graph.stores
+            ]
+            for store, value in zip(graph.stores, new, strict=True):
+                np.copyto(block[self._index[store.array]], value, casting="same_kind")
+            return [_tile_sums(values[entry.node], length) for entry in graph.sums]
+
+    def __str__(self) -> str:
+        lines = [f"for each block of {BLOCK} elements:"]
+        names: dict[int, str] = {}
+        for position, node in enumerate(self.graph.nodes):
+            operands = [names[i] for i in node.operands]
+            match node.operation:
+                case "load" | "constant":
+                    names[position] = str(node.value)
+                case "scalar":
+                    names[position] = self.graph.scalars[int(str(node.value))]
+                case "reduced":
+                    names[position] = f"sum{node.value}"
+                case _ if position in self.graph.uniform:
+                    names[position] = f"{node.operation}({', '.join(operands)})"
+                case operation:
+                    dtype, number = self._register[position]
+                    names[position] = f"{dtype}_{number}"
+                    lines.append(f"    {operation}({', '.join(operands)}, out={names[position]})")
+        lines += [f"    {store.array}[:] = {names[store.node]}" for store in self.graph.stores]
+        lines += [f"    sum{s.number} += sum of {names[s.node]}" for s in self.graph.sums]
+        return "\n".join(lines)
+
+
+def _uniform(node: Any, operands: list[Any], scalars: Sequence[float], reduced: Any) -> Any:
+    """Return a value that is the same for all elements, as a NumPy scalar of the node's dtype."""
+    dtype = np.dtype(node.dtype).type
+    match node.operation:
+        case "scalar":
+            return dtype(scalars[node.value])
+        case "constant":
+            return dtype(node.value)
+        case "reduced":
+            return dtype(reduced[node.value])
+        case "cast":
+            return dtype(operands[0])
+        case "where":
+            return operands[1] if operands[0] else operands[2]
+        case operation:
+            return _UFUNCS[operation](*operands)
+
+
+def _apply(operation: str, operands: list[Any], out: NDArray[Any]) -> None:
+    match operation:
+        case "cast":
+            np.copyto(out, operands[0], casting="unsafe")
+        case "where":
+            condition, a, b = operands
+            np.copyto(out, b)
+            np.copyto(out, a, where=condition)
+        case _:
+            _UFUNCS[operation](*operands, out=out)
+
+
+def _tile_sums(x: Any, length: int) -> NDArray[np.float64]:
+    """Return the canonical sums of the tiles of a block."""
+    tiles = -(-length // TILE)
+    padded = np.zeros(tiles * TILE)
+    padded[:length] = x
+    rows = padded.reshape(tiles, TILE // LANES, LANES)
+    lanes = np.zeros((tiles, LANES))
+    for row in range(TILE // LANES):
+        lanes += rows[:, row]
+    width = LANES
+    while width > 1:
+        width //= 2
+        lanes = lanes[:, :width] + lanes[:, width : 2 * width]
+    return lanes[:, 0]
+
+
+ENGINE = BlockedEngine()
