@@ -46,6 +46,7 @@ class Program:
         self.optimizer = optimizer
         fields = optimizer._hyperparameters
         self._fields = [field for field in fields if not field.option]
+        self._survivors = [i for i, f in enumerate(self._fields) if f.domain.survives_rounding]
         self._options = {f.name: getattr(optimizer, f.name) for f in fields if f.option}
         derives = type(optimizer).scalars is not _base_scalars()
         self._scalars = optimizer.scalars if derives else None
@@ -83,10 +84,11 @@ class Program:
 
     def check_rounding(self, row: Row, compute: str) -> None:
         """Raise if a hyperparameter that must not becomes zero in the compute dtype."""
-        for field, value in zip(self._fields, row.numbers, strict=False):
-            if field.domain.survives_rounding and 0 < value <= _ROUNDS_TO_ZERO[compute]:
+        for i in self._survivors:
+            value = row.numbers[i]
+            if 0 < value <= _ROUNDS_TO_ZERO[compute]:
                 raise ValueError(
-                    f"{self.name}: {field.name}={value!r} is 0 in {compute}, the dtype of the "
+                    f"{self.name}: {self._fields[i].name}={value!r} is 0 in {compute}, the dtype of the "
                     f"arithmetic; give 0 or a larger number"
                 )
 

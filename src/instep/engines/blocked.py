@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.base import Bucket, Member, SumTable
-from instep.engines.host import HostBucket, HostEngine, gathered
+from instep.engines.host import Group, HostBucket, HostEngine, gathered
 from instep.graph import Graph
 from instep.numerics import LANES, TILE, canonical_sum
 from instep.program import Program, Row
@@ -55,28 +55,30 @@ class BlockedBucket(HostBucket):
 
     def __init__(self, program: Program, members: Sequence[Member]) -> None:
         super().__init__(program, members)
-        self._procedures: dict[Graph, Procedure] = {}
+        self._procedures: list[list[Procedure]] = []
+        self._scalars: list[list[dict[int, tuple[float, ...]]]] = []
+
+    def arrange(self, groups: Sequence[Group]) -> None:
+        self._procedures = [[Procedure(graph) for graph in group.passes] for group in groups]
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        self._scalars: dict[tuple[Graph, int], tuple[float, ...]] = {}
-        for flags, graphs in self._graphs.items():
-            for graph in graphs:
-                if graph not in self._procedures:
-                    self._procedures[graph] = Procedure(graph)
-                function = self._program.host_expressions(graph)
-                for i in self._groups[flags]:
-                    row = self._leaves[i].row
-                    if (graph, row) not in self._scalars:
-                        self._scalars[graph, row] = function(*rows[row].numbers)
+        self._scalars = []
+        for group in self._groups:
+            numbers = {self._leaves[i].row: rows[self._leaves[i].row].numbers for i in group.members}
+            functions = [self._program.host_expressions(graph) for graph in group.passes]
+            self._scalars.append(
+                [{row: f(*values) for row, values in numbers.items()} for f in functions]
+            )
 
-    def run(self, graph: Graph, members: list[int], sums: SumTable) -> None:
-        procedure = self._procedures[graph]
-        for i in members:
+    def run(self, group: Group, level: int, sums: SumTable) -> None:
+        graph, number = group.passes[level], self._groups.index(group)
+        procedure = self._procedures[number][level]
+        for i in group.members:
             leaf = self._leaves[i]
-            scalars = self._scalars[graph, leaf.row]
+            scalars = self._scalars[number][level][leaf.row]
             reduced = [
-                sums.values[number, leaf.position if scope == "tensor" else -1]
-                for number, scope in enumerate(graph.scopes)
+                sums.values[k, leaf.position if scope == "tensor" else -1]
+                for k, scope in enumerate(graph.scopes)
             ]
             arrays = self.arrays(leaf)
             if leaf.c_order or (leaf.line and not graph.sums):

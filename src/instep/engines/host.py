@@ -95,6 +95,14 @@ def zeros_like(w: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.ndarray(w.shape, dtype, buffer, strides=state_strides(w, dtype.itemsize))
 
 
+@dataclass(frozen=True)
+class Group:
+    """Leaves of a bucket that run the same passes, by their positions in the bucket."""
+
+    passes: tuple[Graph, ...]
+    members: list[int]
+
+
 class HostBucket(Bucket):
     """Leaves of NumPy arrays of one dtype.
 
@@ -114,6 +122,9 @@ class HostBucket(Bucket):
         self._nbytes = np.array([member.parameter.nbytes for member in members], dtype=np.int64)
         self._params: Sequence[Any] = ()
         self._grads: Sequence[Any] = ()
+        self._groups: Sequence[Group] = ()
+        self._flags: list[Flags] | None = None
+        self._sum_count = 0
         self._level = 0
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
@@ -135,40 +146,53 @@ class HostBucket(Bucket):
     def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
         for row in rows:
             self._program.check_rounding(row, self._compute)
-        # Leaves whose flags differ run different graphs.
-        self._groups: dict[Flags, list[int]] = {}
-        for i, leaf in enumerate(self._leaves):
-            self._groups.setdefault(rows[leaf.row].flags, []).append(i)
-        self._graphs = {
-            flags: self._program.passes(self._dtype.name, flags) for flags in self._groups
-        }
+        flags = [row.flags for row in rows]
+        if flags != self._flags:
+            self._arrange(flags)
         self._level = 0
-        sums.reserve(max((len(graphs[0].scopes) for graphs in self._graphs.values()), default=0))
+        sums.reserve(self._sum_count)
         self.prepare(rows)
+
+    def _arrange(self, flags: list[Flags]) -> None:
+        """Group the leaves by the flags of their rows: leaves of a group run the same graph."""
+        members: dict[Flags, list[int]] = {}
+        for i, leaf in enumerate(self._leaves):
+            members.setdefault(flags[leaf.row], []).append(i)
+        groups = [
+            Group(self._program.passes(self._dtype.name, key), positions)
+            for key, positions in members.items()
+        ]
+        self._sum_count = max((len(group.passes[0].scopes) for group in groups), default=0)
+        self.arrange(groups)
+        self._groups, self._flags = groups, flags
 
     def reduce(self, sums: SumTable) -> set[int]:
         numbers: set[int] = set()
-        for flags, graphs in self._graphs.items():
-            if self._level < len(graphs) - 1:
-                graph = graphs[self._level]
-                self.run(graph, self._groups[flags], sums)
+        for group in self._groups:
+            if self._level < len(group.passes) - 1:
+                graph = group.passes[self._level]
+                self.run(group, self._level, sums)
                 numbers |= {entry.number for entry in graph.sums}
         self._level += 1
         return numbers
 
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
-        for flags, graphs in self._graphs.items():
-            self.run(graphs[-1], self._groups[flags], sums)
+        for group in self._groups:
+            self.run(group, -1, sums)
         self._params = self._grads = ()
         return {}
+
+    @abstractmethod
+    def arrange(self, groups: Sequence["Group"]) -> None:
+        """Make ready to run these groups."""
 
     @abstractmethod
     def prepare(self, rows: Sequence[Row]) -> None:
         """Compute the scalars of the step: what may raise."""
 
     @abstractmethod
-    def run(self, graph: Graph, members: list[int], sums: SumTable) -> None:
-        """Run a pass on leaves of the bucket, given by their positions in it."""
+    def run(self, group: "Group", level: int, sums: SumTable) -> None:
+        """Run a pass of a group."""
 
     def arrays(self, leaf: Placement) -> list[NDArray[Any]]:
         """Return the arrays of a leaf in the order of `Graph.arrays`."""

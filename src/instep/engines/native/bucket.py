@@ -1,0 +1,274 @@
+"""Steps of the native engine: one call of compiled code a thread, for all tensors of a bucket."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep.engines.base import Fit, Member, Range, SumTable
+from instep.engines.host import Group, HostBucket, gathered
+from instep.engines.native import check
+from instep.engines.native.compile import compile_kernel
+from instep.engines.native.emit import Argument, Entry, emit, entry_words
+from instep.engines.native.threads import run_on_threads, thread_count
+from instep.graph import Array, Graph, Node, Sum
+from instep.numerics import TILE
+from instep.program import Program, Row
+
+#: Elements under which a step stays on one thread: waking another costs 20 us, as long as this
+#: many elements take.
+ELEMENTS_TO_WAKE = 64 * 1024
+
+#: Elements of the smallest and the largest chunk. Threads take chunks as they come free, so a
+#: core that was disturbed leaves its share to the others; a chunk is long enough to be read in
+#: a stream (256 KiB and more of each array).
+SMALLEST_CHUNK, LARGEST_CHUNK = 16 * 1024, 256 * 1024
+
+_CHUNKS_PER_THREAD = 16
+
+_WORD = 8
+
+
+class NativeBucket(HostBucket):
+    """Leaves that compiled loops walk."""
+
+    def __init__(self, program: Program, members: Sequence[Member], threads: int | None) -> None:
+        super().__init__(program, members)
+        self._threads = thread_count(threads)
+        width = 2 + len(program.slots)
+        table = np.zeros((len(members), width + len(Entry)), dtype=np.int64)
+        first_tile = 0
+        for leaf, row in zip(self._leaves, table, strict=True):
+            row[2:width] = [leaf.slots[name].ctypes.data for name in program.slots]
+            tiles = max(1, -(-leaf.count // TILE))
+            row[width:] = [leaf.count, 0, leaf.position, tiles, first_tile]
+            first_tile += tiles
+        self._table, self._width = table, width
+        self._launches: list[list[Launch]] = []
+        self._check = self._signature_check(members) if check.is_supported() else None
+
+    def _signature_check(self, members: Sequence[Member]) -> check.SignatureCheck:
+        base, stride = self._table.ctypes.data, self._table.strides[0]
+        parameters = [base + i * stride for i in range(len(members))]
+        gradients = [address + _WORD for address in parameters]
+        return check.SignatureCheck(
+            [m.parameter for m in members] + [m.gradient for m in members], parameters + gradients
+        )
+
+    def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
+        if self._check is not None:
+            if len(params) == len(self.positions):
+                leaves = [*params, *grads]
+            else:
+                leaves = [tree[i] for tree in (params, grads) for i in self.positions]
+            result = self._check(leaves)
+            if result != check.DIFFERENT:
+                self._params, self._grads = params, grads
+                return Fit.SAME if result == check.SAME else Fit.MOVED
+        # Another dtype object may stand for the same dtype: the slower check decides.
+        if super().fit(params, grads) is Fit.DIFFERENT:
+            return Fit.DIFFERENT
+        self._table[:, 0] = [params[i].ctypes.data for i in self.positions]
+        self._table[:, 1] = [grads[i].ctypes.data for i in self.positions]
+        return Fit.MOVED
+
+    def bounds(self) -> tuple[Range, Range]:
+        if not all(leaf.line for leaf in self._leaves):
+            return super().bounds()
+        w, g = self._table[:, 0], self._table[:, 1]
+        return (w, w + self._nbytes), (g, g + self._nbytes)
+
+    def arrange(self, groups: Sequence[Group]) -> None:
+        scalars = max(len(graph.scalars) for group in groups for graph in group.passes)
+        rows = 1 + max(leaf.row for leaf in self._leaves)
+        self._launches = []
+        for group in groups:
+            launches = []
+            for graph in group.passes:
+                launch = Launch(self, graph, group.members, (rows, max(1, scalars)))
+                launch.host_expressions = self._program.host_expressions(graph)
+                launches.append(launch)
+            self._launches.append(launches)
+
+    def prepare(self, rows: Sequence[Row]) -> None:
+        with np.errstate(over="ignore"):
+            for launches in self._launches:
+                for launch in launches:
+                    count = len(launch.graph.scalars)
+                    for number, row in enumerate(rows):
+                        launch.scalars[number, :count] = launch.host_expressions(*row.numbers)
+
+    def run(self, group: Group, level: int, sums: SumTable) -> None:
+        for known, launches in zip(self._groups, self._launches, strict=True):
+            if known is group:
+                launches[level].run(sums)
+
+
+class Launch:
+    """A pass on leaves of a bucket: compiled code, its arguments, and the list of chunks."""
+
+    host_expressions: Any
+
+    def __init__(
+        self, bucket: NativeBucket, graph: Graph, members: list[int], scalars: tuple[int, int]
+    ) -> None:
+        self.graph = graph
+        self.scalars: NDArray[Any] = np.zeros(scalars, dtype=graph.compute)
+        self._bucket = bucket
+        leaves = bucket._leaves
+        walks = [i for i in members if leaves[i].c_order or (leaves[i].line and not graph.sums)]
+        self._gathered = [i for i in members if i not in set(walks)]
+        self._members = np.array(walks, dtype=np.intp)
+        everything = len(walks) == len(bucket._table)
+        self._table = bucket._table if everything else bucket._table[self._members]
+        width = bucket._width
+        offsets = [leaves[i].row * self.scalars.strides[0] for i in walks]
+        self._table[:, width + Entry.SCALARS] = offsets
+
+        extents = self._table[:, width + (Entry.TILES if graph.sums else Entry.COUNT)]
+        unit = TILE if graph.sums else 1
+        elements = int(extents.sum()) * unit
+        self._threads = bucket._threads if elements >= ELEMENTS_TO_WAKE else 1
+        self._chunks = split(extents, self._threads, unit)
+        if len(self._chunks) < 2:
+            self._threads = 1
+        tiles = int(self._table[:, width + Entry.TILES].sum()) if graph.sums else 0
+        self._table_tiles(width)
+        self._partials = np.zeros((max(1, len(graph.sums)), max(1, tiles)))
+        self._arguments = np.zeros(len(Argument), dtype=np.int64)
+        self._arguments[Argument.TABLE] = self._table.ctypes.data
+        self._arguments[Argument.SCALARS] = self.scalars.ctypes.data
+        self._arguments[Argument.CHUNKS] = self._chunks.ctypes.data
+        self._arguments[Argument.COUNT] = len(self._chunks)
+        self._arguments[Argument.PARTIALS] = self._partials.ctypes.data
+        self._arguments[Argument.PARTIALS_STRIDE] = self._partials.shape[1]
+        self._address = self._arguments.ctypes.data
+        self._kernel = compile_kernel(emit(graph))
+
+    def _table_tiles(self, width: int) -> None:
+        """Number the tiles of these tensors from 0 on."""
+        if self._table is not self._bucket._table:
+            tiles = self._table[:, width + Entry.TILES]
+            self._table[:, width + Entry.FIRST_TILE] = np.cumsum(tiles) - tiles
+
+    def run(self, sums: SumTable) -> None:
+        """Run the pass on all its leaves."""
+        if self._table is not self._bucket._table:
+            self._table[:, :2] = self._bucket._table[self._members, :2]
+        if len(self._chunks):
+            self._call(sums, self._threads)
+        if self.graph.sums:
+            self._add_tiles(sums)
+        for i in self._gathered:
+            self._run_gathered(i, sums)
+
+    def _call(self, sums: SumTable, threads: int) -> None:
+        arguments, address, kernel = self._arguments, self._address, self._kernel
+        arguments[Argument.NEXT] = 0
+        arguments[Argument.SUMS] = sums.values.ctypes.data
+        arguments[Argument.SUMS_STRIDE] = sums.values.shape[1]
+        if threads == 1:
+            kernel(address)
+        else:
+            run_on_threads(lambda: kernel(address), threads)
+
+    def _add_tiles(self, sums: SumTable) -> None:
+        """Write the sums of the tensors, from the sums of their tiles."""
+        width = self._bucket._width
+        columns = self._table[:, width + Entry.COLUMN]
+        counts = self._table[:, width + Entry.TILES]
+        firsts = self._table[:, width + Entry.FIRST_TILE]
+        for k, entry in enumerate(self.graph.sums):
+            partials = self._partials[k]
+            sums.values[entry.number, columns] = partials[firsts]
+            for i in np.flatnonzero(counts > 1):
+                tiles = partials[firsts[i] : firsts[i] + counts[i]]
+                sums.values[entry.number, columns[i]] = canonical_sum(tiles)
+
+    def _run_gathered(self, i: int, sums: SumTable) -> None:
+        """Run the pass on a leaf whose arrays are no line, on contiguous copies of its blocks."""
+        leaf, width = self._bucket._leaves[i], self._bucket._width
+        row = np.zeros(width + len(Entry), dtype=np.int64)
+        table, chunks = self._table, self._chunks
+        partials: list[NDArray[np.float64]] = []
+        for block in gathered(self.graph, self._bucket.arrays(leaf)):
+            count = len(block[0])
+            tiles = max(1, -(-count // TILE))
+            row[:width] = [array.ctypes.data for array in block]
+            row[width:] = [count, leaf.row * self.scalars.strides[0], leaf.position, tiles, 0]
+            chunk = np.array([[0, 0, 0, tiles if self.graph.sums else count]])
+            found = np.zeros((max(1, len(self.graph.sums)), tiles))
+            self._point_at(row[None], chunk, found)
+            self._call(sums, 1)
+            partials.append(found)
+        self._point_at(table, chunks, self._partials)
+        for k, entry in enumerate(self.graph.sums):
+            tiles_of_leaf = np.concatenate([np.zeros(0), *(found[k] for found in partials)])
+            sums.values[entry.number, leaf.position] = canonical_sum(tiles_of_leaf)
+
+    def _point_at(
+        self, table: NDArray[np.int64], chunks: NDArray[np.int64], partials: NDArray[np.float64]
+    ) -> None:
+        arguments = self._arguments
+        arguments[Argument.TABLE] = table.ctypes.data
+        arguments[Argument.CHUNKS] = chunks.ctypes.data
+        arguments[Argument.COUNT] = len(chunks)
+        arguments[Argument.PARTIALS] = partials.ctypes.data
+        arguments[Argument.PARTIALS_STRIDE] = partials.shape[1]
+
+
+def split(extents: NDArray[np.int64], threads: int, unit: int) -> NDArray[np.int64]:
+    """Cut the tensors, laid end to end, into chunks: (first tensor, begin, last tensor, end).
+
+    `extents` are the sizes of the tensors, in units of `unit` elements: 1, or a tile for a pass
+    that sums, since tiles are never cut.
+    """
+    total = int(extents.sum())
+    if total == 0:
+        return np.zeros((0, 4), dtype=np.int64)
+    size = total if threads == 1 else -(-total // (threads * _CHUNKS_PER_THREAD))
+    if threads > 1:
+        size = min(max(size, SMALLEST_CHUNK // unit), LARGEST_CHUNK // unit)
+        if unit == 1:
+            size = -(-size // 1024) * 1024
+    starts = np.arange(0, total, max(1, size), dtype=np.int64)
+    stops = np.minimum(starts + size, total)
+    ends = np.cumsum(extents)
+    begins = ends - extents
+    first = np.searchsorted(ends, starts, side="right")
+    last = np.searchsorted(ends, stops, side="left")
+    return np.stack([first, starts - begins[first], last, stops - begins[last]], axis=1)
+
+
+#: The pass that sums an array of float64: what adds up the sums of tiles.
+_SUM = Graph(
+    name="sum_float64",
+    compute="float64",
+    arrays=(Array("x", "float64"),),
+    scalars=(),
+    nodes=(Node("load", (), "float64", "x"),),
+    sums=(Sum(0, 0, "tensor"),),
+    scopes=("tensor",),
+)
+
+
+def canonical_sum(x: NDArray[np.float64]) -> float:
+    """Return the canonical sum of a contiguous float64 array."""
+    while True:
+        tiles = max(1, -(-len(x) // TILE))
+        partials = np.zeros(tiles)
+        row = np.zeros(entry_words(_SUM), dtype=np.int64)
+        row[0] = x.ctypes.data
+        row[1:] = [len(x), 0, 0, tiles, 0]
+        chunk = np.array([0, 0, 0, tiles], dtype=np.int64)
+        arguments = np.zeros(len(Argument), dtype=np.int64)
+        arguments[Argument.TABLE] = row.ctypes.data
+        arguments[Argument.CHUNKS] = chunk.ctypes.data
+        arguments[Argument.COUNT] = 1
+        arguments[Argument.PARTIALS] = partials.ctypes.data
+        arguments[Argument.PARTIALS_STRIDE] = tiles
+        compile_kernel(emit(_SUM))(arguments.ctypes.data)
+        if tiles == 1:
+            return float(partials[0])
+        x = partials

@@ -1,0 +1,187 @@
+"""The signature check of the hot path, compiled: a few nanoseconds an array.
+
+Reading shape, strides, flags and address of an array through Python costs 0.4 us and more, which
+for two hundred small tensors is as long as the step itself. This reads the fields of the array
+objects themselves, whose layout (`PyArrayObject_fields`) is part of NumPy's C ABI. The layout is
+tried on real arrays first; where it is another one (PyPy, free-threaded builds), the Python check
+serves.
+"""
+
+import ctypes
+from array import array
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep.engines.native.compile import compile_function
+
+# Byte offsets of fields in an array object, with the CPython header of 16 bytes before them.
+_TYPE, _DATA, _ND, _DIMENSIONS, _STRIDES, _DESCR, _FLAGS = 8, 16, 24, 32, 40, 56, 64
+
+_ALIGNED, _WRITEABLE = 0x0100, 0x0400
+
+DIFFERENT, SAME, MOVED = 0, 1, 2
+
+#: Words of what is expected of an array: type, descr, number of dimensions, flags, address of
+#: dimensions and strides, and where its address goes.
+_WORDS = 6
+
+_IR = f"""\
+define i64 @check(ptr %objects, ptr %expected, i64 %count) {{
+entry:
+  br label %loop
+
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i_next, %next ]
+  %result = phi i64 [ {SAME}, %entry ], [ %result_next, %next ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %body, label %done
+
+body:
+  %object_at = getelementptr ptr, ptr %objects, i64 %i
+  %object = load ptr, ptr %object_at
+  %want = getelementptr [{_WORDS} x i64], ptr %expected, i64 %i
+  %type_at = getelementptr i8, ptr %object, i64 {_TYPE}
+  %type = load i64, ptr %type_at
+  %want_type = load i64, ptr %want
+  %type_ok = icmp eq i64 %type, %want_type
+  br i1 %type_ok, label %fields, label %different
+
+fields:
+  %descr_at = getelementptr i8, ptr %object, i64 {_DESCR}
+  %descr = load i64, ptr %descr_at
+  %want_descr_at = getelementptr i64, ptr %want, i64 1
+  %want_descr = load i64, ptr %want_descr_at
+  %descr_ok = icmp eq i64 %descr, %want_descr
+  %nd_at = getelementptr i8, ptr %object, i64 {_ND}
+  %nd_int = load i32, ptr %nd_at
+  %nd = zext i32 %nd_int to i64
+  %want_nd_at = getelementptr i64, ptr %want, i64 2
+  %want_nd = load i64, ptr %want_nd_at
+  %nd_ok = icmp eq i64 %nd, %want_nd
+  %flags_at = getelementptr i8, ptr %object, i64 {_FLAGS}
+  %flags_int = load i32, ptr %flags_at
+  %flags_all = zext i32 %flags_int to i64
+  %flags = and i64 %flags_all, {_ALIGNED | _WRITEABLE}
+  %want_flags_at = getelementptr i64, ptr %want, i64 3
+  %want_flags = load i64, ptr %want_flags_at
+  %flags_ok = icmp eq i64 %flags, %want_flags
+  %some_ok = and i1 %descr_ok, %nd_ok
+  %all_ok = and i1 %some_ok, %flags_ok
+  br i1 %all_ok, label %shape, label %different
+
+shape:
+  %dimensions_at = getelementptr i8, ptr %object, i64 {_DIMENSIONS}
+  %dimensions = load ptr, ptr %dimensions_at
+  %strides_at = getelementptr i8, ptr %object, i64 {_STRIDES}
+  %strides = load ptr, ptr %strides_at
+  %want_shape_at = getelementptr i64, ptr %want, i64 4
+  %want_shape = load ptr, ptr %want_shape_at
+  br label %axis
+
+axis:
+  %a = phi i64 [ 0, %shape ], [ %a_next, %axis_ok ]
+  %axes_left = icmp ult i64 %a, %nd
+  br i1 %axes_left, label %axis_body, label %address
+
+axis_body:
+  %n_at = getelementptr i64, ptr %dimensions, i64 %a
+  %n = load i64, ptr %n_at
+  %s_at = getelementptr i64, ptr %strides, i64 %a
+  %s = load i64, ptr %s_at
+  %pair = mul i64 %a, 2
+  %want_n_at = getelementptr i64, ptr %want_shape, i64 %pair
+  %want_n = load i64, ptr %want_n_at
+  %pair_1 = add i64 %pair, 1
+  %want_s_at = getelementptr i64, ptr %want_shape, i64 %pair_1
+  %want_s = load i64, ptr %want_s_at
+  %n_ok = icmp eq i64 %n, %want_n
+  %s_ok = icmp eq i64 %s, %want_s
+  %pair_ok = and i1 %n_ok, %s_ok
+  br i1 %pair_ok, label %axis_ok, label %different
+
+axis_ok:
+  %a_next = add i64 %a, 1
+  br label %axis
+
+address:
+  %data_at = getelementptr i8, ptr %object, i64 {_DATA}
+  %data = load i64, ptr %data_at
+  %to_at = getelementptr i64, ptr %want, i64 5
+  %to = load ptr, ptr %to_at
+  %known = load i64, ptr %to
+  %unmoved = icmp eq i64 %data, %known
+  store i64 %data, ptr %to
+  br label %next
+
+next:
+  %result_next = select i1 %unmoved, i64 %result, i64 {MOVED}
+  %i_next = add i64 %i, 1
+  br label %loop
+
+done:
+  ret i64 %result
+
+different:
+  ret i64 {DIFFERENT}
+}}
+"""
+
+
+class SignatureCheck:
+    """Compares arrays with a recorded signature, and writes their addresses where they belong."""
+
+    def __init__(self, arrays: Sequence[NDArray[Any]], destinations: Sequence[int]) -> None:
+        shapes = [number for a in arrays for pair in zip(a.shape, a.strides, strict=True) for number in pair]
+        self._shapes = array("q", shapes or [0])
+        self._dtypes = [a.dtype for a in arrays]  # kept, so that their identities stay theirs
+        base, position = self._shapes.buffer_info()[0], 0
+        expected = array("q")
+        for a, destination in zip(arrays, destinations, strict=True):
+            flags = _ALIGNED * a.flags.aligned | _WRITEABLE * a.flags.writeable
+            address = base + 8 * position
+            expected.extend([id(type(a)), id(a.dtype), a.ndim, flags, address, destination])
+            position += 2 * a.ndim
+        self._expected = expected
+        self._address = expected.buffer_info()[0]
+        self._count = len(arrays)
+        self._check = _compiled()
+
+    def __call__(self, arrays: list[Any]) -> int:
+        """Return DIFFERENT, SAME or MOVED."""
+        objects = array("Q", map(id, arrays))
+        result: int = self._check(objects.buffer_info()[0], self._address, self._count)
+        return result
+
+
+@cache
+def _compiled() -> Any:
+    kind = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    return compile_function(_IR, "check", kind)
+
+
+@cache
+def is_supported() -> bool:
+    """Return whether arrays of this Python and NumPy have the layout that is read here."""
+    a = np.zeros((3, 5), dtype=np.float32)[::2, 1:]
+    header = object.__basicsize__
+    if header != _DATA or np.ndarray.__basicsize__ < _FLAGS + 4:
+        return False
+    word = ctypes.c_int64.from_address
+    dimensions, strides = word(id(a) + _DIMENSIONS).value, word(id(a) + _STRIDES).value
+    flags = ctypes.c_int32.from_address(id(a) + _FLAGS)
+    read_write = flags.value & _WRITEABLE
+    a.flags.writeable = False
+    return (
+        word(id(a) + _TYPE).value == id(np.ndarray)
+        and word(id(a) + _DATA).value == a.ctypes.data
+        and ctypes.c_int32.from_address(id(a) + _ND).value == a.ndim
+        and [word(dimensions + 8 * i).value for i in range(a.ndim)] == list(a.shape)
+        and [word(strides + 8 * i).value for i in range(a.ndim)] == list(a.strides)
+        and word(id(a) + _DESCR).value == id(a.dtype)
+        and read_write == _WRITEABLE
+        and flags.value & _WRITEABLE == 0
+    )

@@ -1,0 +1,509 @@
+"""Graphs as LLVM IR: a pure function from a pass to text, with no compiler needed.
+
+The module that is emitted has two functions. `span` runs the pass on a range of elements of one
+tensor: single elements up to the next cache line, vectors, single elements to the end. `run`
+takes chunks of work from a list that all threads share, until none is left, and calls `span` for
+the part of each tensor in the chunk.
+
+Arithmetic carries no fast-math flag, so LLVM neither contracts, reassociates nor approximates
+it. All arguments stand in one block of 64-bit words (`Argument`), and what is known of a tensor
+in one row of words (`entry_words`), so a call costs the same for any number of tensors.
+"""
+
+import enum
+import struct
+from collections.abc import Iterable
+
+from instep.graph import Graph, Node
+from instep.numerics import LANES, TILE
+
+#: Bytes of a vector of compute values: two AVX2 registers or one AVX-512 register. Two chains of
+#: dependent operations in flight hide the latency of division and root.
+VECTOR_BYTES = 64
+
+CACHE_LINE = 64
+
+_TYPES = {"bool": "i1", "float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double"}
+_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+_BINARY = {
+    **{"add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv"},
+    **{"logical_and": "and", "logical_or": "or", "logical_xor": "xor"},
+    **{"less": "fcmp olt", "less_equal": "fcmp ole", "greater": "fcmp ogt"},
+    **{"greater_equal": "fcmp oge", "equal": "fcmp oeq", "not_equal": "fcmp une"},
+}
+_INTRINSICS = {
+    **{"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc"},
+    **{"round": "rint", "copysign": "copysign"},
+}
+
+
+class Argument(enum.IntEnum):
+    """Positions in the block of arguments of `run`."""
+
+    TABLE = 0  # address of the rows of the tensors
+    SCALARS = 1  # address of the rows of scalars
+    CHUNKS = 2  # address of the chunks
+    COUNT = 3  # number of chunks
+    NEXT = 4  # the next chunk to take: counted up by all threads
+    SUMS = 5  # address of the table of sums
+    SUMS_STRIDE = 6  # columns of the table of sums
+    PARTIALS = 7  # address of the sums of tiles
+    PARTIALS_STRIDE = 8  # tiles of all tensors
+
+
+class Entry(enum.IntEnum):
+    """Positions in the row of a tensor, after the addresses of its arrays."""
+
+    COUNT = 0  # elements
+    SCALARS = 1  # byte offset of its row of scalars
+    COLUMN = 2  # its column in the table of sums
+    TILES = 3  # tiles of its canonical sum
+    FIRST_TILE = 4  # position of its first tile among those of all tensors
+
+
+def entry_words(graph: Graph) -> int:
+    """Return the number of 64-bit words of the row of a tensor."""
+    return len(graph.arrays) + len(Entry)
+
+
+def emit(graph: Graph) -> str:
+    """Return the LLVM module of a pass."""
+    emitter = _Emitter(graph)
+    span = emitter.reduce_span() if graph.sums else emitter.store_span()
+    declarations = "\n".join(sorted(emitter.declarations))
+    comment = "\n".join(f"; {line}" for line in str(graph).splitlines())
+    return f"{comment}\n\n{span}\n\n{_run(graph)}\n\n{declarations}\n"
+
+
+def _run(graph: Graph) -> str:
+    words = entry_words(graph)
+    # Chunks of a pass that reduces are counted in tiles, others in elements.
+    extent = len(graph.arrays) + (Entry.TILES if graph.sums else Entry.COUNT)
+    return f"""\
+define void @run(ptr %arguments) {{
+entry:
+{_load("i64", "count", Argument.COUNT)}
+{_load("ptr", "table", Argument.TABLE)}
+{_load("ptr", "chunks", Argument.CHUNKS)}
+  %next = {_argument(Argument.NEXT)}
+  br label %take
+
+take:
+  %taken = atomicrmw add ptr %next, i64 1 monotonic
+  %more = icmp ult i64 %taken, %count
+  br i1 %more, label %chunk, label %done
+
+chunk:
+  %chunk_at = getelementptr [4 x i64], ptr %chunks, i64 %taken
+  %first = load i64, ptr %chunk_at
+  %begin_at = getelementptr i64, ptr %chunk_at, i64 1
+  %begin = load i64, ptr %begin_at
+  %last_at = getelementptr i64, ptr %chunk_at, i64 2
+  %last = load i64, ptr %last_at
+  %end_at = getelementptr i64, ptr %chunk_at, i64 3
+  %end = load i64, ptr %end_at
+  br label %tensor
+
+tensor:
+  %number = phi i64 [ %first, %chunk ], [ %number_next, %tensor ]
+  %tensor_at = getelementptr [{words} x i64], ptr %table, i64 %number
+  %extent_at = getelementptr i64, ptr %tensor_at, i64 {extent}
+  %extent = load i64, ptr %extent_at
+  %is_first = icmp eq i64 %number, %first
+  %is_last = icmp eq i64 %number, %last
+  %low = select i1 %is_first, i64 %begin, i64 0
+  %high = select i1 %is_last, i64 %end, i64 %extent
+  call void @span(ptr %tensor_at, i64 %low, i64 %high, ptr %arguments)
+  %number_next = add i64 %number, 1
+  br i1 %is_last, label %take, label %tensor
+
+done:
+  ret void
+}}"""
+
+
+def _argument(argument: Argument) -> str:
+    return f"getelementptr i64, ptr %arguments, i64 {argument.value}"
+
+
+def _load(kind: str, name: str, argument: Argument) -> str:
+    return f"  %{name}_at = {_argument(argument)}\n  %{name} = load {kind}, ptr %{name}_at"
+
+
+class _Emitter:
+    """Writes the functions of one pass."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.width = VECTOR_BYTES // _SIZES[graph.compute]
+        self.declarations: set[str] = set()
+        self.position = {array.name: i for i, array in enumerate(graph.arrays)}
+
+    # The parts of a function.
+
+    def prologue(self) -> list[str]:
+        """Return the loads of addresses and of everything that is uniform."""
+        graph, lines = self.graph, []
+        for i, array in enumerate(graph.arrays):
+            if array in graph.loaded or array in graph.stored:
+                lines += [
+                    f"%array{i}_at = getelementptr i64, ptr %entry_row, i64 {i}",
+                    f"%array{i} = load ptr, ptr %array{i}_at ; {array.name}",
+                ]
+        fields = len(graph.arrays)
+        lines += [
+            f"%offset_at = getelementptr i64, ptr %entry_row, i64 {fields + Entry.SCALARS}",
+            "%offset = load i64, ptr %offset_at",
+            f"%scalars_argument = {_argument(Argument.SCALARS)}",
+            "%all_scalars = load ptr, ptr %scalars_argument",
+            "%scalars = getelementptr i8, ptr %all_scalars, i64 %offset",
+            f"%column_at = getelementptr i64, ptr %entry_row, i64 {fields + Entry.COLUMN}",
+            "%column = load i64, ptr %column_at",
+            f"%sums_argument = {_argument(Argument.SUMS)}",
+            "%sums = load ptr, ptr %sums_argument",
+            f"%stride_argument = {_argument(Argument.SUMS_STRIDE)}",
+            "%stride = load i64, ptr %stride_argument",
+            "%tree_column = sub i64 %stride, 1",
+        ]
+        for position, node in enumerate(graph.nodes):
+            if position in graph.uniform:
+                lines += self.uniform(position, node)
+        return lines
+
+    def uniform(self, position: int, node: Node) -> list[str]:
+        """Return the scalar value of a uniform node, and the vector that repeats it."""
+        name, kind = f"%u{position}", _TYPES[node.dtype]
+        match node.operation:
+            case "scalar":
+                lines = [
+                    f"{name}_at = getelementptr {kind}, ptr %scalars, i64 {node.value}",
+                    f"{name} = load {kind}, ptr {name}_at ; "
+                    f"{self.graph.scalars[int(str(node.value))]}",
+                ]
+            case "constant":
+                lines = [f"{name} = select i1 true, {kind} {literal(node)}, {kind} {literal(node)}"]
+            case "reduced":
+                scope = self.graph.scopes[int(str(node.value))]
+                column = "%column" if scope == "tensor" else "%tree_column"
+                lines = [
+                    f"{name}_row = mul i64 %stride, {node.value}",
+                    f"{name}_index = add i64 {name}_row, {column}",
+                    f"{name}_at = getelementptr double, ptr %sums, i64 {name}_index",
+                    f"{name} = load double, ptr {name}_at ; sum {node.value} over the {scope}",
+                ]
+            case _:
+                operands = [f"%u{i}" for i in node.operands]
+                lines = self.operation(name, node, operands, 1)
+        vector = f"<{self.width} x {kind}>"
+        return [
+            *lines,
+            f"%i{position} = insertelement {vector} poison, {kind} {name}, i64 0",
+            f"%s{position} = shufflevector {vector} %i{position}, {vector} poison, "
+            f"<{self.width} x i32> zeroinitializer",
+        ]
+
+    def body(self, prefix: str, width: int, index: str) -> list[str]:
+        """Return the operations of the pass on `width` elements from `index`, but no stores."""
+        lines: list[str] = []
+        for position, node in enumerate(self.graph.nodes):
+            if position in self.graph.uniform:
+                continue
+            name = f"%{prefix}{position}"
+            if node.operation == "load":
+                lines += self.load(name, node, width, index)
+            else:
+                operands = [self.value(prefix, width, i) for i in node.operands]
+                lines += self.operation(name, node, operands, width)
+        return lines
+
+    def value(self, prefix: str, width: int, position: int) -> str:
+        """Return the name of the value of a node."""
+        if position in self.graph.uniform:
+            return f"%u{position}" if width == 1 else f"%s{position}"
+        return f"%{prefix}{position}"
+
+    def load(self, name: str, node: Node, width: int, index: str) -> list[str]:
+        kind = _TYPES[node.dtype]
+        array = f"%array{self.position[str(node.value)]}"
+        return [
+            f"{name}_at = getelementptr {kind}, ptr {array}, i64 {index}",
+            f"{name} = load {_vector(kind, width)}, ptr {name}_at, align {_SIZES[node.dtype]}"
+            f" ; {node.value}",
+        ]
+
+    def stores(self, prefix: str, width: int, index: str) -> list[str]:
+        """Return the stores of the pass."""
+        lines = []
+        for number, store in enumerate(self.graph.stores):
+            node = self.graph.nodes[store.node]
+            kind = _TYPES[node.dtype]
+            address = f"%{prefix}_store{number}"
+            lines += [
+                f"{address} = getelementptr {kind}, ptr %array{self.position[store.array]}, "
+                f"i64 {index}",
+                f"store {_vector(kind, width)} {self.value(prefix, width, store.node)}, "
+                f"ptr {address}, align {_SIZES[node.dtype]} ; {store.array}",
+            ]
+        return lines
+
+    def operation(self, name: str, node: Node, operands: list[str], width: int) -> list[str]:
+        """Return the instructions of one operation."""
+        source = self.graph.nodes[node.operands[-1]].dtype
+        kind = _vector(_TYPES[source], width)
+        match node.operation:
+            case operation if operation in _BINARY:
+                return [f"{name} = {_BINARY[operation]} {kind} {operands[0]}, {operands[1]}"]
+            case operation if operation in _INTRINSICS:
+                return [f"{name} = {self.call(_INTRINSICS[operation], source, width, operands)}"]
+            case "negative":
+                return [f"{name} = fneg {kind} {operands[0]}"]
+            case "logical_not":
+                return [f"{name} = xor {kind} {operands[0]}, {_splat('i1', 'true', width)}"]
+            case "where":
+                condition = _vector("i1", width)
+                return [
+                    f"{name} = select {condition} {operands[0]}, {kind} {operands[1]}, "
+                    f"{kind} {operands[2]}"
+                ]
+            case "cast":
+                return _cast(name, operands[0], source, node.dtype, width)
+        raise NotImplementedError(f"LLVM IR for {node.operation}")
+
+    def call(self, intrinsic: str, dtype: str, width: int, operands: Iterable[str]) -> str:
+        """Return the call of an intrinsic, and declare it."""
+        kind = _vector(_TYPES[dtype], width)
+        bits = f"f{8 * _SIZES[dtype]}"
+        function = f"@llvm.{intrinsic}.{bits if width == 1 else f'v{width}{bits}'}"
+        operands = list(operands)
+        self.declarations.add(f"declare {kind} {function}({', '.join([kind] * len(operands))})")
+        return f"call {kind} {function}({', '.join(f'{kind} {operand}' for operand in operands)})"
+
+    # The two kinds of span.
+
+    def store_span(self) -> str:
+        """Return `span` for the pass that stores: elements, vectors, elements."""
+        first = self.position[self.graph.stores[0].array] if self.graph.stores else 0
+        itemsize = _SIZES[self.graph.arrays[first].dtype]
+        lines = [
+            *self.prologue(),
+            # Single elements up to where the first array that is written meets a cache line:
+            # a vector that straddles two lines costs twice (1.75 against 1.42 ns an element).
+            f"%begin_at = getelementptr i8, ptr %array{first}, i64 0",
+            "%address = ptrtoint ptr %begin_at to i64",
+            f"%begin_bytes = mul i64 %begin, {itemsize}",
+            "%begin_address = add i64 %address, %begin_bytes",
+            "%past_line = sub i64 0, %begin_address",
+            f"%to_line = and i64 %past_line, {CACHE_LINE - 1}",
+            f"%peeled = udiv i64 %to_line, {itemsize}",
+            "%head_wanted = add i64 %begin, %peeled",
+            "%head_in = icmp ult i64 %head_wanted, %end",
+            "%head_end = select i1 %head_in, i64 %head_wanted, i64 %end",
+            "%vectors_left = sub i64 %end, %head_end",
+            f"%vectors_floor = and i64 %vectors_left, {-self.width}",
+            "%vectors_end = add i64 %head_end, %vectors_floor",
+            "br label %h_loop",
+            *self.loop("h", 1, "%begin", "%head_end", "entry", "v_loop"),
+            *self.loop("v", self.width, "%head_end", "%vectors_end", "h_loop", "t_loop"),
+            *self.loop("t", 1, "%vectors_end", "%end", "v_loop", "done"),
+            "done:",
+            "ret void",
+        ]
+        return _function(lines)
+
+    def loop(
+        self, prefix: str, width: int, begin: str, end: str, before: str, after: str
+    ) -> list[str]:
+        """Return a loop over elements in steps of `width`."""
+        index = f"%{prefix}_i"
+        return [
+            f"{prefix}_loop:",
+            f"{index} = phi i64 [ {begin}, %{before} ], [ {index}_next, %{prefix}_body ]",
+            f"%{prefix}_more = icmp ult i64 {index}, {end}",
+            f"br i1 %{prefix}_more, label %{prefix}_body, label %{after}",
+            f"{prefix}_body:",
+            *self.body(prefix, width, index),
+            *self.stores(prefix, width, index),
+            f"{index}_next = add i64 {index}, {width}",
+            f"br label %{prefix}_loop",
+        ]
+
+    def reduce_span(self) -> str:
+        """Return `span` for a pass that reduces tiles `begin` to `end` of a tensor.
+
+        The lanes of a tile are float64 accumulators on the stack, 8 KiB a sum: they stay in the
+        first-level cache.
+        """
+        graph, fields = self.graph, len(self.graph.arrays)
+        lanes = f"[{LANES} x double]"
+        lines = [
+            *(f"%lanes{k} = alloca {lanes}, align 64" for k in range(len(graph.sums))),
+            *self.prologue(),
+            f"%count_at = getelementptr i64, ptr %entry_row, i64 {fields + Entry.COUNT}",
+            "%count = load i64, ptr %count_at",
+            f"%first_at = getelementptr i64, ptr %entry_row, i64 {fields + Entry.FIRST_TILE}",
+            "%first = load i64, ptr %first_at",
+            f"%partials_argument = {_argument(Argument.PARTIALS)}",
+            "%partials = load ptr, ptr %partials_argument",
+            f"%partials_stride_argument = {_argument(Argument.PARTIALS_STRIDE)}",
+            "%partials_stride = load i64, ptr %partials_stride_argument",
+            "br label %tile_loop",
+            "tile_loop:",
+            "%tile = phi i64 [ %begin, %entry ], [ %tile_next, %fold ]",
+            "%tile_more = icmp ult i64 %tile, %end",
+            "br i1 %tile_more, label %tile_body, label %done",
+            "tile_body:",
+            *(
+                f"call void @llvm.memset.p0.i64(ptr %lanes{k}, i8 0, i64 {8 * LANES}, i1 false)"
+                for k in range(len(graph.sums))
+            ),
+            f"%base = mul i64 %tile, {TILE}",
+            f"%full_end = add i64 %base, {TILE}",
+            "%is_full = icmp ult i64 %full_end, %count",
+            "%limit = select i1 %is_full, i64 %full_end, i64 %count",
+            "%tile_count = sub i64 %limit, %base",
+            f"%tile_vectors = and i64 %tile_count, {-self.width}",
+            "%vectors_end = add i64 %base, %tile_vectors",
+            "br label %v_loop",
+            *self.lane_loop("v", self.width, "%base", "%vectors_end", "tile_body", "t_loop"),
+            *self.lane_loop("t", 1, "%vectors_end", "%limit", "v_loop", "fold"),
+            "fold:",
+            *self.fold(),
+            "%tile_next = add i64 %tile, 1",
+            "br label %tile_loop",
+            "done:",
+            "ret void",
+        ]
+        self.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
+        return _function(lines)
+
+    def lane_loop(
+        self, prefix: str, width: int, begin: str, end: str, before: str, after: str
+    ) -> list[str]:
+        """Return a loop that adds `width` elements at a time to their lanes."""
+        index, kind = f"%{prefix}_i", _vector("double", width)
+        lines = [
+            f"{prefix}_loop:",
+            f"{index} = phi i64 [ {begin}, %{before} ], [ {index}_next, %{prefix}_body ]",
+            f"%{prefix}_more = icmp ult i64 {index}, {end}",
+            f"br i1 %{prefix}_more, label %{prefix}_body, label %{after}",
+            f"{prefix}_body:",
+            *self.body(prefix, width, index),
+            f"%{prefix}_lane = and i64 {index}, {LANES - 1}",
+        ]
+        for k, entry in enumerate(self.graph.sums):
+            name = f"%{prefix}_sum{k}"
+            value = self.value(prefix, width, entry.node)
+            dtype = self.graph.nodes[entry.node].dtype
+            if dtype != "float64":
+                lines += _cast(f"{name}_term", value, dtype, "float64", width)
+                value = f"{name}_term"
+            lines += [
+                f"{name}_at = getelementptr double, ptr %lanes{k}, i64 %{prefix}_lane",
+                f"{name}_old = load {kind}, ptr {name}_at, align 8",
+                f"{name} = fadd {kind} {name}_old, {value}",
+                f"store {kind} {name}, ptr {name}_at, align 8",
+            ]
+        return [
+            *lines,
+            f"{index}_next = add i64 {index}, {width}",
+            f"br label %{prefix}_loop",
+        ]
+
+    def fold(self) -> list[str]:
+        """Return the folding of the lanes by halves, and the stores of the tile's sums."""
+        lines = ["%tile_number = add i64 %first, %tile"]
+        for k in range(len(self.graph.sums)):
+            half = LANES // 2
+            while half >= 1:
+                width = min(half, 8)
+                kind = _vector("double", width)
+                for lane in range(0, half, width):
+                    name = f"%f{k}_{half}_{lane}"
+                    lines += [
+                        f"{name}_to = getelementptr double, ptr %lanes{k}, i64 {lane}",
+                        f"{name}_from = getelementptr double, ptr %lanes{k}, i64 {lane + half}",
+                        f"{name}_a = load {kind}, ptr {name}_to, align 8",
+                        f"{name}_b = load {kind}, ptr {name}_from, align 8",
+                        f"{name} = fadd {kind} {name}_a, {name}_b",
+                        f"store {kind} {name}, ptr {name}_to, align 8",
+                    ]
+                half //= 2
+            lines += [
+                f"%p{k}_row = mul i64 %partials_stride, {k}",
+                f"%p{k}_index = add i64 %p{k}_row, %tile_number",
+                f"%p{k}_at = getelementptr double, ptr %partials, i64 %p{k}_index",
+                f"store double %f{k}_1_0, ptr %p{k}_at, align 8",
+            ]
+        return lines
+
+
+def literal(node: Node) -> str:
+    """Return a constant as LLVM writes it: the bits of a double, or a truth value."""
+    if node.dtype == "bool":
+        return str(bool(node.value)).lower()
+    number = float(node.value)  # type: ignore[arg-type]
+    if node.dtype == "float32":
+        (number,) = struct.unpack("f", struct.pack("f", number))
+    (bits,) = struct.unpack("Q", struct.pack("d", number))
+    return f"0x{bits:016X}"
+
+
+def _function(lines: Iterable[str]) -> str:
+    body = "\n".join(line if line.endswith(":") else f"  {line}" for line in lines)
+    return (
+        "define internal void @span(ptr %entry_row, i64 %begin, i64 %end, ptr %arguments) "
+        f"noinline {{\nentry:\n{body}\n}}"
+    )
+
+
+def _vector(kind: str, width: int) -> str:
+    return kind if width == 1 else f"<{width} x {kind}>"
+
+
+def _splat(kind: str, value: str, width: int) -> str:
+    return value if width == 1 else f"<{', '.join([f'{kind} {value}'] * width)}>"
+
+
+def _cast(name: str, value: str, source: str, target: str, width: int) -> list[str]:
+    """Return a conversion between floating-point types, rounded to nearest even."""
+    if source == "bfloat16":
+        wide, bits = _vector("float", width), _vector("i32", width)
+        lines = [
+            f"{name}_wide = zext {_vector('i16', width)} {value} to {bits}",
+            f"{name}_bits = shl {bits} {name}_wide, {_splat('i32', '16', width)}",
+        ]
+        if target == "float32":
+            return [*lines, f"{name} = bitcast {bits} {name}_bits to {wide}"]
+        return [
+            *lines,
+            f"{name}_float = bitcast {bits} {name}_bits to {wide}",
+            *_cast(name, f"{name}_float", "float32", target, width),
+        ]
+    if target == "bfloat16":
+        return _to_bfloat16(name, value, source, width)
+    kinds = _vector(_TYPES[source], width), _vector(_TYPES[target], width)
+    instruction = "fpext" if _SIZES[source] < _SIZES[target] else "fptrunc"
+    return [f"{name} = {instruction} {kinds[0]} {value} to {kinds[1]}"]
+
+
+def _to_bfloat16(name: str, value: str, source: str, width: int) -> list[str]:
+    """Round float32 to bfloat16 in integer arithmetic: x86 has no instruction before AVX-512."""
+    assert source == "float32"
+    wide, bits = _vector("float", width), _vector("i32", width)
+
+    def number(text: str) -> str:
+        return _splat("i32", text, width)
+
+    return [
+        f"{name}_bits = bitcast {wide} {value} to {bits}",
+        f"{name}_high = lshr {bits} {name}_bits, {number('16')}",
+        f"{name}_odd = and {bits} {name}_high, {number('1')}",
+        f"{name}_half = add {bits} {name}_odd, {number('32767')}",
+        f"{name}_sum = add {bits} {name}_bits, {name}_half",
+        f"{name}_round = lshr {bits} {name}_sum, {number('16')}",
+        f"{name}_quiet = or {bits} {name}_high, {number('64')}",
+        f"{name}_nan = fcmp uno {wide} {value}, {value}",
+        f"{name}_chosen = select {_vector('i1', width)} {name}_nan, {bits} {name}_quiet, "
+        f"{bits} {name}_round",
+        f"{name} = trunc {bits} {name}_chosen to {_vector('i16', width)}",
+    ]
