@@ -99,7 +99,7 @@ def test_every_array_library_gives_the_same_gradients_to_rounding(xp, dtype):
         backend.xp, there, backend.array(images), backend.array(labels)
     )
     # Sums of at most nine products of numbers near 1, in another order, through three layers.
-    bound = 200 * np.finfo(dtype).eps
+    bound = 200 * float(np.finfo(dtype).eps)
     assert float(loss) == pytest.approx(float(expected_loss), rel=bound)
     for layer, arrays in expected.items():
         for name, array in arrays.items():

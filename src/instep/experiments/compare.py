@@ -68,6 +68,7 @@ def run(request: Request) -> None:
     backend = backends.load(request.backend)
     for name in contenders.select(request.optimizers, (*PATH_OPTIMIZERS, "RMSProp")):
         check(name, request, backend)
+    data = load_digits(request) if "mnist" in request.experiments else None
     folder = prepared(request.out)
 
     console = extra("rich.console").Console()
@@ -83,8 +84,7 @@ def run(request: Request) -> None:
         walked = walk(request, backend)
         results["paths"] = [report.path_record(path) for path in walked]
         written += draw_paths(walked, folder)
-    if "mnist" in request.experiments:
-        data = load_digits(request)
+    if data is not None:
         runs, seconds = train(request, data, backend)
         results["mnist"] = {
             "source": data.source,
