@@ -22,6 +22,9 @@ NUMPY_FLOOR = {"3.11": "2.0.*", "3.12": "2.0.*", "3.13": "2.1.*", "3.14": "2.3.*
 # pip follows a machine's configuration to a CPU build of torch; uv does not read it.
 TORCH_BACKEND = "virtualenv"
 
+# On a CI machine each slow test runs once, in the environment that the README makes.
+SELECTION = ("-m", "not slow") if "CI" in os.environ else ()
+
 # NVRTC and the CUDA headers compile; ptxas and nvdisasm show what became of it.
 CUDA_TOOLS = (
     "nvidia-cuda-nvrtc-cu12",
@@ -78,7 +81,7 @@ def tests(session: nox.Session, numpy: str) -> None:
     """Run the suite on each installed Python, and on the oldest NumPy."""
     pin = [] if numpy == "latest" else [f"numpy=={numpy}"]
     session.install(".[compare]", *group("tests"), *pin)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *SELECTION, *session.posargs)
 
 
 @nox.session
@@ -93,16 +96,14 @@ def minimal(session: nox.Session) -> None:
     """Run the suite with NumPy and array-api-compat alone: no compiler, no extras."""
     session.install("numpy", "array-api-compat", *group("tests"))
     session.install("--no-deps", ".")
-    session.run("pytest", "tests", *session.posargs)
+    session.run("pytest", "tests", *SELECTION, *session.posargs)
 
 
 @nox.session(venv_backend=TORCH_BACKEND)
 def peers(session: nox.Session) -> None:
     """Compare with torch, JAX and optax: their arrays, and their optimizers."""
     session.install(".", *group("tests"), *group("peers"))
-    namespaces = ("--xp", "torch", "--xp", "jax.numpy")
-    session.run("pytest", "tests", *namespaces, *session.posargs)
-    session.run("pytest", "tests", "-m", "peers", *session.posargs)
+    session.run("pytest", "tests", "--xp", "torch", "--xp", "jax.numpy", *session.posargs)
 
 
 @nox.session

@@ -37,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--xp",
         action="append",
         choices=NAMESPACES,
-        help="run only the tests that take an array namespace, on this one (repeatable)",
+        help="run only the tests that take an array namespace, on this one (repeatable), "
+        "and those that compare with other libraries",
     )
 
 
@@ -68,12 +69,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--xp`, leave out the tests that no namespace changes."""
+    """With `--xp`, leave out the tests that no other library changes."""
     if not config.getoption("--xp"):
         return
-    kept = [item for item in items if "xp" in getattr(item, "fixturenames", ())]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
+    left_out = [
+        item
+        for item in items
+        if "xp" not in getattr(item, "fixturenames", ())
+        and item.get_closest_marker("peers") is None
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture
