@@ -1,0 +1,93 @@
+"""The optimizers that the tests run over: one row each, the only place to add one."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import textbook
+
+from instep import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSProp
+from instep.hyperparameters import DecayRate, Epsilon, NonNegative, Positive
+
+
+class Signum(Optimizer):
+    """Signum (Bernstein et al. 2018): a rule as a user writes it."""
+
+    lr: float = 0.001
+    beta: float = 0.9
+
+    slots = ("m",)
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        m = h.beta * s.m + (1 - h.beta) * g
+        return w - h.lr * xp.sign(m), {"m": m}
+
+
+class ClippedAMSGrad(Optimizer):
+    """AMSGrad on clipped gradients: a user's rule with three slots and `xp.where`."""
+
+    lr: NonNegative = 0.001
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.99
+    eps: Epsilon = 1e-8
+    bound: Positive = 1.0
+
+    slots = ("m", "v", "largest")
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        g = xp.where(g > h.bound, h.bound, xp.where(g < -h.bound, -h.bound, g))
+        m = h.beta1 * s.m + (1 - h.beta1) * g
+        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        largest = xp.maximum(s.largest, v)
+        return w - h.lr * m / (xp.sqrt(largest) + h.eps), {"m": m, "v": v, "largest": largest}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An optimizer class, the keywords it is made with, and its textbook loop."""
+
+    optimizer: type[Optimizer]
+    textbook: object
+    keywords: dict = field(default_factory=dict)
+
+    def __str__(self):
+        arguments = ", ".join(f"{name}={value}" for name, value in self.keywords.items())
+        return f"{self.optimizer.__name__}({arguments})"
+
+    def make(self, **others):
+        """Return a new optimizer; `others` add to the keywords, or replace them."""
+        return self.optimizer(**{**self.keywords, **others})
+
+    def follow(self, w, gradients, **others):
+        """Return the path of the textbook loop: `w` after every step."""
+        return list(self.textbook(w, gradients, **{**self.keywords, **others}))
+
+
+CASES = [
+    Case(SGD, textbook.sgd),
+    Case(Momentum, textbook.momentum),
+    Case(Nesterov, textbook.nesterov),
+    Case(AdaGrad, textbook.adagrad),
+    Case(RMSProp, textbook.rmsprop),
+    Case(RMSProp, textbook.rmsprop, {"centered": True}),
+    Case(RMSProp, textbook.rmsprop, {"momentum": 0.9}),
+    Case(RMSProp, textbook.rmsprop, {"decay": 0.99, "centered": True, "momentum": 0.5}),
+    Case(Adam, textbook.adam),
+    Case(Adam, textbook.adam, {"beta1": 0.0, "beta2": 0.5, "eps": 1e-3}),
+    Case(AdamW, textbook.adamw),
+    Case(AdamW, textbook.adamw, {"weight_decay": 0.5, "lr": 0.1}),
+    Case(Signum, textbook.signum),
+    Case(ClippedAMSGrad, textbook.clipped_amsgrad),
+]
+
+#: One case for each class, for what does not depend on the keywords.
+CLASSES = list({case.optimizer: case for case in reversed(CASES)}.values())[::-1]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_class = pytest.mark.parametrize("case", CLASSES, ids=lambda case: case.optimizer.__name__)
+
+
+def changing(lr):
+    """Return a schedule around `lr` that never has the same value twice in a row."""
+    return lambda t: lr * (1 + 0.5 * (t % 7)) / (1 + 0.01 * t)
