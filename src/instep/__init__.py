@@ -9,8 +9,10 @@
 array([0.5, 1.5, 1. ])
 """
 
+from instep.chain import chain
 from instep.optimizer import Optimizer
 from instep.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+from instep.transform import Transform
 
 __version__ = "0.1.0"
 
@@ -23,5 +25,7 @@ __all__ = [
     "Nesterov",
     "Optimizer",
     "RMSProp",
+    "Transform",
     "__version__",
+    "chain",
 ]

@@ -107,3 +107,17 @@ def filled(array: Array, value: Any) -> Array:
     if library(value) is None:
         return xp.full_like(array, value)
     return xp.astype(value, array.dtype, copy=True)
+
+
+def converted(array: Array, like: Array) -> Array:
+    """Return the elements of `array` as a new array of the dtype of `like`."""
+    xp = namespace(like)
+    return xp.asarray(xp.astype(array, like.dtype, copy=True))
+
+
+def assigned(array: Array, value: Array) -> Array:
+    """Write `value` into `array`, or return it where arrays cannot be written by design."""
+    if is_immutable(array):
+        return value
+    array[...] = value
+    return array

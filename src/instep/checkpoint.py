@@ -25,10 +25,16 @@ def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
         "format": FORMAT,
         "optimizer": optimizer.name,
         "t": optimizer.t,
-        "hyperparameters": {h.name: getattr(optimizer, h.name) for h in optimizer._hyperparameters},
+        "skipped": optimizer._skipped,
+        "hyperparameters": {
+            prefix + entry.name: getattr(rule, entry.name)
+            for prefix, rule in optimizer.parts.items()
+            for entry in rule._hyperparameters
+        },
         "states": {
             key: {
                 "missed": state.missed,
+                "scalars": dict(state.scalars),
                 "slots": {name: arrays.to_numpy(slot) for name, slot in state.slots.items()},
             }
             for key, state in optimizer._states.items()
@@ -41,7 +47,7 @@ def load_state_dict(optimizer: "Optimizer", state: Mapping[str, Any]) -> None:
     from instep.optimizer import LeafState
 
     owner = f"{optimizer.name}.load_state_dict"
-    missing = {"format", "optimizer", "t", "hyperparameters", "states"} - set(state)
+    missing = {"format", "optimizer", "t", "skipped", "hyperparameters", "states"} - set(state)
     if missing:
         raise ValueError(f"{owner}: the state has no {sorted(missing)[0]!r}; pass a state_dict()")
     if state["format"] != FORMAT:
@@ -50,24 +56,38 @@ def load_state_dict(optimizer: "Optimizer", state: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{owner}: the state belongs to {state['optimizer']}; load it into that optimizer"
         )
-    t = state["t"]
-    if not isinstance(t, int) or isinstance(t, bool) or t < 0:
-        raise ValueError(f"{owner}: t must be an integer >= 0, got {t!r}")
-    known = {h.name: h for h in optimizer._hyperparameters}
-    values = {}
-    for name, value in state["hyperparameters"].items():
-        if name not in known:
-            raise ValueError(f"{owner}: {optimizer.name} has no hyperparameter {name!r}")
-        values[name] = known[name].validate(owner, value)
+    for name in ("t", "skipped"):
+        if not isinstance(state[name], int) or isinstance(state[name], bool) or state[name] < 0:
+            raise ValueError(f"{owner}: {name} must be an integer >= 0, got {state[name]!r}")
+    values = _hyperparameters(owner, optimizer, state["hyperparameters"])
     states = {}
     for key, entry in state["states"].items():
         slots = {name: np.array(slot) for name, slot in entry["slots"].items()}
-        if not 0 <= entry["missed"] <= t:
-            raise ValueError(f"{owner}: {key!r} missed {entry['missed']} of {t} steps")
-        states[key] = LeafState(slots, entry["missed"])
+        if not 0 <= entry["missed"] <= state["t"]:
+            raise ValueError(f"{owner}: {key!r} missed {entry['missed']} of {state['t']} steps")
+        states[key] = LeafState(slots, entry["missed"], dict(entry["scalars"]))
 
-    for name, value in values.items():
-        setattr(optimizer, name, value)
-    optimizer._t = t
+    for rule, name, value in values:
+        setattr(rule, name, value)
+    optimizer._t = state["t"]
+    optimizer._skipped = state["skipped"]
     optimizer._states = states
     optimizer._plan = None
+
+
+def _hyperparameters(
+    owner: str, optimizer: "Optimizer", values: Mapping[str, Any]
+) -> list[tuple[Any, str, Any]]:
+    """Return (rule, name, validated value) for every hyperparameter of a state."""
+    known = {
+        prefix + entry.name: (rule, entry)
+        for prefix, rule in optimizer.parts.items()
+        for entry in rule._hyperparameters
+    }
+    found = []
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"{owner}: {optimizer.name} has no hyperparameter {name!r}")
+        rule, entry = known[name]
+        found.append((rule, entry.name, entry.validate(owner, value)))
+    return found

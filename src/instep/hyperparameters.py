@@ -16,7 +16,7 @@ Schedule = Callable[[int], float]
 class Domain:
     """The values that a hyperparameter may take: finite, within an interval.
 
-    With `survives_rounding`, a value that is not zero must not become zero when it is rounded to
+    With `infinite`, infinities are allowed too. With `survives_rounding`, a value that is not zero must not become zero when it is rounded to
     the dtype of the arithmetic, as an eps of 1e-50 does in float32.
     """
 
@@ -25,11 +25,13 @@ class Domain:
     open_lower: bool = False
     open_upper: bool = False
     survives_rounding: bool = False
+    infinite: bool = False
 
     def __contains__(self, value: float) -> bool:
         above = value > self.lower if self.open_lower else value >= self.lower
         below = value < self.upper if self.open_upper else value <= self.upper
-        return math.isfinite(value) and above and below
+        finite = math.isfinite(value) or (self.infinite and not math.isnan(value))
+        return finite and above and below
 
     def __str__(self) -> str:
         if self.lower > -math.inf and self.upper < math.inf:
@@ -37,7 +39,7 @@ class Domain:
             return f"a finite number in {left}{self.lower:g}, {self.upper:g}{right}"
         if self.lower > -math.inf:
             return f"a finite number {'>' if self.open_lower else '>='} {self.lower:g}"
-        return "a finite number"
+        return "a number" if self.infinite else "a finite number"
 
 
 #: Learning rates, weight decays.

@@ -1,23 +1,54 @@
-"""The base class of all optimizers: hyperparameters, the step, and state. Nothing about engines."""
+"""The base class of all optimizers: the step, and state. Nothing about engines."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from instep import hyperparameters
+from instep.rule import Rule
 
 if TYPE_CHECKING:
     from instep.explain import Explanation
     from instep.plan import Plan
 
-#: Fields of every optimizer that are not hyperparameters of its rule.
-_SETTINGS = frozenset({"engine", "threads"})
+Overrides = Mapping[str, Mapping[str, Any]]
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
-@dataclass(eq=False, repr=False)
-class Optimizer:
+def _validate_engine(owner: str, value: Any) -> str:
+    from instep.engines import NAMES
+
+    if value != "auto" and value not in NAMES:
+        choices = ", ".join(repr(choice) for choice in ("auto", *NAMES))
+        raise ValueError(f"{owner}: engine must be one of {choices}, got {value!r}")
+    return str(value)
+
+
+def _validate_threads(owner: str, value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"{owner}: threads must be None or an integer >= 1, got {value!r}")
+
+
+def _validate_overrides(owner: str, value: Any) -> Overrides:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(pattern, str) and isinstance(entry, Mapping) for pattern, entry in value.items()
+    ):
+        raise TypeError(
+            f"{owner}: overrides must be a dict of path patterns to dicts of hyperparameters, "
+            f'such as {{"*/bias": {{"weight_decay": 0.0}}}}, got {value!r}'
+        )
+    return value
+
+
+def _validate_frozen(owner: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(pattern, str) for pattern in value):
+        raise TypeError(
+            f'{owner}: frozen must be a sequence of path patterns, such as ("encoder/*",), '
+            f"got {value!r}"
+        )
+    return tuple(value)
+
+
+class Optimizer(Rule):
     """An update rule with its hyperparameters and its state.
 
     A subclass declares its hyperparameters as annotated fields with defaults, names its state
@@ -37,8 +68,8 @@ class Optimizer:
     `xp` is an array namespace, `w` a parameter, `g` its gradient, `s` the slots, `h` the
     hyperparameters at this step, with ``h.t`` the step number, from 1. The function returns the
     new parameter and a dict of new slots. It must compute each element from the same element of
-    every array; `xp.sum` reduces over a tensor. Fields of type bool or str are options: the rule
-    may branch on them.
+    every array; `xp.sum` reduces over a tensor, `xp.tree_sum` over all tensors of the tree.
+    Fields of type bool or str are options: the rule may branch on them.
 
     Parameters
     ----------
@@ -49,6 +80,13 @@ class Optimizer:
     threads
         Number of threads of the CPU engines. None: as many as the process may run on, bounded
         by the environment variable ``INSTEP_NUM_THREADS``. It never changes a result.
+    overrides
+        Hyperparameters of parts of the tree: path patterns, as in the module `fnmatch`, and
+        what is other there. ``{"*/bias": {"weight_decay": 0.0}}`` speaks of every leaf whose
+        path ends in ``/bias``. Where several patterns match, the later wins. All parts are
+        still updated together.
+    frozen
+        Path patterns of leaves that are left alone, whatever their gradients.
 
     Attributes
     ----------
@@ -56,65 +94,31 @@ class Optimizer:
         Number of steps taken.
     """
 
-    #: Names of the state arrays of a parameter; they start as zeros (see `initial_state`).
-    slots: ClassVar[tuple[str, ...]] = ()
-
-    #: The mathematics. ``rule(xp, w, g, s, h)`` returns the new parameter and the new slots.
-    rule: ClassVar[Callable[..., Any]]
-
-    _hyperparameters: ClassVar[tuple[hyperparameters.Hyperparameter, ...]] = ()
+    _settings: ClassVar[Mapping[str, Any]] = {
+        "engine": _validate_engine,
+        "threads": _validate_threads,
+        "overrides": _validate_overrides,
+        "frozen": _validate_frozen,
+    }
 
     engine: str = field(default="auto", kw_only=True)
     threads: int | None = field(default=None, kw_only=True)
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        dataclass(eq=False, repr=False)(cls)
-        cls._hyperparameters = hyperparameters.describe_fields(cls, _SETTINGS)
+    overrides: Overrides = field(default_factory=dict, kw_only=True)
+    frozen: Sequence[str] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        if not callable(getattr(type(self), "rule", None)):
-            raise TypeError(
-                f"{type(self).__name__} has no rule; define the static method "
-                f"rule(xp, w, g, s, h), as the class Optimizer describes"
-            )
+        super().__post_init__()
         self._t = 0
+        self._skipped = 0
         self._states: dict[str, LeafState] = {}
         self._plan: Plan | None = None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        owner = type(self).__name__
-        for hyperparameter in self._hyperparameters:
-            if hyperparameter.name == name:
-                value = hyperparameter.validate(owner, value)
-                if hyperparameter.option:
-                    object.__setattr__(self, "_plan", None)
-                break
-        else:
-            if name in _SETTINGS:
-                _validate_setting(owner, name, value)
-                object.__setattr__(self, "_plan", None)
-            elif name.startswith("_"):
-                pass
-            elif isinstance(getattr(type(self), name, None), property):
-                pass
-            else:
-                known = ", ".join(entry.name for entry in self._hyperparameters)
-                raise AttributeError(f"{owner} has no hyperparameter {name!r}; it has {known}")
-        object.__setattr__(self, name, value)
-
-    def __repr__(self) -> str:
-        values = [f"{h.name}={getattr(self, h.name)!r}" for h in self._hyperparameters]
-        settings = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for f in dataclasses.fields(Optimizer)
-            if getattr(self, f.name) != f.default
-        ]
-        return f"{type(self).__name__}({', '.join(values + settings)})"
 
     def __getstate__(self) -> dict[str, Any]:
         # A plan holds addresses of arrays and compiled code; the next step makes a new one.
         return {**self.__dict__, "_plan": None}
+
+    def _changed(self) -> None:
+        object.__setattr__(self, "_plan", None)
 
     @property
     def t(self) -> int:
@@ -122,30 +126,14 @@ class Optimizer:
         return self._t
 
     @property
-    def name(self) -> str:
-        """Name of the rule, in messages and in kernels."""
-        return type(self).__name__
+    def main(self) -> "Optimizer":
+        """The optimizer whose hyperparameters `overrides` speak of."""
+        return self
 
-    def state_slots(self) -> tuple[str, ...]:
-        """Return the names of the state arrays under the present options."""
-        return self.slots
-
-    def initial_state(self) -> Mapping[str, float | str]:
-        """Return how slots start that do not start at zero.
-
-        A number is the value of every element; ``"w"`` is a copy of the parameter; another
-        string names the hyperparameter whose value at the first step is that of every element.
-        """
-        return {}
-
-    @staticmethod
-    def scalars(h: Any) -> Mapping[str, float | bool]:
-        """Return further numbers for `h`, computed from the hyperparameters at every step.
-
-        This runs in plain Python, once a step, so it may use the module math and branch. The
-        rule may branch on values that are booleans: each is a kernel of its own.
-        """
-        return {}
+    @property
+    def parts(self) -> "Mapping[str, Rule]":
+        """The rules that a step applies, by the prefix of their names in the state."""
+        return {"": self}
 
     def update(self, params: Any, grads: Any) -> Any:
         """Take one step: change `params` in place along `grads`.
@@ -187,7 +175,7 @@ class Optimizer:
 
     def reset(self) -> None:
         """Forget all state and start again from step 1."""
-        self._t = 0
+        self._t = self._skipped = 0
         self._states = {}
         self._plan = None
 
@@ -216,20 +204,10 @@ class LeafState:
     missed
         Number of steps of the optimizer in which this parameter had no gradient. Its own step
         number, ``h.t``, is the optimizer's less this.
+    scalars
+        The numbers that the rule remembers (`Rule.scalar_slots`).
     """
 
     slots: dict[str, Any]
     missed: int = 0
-
-
-def _validate_setting(owner: str, name: str, value: Any) -> None:
-    if name == "engine":
-        from instep.engines import NAMES
-
-        if value != "auto" and value not in NAMES:
-            choices = ", ".join(repr(choice) for choice in ("auto", *NAMES))
-            raise ValueError(f"{owner}: engine must be one of {choices}, got {value!r}")
-    elif name == "threads" and not (
-        value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
-    ):
-        raise ValueError(f"{owner}: threads must be None or an integer >= 1, got {value!r}")
+    scalars: dict[str, float] = field(default_factory=dict)

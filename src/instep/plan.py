@@ -1,6 +1,7 @@
 """The plan of a step: made once for a signature of the trees, checked cheaply at every step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from instep import arrays, engines, tree, validation
 from instep.engines.base import Fit, Member, SumTable
 from instep.numerics import STATE_DTYPE
 from instep.optimizer import LeafState
-from instep.program import Program, Row
+from instep.program import Program, Row, Source
 from instep.tree import format_path
 from instep.validation import Leaf
 
@@ -28,18 +29,31 @@ class Plan:
         self._optimizer = optimizer
         owner = optimizer.name
         leaves = validation.match(owner, params, grads)
-        self._active = [leaf for leaf in leaves if leaf.gradient is not None]
-        self._idle = [leaf.position for leaf in leaves if leaf.gradient is None]
+        overrides, frozen = resolve(optimizer, leaves)
+        self._active = [
+            leaf for leaf in leaves if leaf.gradient is not None and leaf.key not in frozen
+        ]
+        self._idle = [
+            leaf.position for leaf in leaves if leaf.gradient is None and leaf.key not in frozen
+        ]
         self._read_params = tree.LeafReader(params)
         self._read_grads = tree.LeafReader(grads)
         self.program = Program(optimizer)
 
-        # Leaves that missed equally many steps share their hyperparameters.
-        step = optimizer.t + 1
-        missed = [_missed(optimizer, leaf) for leaf in self._active]
-        self._missed = sorted(set(missed))
-        rows = self._rows(step)
-        row_of = [self._missed.index(count) for count in missed]
+        # Leaves that agree in everything a row depends on share it.
+        sources: dict[Any, Source] = {}
+        keys = []
+        for leaf in self._active:
+            state = optimizer._states.get(leaf.key)
+            missed = optimizer.t if state is None else state.missed
+            memory = self.program.memory() | ({} if state is None else state.scalars)
+            key = (id(overrides[leaf.key]), missed, tuple(sorted(memory.items())))
+            sources.setdefault(key, Source(overrides[leaf.key], missed, memory))
+            keys.append(key)
+        self._sources = list(sources.values())
+        rows = self._rows(optimizer.t + 1)
+        numbers = {key: number for number, key in enumerate(sources)}
+        row_of = [numbers[key] for key in keys]
 
         assignments = assign(optimizer, self.program, self._active, [rows[i] for i in row_of])
         self.states = dict(optimizer._states)
@@ -47,7 +61,7 @@ class Plan:
         for (name, _, _), members in assignments.items():
             engine = engines.load(name)
             chosen = [self._active[i] for i in members]
-            slots = self._slots(engine, chosen, [rows[row_of[i]] for i in members])
+            slots = self._slots(engine, chosen, rows, [row_of[i] for i in members])
             self.buckets.append(
                 engine.bucket(
                     self.program,
@@ -70,10 +84,14 @@ class Plan:
             raise RuntimeError(f"{owner}.update: the trees changed while they were looked at")
 
     def _rows(self, step: int) -> list[Row]:
-        return [self.program.row(step, missed) for missed in self._missed]
+        return [self.program.row(step, source) for source in self._sources]
 
     def _slots(
-        self, engine: engines.Engine, leaves: Sequence[Leaf], rows: Sequence[Row]
+        self,
+        engine: engines.Engine,
+        leaves: Sequence[Leaf],
+        rows: Sequence[Row],
+        row_of: Sequence[int],
     ) -> list[dict[str, Any]]:
         """Return the slots of leaves, allocating what is not there yet."""
         names = self.program.slots
@@ -89,15 +107,15 @@ class Plan:
         ]
         allocated = engine.allocate([leaves[i].parameter for i in fresh], [dtype] * len(names))
         for i, new in zip(fresh, allocated, strict=True):
-            initial = self.program.initial_values(rows[i])
+            initial = self.program.initial_values(rows[row_of[i]])
             for name, array in zip(names, new, strict=True):
                 value = found[i].get(name, initial.get(name, 0.0))
                 if isinstance(value, str):
                     value = leaves[i].parameter
                 found[i][name] = arrays.filled(array, value)
-        for leaf, state, slots in zip(leaves, states, found, strict=True):
-            missed = self._optimizer.t if state is None else state.missed
-            self.states[leaf.key] = LeafState(slots, missed)
+        for leaf, slots, number in zip(leaves, found, row_of, strict=True):
+            source = self._sources[number]
+            self.states[leaf.key] = LeafState(slots, source.missed, source.memory)
         return found
 
     def accepts(self, params: Any, grads: Any) -> bool:
@@ -106,7 +124,7 @@ class Plan:
         return fit is Fit.SAME or (fit is Fit.MOVED and not self._may_overlap())
 
     def _fit(self, params: Any, grads: Any) -> Fit:
-        if self._optimizer.state_slots() != self.program.slots:
+        if not self.program.is_current():
             return Fit.DIFFERENT
         leaves = self._read_params.read(params)
         gradients = self._read_grads.read(grads)
@@ -144,10 +162,16 @@ class Plan:
         sums.known.clear()
         while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
             sums.add_up(numbers)
+        if any(sums.row(number)[-1] != 0 for bucket in buckets for number in bucket.guards):
+            optimizer._skipped += 1
+            optimizer._plan = self
+            return params
 
         replaced: dict[int, Any] = {}
         for bucket in buckets:
             replaced.update(bucket.commit(sums))
+        for source, row in zip(self._sources, rows, strict=True):
+            source.memory.update(row.memory)
         optimizer._t = step
         optimizer._states = self.states
         optimizer._plan = self
@@ -178,9 +202,46 @@ def assign(
     return chosen
 
 
-def _missed(optimizer: "Optimizer", leaf: Leaf) -> int:
-    state = optimizer._states.get(leaf.key)
-    return optimizer.t if state is None else state.missed
+def resolve(
+    optimizer: "Optimizer", leaves: Sequence[Leaf]
+) -> tuple[dict[str, Mapping[str, Any]], set[str]]:
+    """Return the overrides of every leaf, and the leaves that are frozen, by their keys.
+
+    Leaves to which the same patterns apply share one dict.
+    """
+    main, keys = optimizer.main, [leaf.key for leaf in leaves]
+    matches = {
+        pattern: {key for key in keys if fnmatchcase(key, pattern)}
+        for pattern in (*optimizer.overrides, *optimizer.frozen)
+    }
+    for pattern, found in matches.items():
+        if not found:
+            raise ValueError(
+                f"{optimizer.name}.update: the pattern {pattern!r} matches no parameter; there "
+                f"are {', '.join(repr(key) for key in keys[:10])}{', ...' if keys[10:] else ''}"
+            )
+    known = {entry.name: entry for entry in main._hyperparameters}
+    validated: dict[str, dict[str, Any]] = {}
+    for pattern, values in optimizer.overrides.items():
+        owner = f"{optimizer.name}, overrides[{pattern!r}]"
+        for name in values:
+            if name not in known or known[name].option:
+                numbers = ", ".join(key for key, entry in known.items() if not entry.option)
+                raise ValueError(
+                    f"{owner}: {name!r} cannot be overridden; {main.name} has the numbers "
+                    f"{numbers}, and `frozen` leaves parameters alone"
+                )
+        validated[pattern] = {k: known[k].validate(owner, v) for k, v in values.items()}
+
+    shared: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    overrides = {}
+    for key in keys:
+        patterns = tuple(pattern for pattern in validated if key in matches[pattern])
+        if patterns not in shared:
+            shared[patterns] = {k: v for pattern in patterns for k, v in validated[pattern].items()}
+        overrides[key] = shared[patterns]
+    frozen = {key for pattern in optimizer.frozen for key in matches[pattern]}
+    return overrides, frozen
 
 
 def _check_state(owner: str, leaf: Leaf, slots: dict[str, Any], dtype: str) -> None:

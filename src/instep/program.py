@@ -1,12 +1,13 @@
 """A rule as engines see it: its graphs, and the numbers of a step."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from instep.graph import Graph, cut, trace
 from instep.graph.trace import Values
+from instep.rule import Rule
 
 if TYPE_CHECKING:
     from instep.optimizer import Optimizer
@@ -26,56 +27,154 @@ class Row:
     numbers
         In the order of `Program.names`: the arguments of host expressions.
     flags
-        Booleans that `Optimizer.scalars` derived: they select the graph.
+        Booleans that `Rule.scalars` derived: they select the graph.
+    memory
+        New values of the numbers that are remembered from step to step.
     """
 
     numbers: tuple[float, ...]
     flags: Flags
+    memory: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Source:
+    """What decides a row: leaves that agree in it share their hyperparameters.
+
+    Attributes
+    ----------
+    overrides
+        Hyperparameters that are other in this part of the tree.
+    missed
+        Number of steps in which these leaves had no gradient.
+    memory
+        The numbers that they remember.
+    """
+
+    overrides: Mapping[str, Any]
+    missed: int
+    memory: dict[str, float]
+
+
+class Part:
+    """One rule of an optimizer: a plain optimizer has one, a chain several."""
+
+    def __init__(self, prefix: str, rule: Rule, period: int) -> None:
+        self.prefix = prefix
+        self.rule = rule
+        self.period = period  # calls of `update` that make one step of this rule
+        self.owner = rule.name
+        self.fields = [field for field in rule._hyperparameters if not field.option]
+        self.options = {
+            field.name: getattr(rule, field.name) for field in rule._hyperparameters if field.option
+        }
+        self.survivors = [
+            (i, entry.name) for i, entry in enumerate(self.fields) if entry.domain.survives_rounding
+        ]
+        self.slots = rule.state_slots()
+        for slot in self.slots:
+            if slot in ("w", "g"):
+                raise TypeError(f"{self.owner}: {slot!r} cannot be the name of a slot")
+        self.derives = type(rule).scalars is not Rule.scalars
+        self.remembered = tuple(rule.scalar_slots)
+        self.derived: tuple[str, ...] = ()
+
+    def is_current(self) -> bool:
+        """Return whether options and slots are those of the rule now."""
+        return self.rule.state_slots() == self.slots and all(
+            getattr(self.rule, name) == value for name, value in self.options.items()
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the numbers of this part."""
+        own = (*(entry.name for entry in self.fields), "t", *self.derived)
+        return tuple(self.prefix + name for name in own)
+
+    def numbers(
+        self, step: int, source: Source, overrides: Mapping[str, Any]
+    ) -> tuple[list[float], Mapping[str, bool], Mapping[str, float]]:
+        """Return the numbers, flags and memory of a step."""
+        values = self.rule.__dict__
+        numbers: list[float] = []
+        own_step = -(-step // self.period)
+        for entry in self.fields:
+            name = entry.name
+            value = overrides[name] if name in overrides else values[name]
+            if value.__class__ is not float:
+                value = entry.at(self.owner, value, own_step)
+            numbers.append(value)
+        numbers.append(-(-(step - source.missed) // self.period))
+        if not self.derives:
+            return numbers, {}, {}
+        known = dict(zip((*(entry.name for entry in self.fields), "t"), numbers, strict=True))
+        old = {name: source.memory[self.prefix + name] for name in self.remembered}
+        found = self.rule.scalars(
+            Values(self.owner, "hyperparameter", self.options | known | old)
+        )
+        flags = {k: v for k, v in found.items() if isinstance(v, bool)}
+        extra = {k: float(v) for k, v in found.items() if not isinstance(v, bool)}
+        self.derived = tuple(extra)
+        return [*numbers, *extra.values()], flags, {name: extra[name] for name in self.remembered}
 
 
 class Program:
-    """The rule of an optimizer under its present options."""
+    """The rules of an optimizer under their present options."""
 
     def __init__(self, optimizer: "Optimizer") -> None:
         self.name = optimizer.name
         self.rule = optimizer.rule
-        self.slots = optimizer.state_slots()
-        for slot in self.slots:
-            if slot in ("w", "g"):
-                raise TypeError(f"{self.name}: {slot!r} cannot be the name of a slot")
-        self.optimizer = optimizer
-        fields = optimizer._hyperparameters
-        self._fields = [field for field in fields if not field.option]
-        self._survivors = [i for i, f in enumerate(self._fields) if f.domain.survives_rounding]
-        self._options = {f.name: getattr(optimizer, f.name) for f in fields if f.option}
-        derives = type(optimizer).scalars is not _base_scalars()
-        self._scalars = optimizer.scalars if derives else None
-        self._derived: tuple[str, ...] = ()
+        self.parts: list[Part] = []
+        period = 1
+        for prefix, rule in optimizer.parts.items():
+            self.parts.append(Part(prefix, rule, period))
+            period *= getattr(rule, "period", 1)
+        self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
+        self._optimizer = optimizer
+        self._options = {
+            part.prefix + name: value
+            for part in self.parts
+            for name, value in part.options.items()
+        }
         self._passes: dict[tuple[str, Flags], tuple[Graph, ...]] = {}
+
+    def is_current(self) -> bool:
+        """Return whether the optimizer still has the options and slots of this program."""
+        return all(part.is_current() for part in self.parts)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the numbers of a row."""
-        return (*(field.name for field in self._fields), "t", *self._derived)
+        return tuple(name for part in self.parts for name in part.names)
 
-    def row(self, step: int, missed: int) -> Row:
-        """Return the hyperparameters at `step`, for leaves that missed `missed` steps."""
-        values = self.optimizer.__dict__
-        numbers: list[float] = []
-        for field in self._fields:
-            value = values[field.name]
-            numbers.append(value if value.__class__ is float else field.at(self.name, value, step))
-        numbers.append(step - missed)
-        if self._scalars is None:
-            return Row(tuple(numbers), ())
-        base = (*(field.name for field in self._fields), "t")
-        derived = self._scalars(
-            Values(self.name, "hyperparameter", self._options | dict(zip(base, numbers, strict=True)))
-        )
-        flags = tuple(sorted((k, v) for k, v in derived.items() if isinstance(v, bool)))
-        extra = {k: float(v) for k, v in derived.items() if not isinstance(v, bool)}
-        self._derived = tuple(extra)
-        return Row((*numbers, *extra.values()), flags)
+    def memory(self) -> dict[str, float]:
+        """Return the initial values of the numbers that are remembered."""
+        return {
+            part.prefix + name: float(value)
+            for part in self.parts
+            for name, value in part.rule.scalar_slots.items()
+        }
+
+    def row(self, step: int, source: Source) -> Row:
+        """Return the hyperparameters at `step`."""
+        if len(self.parts) == 1:
+            numbers, flags, memory = self.parts[0].numbers(step, source, source.overrides)
+            if not flags and not memory:
+                return Row(tuple(numbers), ())
+            return Row(tuple(numbers), tuple(sorted(flags.items())), memory)
+        everything: list[float] = []
+        all_flags: dict[str, bool] = {}
+        all_memory: dict[str, float] = {}
+        waiting = False  # for the call that completes an accumulated gradient
+        for part in self.parts:
+            overrides = source.overrides if part.rule is self._optimizer.main else {}
+            numbers, flags, memory = part.numbers(step, source, overrides)
+            everything += numbers
+            if not waiting:
+                all_flags |= {part.prefix + name: flag for name, flag in flags.items()}
+                all_memory |= {part.prefix + name: value for name, value in memory.items()}
+            waiting = waiting or not flags.get("complete", True)
+        return Row(tuple(everything), tuple(sorted(all_flags.items())), all_memory)
 
     def hyperparameters(self, row: Row) -> Values:
         """Return `h` for a rule that is called with arrays."""
@@ -84,13 +183,16 @@ class Program:
 
     def check_rounding(self, row: Row, compute: str) -> None:
         """Raise if a hyperparameter that must not becomes zero in the compute dtype."""
-        for i in self._survivors:
-            value = row.numbers[i]
-            if 0 < value <= _ROUNDS_TO_ZERO[compute]:
-                raise ValueError(
-                    f"{self.name}: {self._fields[i].name}={value!r} is 0 in {compute}, the dtype of the "
-                    f"arithmetic; give 0 or a larger number"
-                )
+        limit = _ROUNDS_TO_ZERO[compute]
+        position = 0
+        for part in self.parts:
+            for i, name in part.survivors:
+                if 0 < row.numbers[position + i] <= limit:
+                    raise ValueError(
+                        f"{part.owner}: {name}={row.numbers[position + i]!r} is 0 in {compute}, "
+                        f"the dtype of the arithmetic; give 0 or a larger number"
+                    )
+            position += len(part.fields) + 1 + len(part.derived)
 
     def passes(self, dtype: str, flags: Flags) -> tuple[Graph, ...]:
         """Return the graph of the rule, cut into passes, or raise FusionError."""
@@ -115,9 +217,12 @@ class Program:
         """Return how slots start: a number, or ``"w"`` for a copy of the parameter."""
         numbers = dict(zip(self.names, row.numbers, strict=True))
         return {
-            slot: numbers.get(value, value) if isinstance(value, str) else float(value)
-            for slot, value in self.optimizer.initial_state().items()
-            if slot in self.slots
+            part.prefix + slot: numbers.get(part.prefix + value, value)
+            if isinstance(value, str)
+            else float(value)
+            for part in self.parts
+            for slot, value in part.rule.initial_state().items()
+            if slot in part.slots
         }
 
 
@@ -126,9 +231,3 @@ def _compile(names: tuple[str, ...], sources: tuple[str, ...]) -> Callable[..., 
     text = f"lambda {', '.join(names)}: ({''.join(source + ', ' for source in sources)})"
     function: Callable[..., tuple[float, ...]] = eval(text, {"__builtins__": {"abs": abs}})
     return function
-
-
-def _base_scalars() -> Callable[..., Any]:
-    from instep.optimizer import Optimizer
-
-    return Optimizer.scalars

@@ -60,15 +60,30 @@ def rebuild(tree: Any, replacements: Sequence[Any]) -> Any:
             return next(values)
         replaced = [(key, visit(child)) for key, child in children(subtree)]
         if isinstance(subtree, tuple):
-            if hasattr(subtree, "_make"):
-                return subtree._make(value for _, value in replaced)
-            return tuple(value for _, value in replaced)
+            return _tuple_like(subtree, [value for _, value in replaced])
         for key, value in replaced:
             if subtree[key] is not value:
                 subtree[key] = value
         return subtree
 
     return visit(tree)
+
+
+def mapped(function: Callable[[Path, Any], Any], tree: Any, path: Path = ()) -> Any:
+    """Return a new tree of ``function(path, leaf)``."""
+    if is_leaf(tree):
+        return function(path, tree)
+    new = {key: mapped(function, child, (*path, key)) for key, child in children(tree)}
+    if isinstance(tree, dict):
+        return {key: new[key] for key in tree}
+    values = list(new.values())
+    return _tuple_like(tree, values) if isinstance(tree, tuple) else values
+
+
+def _tuple_like(original: tuple[Any, ...], values: list[Any]) -> Any:
+    """Return a tuple of the type of `original`, a named one too."""
+    make = getattr(original, "_make", tuple)
+    return make(values)
 
 
 class LeafReader:

@@ -73,6 +73,7 @@ class ArrayAPIBucket(Bucket):
     def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
         self._rows_now = [rows[row] for row in self._rows]
         self._results = [None] * len(self.positions)
+        self.guards = frozenset()
         for w, row in zip(self._params, self._rows_now, strict=True):
             self._program.check_rounding(row, numerics.COMPUTE_DTYPE[arrays.dtype_name(w)])
 
@@ -92,12 +93,13 @@ class ArrayAPIBucket(Bucket):
         program, w = self._program, self._params[i]
         namespace = arrays.namespace(w)
         compute = getattr(namespace, numerics.COMPUTE_DTYPE[arrays.dtype_name(w)])
+        xp = RuleNamespace(namespace, w, compute, self.positions[i], sums)
         slots = {name: self._slots[i][name] for name in program.slots}
         with np.errstate(all="ignore"):
             new, new_slots = check_result(
                 program.name,
                 program.rule(
-                    RuleNamespace(namespace, w, compute, self.positions[i], sums),
+                    xp,
                     namespace.astype(w, compute, copy=False),
                     namespace.astype(self._grads[i], compute, copy=False),
                     Values(program.name, "slot", slots),
@@ -105,6 +107,7 @@ class ArrayAPIBucket(Bucket):
                 ),
                 program.slots,
             )
+            self.guards |= xp.guards
             return _like(namespace, program.name, "w", new, w), {
                 name: _like(namespace, program.name, name, value, slots[name])
                 for name, value in new_slots.items()
@@ -148,6 +151,7 @@ class RuleNamespace:
         self._position = position
         self._sums = sums
         self._count = 0  # sums met so far: their number, as in the graph
+        self.guards: frozenset[int] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
         function = numerics.CANONICAL.get(name)
@@ -187,6 +191,12 @@ class RuleNamespace:
             self._sums.row(number)[self._position] = float(total)
             raise _TreeSumNeeded(number)
         return self._array(float(self._sums.row(number)[-1]))
+
+
+    def require(self, condition: Any) -> None:
+        """Turn the step away unless the condition holds everywhere in the tree."""
+        self.guards |= {self._count}
+        self.tree_sum(self.where(condition, 0.0, 1.0))
 
 
 def _signature(array: Any) -> tuple[Any, ...] | None:

@@ -79,6 +79,10 @@ class Bucket(ABC):
     #: Positions of the leaves in the tree.
     positions: tuple[int, ...]
 
+    #: Numbers of sums over the tree that must be zero, or the step is turned away. Known when
+    #: `reduce` has found no more sums.
+    guards: frozenset[int] = frozenset()
+
     @abstractmethod
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         """Take the leaves of this step, and compare them with the signature of the bucket."""

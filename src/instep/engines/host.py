@@ -163,6 +163,7 @@ class HostBucket(Bucket):
             for key, positions in members.items()
         ]
         self._sum_count = max((len(group.passes[0].scopes) for group in groups), default=0)
+        self.guards = frozenset(n for group in groups for n in group.passes[0].guards)
         self.arrange(groups)
         self._groups, self._flags = groups, flags
 

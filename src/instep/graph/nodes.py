@@ -82,6 +82,9 @@ class Graph:
     scopes
         The scope of every sum of the rule, ``"tensor"`` or ``"tree"``: what a `reduced` node
         reads, whichever pass computed it.
+    guards
+        Numbers of sums over the tree that count elements which forbid the step: the last pass
+        is run only if all of them are zero.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Graph:
     stores: tuple[Store, ...] = ()
     sums: tuple[Sum, ...] = ()
     scopes: tuple[str, ...] = ()
+    guards: tuple[int, ...] = ()
 
     @cached_property
     def loaded(self) -> tuple[Array, ...]:

@@ -32,7 +32,7 @@ def cut(graph: Graph) -> tuple[Graph, ...]:
         level_of_sum[entry.number] = levels[entry.node]
 
     used = {node.value for node in prune(replace(graph, sums=())).nodes if node.operation == "reduced"}
-    needed = _closure(graph, used)
+    needed = _closure(graph, used | set(graph.guards))
     passes = []
     for level in sorted({level_of_sum[number] for number in needed}):
         sums = [s for s in graph.sums if s.number in needed and level_of_sum[s.number] == level]

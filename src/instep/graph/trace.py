@@ -90,6 +90,7 @@ def trace(
             stores=tuple(stores),
             sums=tuple(recorder.sums),
             scopes=tuple(entry.scope for entry in recorder.sums),
+            guards=tuple(recorder.guards),
         )
     )
 
@@ -131,6 +132,11 @@ class Values:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
+    def part(self, owner: str, prefix: str) -> "Values":
+        """Return the values whose names begin with `prefix`, without it."""
+        values = {k[len(prefix) :]: v for k, v in self._values.items() if k.startswith(prefix)}
+        return Values(owner, self._kind, values)
+
 
 class Recorder:
     """The growing list of nodes of one trace."""
@@ -141,6 +147,7 @@ class Recorder:
         self.nodes: list[Node] = []
         self.scalars: list[str] = []
         self.sums: list[Sum] = []
+        self.guards: list[int] = []
         self._positions: dict[Node, int] = {}
 
     def fail(self, what: str, remedy: str) -> Never:
@@ -444,6 +451,11 @@ class TracedNamespace:
     def tree_sum(self, x: Any) -> TracedArray:
         """Record the canonical sum over all tensors of the tree."""
         return self._reduce(x, "tree", {})
+
+    def require(self, condition: Any) -> None:
+        """Record that the step happens only if the condition holds everywhere in the tree."""
+        self._recorder.guards.append(len(self._recorder.sums))
+        self.tree_sum(self.where(condition, 0.0, 1.0))
 
     def _reduce(self, x: Any, scope: str, keywords: Mapping[str, Any]) -> TracedArray:
         recorder = self._recorder

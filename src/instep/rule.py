@@ -1,0 +1,106 @@
+"""What optimizers and transforms have in common: hyperparameters, slots, and one pure function."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, dataclass_transform
+
+from instep import hyperparameters
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
+@dataclass(eq=False, repr=False)
+class Rule:
+    """A piece of mathematics with its hyperparameters: the base of `Optimizer` and `Transform`.
+
+    A subclass declares its hyperparameters as annotated fields with defaults. They are validated
+    whenever they are set. Fields of type bool or str are options, on which `rule` may branch.
+    """
+
+    #: Names of the state arrays of a parameter; they start as zeros (see `initial_state`).
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    #: Numbers that are remembered from step to step, with their initial values. `scalars` sees
+    #: the old value in `h` and returns the new one under the same name; `rule` sees the new one.
+    scalar_slots: ClassVar[Mapping[str, float]] = {}
+
+    #: The mathematics. ``rule(xp, w, g, s, h)`` returns new values and a dict of new slots.
+    rule: ClassVar[Callable[..., Any]]
+
+    _hyperparameters: ClassVar[tuple[hyperparameters.Hyperparameter, ...]] = ()
+
+    #: Fields that are no hyperparameters of the rule, each with a function that validates it.
+    _settings: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        dataclass(eq=False, repr=False)(cls)
+        cls._hyperparameters = hyperparameters.describe_fields(cls, frozenset(cls._settings))
+
+    def __post_init__(self) -> None:
+        if not callable(getattr(self, "rule", None)):
+            raise TypeError(
+                f"{self.name} has no rule; define the static method rule(xp, w, g, s, h), as the "
+                f"documentation of the class {type(self).__base__.__name__} describes"  # type: ignore[union-attr]
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        for hyperparameter in self._hyperparameters:
+            if hyperparameter.name == name:
+                value = hyperparameter.validate(self.name, value)
+                object.__setattr__(self, name, value)
+                if hyperparameter.option:
+                    self._changed()
+                return
+        if name in self._settings:
+            object.__setattr__(self, name, self._settings[name](self.name, value))
+            self._changed()
+        elif name.startswith("_") or isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        else:
+            known = ", ".join(entry.name for entry in self._hyperparameters) or "none"
+            raise AttributeError(f"{self.name} has no hyperparameter {name!r}; it has {known}")
+
+    def _changed(self) -> None:
+        """Take note that something changed of which plans depend."""
+
+    def __repr__(self) -> str:
+        values = [f"{h.name}={getattr(self, h.name)!r}" for h in self._hyperparameters]
+        defaults = {
+            f.name: f.default_factory()
+            if f.default_factory is not dataclasses.MISSING
+            else f.default
+            for f in dataclasses.fields(self)
+        }
+        settings = [
+            f"{name}={getattr(self, name)!r}"
+            for name in self._settings
+            if getattr(self, name) != defaults[name]
+        ]
+        return f"{self.name}({', '.join(values + settings)})"
+
+    @property
+    def name(self) -> str:
+        """Name of the rule, in messages and in kernels."""
+        return type(self).__name__
+
+    def state_slots(self) -> tuple[str, ...]:
+        """Return the names of the state arrays under the present options."""
+        return self.slots
+
+    def initial_state(self) -> Mapping[str, float | str]:
+        """Return how slots start that do not start at zero.
+
+        A number is the value of every element; ``"w"`` is a copy of the parameter; another
+        string names the hyperparameter whose value at the first step is that of every element.
+        """
+        return {}
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        """Return further numbers for `h`, computed from the hyperparameters at every step.
+
+        This runs in plain Python, once a step, so it may use the module math and branch. The
+        rule may branch on values that are booleans: each is a kernel of its own.
+        """
+        return {}

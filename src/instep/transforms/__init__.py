@@ -1,0 +1,22 @@
+"""Rule fragments of a few lines, to put before or after an optimizer in a `chain`."""
+
+from instep.transforms.averaging import average, lookahead
+from instep.transforms.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
+from instep.transforms.control import accumulate, skip_nonfinite
+from instep.transforms.gradients import maximize, scale_gradients, weight_decay
+from instep.transforms.projection import project, project_norm
+
+__all__ = [
+    "accumulate",
+    "average",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
+    "lookahead",
+    "maximize",
+    "project",
+    "project_norm",
+    "scale_gradients",
+    "skip_nonfinite",
+    "weight_decay",
+]

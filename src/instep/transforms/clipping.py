@@ -1,0 +1,107 @@
+"""Gradients kept from being too large."""
+
+from typing import Any
+
+from instep.hyperparameters import Positive
+from instep.transform import Transform
+
+
+class clip_by_value(Transform):
+    r"""Keep every element of the gradient in an interval: :math:`g \leftarrow \min(\max(g, -c), c)`.
+
+    Parameters
+    ----------
+    limit
+        Largest magnitude :math:`c` of an element. NaN stays NaN.
+
+    Notes
+    -----
+    The same as `torch.nn.utils.clip_grad_value_` and `optax.clip`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import clip_by_value
+    >>> chain(clip_by_value(1.0), SGD(lr=1.0)).update(np.zeros(2), np.array([3.0, -0.5]))
+    array([-1. ,  0.5])
+    """
+
+    stage = "gradient"
+
+    limit: Positive = 1.0
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        return xp.clip(g, -h.limit, h.limit), {}
+
+
+class clip_by_norm(Transform):
+    r"""Scale the gradient of each tensor to a norm of at most `max_norm`.
+
+    .. math:: g \leftarrow \frac{c}{\max(\lVert g \rVert, c)}\, g
+
+    Parameters
+    ----------
+    max_norm
+        Largest Euclidean norm :math:`c` of the gradient of a tensor. A gradient within it is
+        not changed, not in the last bit. A norm that is not finite makes the gradient NaN or 0.
+
+    Notes
+    -----
+    The same as `optax.clip_by_block_rms` but for the norm, which is not divided by the size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import clip_by_norm
+    >>> chain(clip_by_norm(1.0), SGD(lr=1.0)).update(np.zeros(2), np.array([3.0, 4.0]))
+    array([-0.6, -0.8])
+    """
+
+    stage = "gradient"
+
+    max_norm: Positive = 1.0
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        norm = xp.sqrt(xp.sum(g * g))
+        return h.max_norm / xp.maximum(norm, h.max_norm) * g, {}
+
+
+class clip_by_global_norm(Transform):
+    r"""Scale all gradients together to a norm of at most `max_norm` (Pascanu et al. 2013).
+
+    .. math:: g_i \leftarrow \frac{c}{\max(\lVert (g_1, g_2, \dots) \rVert, c)}\, g_i
+
+    Parameters
+    ----------
+    max_norm
+        Largest Euclidean norm :math:`c` of all gradients of the tree, taken as one vector.
+        Gradients within it are not changed, not in the last bit.
+
+    Notes
+    -----
+    The same as `optax.clip_by_global_norm`; `torch.nn.utils.clip_grad_norm_` divides by the norm
+    plus 1e-6. The norm is a canonical sum: the same bits on every engine, for any number of
+    threads. All tensors of the tree must be of one device.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import clip_by_global_norm
+    >>> optimizer = chain(clip_by_global_norm(1.0), SGD(lr=1.0))
+    >>> optimizer.update([np.zeros(1), np.zeros(1)], [np.array([3.0]), np.array([4.0])])
+    [array([-0.6]), array([-0.8])]
+    """
+
+    stage = "gradient"
+
+    max_norm: Positive = 1.0
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        norm = xp.sqrt(xp.tree_sum(g * g))
+        return h.max_norm / xp.maximum(norm, h.max_norm) * g, {}

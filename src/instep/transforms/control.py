@@ -1,0 +1,88 @@
+"""When a step is taken."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from instep.hyperparameters import Domain
+from instep.transform import Transform
+
+
+class skip_nonfinite(Transform):
+    """Turn a call away whose gradients contain an infinity or NaN anywhere in the tree.
+
+    Such a call changes nothing: parameters, state and step number are as if it had never been.
+    The attribute `skipped` of the chain counts these calls. Where it stands in the chain, it
+    looks at the gradients as they are there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import skip_nonfinite
+    >>> optimizer, params = chain(skip_nonfinite(), SGD(lr=1.0)), [np.zeros(1), np.zeros(1)]
+    >>> optimizer.update(params, [np.ones(1), np.array([np.inf])])
+    [array([0.]), array([0.])]
+    >>> optimizer.skipped, optimizer.t
+    (1, 0)
+    """
+
+    stage = "gradient"
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        xp.require(xp.isfinite(g))
+        return g, {}
+
+
+class accumulate(Transform):
+    r"""Take a step every `k`-th call, along the mean of the gradients of the last `k` calls.
+
+    .. math:: g \leftarrow \frac{1}{k} \sum_{i=1}^{k} g_i
+
+    Parameters
+    ----------
+    k
+        Number of calls that make one step. What stands after it in the chain counts steps:
+        its `t`, and its schedules, go on every `k`-th call.
+
+    Notes
+    -----
+    The same as `optax.MultiSteps`. The gradients are added in the order of the calls and divided
+    once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import accumulate
+    >>> optimizer, w = chain(accumulate(2), SGD(lr=1.0)), np.zeros(1)
+    >>> optimizer.update(w, np.array([1.0])).tolist(), optimizer.update(w, np.array([3.0])).tolist()
+    ([0.0], [-2.0])
+    """
+
+    stage = "gradient"
+
+    k: Annotated[float, Domain(lower=1)] = 2
+
+    slots = ("sum",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.k, float) or self.k != int(self.k):
+            raise ValueError(f"{self.name}: k must be an integer >= 1, got {self.k!r}")
+
+    @property
+    def period(self) -> int:
+        """Number of calls that make one step."""
+        return int(self.k)
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        return {"complete": h.t % h.k == 0}
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        total = s.sum + g
+        if h.complete:
+            return total / h.k, {"sum": xp.zeros_like(g)}
+        return None, {"sum": total}

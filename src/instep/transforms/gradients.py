@@ -1,0 +1,82 @@
+"""Elementwise changes of the gradient."""
+
+from typing import Any
+
+from instep.hyperparameters import NonNegative
+from instep.transform import Transform
+
+
+class weight_decay(Transform):
+    r"""Add a multiple of the parameter to the gradient: :math:`g \leftarrow g + \lambda w`.
+
+    Parameters
+    ----------
+    rate
+        Strength :math:`\lambda`: the gradient of :math:`\lambda \lVert w \rVert^2 / 2` is added.
+
+    Notes
+    -----
+    The same as the option `weight_decay` of torch's optimizers and `optax.add_decayed_weights`
+    before the optimizer. The decoupled decay of `AdamW` is another thing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import weight_decay
+    >>> chain(weight_decay(0.5), SGD(lr=1.0)).update(np.ones(1), np.zeros(1))
+    array([0.5])
+    """
+
+    stage = "gradient"
+
+    rate: NonNegative = 0.01
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        return g + h.rate * w, {}
+
+
+class scale_gradients(Transform):
+    r"""Multiply the gradient by a number: :math:`g \leftarrow c\, g`.
+
+    Parameters
+    ----------
+    factor
+        The number :math:`c`: for example 1/1024 where the loss was scaled by 1024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import scale_gradients
+    >>> chain(scale_gradients(0.5), SGD(lr=1.0)).update(np.ones(1), np.ones(1))
+    array([0.5])
+    """
+
+    stage = "gradient"
+
+    factor: float = 1.0
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        return h.factor * g, {}
+
+
+class maximize(Transform):
+    r"""Ascend instead of descending: :math:`g \leftarrow -g`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import maximize
+    >>> chain(maximize(), SGD(lr=1.0)).update(np.zeros(1), np.ones(1))
+    array([1.])
+    """
+
+    stage = "gradient"
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        return -g, {}
