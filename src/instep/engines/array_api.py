@@ -50,18 +50,17 @@ class ArrayAPIBucket(Bucket):
         self._program = program
         self._slots = [member.slots for member in members]
         self._rows = [member.row for member in members]
-        self._signatures = [_signature(member.parameter) for member in members]
+        self._signatures = [
+            (_signature(member.parameter), _signature(member.gradient)) for member in members
+        ]
         self._params: list[Any] = []
         self._grads: list[Any] = []
         self._rows_now: list[Row] = []
         self._results: list[tuple[Any, dict[str, Any]] | None] = []
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
-        for position, signature in zip(self.positions, self._signatures, strict=True):
-            if _signature(params[position]) != signature:
-                return Fit.DIFFERENT
-            gradient = _signature(grads[position])
-            if gradient is None or gradient[:4] != signature[:4]:
+        for position, expected in zip(self.positions, self._signatures, strict=True):
+            if (_signature(params[position]), _signature(grads[position])) != expected:
                 return Fit.DIFFERENT
         self._params = [params[position] for position in self.positions]
         self._grads = [grads[position] for position in self.positions]
@@ -94,22 +93,24 @@ class ArrayAPIBucket(Bucket):
         namespace = arrays.namespace(w)
         compute = getattr(namespace, numerics.COMPUTE_DTYPE[arrays.dtype_name(w)])
         xp = RuleNamespace(namespace, w, compute, self.positions[i], sums)
-        slots = {name: self._slots[i][name] for name in program.slots}
+        slots = {name: _guarded(namespace, self._slots[i][name]) for name in program.slots}
+        # The rule gets copies, for it may be written with operations in place.
+        copies = {name: namespace.asarray(slot, copy=True) for name, slot in slots.items()}
         with np.errstate(all="ignore"):
             new, new_slots = check_result(
                 program.name,
                 program.rule(
                     xp,
-                    namespace.astype(w, compute, copy=False),
-                    namespace.astype(self._grads[i], compute, copy=False),
-                    Values(program.name, "slot", slots),
+                    namespace.astype(w, compute, copy=True),
+                    namespace.astype(self._grads[i], compute, copy=True),
+                    Values(program.name, "slot", copies),
                     program.hyperparameters(self._rows_now[i]),
                 ),
                 program.slots,
             )
             self.guards |= xp.guards
-            return _like(namespace, program.name, "w", new, w), {
-                name: _like(namespace, program.name, name, value, slots[name])
+            return xp.stored(program.name, "w", new, w), {
+                name: xp.stored(program.name, name, value, slots[name])
                 for name, value in new_slots.items()
             }
 
@@ -159,21 +160,28 @@ class RuleNamespace:
             return getattr(self._namespace, name)
 
         def canonical(*values: Any, **keywords: Any) -> Any:
-            values = tuple(None if x is None else self._array(x) for x in values)
+            values = tuple(None if x is None else self._array(x, *values) for x in values)
             return function(self, *values, **keywords)
 
         return canonical
 
-    def _array(self, x: Any) -> Any:
+    def _arrays(self, *values: Any) -> list[Any]:
+        """Return the values as arrays; a number takes the dtype of the arrays beside it."""
+        dtypes = [x.dtype for x in values if not isinstance(x, bool | int | float)]
+        wide = self._namespace.float64
+        dtype = wide if wide in dtypes else self._compute
+        return [self._array(x, dtype) for x in values]
+
+    def _array(self, x: Any, dtype: Any = None) -> Any:
         if isinstance(x, bool | int | float):
             device = arrays.namespace_device(self._like)
-            dtype = self._namespace.bool if isinstance(x, bool) else self._compute
+            dtype = self._namespace.bool if isinstance(x, bool) else dtype or self._compute
             return self._namespace.asarray(x, dtype=dtype, device=device)
         return x
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """Choose by element; a number takes the dtype of the other operand."""
-        return self._namespace.where(self._array(condition), self._array(a), self._array(b))
+        return self._namespace.where(self._array(condition), *self._arrays(a, b))
 
     def sum(self, x: Any, **keywords: Any) -> Any:
         """Return the canonical sum over the tensor, in the dtype of the arithmetic."""
@@ -198,33 +206,39 @@ class RuleNamespace:
         self.guards |= {self._count}
         self.tree_sum(self.where(condition, 0.0, 1.0))
 
+    def stored(self, rule: str, name: str, value: Any, like: Any) -> Any:
+        """Return `value` as a new array of the shape and dtype of `like`."""
+        xp = self._namespace
+        if isinstance(value, bool | int | float):
+            return xp.full_like(like, value)
+        if xp.isdtype(value.dtype, "bool"):
+            raise TypeError(f"{rule}.rule returned a boolean for {name!r}; return real numbers")
+        if tuple(value.shape) != tuple(like.shape):
+            if value.shape != ():
+                raise ValueError(
+                    f"{rule}.rule returned {name!r} of shape {tuple(value.shape)} for an array of "
+                    f"shape {tuple(like.shape)}; a rule must keep shapes"
+                )
+            value = xp.broadcast_to(value, like.shape)
+        if like.dtype not in (xp.float32, xp.float64):  # 16 bits are rounded from the compute dtype
+            value = xp.astype(value, self._compute)
+        # A copy always: a rule may return its gradient as a slot.
+        return xp.asarray(xp.astype(value, like.dtype, copy=True))
+
 
 def _signature(array: Any) -> tuple[Any, ...] | None:
-    if arrays.library(array) is None:
+    """Return what the checks of a parameter or gradient looked at, so that they hold again."""
+    if isinstance(array, np.ndarray):
+        return (type(array), array.dtype, array.shape, array.strides, array.flags.writeable)
+    if not hasattr(array, "device") or not hasattr(array, "shape"):
         return None
-    writable = array.flags.writeable if isinstance(array, np.ndarray) else True
     return (
         type(array),
         arrays.dtype_name(array),
         tuple(array.shape),
         arrays.device(array),
-        writable and not getattr(array, "requires_grad", False),
+        getattr(array, "requires_grad", False),
     )
-
-
-def _like(xp: Any, rule: str, name: str, value: Any, like: Any) -> Any:
-    """Return `value` as a new array of the shape and dtype of `like`."""
-    if isinstance(value, bool | int | float):
-        return xp.full_like(like, value)
-    if tuple(value.shape) != tuple(like.shape):
-        if value.shape != ():
-            raise ValueError(
-                f"{rule}.rule returned {name!r} of shape {tuple(value.shape)} for an array of "
-                f"shape {tuple(like.shape)}; a rule must keep shapes"
-            )
-        value = xp.broadcast_to(value, like.shape)
-    # A copy always: a rule may return its gradient as a slot.
-    return xp.asarray(xp.astype(value, like.dtype, copy=True))
 
 
 def _ranges(leaves: Sequence[Any]) -> Range:

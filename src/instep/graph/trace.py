@@ -79,7 +79,11 @@ def trace(
         value = recorder.array(value)
         if value.dtype == "bool":
             recorder.fail(f"it returns a boolean for {array.name!r}", "return real numbers")
-        stores.append(Store(array.name, recorder.cast(value, array.dtype).position))
+        if array.dtype not in ("float32", "float64"):  # 16 bits are rounded from the compute dtype
+            value = recorder.cast(value, recorder.compute)
+        # By way of the compute dtype, so that no engine has to round float64 to 16 bits.
+        value = recorder.cast(recorder.cast(value, recorder.compute), array.dtype)
+        stores.append(Store(array.name, value.position))
     return prune(
         Graph(
             name=f"{name}_{dtype}",
@@ -352,6 +356,16 @@ class TracedArray:
     def __invert__(self) -> "TracedArray":
         return self.unary("logical_not")
 
+    def _change(self, _: Any) -> Never:
+        # Not a FusionError: called with arrays, the rule would change those of the user.
+        raise TypeError(
+            f"{self.recorder.rule}.rule changes an array in place; a rule must be a pure "
+            f"function: write x = x + y instead of x += y"
+        )
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = _change
+    __iand__ = __ior__ = __ixor__ = _change
+
     def __pow__(self, exponent: Any) -> "TracedArray":
         # NumPy's x**3 and x*x*x differ in a quarter of cases; only the square is safe.
         if isinstance(exponent, int | float) and exponent == 2:
@@ -371,6 +385,15 @@ class TracedArray:
         self.recorder.fail("it branches on the value of an array", "use xp.where")
 
     __bool__ = __float__ = __int__ = __index__ = __iter__ = __len__ = _decide
+
+    def _in_place(self, _: Any) -> Never:
+        self.recorder.fail("it changes an array in place", "write x = x + y for x += y")
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = _in_place
+    __iand__ = __ior__ = __ixor__ = _in_place
+
+    def __setitem__(self, key: Any, value: Any) -> Never:
+        self._in_place(value)
 
     def __getattr__(self, name: str) -> Never:
         self.recorder.fail(
