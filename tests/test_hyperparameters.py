@@ -1,0 +1,287 @@
+"""Hyperparameters are checked when they are set, may change between steps, and may be schedules."""
+
+import importlib
+import math
+from fractions import Fraction
+
+import bits
+import cases
+import engine_runs
+import numpy as np
+import pytest
+from cases import ClippedAMSGrad, UserSignum
+
+from instep import SGD, AdaGrad, Adam, AdamW, Momentum, Optimizer, RMSProp
+
+NEGATIVE = [-1.0, -1e-300, -1]
+NOT_FINITE = [math.nan, math.inf, -math.inf, np.float32("nan")]
+NO_NUMBER = [None, "0.1", True, 1j, [0.1], np.array([0.1]), {}]
+
+
+def numbers_of(case):
+    """Return the names of the hyperparameters that are numbers."""
+    optimizer = case.make()
+    return [
+        field.name for field in optimizer._hyperparameters if not field.option
+    ]
+
+
+def refused(case, name):
+    """Return values that hyperparameter `name` must refuse, with the error for each."""
+    wrong = [(value, ValueError) for value in (*NEGATIVE, *NOT_FINITE)]
+    wrong += [(value, TypeError) for value in NO_NUMBER]
+    if name.startswith("beta") or name in ("decay", "momentum"):
+        wrong += [(1.0, ValueError), (1, ValueError), (1.5, ValueError)]
+    if case.optimizer is UserSignum:  # annotated with float alone: any finite number
+        wrong = [entry for entry in wrong if entry[1] is TypeError or not math.isfinite(entry[0])]
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        pytest.param(case, name, id=f"{case.optimizer.__name__}-{name}")
+        for case in cases.CLASSES
+        for name in numbers_of(case)
+    ],
+)
+def test_a_value_outside_of_the_domain_is_refused_by_name(case, name):
+    owner = case.optimizer.__name__
+    optimizer = case.make()
+    before = repr(optimizer)
+    for value, error in refused(case, name):
+        for set_it in (
+            lambda value=value: case.make(**{name: value}),
+            lambda value=value: setattr(optimizer, name, value),
+        ):
+            with pytest.raises(error) as caught:
+                set_it()
+            text = str(caught.value)
+            assert text.startswith(f"{owner}: {name} must be "), text
+            assert repr(value) in text
+        assert repr(optimizer) == before
+
+
+@pytest.mark.parametrize("value", [0, 1, Fraction(1, 8), np.float32(0.125), np.int64(2), 0.5])
+def test_any_real_number_is_taken_as_a_float(value):
+    optimizer = SGD(lr=value)
+    assert type(optimizer.lr) is float
+    assert optimizer.lr == float(value)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: SGD(0.1), {"lr": 0.1}),
+        (lambda: Momentum(0.1, 0.5), {"lr": 0.1, "momentum": 0.5}),
+        (lambda: AdaGrad(0.1, 1e-3), {"lr": 0.1, "eps": 1e-3}),
+        (lambda: RMSProp(0.1, 0.5, 1e-3), {"lr": 0.1, "decay": 0.5, "eps": 1e-3}),
+        (lambda: Adam(0.1, 0.2, 0.3, 0.4), {"lr": 0.1, "beta1": 0.2, "beta2": 0.3, "eps": 0.4}),
+        (lambda: AdamW(0.1, 0.2, 0.3, 0.4, 0.5), {"eps": 0.4, "weight_decay": 0.5}),
+    ],
+)
+def test_arguments_come_in_the_order_of_the_specification(make, expected):
+    optimizer = make()
+    assert {name: getattr(optimizer, name) for name in expected} == expected
+
+
+def test_settings_are_keywords_only():
+    with pytest.raises(TypeError):
+        SGD(0.1, "blocked")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"engine": "fast"}, ValueError, "Adam: engine must be one of 'auto', 'native', .*'fast'"),
+        ({"engine": None}, ValueError, "Adam: engine must be one of .*None"),
+        ({"threads": 0}, ValueError, "Adam: threads must be .* 1, got 0"),
+        ({"threads": -2}, ValueError, "Adam: threads must be .*-2"),
+        ({"threads": 1.5}, ValueError, "Adam: threads must be .*1.5"),
+        ({"threads": True}, ValueError, "Adam: threads must be .*True"),
+        ({"learning_rate": 0.1}, TypeError, "learning_rate"),
+    ],
+)
+def test_a_wrong_setting_is_refused(keywords, error, message):
+    with pytest.raises(error, match=message):
+        Adam(**keywords)
+
+
+def test_a_mistyped_attribute_is_refused_with_the_names_that_exist():
+    optimizer = Adam()
+    with pytest.raises(AttributeError, match="Adam has no hyperparameter 'learning_rate'.*lr, beta1"):
+        optimizer.learning_rate = 0.1
+    with pytest.raises(AttributeError):
+        optimizer.t = 5
+    assert optimizer.t == 0
+
+
+def test_an_option_takes_only_options():
+    with pytest.raises(TypeError, match="RMSProp: centered must be True or False, got 1"):
+        RMSProp(centered=1)
+
+
+@pytest.mark.parametrize("engine", ["native", "blocked"])
+def test_changing_a_number_compiles_nothing_and_takes_effect_at_the_next_step(engine):
+    engine_runs.require(engine)
+    calls = []
+
+    class Counted(Optimizer):
+        lr: float = 0.1
+        slots = ("m",)
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            calls.append(1)
+            return w - h.lr * g, {"m": s.m + h.lr * g}
+
+    optimizer, w = Counted(engine=engine), np.zeros(4)
+    optimizer.update(w, np.ones(4))
+    traced = len(calls)
+    for lr in (0.5, 0.25, 2.0):
+        before = w.copy()
+        optimizer.lr = lr
+        optimizer.update(w, np.ones(4))
+        bits.assert_same_bits(w, before - lr)
+    optimizer.lr = lambda t: 1.0 / t
+    optimizer.update(w, np.ones(4))
+    assert len(calls) == traced
+
+
+@engine_runs.every_engine
+@cases.every_class
+def test_a_schedule_is_called_with_the_step_number_from_one(case, engine):
+    engine_runs.require(engine)
+    steps = []
+
+    def schedule(t):
+        steps.append(t)
+        return 0.1 / t
+
+    scheduled, by_hand = case.make(lr=schedule, engine=engine), case.make(engine=engine)
+    w, expected = np.ones(5, "float32"), np.ones(5, "float32")
+    for t in range(1, 8):
+        scheduled.update(w, w * 2)
+        by_hand.lr = 0.1 / t
+        by_hand.update(expected, expected * 2)
+        bits.assert_same_bits(w, expected)
+    assert sorted(set(steps)) == list(range(1, 8))
+    assert steps == sorted(steps)
+
+
+def test_every_number_may_be_a_schedule():
+    keywords = {
+        "lr": lambda t: 0.1 / t,
+        "beta1": lambda t: 1 - 1 / (t + 1),
+        "beta2": lambda t: 0.9,
+        "eps": lambda t: 1e-3,
+        "weight_decay": lambda t: 0.01 * t,
+    }
+    scheduled, by_hand = AdamW(**keywords), AdamW()
+    w, expected = np.ones(5), np.ones(5)
+    for t in range(1, 6):
+        for name, schedule in keywords.items():
+            setattr(by_hand, name, schedule(t))
+        scheduled.update({"w": w}, {"w": w * 3})
+        by_hand.update({"w": expected}, {"w": expected * 3})
+        bits.assert_same_bits(w, expected)
+
+
+@engine_runs.every_engine
+def test_an_option_may_change_between_steps(engine):
+    engine_runs.require(engine)
+    optimizer, w = RMSProp(lr=0.1, engine=engine), np.ones(3)
+    optimizer.update(w, np.ones(3))
+    optimizer.centered = True
+    optimizer.update(w, np.ones(3))
+    assert "mean" in engine_runs.slots_of(optimizer)[""]
+    optimizer.momentum = 0.9
+    optimizer.update(w, np.ones(3))
+    assert "velocity" in engine_runs.slots_of(optimizer)[""]
+    assert optimizer.t == 3
+    assert np.isfinite(w).all()
+
+
+# Where eps underflows -------------------------------------------------------------------------
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize(
+    ("dtype", "eps", "refused"),
+    [
+        ("float16", 1e-8, False),  # 0 in float16, but the arithmetic is float32
+        ("float16", 1e-46, True),
+        ("float32", 1e-8, False),
+        ("float32", 1e-44, False),  # a subnormal number is not 0
+        ("float32", 2.0**-150, True),  # half of the smallest number: a tie, which goes to 0
+        ("float32", math.nextafter(2.0**-150, 1), False),
+        ("float64", 1e-46, False),
+        ("float64", 5e-324, False),
+        ("float32", 0.0, False),
+    ],
+)
+def test_an_eps_that_rounds_to_zero_is_an_error(dtype, eps, refused, engine):
+    engine_runs.require(engine)
+    for case in (cases.Case(Adam, None), cases.Case(AdaGrad, None), cases.Case(ClippedAMSGrad, None)):
+        optimizer = case.make(eps=eps, engine=engine)
+        w = np.ones(3, dtype)
+        if refused:
+            with pytest.raises(ValueError, match=rf"{case.optimizer.__name__}: eps={eps!r} is 0 in"):
+                optimizer.update(w, w.copy())
+            assert (w == 1).all()
+            assert optimizer.t == 0
+        else:
+            optimizer.update(w, w.copy())
+            assert optimizer.t == 1
+
+
+@engine_runs.every_engine
+def test_an_eps_of_one_subnormal_keeps_the_division_finite(engine):
+    engine_runs.require(engine)
+    least = float(np.finfo("float32").smallest_subnormal)
+    optimizer, w = AdaGrad(lr=1.0, eps=least, engine=engine), np.ones(3, "float32")
+    optimizer.update(w, np.zeros(3, "float32"))
+    assert w.tolist() == [1.0] * 3
+
+
+# Domains of a user's own ----------------------------------------------------------------------
+
+
+def test_annotations_may_be_postponed(tmp_path, monkeypatch):
+    (tmp_path / "late_rule.py").write_text(
+        """
+from __future__ import annotations
+from instep import Optimizer
+from instep.hyperparameters import DecayRate
+
+class Late(Optimizer):
+    lr: float = 0.1
+    beta: DecayRate = 0.5
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return w - h.lr * h.beta * g, {}
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    late = importlib.import_module("late_rule").Late
+    with pytest.raises(ValueError, match="Late: beta must be"):
+        late(beta=1.0)
+
+
+def test_a_subclass_inherits_hyperparameters_and_adds_its_own():
+    class Damped(Adam):
+        damping: float = 0.5
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return Adam.rule(xp, w, h.damping * g, s, h)
+
+    optimizer = Damped(lr=0.1, damping=0.25)
+    assert repr(optimizer).startswith("Damped(lr=0.1, beta1=0.9, beta2=0.999, eps=1e-08, damping=0.25")
+    w, expected = np.ones(3), np.ones(3)
+    optimizer.update(w, np.full(3, 4.0))
+    Adam(lr=0.1).update(expected, np.ones(3))
+    bits.assert_same_bits(w, expected)
+    with pytest.raises(ValueError, match="Damped: beta1 must be"):
+        Damped(beta1=2.0)
