@@ -1,0 +1,58 @@
+"""The graph as CUDA C++, compiled by NVRTC and launched by CuPy: the default for CuPy arrays.
+
+`emit` and `expressions` write the text and need no CuPy; `compile` makes kernels of it, `memory`
+and `launch` hold what they read, `sums` keeps sums on the device, and `bucket` brings them
+together.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from instep.engines.base import Bucket, Engine, Member
+from instep.engines.cuda import availability
+from instep.engines.cuda.emit import emit
+from instep.graph import Graph
+from instep.program import Program
+
+
+class CudaEngine(Engine):
+    """Compiles graphs for NVIDIA GPUs."""
+
+    name = "cuda"
+
+    def unavailable(self) -> str | None:
+        return availability.problem()
+
+    def refuses(self, w: Any) -> str | None:
+        import cupy
+
+        if type(w) is not cupy.ndarray:
+            kind = f"{type(w).__module__}.{type(w).__name__}"
+            return f"it updates cupy.ndarray, and this is a {kind}; convert it with cupy.asarray"
+        return None
+
+    def suits(self, slot: Any, w: Any) -> bool:
+        from instep.engines.cuda.memory import fits
+
+        return super().suits(slot, w) and fits(slot, w)
+
+    def layout(self, w: Any) -> str:
+        from instep.engines.cuda.memory import describe_walk
+
+        return describe_walk(w)
+
+    def allocate(self, parameters: Sequence[Any], dtypes: Sequence[str]) -> list[list[Any]]:
+        from instep.engines.cuda.memory import allocate
+
+        return [allocate(w, dtypes) for w in parameters]
+
+    def bucket(self, program: Program, members: Sequence[Member], threads: int | None) -> Bucket:
+        from instep.engines.cuda.bucket import CudaBucket
+
+        return CudaBucket(program, members)
+
+    def emit(self, graph: Graph) -> str:
+        return emit(graph)
+
+
+ENGINE = CudaEngine()

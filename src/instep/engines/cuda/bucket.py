@@ -1,0 +1,183 @@
+"""Steps of the CUDA engine: one launch for all tensors of a bucket and pass."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from instep.engines.base import Bucket, Fit, Member, Range, SumTable
+from instep.engines.cuda.launch import Launch
+from instep.engines.cuda.memory import Placement, refuse_capture
+from instep.engines.cuda.sums import DeviceSums
+from instep.graph import Graph
+from instep.numerics import COMPUTE_DTYPE
+from instep.program import Flags, Program, Row
+
+
+class CudaBucket(Bucket):
+    """Leaves of CuPy arrays of one dtype, on one device."""
+
+    def __init__(self, program: Program, members: Sequence[Member]) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self.positions = tuple(member.position for member in members)
+        self._program = program
+        first = members[0].parameter
+        self._dtype = first.dtype
+        self._compute = COMPUTE_DTYPE[self._dtype.name]
+        self._device_id: int = first.device.id
+        self._device = first.device
+        self._multiprocessors: int = self._device.attributes["MultiProcessorCount"]
+        self._leaves = [Placement.of(member, program.slots) for member in members]
+        self._expected = [
+            (
+                member.position,
+                member.parameter.shape,
+                member.parameter.strides,
+                member.gradient.strides,
+            )
+            for member in members
+        ]
+        # What lies before and after the first byte of each parameter and gradient.
+        self._extents = np.array(
+            [[*_extent(member.parameter), *_extent(member.gradient)] for member in members],
+            dtype=np.int64,
+        ).reshape(-1, 2, 2)
+        self._misaligned_bits = self._dtype.itemsize - 1
+        self._addresses: list[int] = []
+        self._pairs = np.zeros((len(members), 2), dtype=np.int64)
+        self._flags: list[Flags] | None = None
+        self._passes: list[list[Launch]] = []
+        self._final: list[Launch] = []
+        self._level = 0
+        self._sum_count = 0
+
+    def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
+        array_type, dtype, device = self._cupy.ndarray, self._dtype, self._device_id
+        addresses: list[int] = []
+        append = addresses.append
+        for position, shape, w_strides, g_strides in self._expected:
+            w, g = params[position], grads[position]
+            if (
+                w.__class__ is not array_type
+                or g.__class__ is not array_type
+                or w.shape != shape
+                or g.shape != shape
+                or w.dtype != dtype
+                or g.dtype != dtype
+                or w.strides != w_strides
+                or g.strides != g_strides
+            ):
+                return Fit.DIFFERENT
+            memory, other = w.data, g.data
+            if memory.device_id != device or other.device_id != device:
+                return Fit.DIFFERENT
+            append(memory.ptr)
+            append(other.ptr)
+        if addresses == self._addresses:
+            return Fit.SAME
+        pairs = np.array(addresses, dtype=np.int64).reshape(-1, 2)
+        if (pairs & self._misaligned_bits).any():
+            return Fit.DIFFERENT
+        self._addresses, self._pairs = addresses, pairs
+        return Fit.MOVED
+
+    def bounds(self) -> tuple[Range, Range]:
+        starts = self._pairs - self._extents[:, :, 0]
+        stops = self._pairs + self._extents[:, :, 1]
+        return (starts[:, 0], stops[:, 0]), (starts[:, 1], stops[:, 1])
+
+    def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
+        refuse_capture(self._cupy, self._program.name)
+        for row in rows:
+            self._program.check_rounding(row, self._compute)
+        flags = [row.flags for row in rows]
+        if flags != self._flags:
+            with self._device:
+                self._arrange(flags)
+        remote = self._remote(sums)
+        remote.reserve(self._sum_count, self.positions)
+        remote.begin()
+        self._level = 0
+        for launch in (*(launch for level in self._passes for launch in level), *self._final):
+            function = self._program.host_expressions(launch.graph)
+            launch.stage([function(*rows[row].numbers) for row in launch.rows])
+
+    def _remote(self, sums: SumTable) -> DeviceSums:
+        key = f"cuda {self._device_id}"
+        if key not in sums.remotes:
+            sums.remotes[key] = DeviceSums(self._device_id, sums.values.shape[1])
+        remote = sums.remotes[key]
+        assert isinstance(remote, DeviceSums)
+        return remote
+
+    def _arrange(self, flags: list[Flags]) -> None:
+        """Make the launches: leaves whose rows have equal flags run the same graphs."""
+        members: dict[Flags, list[int]] = {}
+        for i, leaf in enumerate(self._leaves):
+            members.setdefault(flags[leaf.row], []).append(i)
+        groups = [
+            (self._program.passes(self._dtype.name, key), chosen) for key, chosen in members.items()
+        ]
+        depth = max(len(passes) for passes, _ in groups)
+        reductions: list[list[Launch]] = [[] for _ in range(depth - 1)]
+        final: list[Launch] = []
+        for passes, chosen in groups:
+            for level, graph in enumerate(passes[:-1]):
+                reductions[level] += self._launches(graph, chosen)
+            final += self._launches(passes[-1], chosen)
+        self._passes, self._final, self._flags = reductions, final, flags
+        self._sum_count = max(len(passes[0].scopes) for passes, _ in groups)
+        self.guards = frozenset(number for passes, _ in groups for number in passes[0].guards)
+
+    def _launches(self, graph: Graph, members: list[int]) -> list[Launch]:
+        """Return one launch for the leaves that are lines, and one for the others."""
+        # A sum takes the elements in C order; without one, any order is as good.
+        lines = [
+            i for i in members if (self._leaves[i].c_order if graph.sums else self._leaves[i].line)
+        ]
+        others = sorted(set(members) - set(lines))
+        return [
+            Launch(
+                graph,
+                strided=strided,
+                leaves=self._leaves,
+                members=chosen,
+                multiprocessors=self._multiprocessors,
+            )
+            for strided, chosen in ((False, lines), (True, others))
+            if chosen
+        ]
+
+    def reduce(self, sums: SumTable) -> set[int]:
+        if self._level == len(self._passes):
+            return set()
+        launches = self._passes[self._level]
+        self._level += 1
+        remote = self._remote(sums)
+        numbers = {entry.number for launch in launches for entry in launch.graph.sums}
+        # Where one launch has all leaves, its last block adds up the tree as well.
+        whole_tree = sums.buckets == 1 and len(launches) == 1
+        with self._device:
+            for launch in launches:
+                launch.run(self._pairs, remote, whole_tree=whole_tree)
+        if whole_tree:
+            remote.added(numbers)
+        return numbers
+
+    def commit(self, sums: SumTable) -> Mapping[int, Any]:
+        remote = self._remote(sums) if self._passes else None
+        with self._device:
+            for launch in self._final:
+                launch.run(self._pairs, remote, whole_tree=False)
+        return {}
+
+
+def _extent(array: Any) -> tuple[int, int]:
+    """Return how many bytes of an array lie before its first element, and how many after."""
+    if array.size == 0:
+        return 0, 0
+    ends = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    before = -sum(end for end in ends if end < 0)
+    return before, sum(end for end in ends if end > 0) + array.itemsize

@@ -1,0 +1,527 @@
+"""Graphs as CUDA C++: a pure function from a pass to text, with no CuPy and no GPU needed.
+
+One launch runs a pass over all tensors of a bucket. A block works on one chunk of one tensor,
+which it finds in a table. There are two ways to walk over a tensor:
+
+- as a *line*, where parameter, gradient and state lie in memory without gaps and in one order:
+  16 bytes a load and a store where the addresses allow, single elements where they do not and
+  for what is left at the end;
+- *strided*, one element at a time, whose addresses are computed from its index in C order.
+
+A pass with sums computes them as `numerics.canonical_sum` says: a block sums one tile.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from instep.engines.cuda.canonical_sum import ADD_UP, TENSOR_SUM
+from instep.engines.cuda.expressions import TYPES, Expressions, Names
+from instep.graph import Graph
+from instep.graph.nodes import ITEMSIZE
+from instep.numerics import LANES, TILE
+
+#: Threads of a block in a pass that stores. With up to 40 registers a thread, six to eight such
+#: blocks share a multiprocessor: enough loads in flight to fill the memory bus, and short waits
+#: at the end of a launch.
+THREADS = 256
+
+#: Words of the step that travel with the launch, as an argument by value. Every CUDA version
+#: takes 4,096 bytes of arguments; the fields of `Step` before the words take the rest.
+NEAR = 500
+
+#: Arrays of `Step`, in order: the fields that `step_dtype` has, too.
+_POINTERS = ("leaves", "leaf_of_block", "far", "sums", "partials", "arrived")
+
+
+def step_dtype() -> np.dtype[np.void]:
+    """Return the layout of the argument of every kernel."""
+    fields = [(name, "u8") for name in _POINTERS]
+    fields += [("chunk", "i8"), ("pairs", "i8"), ("columns", "i8"), ("tree", "i8")]
+    return np.dtype([*fields, ("near", "u8", (NEAR,))], align=True)
+
+
+def leaf_dtype(graph: Graph) -> np.dtype[np.void]:
+    """Return the layout of the row of a tensor in the table."""
+    fields = [("size", "i8"), ("first_block", "i8"), ("row", "i4"), ("position", "i4")]
+    slots = [(f"slot{i}", "u8") for i in range(len(graph.arrays) - 2)]
+    return np.dtype([*fields, ("layout", "u8"), *slots], align=True)
+
+
+def vector_length(graph: Graph) -> int:
+    """Return how many elements a thread takes at once: 16 bytes of the narrowest array."""
+    return 16 // min(ITEMSIZE[array.dtype] for array in graph.arrays)
+
+
+def threads_per_block(graph: Graph) -> int:
+    """Return the number of threads of a block."""
+    return LANES // vector_length(graph) if graph.sums else THREADS
+
+
+def kernel_name(graph: Graph, *, strided: bool) -> str:
+    """Return the name of the kernel: an identifier of C."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "x" for c in graph.name)
+    return name + ("_sums" if graph.sums else "") + ("_strided" if strided else "")
+
+
+def emit(graph: Graph, *, strided: bool = False) -> str:
+    """Return the CUDA C++ text of a pass."""
+    emitter = _Emitter(graph, strided)
+    return "\n\n".join(emitter.parts()) + "\n"
+
+
+def _indent(lines: list[str], depth: int) -> str:
+    return "\n".join("    " * depth + line if line else "" for line in lines)
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """An array of the rule as the text sees it."""
+
+    name: str
+    type: str
+    loaded: bool
+    stored: bool
+    source: str  # where its address stands
+
+    @property
+    def parameter(self) -> str:
+        if self.stored:
+            return f"{self.type}& {self.name}"
+        return f"const {self.type} {self.name}"
+
+
+class _Emitter:
+    """The text of one pass, part by part."""
+
+    def __init__(self, graph: Graph, strided: bool) -> None:
+        self._graph, self._strided = graph, strided
+        self._names = Names(graph)
+        loaded, stored = set(graph.loaded), set(graph.stored)
+        self._operands = [
+            _Operand(
+                self._names.arrays[array.name],
+                TYPES[array.dtype],
+                array in loaded,
+                array in stored,
+                f"word(step, step.pairs + 2 * number + {i})"
+                if i < 2
+                else f"leaf.{self._names.arrays[array.name]}",
+            )
+            for i, array in enumerate(graph.arrays)
+            if array in loaded or array in stored
+        ]
+        self._vector = vector_length(graph)
+
+    def parts(self) -> list[str]:
+        kernel = self._sums_kernel if self._graph.sums else self._store_kernel
+        return [
+            self._heading(),
+            self._uniform(),
+            self._element(),
+            self._tables(),
+            self._read_uniform(),
+            self._locate() if self._strided else self._pack(),
+            *([TENSOR_SUM] if self._graph.sums else []),
+            *([ADD_UP] if self._sums_over_tree else []),
+            kernel(),
+        ]
+
+    # What the text begins with -------------------------------------------------------------
+
+    def _heading(self) -> str:
+        graph = self._graph
+        walk = "one element at a time" if self._strided else f"{self._vector} elements at a time"
+        headers = {
+            {"float16": "cuda_fp16.h", "bfloat16": "cuda_bf16.h"}.get(array.dtype)
+            for array in graph.arrays
+        }
+        includes = [f"#include <{name}>" for name in sorted(filter(None, headers))]
+        return "\n".join(
+            [
+                f"// {graph.name}: arithmetic in {graph.compute}, {walk}.",
+                "// Compiled with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: every",
+                "// operation is rounded once, as IEEE 754 says.",
+                *includes,
+                "",
+                f"constexpr int THREADS = {threads_per_block(graph)};",
+                *([f"constexpr int V = {self._vector};"] if self._in_vectors else []),
+                f"constexpr int NEAR = {NEAR};",
+                *(
+                    [f"constexpr int LANES = {LANES};", f"constexpr int TILE = {TILE};"]
+                    if graph.sums
+                    else []
+                ),
+            ]
+        )
+
+    @property
+    def _in_vectors(self) -> bool:
+        # In a pass with sums a thread has its lanes, whichever way it reads the elements.
+        return bool(self._graph.sums) or not self._strided
+
+    def _tables(self) -> str:
+        slots = [
+            f"{TYPES[array.dtype]}* {self._names.arrays[array.name]};"
+            for array in self._graph.arrays[2:]
+        ]
+        return f"""\
+// A tensor: what stays the same from step to step.
+struct Leaf {{
+    long long size;
+    long long first_block;
+    int row;       // of the hyperparameters
+    int position;  // in the tree: its column in the table of sums
+    const long long* layout;
+{_indent(slots, 1)}
+}};
+
+// A step: hyperparameters of every row, then the addresses of parameter and gradient of every
+// tensor, as words of 64 bits. The first of them travel with the launch.
+struct Step {{
+    const Leaf* leaves;
+    const int* leaf_of_block;
+    const unsigned long long* far;
+    double* sums;       // a row for every sum; columns: the tensors, and the tree
+    double* partials;   // the sums of tiles
+    unsigned* arrived;  // blocks that are done, for every tensor; and tensors that are done
+    long long chunk;    // elements of a block
+    long long pairs;    // the first word that is an address
+    long long columns;  // of the table of sums
+    long long tree;     // tensors of the tree, if this launch has them all
+    unsigned long long near[NEAR];
+}};
+
+__device__ __forceinline__ unsigned long long word(const Step& step, const long long i)
+{{
+    return i < NEAR ? step.near[i] : step.far[i - NEAR];
+}}
+
+// The compiler cannot see that an address from a table is one of global memory; where it knows,
+// it uses the faster instructions for it. (A host compiler has one kind of memory only.)
+#ifdef __GNUC__
+#define GLOBAL(address)
+#else
+#define GLOBAL(address) __builtin_assume(__isGlobal(address))
+#endif"""
+
+    # What is the same for all elements of a tensor ---------------------------------------------
+
+    def _used(self, operation: str) -> list[int]:
+        """Return the numbers of the scalars, or of the sums, that the pass reads."""
+        nodes = self._graph.nodes
+        return sorted({int(str(node.value)) for node in nodes if node.operation == operation})
+
+    @cached_property
+    def _derived(self) -> list[int]:
+        """Nodes that are the same for all elements, and that elements need."""
+        graph = self._graph
+        needed = {store.node for store in graph.stores} | {entry.node for entry in graph.sums}
+        for position, node in enumerate(graph.nodes):
+            if position not in graph.uniform:
+                needed.update(node.operands)
+        return [
+            position
+            for position in sorted(graph.uniform & needed)
+            if graph.nodes[position].operation not in ("scalar", "constant")
+        ]
+
+    def _uniform(self) -> str:
+        graph, names = self._graph, self._names
+        fields = []
+        for i in self._used("scalar"):
+            name, source = names.scalars[i], graph.scalars[i]
+            comment = "" if name == source else f"  // {source}"
+            fields.append(f"{TYPES[graph.compute]} {name};{comment}")
+        fields += [f"{TYPES[graph.nodes[i].dtype]} u{i};" for i in self._derived]
+        return f"""\
+// What is the same for all elements of a tensor.
+struct Uniform {{
+{_indent(fields, 1)}
+}};"""
+
+    def _read_uniform(self) -> str:
+        graph, names = self._graph, self._names
+        # A hyperparameter has the dtype of the arithmetic, in the low bits of a word.
+        read = (
+            "__uint_as_float((unsigned)word(step, first + {}))"
+            if graph.compute == "float32"
+            else "__longlong_as_double((long long)word(step, first + {}))"
+        )
+        lines = []
+        if self._used("scalar"):
+            lines.append(f"const long long first = leaf.row * {len(graph.scalars)};")
+        lines += [f"h.{names.scalars[i]} = {read.format(i)};" for i in self._used("scalar")]
+        if self._derived:
+            lines += [
+                f"const double sum{number} = __ldcg(step.sums + {number} * step.columns + "
+                f"{'leaf.position' if graph.scopes[number] == 'tensor' else 'step.columns - 1'});"
+                for number in self._used("reduced")
+            ]
+            wanted = {position: f"u{position}" for position in self._derived}
+            lines += Expressions(graph, names, graph.uniform, wanted).statements
+            lines += [f"h.u{position} = u{position};" for position in self._derived]
+        return f"""\
+__device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
+{{
+    Uniform h;
+{_indent(lines, 1)}
+    return h;
+}}"""
+
+    # The rule -------------------------------------------------------------------------------
+
+    def _element(self) -> str:
+        graph = self._graph
+        rest = [i for i in range(len(graph.nodes)) if i not in graph.uniform]
+        wanted: dict[int, str] = {}
+        for store in graph.stores:
+            wanted.setdefault(store.node, f"new_{self._names.arrays[store.array]}")
+        expressions = Expressions(graph, self._names, rest, wanted)
+        parameters = ["const Uniform& h", *(operand.parameter for operand in self._operands)]
+        if graph.sums:
+            parameters += [f"double& sum{entry.number}" for entry in graph.sums]
+            results = [
+                f"sum{entry.number} += (double)({expressions[entry.node]});" for entry in graph.sums
+            ]
+            comment, name = "// The summands of one element, added to a lane.", "accumulate"
+        else:
+            results = [
+                f"{self._names.arrays[store.array]} = {expressions[store.node]};"
+                for store in graph.stores
+            ]
+            comment, name = "// The rule, for one element.", "update"
+        return f"""\
+{comment}
+__device__ __forceinline__ void {name}(
+    {", ".join(parameters)})
+{{
+{_indent([*expressions.statements, *results], 1)}
+}}"""
+
+    def _call(self, forms: str, lane: str = "") -> str:
+        arguments = ["h", *(forms.format(operand.name) for operand in self._operands)]
+        if self._graph.sums:
+            arguments += [f"sum{entry.number}[{lane}]" for entry in self._graph.sums]
+            return f"accumulate({', '.join(arguments)});"
+        return f"update({', '.join(arguments)});"
+
+    # Reaching elements ----------------------------------------------------------------------
+
+    @staticmethod
+    def _pack() -> str:
+        return """\
+// V elements that lie side by side.
+template <typename T>
+struct alignas(16) Pack {
+    T at[V];
+};
+
+template <typename T>
+__device__ __forceinline__ Pack<T>& pack(T* const address, const int i)
+{
+    return *reinterpret_cast<Pack<T>*>(address + i);
+}
+
+__device__ __forceinline__ unsigned long long bits(const void* const address)
+{
+    return reinterpret_cast<unsigned long long>(address);
+}"""
+
+    def _locate(self) -> str:
+        names = [operand.name for operand in self._operands]
+        positions = [
+            i
+            for i, array in enumerate(self._graph.arrays)
+            if self._names.arrays[array.name] in names
+        ]
+        stride = 1 + len(self._graph.arrays)
+        moves = [
+            f"at.{name} += index * axis[{1 + i}];" for i, name in zip(positions, names, strict=True)
+        ]
+        return f"""\
+// Byte offsets of an element from the first one.
+struct Offsets {{
+    long long {", ".join(f"{name} = 0" for name in names)};
+}};
+
+// The layout: the number of axes, then for each, the last one first, its length and the bytes
+// from one element to the next in every array.
+__device__ __forceinline__ Offsets locate(const long long* const layout, unsigned long long i)
+{{
+    GLOBAL(layout);
+    Offsets at;
+    const long long* axis = layout + 1;
+    for (long long rest = layout[0]; rest > 0; --rest, axis += {stride}) {{
+        const unsigned long long length = axis[0];
+        const long long index = i % length;
+        i /= length;
+{_indent(moves, 2)}
+    }}
+    return at;
+}}
+
+template <typename T>
+__device__ __forceinline__ T& pointer(T* const first, const long long bytes)
+{{
+    return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
+}}"""
+
+    def _addresses(self) -> list[str]:
+        move = "" if self._strided else " + start"
+        lines = []
+        for operand in self._operands:
+            name, source = operand.name, operand.source
+            if source.startswith("word"):
+                source = f"reinterpret_cast<{operand.type}*>({source})"
+            lines += [f"{operand.type}* const {name} = {source}{move};", f"GLOBAL({name});"]
+        return lines
+
+    def _aligned(self) -> str:
+        addresses = " | ".join(f"bits({o.name})" for o in self._operands)
+        return f"const bool aligned = (({addresses}) & 15) == 0;"
+
+    def _element_loads(self, index: str) -> list[str]:
+        if self._strided:
+            return [
+                f"const Offsets at = locate(leaf.layout, start + {index});",
+                *(
+                    f"{operand.type} {operand.name}_i"
+                    + (f" = pointer({operand.name}, at.{operand.name});" if operand.loaded else ";")
+                    for operand in self._operands
+                ),
+            ]
+        return [
+            f"{operand.type} {operand.name}_i"
+            + (f" = {operand.name}[{index}];" if operand.loaded else ";")
+            for operand in self._operands
+        ]
+
+    def _element_stores(self, index: str) -> list[str]:
+        stored = [operand.name for operand in self._operands if operand.stored]
+        if self._strided:
+            return [f"pointer({name}, at.{name}) = {name}_i;" for name in stored]
+        return [f"{name}[{index}] = {name}_i;" for name in stored]
+
+    # Kernels --------------------------------------------------------------------------------
+
+    def _signature(self) -> str:
+        name = kernel_name(self._graph, strided=self._strided)
+        return (
+            f'extern "C" __global__ void __launch_bounds__(THREADS)\n'
+            f"{name}(const __grid_constant__ Step step)"
+        )
+
+    def _store_kernel(self) -> str:
+        loads = [
+            f"Pack<{o.type}> {o.name}_pack" + (f" = pack({o.name}, i);" if o.loaded else ";")
+            for o in self._operands
+        ]
+        stores = [f"pack({o.name}, i) = {o.name}_pack;" for o in self._operands if o.stored]
+        vectors = f"""
+{_indent([self._aligned()], 1)}
+    const int whole = aligned ? count / V * V : 0;
+    #pragma unroll 1  // other blocks, not more code, keep the memory busy
+    for (int i = V * threadIdx.x; i < whole; i += V * THREADS) {{
+{_indent(loads, 2)}
+        #pragma unroll
+        for (int k = 0; k < V; ++k)
+            {self._call("{}_pack.at[k]")}
+{_indent(stores, 2)}
+    }}
+"""
+        first = "threadIdx.x" if self._strided else "whole + threadIdx.x"
+        return f"""\
+{self._signature()}
+{{
+    const int number = step.leaf_of_block[blockIdx.x];
+    const Leaf leaf = step.leaves[number];
+    const Uniform h = uniform(step, leaf);
+    const long long start = (blockIdx.x - leaf.first_block) * step.chunk;
+    const int count = (int)min(leaf.size - start, step.chunk);
+{_indent(self._addresses(), 1)}
+{"" if self._strided else vectors}
+    #pragma unroll 1
+    for (int i = {first}; i < count; i += THREADS) {{
+{_indent(self._element_loads("i"), 2)}
+        {self._call("{}_i")}
+{_indent(self._element_stores("i"), 2)}
+    }}
+}}"""
+
+    def _sums_kernel(self) -> str:
+        sums = self._graph.sums
+        loads = [f"const Pack<{o.type}> {o.name}_pack = pack({o.name}, i);" for o in self._operands]
+        vectors = f"""
+{_indent([self._aligned()], 1)}
+    if (aligned) {{
+        #pragma unroll 4  // loads of four rows in flight: a tile has few threads
+        for (; i + V <= count; i += LANES) {{
+{_indent(loads, 3)}
+            #pragma unroll
+            for (int k = 0; k < V; ++k)
+                {self._call("{}_pack.at[k]", "k")}
+        }}
+    }}
+"""
+        lanes = ", ".join(f"sum{entry.number}[V] = {{}}" for entry in sums)
+        partials = [f"const double partial{e.number} = fold(lanes, sum{e.number});" for e in sums]
+        writes = [
+            f"step.partials[{j} * (long long)gridDim.x + blockIdx.x] = partial{e.number};"
+            for j, e in enumerate(sums)
+        ]
+        totals = [
+            f"canonical_sum(lanes, step.partials + {j} * (long long)gridDim.x + leaf.first_block, "
+            f"tiles, step.sums + {e.number} * step.columns + leaf.position);"
+            for j, e in enumerate(sums)
+        ]
+        return f"""\
+{self._signature()}
+{{
+    __shared__ double lanes[LANES];
+    const int number = step.leaf_of_block[blockIdx.x];
+    const Leaf leaf = step.leaves[number];
+    const Uniform h = uniform(step, leaf);
+    const long long start = (blockIdx.x - leaf.first_block) * TILE;
+    const int count = (int)min(leaf.size - start, (long long)TILE);
+{_indent(self._addresses(), 1)}
+
+    // A thread has V lanes, and meets their elements in increasing order.
+    double {lanes};
+    int i = V * threadIdx.x;
+{"" if self._strided else vectors}
+    for (; i < count; i += LANES)
+        for (int k = 0; k < min(V, count - i); ++k) {{
+{_indent(self._element_loads("i + k"), 3)}
+            {self._call("{}_i", "k")}
+        }}
+{_indent(partials, 1)}
+    if (threadIdx.x == 0) {{
+{_indent(writes, 2)}
+    }}
+
+    // The last block of the tensor sums the tiles.
+    const long long tiles = leaf.size > TILE ? (leaf.size + TILE - 1) / TILE : 1;
+    if (!last(step.arrived + number, tiles))
+        return;
+{_indent(totals, 1)}
+{self._tree()}}}"""
+
+    @property
+    def _sums_over_tree(self) -> list[int]:
+        return [entry.number for entry in self._graph.sums if entry.scope == "tree"]
+
+    def _tree(self) -> str:
+        if not self._sums_over_tree:
+            return ""
+        calls = [
+            f"add_up(lanes, step.sums + {number} * step.columns, step.columns - 1);"
+            for number in self._sums_over_tree
+        ]
+        return f"""
+    // The last tensor adds up the tree, if no other launch has a part in it.
+    if (step.tree == 0 || !last(step.arrived + step.tree, step.tree))
+        return;
+{_indent(calls, 1)}
+"""

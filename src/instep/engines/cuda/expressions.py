@@ -1,0 +1,236 @@
+"""Operations of a graph as C++ expressions: exact, and as readable as the rule.
+
+Operators mean what they say because of how the text is compiled (`compile.OPTIONS`): nothing is
+contracted, reassociated, flushed or approximated. Values used once stand where they are used;
+others get a name.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from instep.graph import Graph, Node
+
+TYPES = {
+    "bool": "bool",
+    "float16": "__half",
+    "bfloat16": "__nv_bfloat16",
+    "float32": "float",
+    "float64": "double",
+}
+
+_KEYWORDS = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl const
+    const_cast constexpr continue decltype default delete do double dynamic_cast else enum
+    explicit export extern false final float for friend goto half if inline int long main mutable
+    namespace new noexcept not not_eq nullptr operator or or_eq override private protected public
+    register reinterpret_cast return short signed sizeof static static_assert static_cast struct
+    switch template this thread_local throw true try typedef typeid typename union unsigned using
+    virtual void volatile wchar_t while xor xor_eq
+"""
+
+#: What the text around the rule calls its own (see `emit`), and what it calls of others.
+_TAKEN = """
+    h i k step leaf number start count whole chunk aligned lanes mine last is_last tile tiles
+    total layout rest axis index length at first update accumulate uniform word bits pack Pack
+    Leaf Step Uniform Offsets V THREADS LANES TILE NEAR GLOBAL fold canonical_sum add_up pointer
+    locate min abs sqrt sqrtf fabs fabsf floor floorf ceil ceilf trunc truncf rint rintf copysign
+    copysignf warpSize threadIdx blockIdx blockDim gridDim
+"""
+
+_RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())
+
+# How tightly an expression binds.
+_CHOICE, _LOGICAL, _COMPARISON, _SUM, _PRODUCT, _SIGN, _ATOM = range(7)
+
+_INFIX = {
+    "add": ("+", _SUM),
+    "subtract": ("-", _SUM),
+    "multiply": ("*", _PRODUCT),
+    "divide": ("/", _PRODUCT),
+    "less": ("<", _COMPARISON),
+    "less_equal": ("<=", _COMPARISON),
+    "greater": (">", _COMPARISON),
+    "greater_equal": (">=", _COMPARISON),
+    "equal": ("==", _COMPARISON),
+    "not_equal": ("!=", _COMPARISON),
+    "logical_and": ("&&", _LOGICAL),
+    "logical_or": ("||", _LOGICAL),
+    "logical_xor": ("!=", _COMPARISON),
+}
+
+_FUNCTIONS = {
+    "abs": "fabs",
+    "sqrt": "sqrt",
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "round": "rint",  # halves to even
+    "copysign": "copysign",
+}
+
+_CONVERSIONS = {
+    ("float16", "float32"): "__half2float",
+    ("float32", "float16"): "__float2half_rn",
+    ("float64", "float16"): "__double2half",
+    ("bfloat16", "float32"): "__bfloat162float",
+    ("float32", "bfloat16"): "__float2bfloat16_rn",
+    ("float64", "bfloat16"): "__double2bfloat16",
+}
+
+#: An expression that grows beyond this many characters gets a name.
+_WIDTH = 64
+
+
+class Names:
+    """C++ names for the arrays and scalars of a graph, each once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._used: set[str] = set()
+        self.arrays = {array.name: self._array(array.name) for array in graph.arrays}
+        self.scalars = [self._scalar(i, source) for i, source in enumerate(graph.scalars)]
+
+    def _array(self, name: str) -> str:
+        name = re.sub(r"[^0-9A-Za-z_]", "x", name)
+        # Names that begin or end so, or hold two underscores, belong to the compiler.
+        name = re.sub(r"_+", "_", name).strip("_") or "slot"
+        forms = ("{}", "new_{}", "{}_i", "{}_pack")
+        while name in _RESERVED or any(form.format(name) in self._used for form in forms):
+            name += "x"
+        self._used.update(form.format(name) for form in forms)
+        return name
+
+    @staticmethod
+    def _scalar(position: int, source: str) -> str:
+        plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", source)
+        if plain and source not in _RESERVED and not re.fullmatch(r"[hu]\d+", source):
+            return source
+        return f"h{position}"
+
+
+class Expressions:
+    """Statements that compute values of a graph.
+
+    Parameters
+    ----------
+    graph
+        The pass.
+    names
+        Names of its arrays and scalars.
+    of
+        Positions of the nodes to compute: those whose value is the same for all elements of a
+        tensor, or the others.
+    wanted
+        What each node that is stored or summed shall be called.
+    """
+
+    def __init__(
+        self, graph: Graph, names: Names, of: Iterable[int], wanted: dict[int, str]
+    ) -> None:
+        self._graph, self._names, self._wanted = graph, names, wanted
+        self._of = set(of)
+        self._text: dict[int, tuple[str, int]] = {}
+        self._count = 0
+        self._uses = Counter(
+            operand
+            for position, node in enumerate(graph.nodes)
+            if position in self._of
+            for operand in node.operands
+        )
+        self.statements: list[str] = []
+        for position in sorted(self._of):
+            self._compute(position, graph.nodes[position])
+
+    def __getitem__(self, position: int) -> str:
+        return self._operand(position, _CHOICE)
+
+    def _operand(self, position: int, binding: int) -> str:
+        if position not in self._text:  # a value that is the same for all elements
+            node = self._graph.nodes[position]
+            self._text[position] = (outside(node, position, self._names), _ATOM)
+        text, tightness = self._text[position]
+        return text if tightness >= binding else f"({text})"
+
+    def _compute(self, position: int, node: Node) -> None:
+        text, binding = self._expression(node)
+        self._text[position] = (text, binding)
+        leaf = node.operation in ("load", "scalar", "constant")
+        name = self._wanted.get(position)
+        if name is None and not leaf and (self._uses[position] > 1 or len(text) > _WIDTH):
+            name = f"t{self._count}"
+            self._count += 1
+        if name is not None:
+            self.statements.append(f"const {TYPES[node.dtype]} {name} = {text};")
+            self._text[position] = (name, _ATOM)
+
+    def _expression(self, node: Node) -> tuple[str, int]:
+        operation, operands = node.operation, node.operands
+        if operation in _INFIX:
+            symbol, binding = _INFIX[operation]
+            # Operands of equal binding are grouped from the left, as in Python.
+            tight = binding <= _COMPARISON
+            left = self._operand(operands[0], _SUM if tight else binding)
+            right = self._operand(operands[1], _SUM if tight else binding + 1)
+            return f"{left} {symbol} {right}", binding
+        if operation in _FUNCTIONS:
+            suffix = "f" if node.dtype == "float32" else ""
+            arguments = ", ".join(self._operand(i, _CHOICE) for i in operands)
+            return f"{_FUNCTIONS[operation]}{suffix}({arguments})", _ATOM
+        binding = _ATOM
+        match operation:
+            case "negative" | "logical_not":
+                sign = "-" if operation == "negative" else "!"
+                text, binding = f"{sign}{self._operand(operands[0], _ATOM)}", _SIGN
+            case "where":
+                condition, a, b = (self._operand(i, _LOGICAL) for i in operands)
+                text, binding = f"{condition} ? {a} : {b}", _CHOICE
+            case "cast":
+                text = self._cast(node)
+            case "load":
+                text = self._names.arrays[str(node.value)]
+            case "reduced":
+                text = f"sum{node.value}"
+            case _:
+                text = outside(node, -1, self._names)
+        return text, binding
+
+    def _cast(self, node: Node) -> str:
+        source = self._graph.nodes[node.operands[0]].dtype
+        conversion = _CONVERSIONS.get((source, node.dtype))
+        if conversion is not None:
+            return f"{conversion}({self._operand(node.operands[0], _CHOICE)})"
+        return f"({TYPES[node.dtype]}){self._operand(node.operands[0], _ATOM)}"
+
+
+def outside(node: Node, position: int, names: Names) -> str:
+    """Return the text of a value that is the same for all elements of a tensor."""
+    match node.operation:
+        case "scalar":
+            assert isinstance(node.value, int)
+            return f"h.{names.scalars[node.value]}"
+        case "constant":
+            assert node.value is not None
+            return literal(node.value, node.dtype)
+        case _:
+            return f"h.u{position}"
+
+
+def literal(value: str | float, dtype: str) -> str:
+    """Return a constant as a C++ literal of exactly this value, rounded to `dtype`."""
+    if dtype == "bool":
+        return "true" if value else "false"
+    number = float(np.float32(value)) if dtype == "float32" else float(value)
+    suffix = "f" if dtype == "float32" else ""
+    if math.isinf(number) or math.isnan(number):
+        if dtype == "float32":
+            bits = np.float32(number).view(np.uint32)
+            return f"__uint_as_float(0x{bits:08x}u)"
+        return f"__longlong_as_double(0x{np.float64(number).view(np.uint64):016x}ll)"
+    if number.is_integer() and abs(number) < 2**24:
+        text = f"{abs(number):.1f}{suffix}"
+    else:
+        text = f"{abs(number).hex()}{suffix}"
+    return f"(-{text})" if math.copysign(1.0, number) < 0 else text

@@ -1,0 +1,147 @@
+"""Launches: one pass over tensors that are walked in one way, with the tables it reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep.engines.cuda.compile import load
+from instep.engines.cuda.emit import (
+    NEAR,
+    emit,
+    kernel_name,
+    leaf_dtype,
+    step_dtype,
+    threads_per_block,
+)
+from instep.engines.cuda.memory import Mailbox, Placement, chunk_length, upload
+from instep.graph import Graph
+from instep.numerics import TILE
+
+#: Elements of the smallest and the largest chunk of a block: eight rounds of the loop of float32,
+#: so that what a block does once is small beside its work; and so few that many blocks share
+#: what is left at the end of a launch.
+SMALLEST_CHUNK, LARGEST_CHUNK = 2_048, 65_536
+
+_STEP = step_dtype()
+_NEAR_AT = _STEP.fields["near"][1] // 8  # type: ignore[index]
+_WORD_AT = {name: _STEP.fields[name][1] // 8 for name in _STEP.names}  # type: ignore[index, union-attr]
+
+
+@dataclass
+class Counters:
+    """What was asked of the device in this process: tests compare them before and after."""
+
+    launches: int = 0
+    copies: int = 0
+
+
+counters = Counters()
+
+
+class Launch:
+    """A kernel, and the argument that it is launched with.
+
+    Parameters
+    ----------
+    graph
+        The pass.
+    strided
+        Whether elements are reached one at a time.
+    leaves
+        The leaves, of which this pass takes `members`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        strided: bool,
+        leaves: Sequence[Placement],
+        members: Sequence[int],
+        multiprocessors: int,
+    ) -> None:
+        self.graph, self.strided = graph, strided
+        self.members = np.array(members, dtype=np.intp)
+        chosen = [leaves[i] for i in members]
+        #: Numbers of the rows of hyperparameters that the leaves have.
+        self.rows = sorted({leaf.row for leaf in chosen})
+        self._pairs = len(self.rows) * len(graph.scalars)
+        words = self._pairs + 2 * len(chosen)
+        # The argument, and after it, without a gap, the words that do not fit in it.
+        self._words = np.zeros(_NEAR_AT + max(words, NEAR), dtype=np.uint64)
+        self._argument = self._words[: _STEP.itemsize // 8].view(_STEP).reshape(())
+        self._step = self._words[_NEAR_AT:]
+        self._mailbox = Mailbox(words - NEAR) if words > NEAR else None
+        self._tables(chosen, multiprocessors)
+        self._threads = (threads_per_block(graph),)
+        self._kernel = load(emit(graph, strided=strided), kernel_name(graph, strided=strided))
+
+    def _tables(self, leaves: Sequence[Placement], multiprocessors: int) -> None:
+        """Put on the device what stays the same from step to step."""
+        graph = self.graph
+        sizes = np.array([leaf.size for leaf in leaves], dtype=np.int64)
+        if graph.sums:
+            chunk = TILE
+            blocks = np.maximum(1, -(-sizes // chunk))  # also a tensor without elements has a sum
+        else:
+            chunk = chunk_length(int(sizes.sum()), multiprocessors, SMALLEST_CHUNK, LARGEST_CHUNK)
+            blocks = -(-sizes // chunk)
+        first = np.cumsum(blocks) - blocks
+        table = np.zeros(len(leaves), dtype=leaf_dtype(graph))
+        table["size"], table["first_block"] = sizes, first
+        table["row"] = [self.rows.index(leaf.row) for leaf in leaves]
+        table["position"] = [leaf.position for leaf in leaves]
+        for i, array in enumerate(graph.arrays[2:]):
+            table[f"slot{i}"] = [leaf.slots[array.name].data.ptr for leaf in leaves]
+        self._grid = (int(blocks.sum()),)
+        self._kept = [upload(np.repeat(np.arange(len(leaves), dtype=np.int32), blocks))]
+        if self.strided:
+            layouts = [np.array([len(leaf.axes), *leaf.axes.ravel()], np.int64) for leaf in leaves]
+            lengths = np.array([len(words) for words in layouts])
+            on_device = upload(np.concatenate(layouts))
+            self._kept.append(on_device)
+            table["layout"] = on_device.data.ptr + 8 * (np.cumsum(lengths) - lengths)
+        self._kept.append(upload(table))
+        self._set("leaf_of_block", self._kept[0].data.ptr)
+        self._set("leaves", self._kept[-1].data.ptr)
+        self._set("chunk", chunk)
+        self._set("pairs", self._pairs)
+        if self._mailbox is not None:
+            self._set("far", self._mailbox.address)
+        if graph.sums:
+            partials = upload(np.zeros(len(graph.sums) * self._grid[0]))
+            arrived = upload(np.zeros(len(leaves) + 1, dtype=np.uint32))
+            self._kept += [partials, arrived]
+            self._set("partials", partials.data.ptr)
+            self._set("arrived", arrived.data.ptr)
+
+    def _set(self, name: str, value: int) -> None:
+        self._words[_WORD_AT[name]] = value
+
+    def stage(self, rows: Sequence[Sequence[float]]) -> None:
+        """Take the scalars of the step, for every row, rounded once."""
+        values = [value for row in rows for value in row]
+        with np.errstate(over="ignore"):
+            if self.graph.compute == "float32":
+                # In the low half of a word.
+                self._step.view(np.float32)[: 2 * len(values) : 2] = values
+            else:
+                self._step.view(np.float64)[: len(values)] = values
+
+    def run(self, addresses: NDArray[np.int64], sums: Any | None, *, whole_tree: bool) -> None:
+        """Launch on the current stream. `addresses`: parameter and gradient of every leaf."""
+        if self._grid[0] == 0:
+            return
+        pairs = addresses if len(self.members) == len(addresses) else addresses[self.members]
+        self._step[self._pairs : self._pairs + pairs.size] = pairs.ravel()
+        if sums is not None:
+            self._set("sums", sums.address)
+            self._set("columns", sums.columns)
+            self._set("tree", len(self.members) if whole_tree else 0)
+        if self._mailbox is not None:
+            counters.copies += self._mailbox.send(self._step[NEAR:])
+        counters.launches += 1
+        self._kernel(self._grid, self._threads, (self._argument,))

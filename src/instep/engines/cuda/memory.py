@@ -1,0 +1,187 @@
+"""Arrays on the device: how they lie, where state goes, and how tables get there."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep import layout
+from instep.arrays import describe
+
+
+@dataclass(eq=False)
+class Placement:
+    """How the arrays of one leaf lie in memory.
+
+    Attributes
+    ----------
+    line
+        Whether parameter, gradient and state can be walked as one line of elements together.
+    c_order
+        Whether that line is in C order, which sums need.
+    """
+
+    position: int
+    row: int
+    slots: dict[str, Any]
+    size: int
+    line: bool
+    c_order: bool
+    axes: NDArray[np.int64]  # for the strided walk: length, and the bytes a step in every array
+
+    @classmethod
+    def of(cls, member: Any, slots: Sequence[str]) -> "Placement":
+        """Look at the arrays of a member."""
+        w = member.parameter
+        arrays = [w, member.gradient, *(member.slots[name] for name in slots)]
+        for array in arrays:
+            if array.data.ptr % array.itemsize:
+                raise ValueError(
+                    f"{describe(array)} begins at an address that is no multiple of its item "
+                    f"size, which a GPU cannot read; pass a copy of it"
+                )
+        axes = layout.dense_axes(w.shape, w.strides, w.itemsize)
+        line = axes is not None and all(
+            layout.same_walk(
+                w.shape, array.strides, layout.dense_strides(w.shape, axes, array.itemsize)
+            )
+            for array in arrays
+        )
+        c_order = line and layout.is_c_order(w.shape, w.strides, w.itemsize)
+        return cls(
+            member.position, member.row, member.slots, w.size, line, c_order, _axes(w.shape, arrays)
+        )
+
+
+def _axes(shape: Sequence[int], arrays: Sequence[Any]) -> NDArray[np.int64]:
+    """Return the axes from the last to the first, those that are walked as one joined.
+
+    A row for each: its length, then the bytes from one element to the next in every array.
+    """
+    rows: list[list[int]] = []
+    for axis in reversed(range(len(shape))):
+        if shape[axis] == 1:
+            continue
+        row = [shape[axis], *(array.strides[axis] for array in arrays)]
+        inner = rows[-1] if rows else None
+        if inner and all(
+            outer == step * inner[0] for outer, step in zip(row[1:], inner[1:], strict=True)
+        ):
+            inner[0] *= row[0]
+        else:
+            rows.append(row)
+    return np.array(rows, dtype=np.int64).reshape(len(rows), 1 + len(arrays))
+
+
+def describe_walk(w: Any) -> str:
+    """Say how a parameter is walked that is no line in memory; empty for one that is."""
+    if layout.dense_axes(w.shape, w.strides, w.itemsize) is not None:
+        return ""
+    return "strided: one element at a time, at addresses computed from its index; slower"
+
+
+def refuse_capture(cupy: Any, owner: str) -> None:
+    """Raise while the current stream is being captured into a CUDA graph.
+
+    The step number and the hyperparameters travel with a launch, so a graph would replay the
+    step that was captured: CuPy has no call that changes the arguments of a captured launch.
+    """
+    if cupy.cuda.get_current_stream().is_capturing():
+        raise RuntimeError(
+            f"{owner}.update: the current stream is being captured into a CUDA graph, which would "
+            f"repeat this one step, with its step number and learning rate; end the capture "
+            f"before the update and call update after each launch of the graph"
+        )
+
+
+def fits(slot: Any, w: Any) -> bool:
+    """Return whether state lies as it would for `w`, so that both are walked alike."""
+    return layout.same_walk(w.shape, slot.strides, state_strides(w, slot.itemsize))
+
+
+def state_strides(w: Any, itemsize: int) -> tuple[int, ...]:
+    """Return the strides of state for `w`: its walk where it is dense, else C order."""
+    axes = layout.dense_axes(w.shape, w.strides, w.itemsize)
+    return layout.dense_strides(w.shape, axes or tuple(range(w.ndim)), itemsize)
+
+
+def allocate(w: Any, dtypes: Sequence[str]) -> list[Any]:
+    """Return arrays of zeros of the shape and walk of `w`, on its device, from CuPy's pool."""
+    import cupy
+
+    refuse_capture(cupy, "Optimizer")
+    found = []
+    with w.device:
+        for name in dtypes:
+            dtype = np.dtype(name)
+            memory = cupy.cuda.alloc(max(1, w.size) * dtype.itemsize)
+            memory.memset_async(0, w.size * dtype.itemsize)
+            strides = state_strides(w, dtype.itemsize)
+            found.append(cupy.ndarray(w.shape, dtype, memory, strides=strides))
+    return found
+
+
+def upload(values: NDArray[Any]) -> Any:
+    """Return the bytes of a host array as an array on the current device. It may wait."""
+    import cupy
+
+    flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    array = cupy.empty(max(1, flat.size), dtype=np.uint8)
+    if flat.size:
+        array[: flat.size].set(flat)
+    return array
+
+
+class Mailbox:
+    """Words on the device that change from step to step, more than travel with a launch.
+
+    They go through pinned host memory, so a copy waits for nothing. A buffer of pinned memory
+    is written again only when its copy is done; while many steps are in flight there are as many
+    buffers.
+    """
+
+    def __init__(self, words: int) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self._nbytes = words * 8
+        self._memory = cupy.cuda.alloc(max(8, self._nbytes))
+        self._sent: NDArray[np.uint64] | None = None
+        self._buffers: list[tuple[Any, NDArray[np.uint64], Any]] = []
+        self.address = self._memory.ptr
+
+    def send(self, words: NDArray[np.uint64]) -> bool:
+        """Copy `words` to the device, in order with the current stream, if they changed."""
+        if self._sent is not None and np.array_equal(self._sent, words):
+            return False
+        self._sent = words.copy()
+        memory, view, event = self._free_buffer()
+        view[:] = words
+        stream = self._cupy.cuda.get_current_stream()
+        self._memory.copy_from_host_async(memory, self._nbytes, stream)
+        event.record(stream)
+        return True
+
+    def _free_buffer(self) -> tuple[Any, NDArray[np.uint64], Any]:
+        for entry in self._buffers:
+            if entry[2].done:
+                return entry
+        memory = self._cupy.cuda.alloc_pinned_memory(self._nbytes)
+        view = np.frombuffer(memory, dtype=np.uint64, count=self._nbytes // 8)
+        entry = (memory, view, self._cupy.cuda.Event(disable_timing=True))
+        self._buffers.append(entry)
+        return entry
+
+
+def chunk_length(total: int, multiprocessors: int, at_least: int, at_most: int) -> int:
+    """Return the elements of a block, a multiple of `at_least`.
+
+    Eight blocks fit a multiprocessor at a time. One chunk for each of these places lets a step
+    finish without a second, half empty round; small steps use fewer places, and large ones take
+    several rounds, which evens out blocks of different speed.
+    """
+    wanted = math.ceil(total / (8 * multiprocessors) / at_least) * at_least
+    return max(at_least, min(at_most, wanted))

@@ -1,0 +1,71 @@
+"""The table of sums on a device: what `SumTable` is on the host."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from instep.engines.base import RemoteSums
+from instep.engines.cuda.canonical_sum import ADD_UP_KERNEL, ADD_UP_NAME
+from instep.engines.cuda.compile import load
+from instep.engines.cuda.launch import counters
+from instep.numerics import LANES
+
+
+class DeviceSums(RemoteSums):
+    """A row for each sum of the rule; a column for each leaf, and one for the tree."""
+
+    def __init__(self, device: int, columns: int) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self._device = cupy.cuda.Device(device)
+        self.columns = columns
+        self._positions: set[int] = set()
+        self._table: Any = None
+        self._added: set[int] = set()
+
+    def reserve(self, count: int, positions: Iterable[int]) -> None:
+        """Make room for `count` sums over leaves at these positions. Before the first pass."""
+        self._positions.update(positions)
+        if count and (self._table is None or len(self._table) < count):
+            self._table = self._zeros(count)
+
+    def _zeros(self, count: int) -> Any:
+        table = self._cupy.empty((count, self.columns), dtype=np.float64)
+        table.data.memset_async(0, table.nbytes)
+        return table
+
+    @property
+    def address(self) -> int:
+        """Address of the table."""
+        address: int = self._table.data.ptr
+        return address
+
+    def begin(self) -> None:
+        """Forget which sums over the tree are known."""
+        self._added.clear()
+
+    def added(self, numbers: Iterable[int]) -> None:
+        """Take note that a kernel has added up the tree for these sums by itself."""
+        self._added.update(numbers)
+
+    def add_up(self, numbers: Iterable[int]) -> None:
+        kernel = None
+        for number in sorted(set(numbers) - self._added):
+            with self._device:
+                kernel = kernel or load(ADD_UP_KERNEL, ADD_UP_NAME)
+                row = self.address + 8 * self.columns * number
+                counters.launches += 1
+                kernel((1,), (LANES,), (np.uint64(row), np.int64(self.columns - 1)))
+
+    def fetch(self, number: int) -> dict[int, float]:
+        row = self._table[number].get()
+        return {position: float(row[position]) for position in self._positions}
+
+    def total(self, number: int) -> float:
+        return float(self._table[number, -1].get())
+
+    def put(self, number: int, total: float) -> None:
+        with self._device:
+            self._table[number, -1:].set(np.array([total]))
