@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep import arrays, engines, tree, validation
+from instep.interrupts import HeldInterrupts
 from instep.engines.base import Fit, Member, SumTable
 from instep.numerics import STATE_DTYPE
 from instep.optimizer import LeafState
@@ -72,7 +73,7 @@ class Plan:
                     optimizer.threads,
                 )
             )
-        self._sums = SumTable(len(leaves))
+        self._sums = SumTable(len(leaves), len(self.buckets))
         active_keys = {leaf.key for leaf in self._active}
         self._idle_states = [
             state for key, state in self.states.items() if key not in active_keys
@@ -112,7 +113,9 @@ class Plan:
                 value = found[i].get(name, initial.get(name, 0.0))
                 if isinstance(value, str):
                     value = leaves[i].parameter
-                found[i][name] = arrays.filled(array, value)
+                # Engines allocate zeros: touching them again would cost a sweep over memory.
+                zero = isinstance(value, float) and value == 0.0
+                found[i][name] = array if zero else arrays.filled(array, value)
         for leaf, slots, number in zip(leaves, found, row_of, strict=True):
             source = self._sources[number]
             self.states[leaf.key] = LeafState(slots, source.missed, source.memory)
@@ -162,21 +165,25 @@ class Plan:
         sums.known.clear()
         while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
             sums.add_up(numbers)
-        if any(sums.row(number)[-1] != 0 for bucket in buckets for number in bucket.guards):
+        if any(sums.total(number) != 0 for bucket in buckets for number in bucket.guards):
             optimizer._skipped += 1
             optimizer._plan = self
             return params
 
         replaced: dict[int, Any] = {}
-        for bucket in buckets:
-            replaced.update(bucket.commit(sums))
-        for source, row in zip(self._sources, rows, strict=True):
-            source.memory.update(row.memory)
-        optimizer._t = step
-        optimizer._states = self.states
-        optimizer._plan = self
-        for state in self._idle_states:
-            state.missed += 1
+        with HeldInterrupts():
+            for bucket in buckets:
+                replaced.update(bucket.commit(sums))
+            for source, row in zip(self._sources, rows, strict=True):
+                if row.memory:
+                    source.memory.update(row.memory)
+            for state in self._idle_states:
+                state.missed += 1
+            # Past `__setattr__`, which validates what users set and takes its time.
+            values = optimizer.__dict__
+            values["_t"] = step
+            values["_states"] = self.states
+            values["_plan"] = self
         if replaced:
             leaves = [leaf for _, leaf in tree.flatten(params)]
             for position, array in replaced.items():

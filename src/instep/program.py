@@ -79,10 +79,14 @@ class Part:
         self.remembered = tuple(rule.scalar_slots)
         self.derived: tuple[str, ...] = ()
 
+        # Whether nothing but a new value of an option can make this part another one.
+        self.fixed = not self.options and type(rule).state_slots is Rule.state_slots
+
     def is_current(self) -> bool:
         """Return whether options and slots are those of the rule now."""
-        return self.rule.state_slots() == self.slots and all(
-            getattr(self.rule, name) == value for name, value in self.options.items()
+        return self.fixed or (
+            self.rule.state_slots() == self.slots
+            and all(getattr(self.rule, name) == value for name, value in self.options.items())
         )
 
     @property

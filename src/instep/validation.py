@@ -43,11 +43,20 @@ def match(owner: str, params: Any, grads: Any) -> list[Leaf]:
     _walk(owner, (), params, grads, pairs)
     leaves = [Leaf(i, path, w, g) for i, (path, w, g) in enumerate(pairs)]
     for leaf in leaves:
-        check_parameter(owner, leaf.path, leaf.parameter)
-        if leaf.gradient is not None:
+        if leaf.gradient is not None:  # what is not written may be anything
+            check_parameter(owner, leaf.path, leaf.parameter)
             _check_gradient(owner, leaf)
     _check_unique_keys(owner, leaves)
     check_overlaps(owner, [leaf for leaf in leaves if leaf.gradient is not None])
+    return leaves
+
+
+def parameters(owner: str, params: Any) -> list[Leaf]:
+    """Return the leaves of `params`, checked, without gradients."""
+    leaves = [Leaf(i, path, w, None) for i, (path, w) in enumerate(tree.flatten(params))]
+    for leaf in leaves:
+        check_parameter(owner, leaf.path, leaf.parameter)
+    _check_unique_keys(owner, leaves)
     return leaves
 
 
@@ -112,15 +121,35 @@ def check_parameter(owner: str, path: Path, w: Any) -> None:
             raise ValueError(
                 f"{where} is read-only; pass a writable array, for example a copy of it"
             )
-        if w.size and any(n > 1 and stride == 0 for n, stride in zip(w.shape, w.strides, strict=True)):
+        strides, itemsize = w.strides, w.itemsize
+    elif name == "torch":
+        if w.requires_grad:
             raise ValueError(
-                f"{where} is a broadcast view, whose elements share memory; pass a copy of it"
+                f"{where} requires grad, so it cannot be written in place; pass "
+                f"{format_path('params', path)}.detach(), which shares its memory"
             )
-    elif name == "torch" and w.requires_grad:
+        strides, itemsize = w.stride(), 1
+    elif name == "cupy":
+        strides, itemsize = w.strides, w.itemsize
+    else:
+        return
+    if _repeats_elements(w.shape, strides, itemsize):
         raise ValueError(
-            f"{where} requires grad, so it cannot be written in place; pass {where.split()[-1]}"
-            f".detach(), which shares its memory"
+            f"{where} is a view in which elements share memory (strides {tuple(strides)}); pass "
+            f"a copy of it"
         )
+
+
+def _repeats_elements(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:
+    """Return whether a byte may belong to two elements, as in a broadcast or a window view."""
+    if 0 in shape:
+        return False
+    extent = itemsize
+    for stride, n in sorted((abs(s), n) for s, n in zip(strides, shape, strict=True) if n > 1):
+        if stride < extent:
+            return True
+        extent += stride * (n - 1)
+    return False
 
 
 def _check_gradient(owner: str, leaf: Leaf) -> None:
@@ -141,6 +170,8 @@ def _check_gradient(owner: str, leaf: Leaf) -> None:
             f"{comparison}; shapes must be equal (nothing is broadcast): sum or reshape the "
             f"gradient"
         )
+    if getattr(g, "requires_grad", False):
+        raise ValueError(f"{where} requires grad; pass it without its graph, with .detach()")
     if arrays.device(g) != arrays.device(w):
         raise ValueError(f"{comparison}; move the gradient to the device of the parameter")
 

@@ -93,7 +93,7 @@ class ArrayAPIBucket(Bucket):
         namespace = arrays.namespace(w)
         compute = getattr(namespace, numerics.COMPUTE_DTYPE[arrays.dtype_name(w)])
         xp = RuleNamespace(namespace, w, compute, self.positions[i], sums)
-        slots = {name: _guarded(namespace, self._slots[i][name]) for name in program.slots}
+        slots = {name: self._slots[i][name] for name in program.slots}
         # The rule gets copies, for it may be written with operations in place.
         copies = {name: namespace.asarray(slot, copy=True) for name, slot in slots.items()}
         with np.errstate(all="ignore"):
@@ -160,7 +160,8 @@ class RuleNamespace:
             return getattr(self._namespace, name)
 
         def canonical(*values: Any, **keywords: Any) -> Any:
-            values = tuple(None if x is None else self._array(x, *values) for x in values)
+            given = iter(self._arrays(*(x for x in values if x is not None)))
+            values = tuple(None if x is None else next(given) for x in values)
             return function(self, *values, **keywords)
 
         return canonical
@@ -200,7 +201,6 @@ class RuleNamespace:
             raise _TreeSumNeeded(number)
         return self._array(float(self._sums.row(number)[-1]))
 
-
     def require(self, condition: Any) -> None:
         """Turn the step away unless the condition holds everywhere in the tree."""
         self.guards |= {self._count}
@@ -220,9 +220,8 @@ class RuleNamespace:
                     f"shape {tuple(like.shape)}; a rule must keep shapes"
                 )
             value = xp.broadcast_to(value, like.shape)
-        if like.dtype not in (xp.float32, xp.float64):  # 16 bits are rounded from the compute dtype
-            value = xp.astype(value, self._compute)
-        # A copy always: a rule may return its gradient as a slot.
+        # By way of the compute dtype, as in a graph; a copy always: a rule may return its gradient.
+        value = xp.astype(value, self._compute, copy=False)
         return xp.asarray(xp.astype(value, like.dtype, copy=True))
 
 

@@ -35,22 +35,55 @@ class Member:
     slots: dict[str, Any]
 
 
+class RemoteSums(ABC):
+    """Sums that are computed and used on a device, so that no step waits for it."""
+
+    @abstractmethod
+    def add_up(self, numbers: set[int]) -> None:
+        """Add up the tree for these sums on the device, which has all leaves."""
+
+    @abstractmethod
+    def fetch(self, number: int) -> Mapping[int, float]:
+        """Return a sum for each leaf of the device, by position. Waits."""
+
+    @abstractmethod
+    def put(self, number: int, total: float) -> None:
+        """Write the sum over the tree."""
+
+    @abstractmethod
+    def total(self, number: int) -> float:
+        """Return the sum over the tree. Waits."""
+
+
 class SumTable:
     """The canonical sums of a step: a row for each sum of the rule, a column for each leaf.
 
     The last column is the sum over the tree: the sums of the leaves, added in their order.
+
+    Attributes
+    ----------
+    buckets
+        Number of the buckets that share the table.
+    remotes
+        The tables of the devices that have buckets.
     """
 
-    def __init__(self, leaves: int) -> None:
+    def __init__(self, leaves: int, buckets: int = 1) -> None:
         self.values = np.zeros((0, leaves + 1))
+        self.address = self.values.ctypes.data
         self.known: set[int] = set()
+        self.buckets = buckets
+        self.remotes: dict[str, RemoteSums] = {}
+        self.on_host = False  # whether a bucket writes to `values`
 
     def reserve(self, count: int) -> None:
         """Make room for `count` sums."""
+        self.on_host = True
         missing = count - len(self.values)
         if missing > 0:
             new_rows = np.zeros((missing, self.values.shape[1]))
             self.values = np.concatenate([self.values, new_rows])
+            self.address = self.values.ctypes.data
 
     def row(self, number: int) -> NDArray[np.float64]:
         """Return the row of a sum."""
@@ -58,15 +91,31 @@ class SumTable:
         row: NDArray[np.float64] = self.values[number]
         return row
 
+    def total(self, number: int) -> float:
+        """Return the sum over the tree."""
+        if self.on_host:
+            return float(self.row(number)[-1])
+        (remote,) = self.remotes.values()
+        return remote.total(number)
+
     def add_up(self, numbers: set[int]) -> None:
         """Fill the column of the tree for these sums."""
+        self.known |= numbers
+        if len(self.remotes) == 1 and not self.on_host:
+            (remote,) = self.remotes.values()
+            remote.add_up(numbers)
+            return
         for number in numbers:
             row = self.row(number)
+            for remote in self.remotes.values():
+                for position, value in remote.fetch(number).items():
+                    row[position] = value
             total = 0.0
             for value in row[:-1].tolist():
                 total += value
             row[-1] = total
-        self.known |= numbers
+            for remote in self.remotes.values():
+                remote.put(number, total)
 
 
 class Bucket(ABC):
@@ -137,6 +186,10 @@ class Engine(ABC):
     @abstractmethod
     def bucket(self, program: Program, members: Sequence[Member], threads: int | None) -> Bucket:
         """Return the bucket of these leaves."""
+
+    def layout(self, w: Any) -> str:
+        """Say how a parameter is walked that is no line in memory; empty for one that is."""
+        return ""
 
     @abstractmethod
     def emit(self, graph: Graph) -> str:

@@ -70,12 +70,12 @@ class BlockedBucket(HostBucket):
                 [{row: f(*values) for row, values in numbers.items()} for f in functions]
             )
 
-    def run(self, group: Group, level: int, sums: SumTable) -> None:
-        graph, number = group.passes[level], self._groups.index(group)
-        procedure = self._procedures[number][level]
-        for i in group.members:
+    def run(self, group: int, level: int, sums: SumTable) -> None:
+        graph = self._groups[group].passes[level]
+        procedure = self._procedures[group][level]
+        for i in self._groups[group].members:
             leaf = self._leaves[i]
-            scalars = self._scalars[number][level][leaf.row]
+            scalars = self._scalars[group][level][leaf.row]
             reduced = [
                 sums.values[k, leaf.position if scope == "tensor" else -1]
                 for k, scope in enumerate(graph.scopes)

@@ -77,6 +77,11 @@ class HostEngine(Engine):
             w.shape, slot.strides, layout.dense_strides(w.shape, axes, slot.itemsize)
         )
 
+    def layout(self, w: Any) -> str:
+        if w.flags.aligned and layout.dense_axes(w.shape, w.strides, w.itemsize) is not None:
+            return ""
+        return "strided or misaligned: walked through contiguous copies of blocks, slower"
+
     def allocate(self, parameters: Sequence[Any], dtypes: Sequence[str]) -> list[list[Any]]:
         return [[zeros_like(w, np.dtype(name)) for name in dtypes] for w in parameters]
 
@@ -169,17 +174,17 @@ class HostBucket(Bucket):
 
     def reduce(self, sums: SumTable) -> set[int]:
         numbers: set[int] = set()
-        for group in self._groups:
+        for number, group in enumerate(self._groups):
             if self._level < len(group.passes) - 1:
                 graph = group.passes[self._level]
-                self.run(group, self._level, sums)
+                self.run(number, self._level, sums)
                 numbers |= {entry.number for entry in graph.sums}
         self._level += 1
         return numbers
 
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
-        for group in self._groups:
-            self.run(group, -1, sums)
+        for number in range(len(self._groups)):
+            self.run(number, -1, sums)
         self._params = self._grads = ()
         return {}
 
@@ -192,8 +197,8 @@ class HostBucket(Bucket):
         """Compute the scalars of the step: what may raise."""
 
     @abstractmethod
-    def run(self, group: "Group", level: int, sums: SumTable) -> None:
-        """Run a pass of a group."""
+    def run(self, group: int, level: int, sums: SumTable) -> None:
+        """Run a pass of the group of this number."""
 
     def arrays(self, leaf: Placement) -> list[NDArray[Any]]:
         """Return the arrays of a leaf in the order of `Graph.arrays`."""

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 VARIABLE = "INSTEP_NUM_THREADS"
 
@@ -33,31 +33,13 @@ def thread_count(requested: int | None) -> int:
 def run_on_threads(work: Callable[[], None], threads: int) -> None:
     """Call `work` on this thread and on `threads - 1` others, and return when all are done.
 
-    The calls share a list of chunks, so those that come late find nothing to do. An interrupt
-    is raised after the work is done: a step is never left half finished.
+    The calls share a list of chunks, so those that come late find nothing to do.
     """
-    if threads == 1:
-        work()
-        return
-    others: list[Future[None]] = []
-    interrupt: KeyboardInterrupt | None = None
-    try:
-        pool = _executor(threads - 1)
-        for _ in range(threads - 1):
-            others.append(pool.submit(work))
-        work()
-    except KeyboardInterrupt as error:
-        interrupt = error
-    while pending := [future for future in others if not future.cancel() and not future.done()]:
-        try:
-            wait(pending)
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        work()  # whatever is left
-        raise interrupt
+    pool = _executor(threads - 1)
+    others = [pool.submit(work) for _ in range(threads - 1)]
+    work()
     for future in others:
-        if not future.cancelled():
+        if not future.cancel():
             future.result()
 
 

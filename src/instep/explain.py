@@ -1,0 +1,168 @@
+"""What a step does, in words and numbers: engines, passes, bytes an element, and the code."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from instep import arrays, engines, validation
+from instep.graph import FusionError, Graph
+from instep.plan import assign, resolve
+from instep.program import Program, Source
+
+if TYPE_CHECKING:
+    from instep.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class BucketExplanation:
+    """How the leaves of one bucket are updated.
+
+    Attributes
+    ----------
+    engine
+        Name of the engine.
+    reason
+        Why it was chosen, in words.
+    dtype, device
+        Storage dtype and device of the parameters.
+    leaves
+        Keys of the leaves, in the order of the tree.
+    elements
+        Number of elements of all leaves.
+    groups
+        Number of sets of hyperparameters among the leaves.
+    graphs
+        The passes over memory; empty where a rule is called one operation at a time.
+    layouts
+        For leaves that are no line in memory, how they are walked, by key.
+    note
+        What is promised about bits.
+    code
+        What the engine makes of each pass.
+    """
+
+    engine: str
+    reason: str
+    dtype: str
+    device: str
+    leaves: tuple[str, ...]
+    elements: int
+    groups: int
+    graphs: tuple[Graph, ...]
+    layouts: dict[str, str]
+    note: str
+    code: tuple[str, ...]
+
+    @property
+    def passes(self) -> int | None:
+        """Number of passes over memory; None where there is no graph."""
+        return len(self.graphs) or None
+
+    @property
+    def launches(self) -> int | None:
+        """Number of launches, or of calls into compiled code, of a step: one a pass."""
+        return self.passes
+
+    @property
+    def bytes_per_element(self) -> int | None:
+        """Memory traffic of a step in bytes for an element, over all passes."""
+        return sum(graph.bytes_per_element for graph in self.graphs) or None
+
+    def __str__(self) -> str:
+        leaves = f"{len(self.leaves)} tensor{'s' if len(self.leaves) != 1 else ''}"
+        lines = [
+            f"{self.engine}: {leaves} of {self.dtype} on {self.device}, {self.elements:,} elements",
+            f"  chosen because: {self.reason}",
+            f"  {self.note}",
+        ]
+        if self.groups > 1:
+            lines.append(f"  {self.groups} groups of hyperparameters in the same launches")
+        for number, graph in enumerate(self.graphs, start=1):
+            reads = ", ".join(array.name for array in graph.loaded)
+            writes = ", ".join(array.name for array in graph.stored)
+            sums = ", ".join(f"sum {s.number} over the {s.scope}" for s in graph.sums)
+            lines.append(
+                f"  pass {number} of {len(self.graphs)}: reads {reads}; "
+                f"{f'writes {writes}' if writes else f'reduces to {sums}'}; "
+                f"{graph.bytes_per_element} bytes an element"
+            )
+        if len(self.graphs) > 1:
+            lines.append(f"  in all {self.bytes_per_element} bytes an element")
+        lines += [f"  {key}: {how}" for key, how in self.layouts.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `Optimizer.explain` found: a bucket for each engine, dtype and device."""
+
+    optimizer: str
+    buckets: tuple[BucketExplanation, ...]
+
+    @property
+    def code(self) -> str:
+        """The code of all passes of all buckets."""
+        return "\n\n".join(text for bucket in self.buckets for text in bucket.code)
+
+    def __str__(self) -> str:
+        return "\n".join([self.optimizer, *(str(bucket) for bucket in self.buckets)])
+
+
+def explain(optimizer: "Optimizer", params: Any) -> Explanation:
+    """Say how a step of `optimizer` on `params` runs, without taking it."""
+    leaves = validation.parameters(optimizer.name, params)
+    overrides, frozen = resolve(optimizer, leaves)
+    leaves = [leaf for leaf in leaves if leaf.key not in frozen]
+    program = Program(optimizer)
+    sources = {}
+    for leaf in leaves:
+        state = optimizer._states.get(leaf.key)
+        memory = program.memory() | ({} if state is None else state.scalars)
+        missed = optimizer.t if state is None else state.missed
+        sources[leaf.key] = Source(overrides[leaf.key], missed, memory)
+    rows = [program.row(optimizer.t + 1, sources[leaf.key]) for leaf in leaves]
+
+    buckets = []
+    for (name, dtype, device), members in assign(optimizer, program, leaves, rows).items():
+        chosen = [leaves[i] for i in members]
+        flags = rows[members[0]].flags
+        first = chosen[0].parameter
+        _, reason = engines.choose(optimizer.engine, program, first, dtype, flags)
+        engine = engines.load(name)
+        graphs, note = _graphs(engine, program, dtype, flags)
+        layouts = {leaf.key: engine.layout(leaf.parameter) for leaf in chosen}
+        buckets.append(
+            BucketExplanation(
+                engine=name,
+                reason=reason,
+                dtype=dtype,
+                device=f"{arrays.library(first)} {device}",
+                leaves=tuple(leaf.key for leaf in chosen),
+                elements=sum(_size(leaf.parameter) for leaf in chosen),
+                groups=len({id(overrides[leaf.key]) for leaf in chosen}),
+                graphs=graphs if engine.fuses else (),
+                layouts={key: how for key, how in layouts.items() if how},
+                note=note,
+                code=tuple(engine.emit(graph) for graph in graphs),
+            )
+        )
+    return Explanation(repr(optimizer), tuple(buckets))
+
+
+def _graphs(
+    engine: engines.Engine, program: Program, dtype: str, flags: Any
+) -> tuple[tuple[Graph, ...], str]:
+    """Return the passes, and what is promised about bits."""
+    try:
+        graphs = program.passes(dtype, flags)
+    except FusionError as error:
+        return (), f"one array operation at a time; bits may differ between libraries ({error})"
+    if engine.fuses:
+        return graphs, "the same bits as every other engine"
+    return graphs, "one array operation at a time; the same bits where the library rounds exactly"
+
+
+def _size(array: Any) -> int:
+    size = 1
+    for n in array.shape:
+        size *= n
+    return size
