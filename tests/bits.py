@@ -125,13 +125,11 @@ SHAPES = [
 def leaves_of(dtype):
     """Return parameters of every layout and of many shapes: {what: (array, gradient layout)}."""
     rng = np.random.default_rng(3)
-    names = list(LAYOUTS)
     leaves = {}
-    for i, name in enumerate(names):
-        x = wild(rng, (3, 5, 7), dtype)
-        leaves[f"{name}, gradient alike"] = (LAYOUTS[name](x), name)
-        other = names[(i + 3) % len(names)]
-        leaves[f"{name}, gradient {other}"] = (LAYOUTS[name](x), other)
+    names = list(LAYOUTS)
+    pairs = [(name, names[(i + 3) % len(names)]) for i, name in enumerate(names)]
+    for layout, other in [*pairs, *((name, name) for name in names[:3])]:
+        leaves[f"{layout}, gradient {other}"] = (LAYOUTS[layout](wild(rng, (3, 5, 7), dtype)), other)
     for shape in SHAPES:
         leaves[f"shape {shape}"] = (wild(rng, shape, dtype), "C order")
     leaves["every second of one axis"] = (wild(rng, (6, 50), dtype)[:, ::2], "C order")

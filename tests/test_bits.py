@@ -1,6 +1,7 @@
 """Every engine gives the same bits: parameters and state, for all dtypes, layouts and trees."""
 
 import functools
+import importlib
 
 import bits
 import cases
@@ -37,14 +38,33 @@ def reference():
     return find
 
 
-@engine_runs.every_numpy_engine
-@pytest.mark.parametrize("dtype", DTYPES)
-@cases.every_case
-def test_engines_agree_on_every_layout(case, dtype, engine, threads, reference):
+@pytest.fixture
+def eager_threads(monkeypatch):
+    """Share even little work among threads, in chunks of a few cache lines."""
+    if engine_runs.why_not("native") is None:
+        bucket = importlib.import_module("instep.engines.native.bucket")
+        monkeypatch.setattr(bucket, "ELEMENTS_TO_WAKE", 1)
+        monkeypatch.setattr(bucket, "SMALLEST_CHUNK", 64)
+
+
+def assert_agrees_on_every_layout(case, dtype, engine, threads, reference):
     engine_runs.require(engine)
     gradients = bits.gradients_of(dtype, STEPS)
     got = run(case, bits.leaves_of(dtype), gradients, engine, threads)
     engine_runs.assert_same_run(got, reference(cases.CASES.index(case), dtype))
+
+
+@engine_runs.every_numpy_engine
+@cases.every_case
+def test_engines_agree_on_every_layout(case, engine, threads, reference, eager_threads):
+    assert_agrees_on_every_layout(case, "float32", engine, threads, reference)
+
+
+@engine_runs.every_numpy_engine
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@cases.every_class
+def test_engines_agree_on_other_dtypes(case, dtype, engine, threads, reference, eager_threads):
+    assert_agrees_on_every_layout(case, dtype, engine, threads, reference)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
