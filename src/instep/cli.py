@@ -64,6 +64,7 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add("--steps", type=positive, default=20, metavar="N", help="steps of a path (20)")
     add("--epochs", type=positive, metavar="N", help="epochs on MNIST (20; 3 with --mnist)")
     add("--mnist", type=Path, metavar="DIR", help="folder of the full MNIST set, as IDX files")
+    add("--no-figures", action="store_true", help="write the numbers alone")
     add("--quick", action="store_true", help="two epochs on MNIST")
     command.set_defaults(run=compare)
 
@@ -106,6 +107,7 @@ def compare(options: argparse.Namespace) -> None:
             epochs=options.epochs,
             mnist=options.mnist,
             quick=options.quick,
+            figures=not options.no_figures,
         )
     )
 

@@ -39,10 +39,13 @@ def select(asked: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ..
 def hyperparameters(optimizer: Any) -> dict[str, Any]:
     """Return the hyperparameters of an optimizer by name.
 
-    Engine and threads are none: they change no result.
+    What every optimizer has, engine and threads, is none: it changes no result.
     """
+    from instep import Optimizer
+
+    settings = {field.name for field in dataclasses.fields(Optimizer)}
     return {
         field.name: getattr(optimizer, field.name)
         for field in dataclasses.fields(optimizer)
-        if field.name not in ("engine", "threads")
+        if field.name not in settings
     }

@@ -274,7 +274,7 @@ def label(run: Training) -> str:
 
 def accuracy(runs: Sequence[Training], source: str) -> Any:
     """Draw training and held-out accuracy after each epoch."""
-    curves = (("train_accuracy", "training images"), ("held_out_accuracy", "held-out images"))
+    curves = (("train_accuracy", "Training images"), ("held_out_accuracy", "Held-out images"))
     lowest = min(min(getattr(run, name)[1:]) for run in runs for name, _ in curves)
     with canvas(9.6, 4.2) as figure:
         panels = figure.subplots(1, 2, sharey=True)
@@ -285,11 +285,11 @@ def accuracy(runs: Sequence[Training], source: str) -> Any:
                     range(1, len(curve) + 1), curve, linewidth=1.4, markersize=4,
                     label=label(run), **look(run.optimizer),
                 )  # fmt: skip
-            axes.set_title(f"Accuracy on {heading}")
+            axes.set_title(heading)
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axes.grid(visible=True)
-        panels[0].set(ylabel="%", ylim=(10 * math.floor(10 * lowest) - 1, 101))
+        panels[0].set(ylabel="accuracy (%)", ylim=(10 * math.floor(10 * lowest) - 1, 101))
         figure.suptitle(source)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
