@@ -11,21 +11,57 @@ array([0.5, 1.5, 1. ])
 
 from instep.chain import chain
 from instep.optimizer import Optimizer
-from instep.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+from instep.optimizers import (
+    LAMB,
+    LARS,
+    SGD,
+    AdaBelief,
+    AdaDelta,
+    AdaGrad,
+    Adam,
+    AdaMax,
+    AdamW,
+    Adan,
+    AMSGrad,
+    Lion,
+    Momentum,
+    NAdam,
+    Nesterov,
+    RAdam,
+    RMSProp,
+    Rprop,
+    ScheduleFreeAdamW,
+    Signum,
+    Yogi,
+)
 from instep.transform import Transform
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LAMB",
+    "LARS",
     "SGD",
+    "AMSGrad",
+    "AdaBelief",
+    "AdaDelta",
     "AdaGrad",
+    "AdaMax",
     "Adam",
     "AdamW",
+    "Adan",
+    "Lion",
     "Momentum",
+    "NAdam",
     "Nesterov",
     "Optimizer",
+    "RAdam",
     "RMSProp",
+    "Rprop",
+    "ScheduleFreeAdamW",
+    "Signum",
     "Transform",
+    "Yogi",
     "__version__",
     "chain",
 ]

@@ -1,9 +1,45 @@
 """The mathematics: one family a file, a screenful a rule."""
 
+from instep.optimizers.adabelief import AdaBelief
+from instep.optimizers.adadelta import AdaDelta
 from instep.optimizers.adagrad import AdaGrad
 from instep.optimizers.adam import Adam, AdamW
+from instep.optimizers.adamax import AdaMax
+from instep.optimizers.adan import Adan
+from instep.optimizers.amsgrad import AMSGrad
+from instep.optimizers.lamb import LAMB
+from instep.optimizers.lars import LARS
+from instep.optimizers.lion import Lion
 from instep.optimizers.momentum import Momentum, Nesterov
+from instep.optimizers.nadam import NAdam
+from instep.optimizers.radam import RAdam
 from instep.optimizers.rmsprop import RMSProp
+from instep.optimizers.rprop import Rprop
+from instep.optimizers.schedule_free import ScheduleFreeAdamW
 from instep.optimizers.sgd import SGD
+from instep.optimizers.signum import Signum
+from instep.optimizers.yogi import Yogi
 
-__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSProp"]
+__all__ = [
+    "LAMB",
+    "LARS",
+    "SGD",
+    "AMSGrad",
+    "AdaBelief",
+    "AdaDelta",
+    "AdaGrad",
+    "AdaMax",
+    "Adam",
+    "AdamW",
+    "Adan",
+    "Lion",
+    "Momentum",
+    "NAdam",
+    "Nesterov",
+    "RAdam",
+    "RMSProp",
+    "Rprop",
+    "ScheduleFreeAdamW",
+    "Signum",
+    "Yogi",
+]

@@ -1,0 +1,78 @@
+"""Adam that warms up by itself."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from instep.hyperparameters import DecayRate, Epsilon, NonNegative
+from instep.optimizer import Optimizer
+
+
+class RAdam(Optimizer):
+    r"""Rectified Adam (Liu et al. 2019, arXiv:1908.03265, algorithm 2).
+
+    With :math:`\rho_\infty = 2 / (1 - \beta_2) - 1` and
+    :math:`\rho = \rho_\infty - 2 t \beta_2^t / (1 - \beta_2^t)`:
+
+    .. math::
+        m &\leftarrow \beta_1 m + (1 - \beta_1)\, g \\
+        v &\leftarrow \beta_2 v + (1 - \beta_2)\, g \odot g \\
+        r &= \sqrt{\frac{(\rho - 4) (\rho - 2)\, \rho_\infty}
+            {(\rho_\infty - 4) (\rho_\infty - 2)\, \rho}} \\
+        w &\leftarrow w - \eta\, \frac{m}{1 - \beta_1^t} \odot
+            \begin{cases}
+                r \sqrt{1 - \beta_2^t} / (\sqrt{v} + \epsilon) & \rho > 5 \\
+                1 & \text{otherwise}
+            \end{cases}
+
+    Parameters
+    ----------
+    lr
+        Learning rate :math:`\eta`.
+    beta1
+        Decay rate of the mean gradient.
+    beta2
+        Decay rate of the mean squared gradient. 0.8 and less never adapt.
+    eps
+        Term :math:`\epsilon` that keeps the division finite.
+
+    Notes
+    -----
+    The first steps (five, with these defaults) are those of momentum, in units of the
+    gradient. PyTorch has the same rule; the paper adapts from :math:`\rho > 4` and has no eps;
+    optax adapts from :math:`\rho \ge 5` and adds eps to the root of the corrected mean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import RAdam
+    >>> RAdam(lr=0.5).update(np.array([1.0]), np.array([4.0]))
+    array([-1.])
+    """
+
+    lr: NonNegative = 0.001
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.999
+    eps: Epsilon = 1e-8
+
+    slots = ("m", "v")
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        """Return whether the variance can be trusted, and the factor on the step if so."""
+        limit = 2 / (1 - h.beta2) - 1
+        correction = 1 - h.beta2**h.t
+        rho = limit - 2 * h.t * h.beta2**h.t / correction
+        if rho <= 5:
+            return {"rectified": False, "factor": 1.0}
+        r = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+        return {"rectified": True, "factor": r * math.sqrt(correction)}
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        m = h.beta1 * s.m + (1 - h.beta1) * g
+        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        step = h.factor * h.lr / (1 - h.beta1**h.t) * m
+        if h.rectified:
+            step = step / (xp.sqrt(v) + h.eps)
+        return w - step, {"m": m, "v": v}

@@ -1,0 +1,104 @@
+"""AdamW that averages its path, so that no schedule need lower the learning rate."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from instep import arrays, tree
+from instep.hyperparameters import DecayRate, Domain, Epsilon, NonNegative, Schedule
+from instep.optimizer import Optimizer
+
+Interpolation = Annotated[
+    float | Schedule, Domain(lower=0.0, upper=1.0, open_lower=True, open_upper=True)
+]
+
+
+class ScheduleFreeAdamW(Optimizer):
+    r"""Schedule-free AdamW (Defazio et al. 2024, arXiv:2405.15682, algorithm 1).
+
+    The parameters are the points `y`, where gradients are taken; they lie between the fast
+    iterates `z` and their mean `x`, the answer, which `eval_params` returns. With the weight
+    :math:`p = t^r \max_{i \le t} \eta_i^2` of a step and its share :math:`c = p / \sum p`:
+
+    .. math::
+        v &\leftarrow \beta_2 v + (1 - \beta_2)\, g \odot g \\
+        z &\leftarrow z - \eta \left( \frac{g}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+            + \lambda y \right) \\
+        x &\leftarrow (1 - c)\, x + c\, z \\
+        y &\leftarrow (1 - \beta_1)\, z + \beta_1 x
+
+    Parameters
+    ----------
+    lr
+        Learning rate :math:`\eta`. A warm-up helps; nothing need lower it later.
+    beta1
+        Place of `y` between `z` (0) and `x` (1), in (0, 1). It should stay as it is.
+    beta2
+        Decay rate of the mean squared gradient.
+    eps
+        Term :math:`\epsilon` that keeps the division finite.
+    weight_decay
+        Strength :math:`\lambda` of the decay, which is taken at `y`.
+    r
+        Power of the step number in the weights: larger values forget the start sooner.
+
+    Notes
+    -----
+    The authors' code has the same rule. `x` is not stored: it follows from `y` and `z`, at the
+    precision of the parameters, so parameters of 16 bits lose most of the mean. optax wraps
+    any optimizer instead; PyTorch and Keras have none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import ScheduleFreeAdamW
+    >>> optimizer, w = ScheduleFreeAdamW(lr=0.5, beta1=0.5), np.array([0.0])
+    >>> for _ in range(2):
+    ...     w = optimizer.update(w, np.array([-1.0]))  # z: 0.5, 1.0
+    >>> w.round(6), optimizer.eval_params(w).round(6)
+    (array([0.875]), array([0.75]))
+    """
+
+    lr: NonNegative = 0.0025
+    beta1: Interpolation = 0.9
+    beta2: DecayRate = 0.999
+    eps: Epsilon = 1e-8
+    weight_decay: NonNegative = 0.0
+    r: NonNegative = 0.0
+
+    slots = ("z", "v")
+    scalar_slots: ClassVar[Mapping[str, float]] = {"largest_lr": 0.0, "total": 0.0, "place": 1.0}
+
+    def initial_state(self) -> Mapping[str, float | str]:
+        """Return that `z` starts at the parameter."""
+        return {"z": "w"}
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        """Return the share of this step in the mean, and what it follows from."""
+        largest = max(h.largest_lr, h.lr)
+        weight = h.t**h.r * largest**2
+        total = h.total + weight
+        share = weight / total if total > 0 else 0.0
+        return {"largest_lr": largest, "total": total, "share": share, "place": h.beta1}
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        v_hat = v / (1 - h.beta2**h.t)
+        direction = g / (xp.sqrt(v_hat) + h.eps) + h.weight_decay * w
+        # The last three lines of the equation without x, which y and z determine.
+        rate = h.lr * (1 - h.beta1 * (1 - h.share))
+        y = (1 - h.share) * w + h.share * s.z - rate * direction
+        return y, {"z": s.z - h.lr * direction, "v": v}
+
+    def eval_params(self, params: Any) -> Any:
+        """Return the tree of the means `x`, as new arrays; `params` are the points `y`."""
+
+        def mean(path: tree.Path, y: Any) -> Any:
+            state = self._states.get(tree.join_path(path))
+            if state is None:
+                return arrays.converted(y, y)
+            place = state.scalars["place"]
+            return arrays.converted(y / place + (1 - 1 / place) * state.slots["z"], y)
+
+        return tree.mapped(mean, params)

@@ -1,0 +1,62 @@
+"""Adam whose mean square moves by steps of its own size."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from instep.hyperparameters import DecayRate, Epsilon, NonNegative
+from instep.optimizer import Optimizer
+
+
+class Yogi(Optimizer):
+    r"""Yogi (Zaheer et al. 2018, Adaptive Methods for Nonconvex Optimization), bias-corrected.
+
+    .. math::
+        m &\leftarrow \beta_1 m + (1 - \beta_1)\, g \\
+        v &\leftarrow v - (1 - \beta_2)\, \mathrm{sign}(v - g \odot g) \odot g \odot g \\
+        w &\leftarrow w - \eta\, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    with `m` and `v` starting at 1e-6.
+
+    Parameters
+    ----------
+    lr
+        Learning rate :math:`\eta`.
+    beta1
+        Decay rate of the mean gradient.
+    beta2
+        1 less the share of a squared gradient by which `v` moves.
+    eps
+        Term :math:`\epsilon` that keeps the division finite.
+
+    Notes
+    -----
+    optax has the same rule. The paper has no bias corrections and leaves the start of `v` to an
+    average over a batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import Yogi
+    >>> Yogi(lr=0.5).update(np.array([1.0]), np.array([4.0])).round(3)
+    array([0.5])
+    """
+
+    lr: NonNegative = 0.01
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.999
+    eps: Epsilon = 1e-3
+
+    slots = ("m", "v")
+
+    def initial_state(self) -> Mapping[str, float | str]:
+        """Return 1e-6 for both."""
+        return {"m": 1e-6, "v": 1e-6}
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        m = h.beta1 * s.m + (1 - h.beta1) * g
+        square = g * g
+        v = s.v - (1 - h.beta2) * (xp.sign(s.v - square) * square)
+        rate = h.lr / (1 - h.beta1**h.t)
+        v_hat = v / (1 - h.beta2**h.t)
+        return w - rate * m / (xp.sqrt(v_hat) + h.eps), {"m": m, "v": v}
