@@ -5,11 +5,34 @@ from dataclasses import dataclass, field
 import pytest
 import textbook
 
-from instep import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSProp
+from instep import (
+    LAMB,
+    LARS,
+    SGD,
+    AdaBelief,
+    AdaDelta,
+    AdaGrad,
+    Adam,
+    AdaMax,
+    AdamW,
+    Adan,
+    AMSGrad,
+    Lion,
+    Momentum,
+    NAdam,
+    Nesterov,
+    Optimizer,
+    RAdam,
+    RMSProp,
+    Rprop,
+    ScheduleFreeAdamW,
+    Signum,
+    Yogi,
+)
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative, Positive
 
 
-class Signum(Optimizer):
+class UserSignum(Optimizer):
     """Signum (Bernstein et al. 2018): a rule as a user writes it."""
 
     lr: float = 0.001
@@ -45,11 +68,16 @@ class ClippedAMSGrad(Optimizer):
 
 @dataclass(frozen=True)
 class Case:
-    """An optimizer class, the keywords it is made with, and its textbook loop."""
+    """An optimizer class, the keywords it is made with, and its textbook loop.
+
+    `descent` are keywords with which it comes down a parabola in a few hundred steps.
+    """
 
     optimizer: type[Optimizer]
     textbook: object
     keywords: dict = field(default_factory=dict)
+    descent: dict = field(default_factory=lambda: {"lr": 0.05})
+    moves_at_rate_zero: bool = False
 
     def __str__(self):
         arguments = ", ".join(f"{name}={value}" for name, value in self.keywords.items())
@@ -77,7 +105,31 @@ CASES = [
     Case(Adam, textbook.adam, {"beta1": 0.0, "beta2": 0.5, "eps": 1e-3}),
     Case(AdamW, textbook.adamw),
     Case(AdamW, textbook.adamw, {"weight_decay": 0.5, "lr": 0.1}),
+    Case(AdaDelta, textbook.adadelta, descent={"lr": 1.0, "eps": 1e-2}),
+    Case(AdaDelta, textbook.adadelta, {"rho": 0.5, "eps": 1e-3}, descent={"lr": 1.0}),
+    Case(AMSGrad, textbook.amsgrad),
+    Case(NAdam, textbook.nadam),
+    Case(NAdam, textbook.nadam, {"psi": 1.0, "beta1": 0.5}),
+    Case(RAdam, textbook.radam),
+    Case(RAdam, textbook.radam, {"beta2": 0.9}),
+    Case(AdaMax, textbook.adamax),
+    Case(AdaBelief, textbook.adabelief),
+    Case(AdaBelief, textbook.adabelief, {"beta2": 0.5, "eps": 1e-3}),
+    Case(Yogi, textbook.yogi),
+    Case(Lion, textbook.lion),
+    Case(Lion, textbook.lion, {"beta1": 0.5, "beta2": 0.75, "weight_decay": 0.5}),
+    Case(Adan, textbook.adan),
+    Case(Adan, textbook.adan, {"weight_decay": 0.5, "beta2": 0.5}),
+    Case(Rprop, textbook.rprop, moves_at_rate_zero=True),
+    Case(Rprop, textbook.rprop, {"shrink": 0.25, "largest": 0.5}, moves_at_rate_zero=True),
     Case(Signum, textbook.signum),
+    Case(LARS, textbook.lars, descent={"lr": 5.0}),
+    Case(LARS, textbook.lars, {"weight_decay": 0.1, "momentum": 0.5}, descent={"lr": 5.0}),
+    Case(LAMB, textbook.lamb),
+    Case(LAMB, textbook.lamb, {"weight_decay": 0.0, "beta2": 0.9}),
+    Case(ScheduleFreeAdamW, textbook.schedule_free_adamw),
+    Case(ScheduleFreeAdamW, textbook.schedule_free_adamw, {"weight_decay": 0.1, "r": 1.0}),
+    Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad),
 ]
 

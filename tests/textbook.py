@@ -105,3 +105,165 @@ def clipped_amsgrad(w, gradients, lr=0.001, beta1=0.9, beta2=0.99, eps=1e-8, bou
         largest = np.maximum(largest, v)
         w = w - rate(lr, t) * m / (np.sqrt(largest) + eps)
         yield w
+
+
+def adadelta(w, gradients, lr=1.0, rho=0.95, eps=1e-6):
+    """Zeiler 2012, algorithm 1, with a learning rate."""
+    mean_square, mean_square_step = 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        mean_square = rho * mean_square + (1 - rho) * (g * g)
+        step = np.sqrt(mean_square_step + eps) / np.sqrt(mean_square + eps) * g
+        mean_square_step = rho * mean_square_step + (1 - rho) * (step * step)
+        w = w - rate(lr, t) * step
+        yield w
+
+
+def amsgrad(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
+    """Reddi, Kale & Kumar 2018, algorithm 2, with Adam's bias corrections."""
+    m, v, largest = 0 * w, 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * (g * g)
+        largest = np.maximum(largest, v)
+        m_hat = m / (1 - beta1**t)
+        w = w - rate(lr, t) * m_hat / (np.sqrt(largest / (1 - beta2**t)) + eps)
+        yield w
+
+
+def nadam(w, gradients, lr=0.002, beta1=0.9, beta2=0.999, eps=1e-8, psi=0.004):
+    """Dozat 2016, algorithm 8, with the schedule of its section 4."""
+    m, v, product = 0 * w, 0 * w, 1.0
+    for t, g in enumerate(gradients, 1):
+        mu = beta1 * (1 - 0.5 * 0.96 ** (t * psi))
+        mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * psi))
+        product = product * mu
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * (g * g)
+        m_hat = mu_next / (1 - product * mu_next) * m + (1 - mu) / (1 - product) * g
+        w = w - rate(lr, t) * m_hat / (np.sqrt(v / (1 - beta2**t)) + eps)
+        yield w
+
+
+def radam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
+    """Liu et al. 2019, algorithm 2; eps, and 5 instead of 4, as in the authors' code."""
+    m, v = 0 * w, 0 * w
+    longest = 2 / (1 - beta2) - 1
+    for t, g in enumerate(gradients, 1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * (g * g)
+        m_hat = m / (1 - beta1**t)
+        length = longest - 2 * t * beta2**t / (1 - beta2**t)
+        if length > 5:
+            r = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+            adaptive = (1 - beta2**t) ** 0.5 / (np.sqrt(v) + eps)
+            w = w - rate(lr, t) * r**0.5 * m_hat * adaptive
+        else:
+            w = w - rate(lr, t) * m_hat
+        yield w
+
+
+def adamax(w, gradients, lr=0.002, beta1=0.9, beta2=0.999, eps=1e-8):
+    """Kingma & Ba 2014, algorithm 2, with eps added to the divisor."""
+    m, u = 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        m = beta1 * m + (1 - beta1) * g
+        u = np.maximum(beta2 * u, np.abs(g))
+        w = w - rate(lr, t) / (1 - beta1**t) * m / (u + eps)
+        yield w
+
+
+def adabelief(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-16):
+    """Zhuang et al. 2020, algorithm 2."""
+    m, s = 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        m = beta1 * m + (1 - beta1) * g
+        s = beta2 * s + (1 - beta2) * ((g - m) * (g - m)) + eps
+        w = w - rate(lr, t) * (m / (1 - beta1**t)) / (np.sqrt(s / (1 - beta2**t)) + eps)
+        yield w
+
+
+def yogi(w, gradients, lr=0.01, beta1=0.9, beta2=0.999, eps=1e-3):
+    """Zaheer et al. 2018, algorithm 2, with Adam's bias corrections."""
+    m, v = 0 * w + 1e-6, 0 * w + 1e-6
+    for t, g in enumerate(gradients, 1):
+        m = beta1 * m + (1 - beta1) * g
+        v = v - (1 - beta2) * (np.sign(v - g * g) * (g * g))
+        w = w - rate(lr, t) * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        yield w
+
+
+def lion(w, gradients, lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0):
+    """Chen et al. 2023, algorithm 2."""
+    m = 0 * w
+    for t, g in enumerate(gradients, 1):
+        update = np.sign(beta1 * m + (1 - beta1) * g)
+        w = w - rate(lr, t) * (update + weight_decay * w)
+        m = beta2 * m + (1 - beta2) * g
+        yield w
+
+
+def adan(w, gradients, lr=0.001, beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, weight_decay=0.0):
+    """Xie et al. 2022, algorithm 1, the betas and eps as in the authors' code."""
+    m, u, n, previous = 0 * w, 0 * w, 0 * w, None
+    for t, g in enumerate(gradients, 1):
+        change = 0 * g if previous is None else g - previous
+        ahead = g + beta2 * change
+        m = beta1 * m + (1 - beta1) * g
+        u = beta2 * u + (1 - beta2) * change
+        n = beta3 * n + (1 - beta3) * (ahead * ahead)
+        direction = m / (1 - beta1**t) + beta2 * (u / (1 - beta2**t))
+        step = rate(lr, t) * direction / (np.sqrt(n / (1 - beta3**t)) + eps)
+        w = (w - step) / (1 + rate(lr, t) * weight_decay)
+        previous = g
+        yield w
+
+
+def rprop(w, gradients, lr=0.01, shrink=0.5, grow=1.2, smallest=1e-6, largest=50.0):
+    """Igel & Huesken 2000, iRprop-: one element at a time in the paper."""
+    size, previous = 0 * w + rate(lr, 1), 0 * w
+    for g in gradients:
+        agreement = np.sign(g) * np.sign(previous)
+        size = np.where(agreement > 0, grow * size, np.where(agreement < 0, shrink * size, size))
+        size = np.minimum(np.maximum(size, smallest), largest)
+        previous = np.where(agreement < 0, 0.0, g)
+        w = w - np.sign(previous) * size
+        yield w
+
+
+def lars(w, gradients, lr=1.0, momentum=0.9, eta=0.001, weight_decay=0.0):
+    """You, Gitman & Ginsburg 2017, algorithm 1; norms are positive here."""
+    velocity = 0 * w
+    for t, g in enumerate(gradients, 1):
+        w_norm, g_norm = np.sqrt(np.sum(w * w)), np.sqrt(np.sum(g * g))
+        local_rate = eta * w_norm / (g_norm + weight_decay * w_norm)
+        velocity = momentum * velocity + rate(lr, t) * local_rate * (g + weight_decay * w)
+        w = w - velocity
+        yield w
+
+
+def lamb(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.01):
+    """You et al. 2019, algorithm 2, the norms as they are; they are positive here."""
+    m, v = 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * (g * g)
+        direction = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * w
+        ratio = np.sqrt(np.sum(w * w)) / np.sqrt(np.sum(direction * direction))
+        w = w - rate(lr, t) * ratio * direction
+        yield w
+
+
+def schedule_free_adamw(
+    w, gradients, lr=0.0025, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, r=0.0
+):
+    """Defazio et al. 2024, algorithm 1, with all three sequences; `w` is y."""
+    x, y, z, v, largest, total = w, w, w, 0 * w, 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        v = beta2 * v + (1 - beta2) * (g * g)
+        z = z - rate(lr, t) * (g / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * y)
+        largest = max(largest, rate(lr, t))
+        total = total + t**r * largest**2
+        share = t**r * largest**2 / total
+        x = (1 - share) * x + share * z
+        y = (1 - beta1) * z + beta1 * x
+        yield y
