@@ -23,6 +23,9 @@ VECTOR_BYTES = 64
 
 CACHE_LINE = 64
 
+#: Elements from which a span is peeled to the cache line.
+SHORTEST_PEELED = 4096
+
 _TYPES = {"bool": "i1", "float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double"}
 _SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _BINARY = {
@@ -294,7 +297,11 @@ class _Emitter:
             "%begin_address = add i64 %address, %begin_bytes",
             "%past_line = sub i64 0, %begin_address",
             f"%to_line = and i64 %past_line, {CACHE_LINE - 1}",
-            f"%peeled = udiv i64 %to_line, {itemsize}",
+            f"%to_peel = udiv i64 %to_line, {itemsize}",
+            # For a short span the single elements cost more than the lines that they spare.
+            "%length = sub i64 %end, %begin",
+            f"%is_long = icmp ugt i64 %length, {SHORTEST_PEELED}",
+            "%peeled = select i1 %is_long, i64 %to_peel, i64 0",
             "%head_wanted = add i64 %begin, %peeled",
             "%head_in = icmp ult i64 %head_wanted, %end",
             "%head_end = select i1 %head_in, i64 %head_wanted, i64 %end",
