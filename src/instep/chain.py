@@ -13,9 +13,7 @@ from instep.transforms.averaging import average
 class Chain(Optimizer):
     """Transforms and one optimizer, applied in order as a single rule. See `chain`."""
 
-    def __init__(
-        self, *rules: Rule, engine: str | None = None, threads: int | None = None
-    ) -> None:
+    def __init__(self, *rules: Rule, engine: str | None = None, threads: int | None = None) -> None:
         main = _check_order(rules)
         self._rules = _name_parts(rules)
         self._main = main
@@ -34,7 +32,7 @@ class Chain(Optimizer):
     def parts(self) -> Mapping[str, Rule]:
         return self._rules
 
-    def rule(self, xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:  # type: ignore[override]
+    def rule(self, xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
         """Apply the parts in order."""
         slots: dict[str, Any] = {}
         for prefix, rule in self._rules.items():

@@ -49,7 +49,7 @@ def load_state_dict(optimizer: "Optimizer", state: Mapping[str, Any]) -> None:
     owner = f"{optimizer.name}.load_state_dict"
     missing = {"format", "optimizer", "t", "skipped", "hyperparameters", "states"} - set(state)
     if missing:
-        raise ValueError(f"{owner}: the state has no {sorted(missing)[0]!r}; pass a state_dict()")
+        raise ValueError(f"{owner}: the state has no {min(missing)!r}; pass a state_dict()")
     if state["format"] != FORMAT:
         raise ValueError(f"{owner}: the state has format {state['format']!r}, expected {FORMAT}")
     if state["optimizer"] != optimizer.name:

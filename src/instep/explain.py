@@ -22,8 +22,10 @@ class BucketExplanation:
         Name of the engine.
     reason
         Why it was chosen, in words.
-    dtype, device
-        Storage dtype and device of the parameters.
+    dtype
+        Storage dtype of the parameters.
+    device
+        Library and device of the parameters.
     leaves
         Keys of the leaves, in the order of the tree.
     elements
@@ -59,7 +61,7 @@ class BucketExplanation:
 
     @property
     def launches(self) -> int | None:
-        """Number of launches, or of calls into compiled code, of a step: one a pass."""
+        """Number of launches, or of calls into compiled code, that a step makes, one a pass."""
         return self.passes
 
     @property

@@ -16,8 +16,9 @@ Schedule = Callable[[int], float]
 class Domain:
     """The values that a hyperparameter may take: finite, within an interval.
 
-    With `infinite`, infinities are allowed too. With `survives_rounding`, a value that is not zero must not become zero when it is rounded to
-    the dtype of the arithmetic, as an eps of 1e-50 does in float32.
+    With `infinite`, infinities are allowed too. With `survives_rounding`, a value that is not
+    zero must not become zero when it is rounded to the dtype of the arithmetic, as an eps of
+    1e-50 does in float32.
     """
 
     lower: float = -math.inf
@@ -70,10 +71,11 @@ class Hyperparameter:
             if not isinstance(value, bool | str):
                 raise TypeError(f"{owner}: {self.name} must be True or False, got {value!r}")
             return value
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            return self.number(owner, value)
-        if callable(value):
-            return value
+        if not isinstance(value, bool):
+            if isinstance(value, numbers.Real):
+                return self.number(owner, value)
+            if callable(value):
+                return value
         raise TypeError(
             f"{owner}: {self.name} must be {self.domain}, or a schedule (a function from the "
             f"step number to a float), got {value!r}"
@@ -94,6 +96,12 @@ class Hyperparameter:
         if isinstance(value, float):
             return value
         return self.number(f"{owner}, schedule at step {step}", value(step))
+
+
+def check_count(owner: str, name: str, value: Any) -> None:
+    """Raise if `value` is no whole number: how often something happens is no schedule."""
+    if not isinstance(value, float) or not value.is_integer():
+        raise ValueError(f"{owner}: {name} must be an integer >= 1, got {value!r}")
 
 
 def describe_fields(cls: type, excluded: frozenset[str]) -> tuple[Hyperparameter, ...]:

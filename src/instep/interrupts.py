@@ -1,5 +1,6 @@
 """Ctrl-C during a step: the step is finished first, then the interrupt is raised."""
 
+import importlib
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -8,9 +9,9 @@ from typing import Any
 try:
     # The C functions behind `signal.signal`, which takes ten times as long to make enums of
     # handlers: 0.8 us against 10 us, in a step that may be as short as 5 us.
-    from _signal import getsignal, signal as set_signal
+    _signal: Any = importlib.import_module("_signal")
 except ImportError:  # another Python than CPython
-    from signal import getsignal, signal as set_signal  # type: ignore[assignment]
+    _signal = signal
 
 
 class HeldInterrupts:
@@ -29,10 +30,10 @@ class HeldInterrupts:
         self._arrived = None
         self._handler = None
         if threading.get_ident() == threading.main_thread().ident:
-            handler = getsignal(signal.SIGINT)
+            handler = _signal.getsignal(signal.SIGINT)
             if callable(handler):
                 self._handler = handler
-                set_signal(signal.SIGINT, self._record)
+                _signal.signal(signal.SIGINT, self._record)
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         self._arrived = (number, frame)
@@ -44,6 +45,6 @@ class HeldInterrupts:
         traceback: TracebackType | None,
     ) -> None:
         if self._handler is not None:
-            set_signal(signal.SIGINT, self._handler)
+            _signal.signal(signal.SIGINT, self._handler)
             if self._arrived is not None:
                 self._handler(*self._arrived)

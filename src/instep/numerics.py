@@ -5,6 +5,7 @@ array API. Both the tracer and the namespace that the `array_api` engine hands t
 definitions, so an operation has one meaning on every engine.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 #: Elements of a tile of the canonical sum, and lanes of a tile.
@@ -68,7 +69,7 @@ def clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A00
 
 
 #: Operations that both namespaces define by the functions above.
-CANONICAL = {
+CANONICAL: dict[str, Callable[..., Any]] = {
     "maximum": maximum,
     "minimum": minimum,
     "sign": sign,

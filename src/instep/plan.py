@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep import arrays, engines, tree, validation
-from instep.interrupts import HeldInterrupts
 from instep.engines.base import Fit, Member, SumTable
+from instep.interrupts import HeldInterrupts
 from instep.numerics import STATE_DTYPE
 from instep.optimizer import LeafState
 from instep.program import Program, Row, Source
@@ -75,9 +75,7 @@ class Plan:
             )
         self._sums = SumTable(len(leaves), len(self.buckets))
         active_keys = {leaf.key for leaf in self._active}
-        self._idle_states = [
-            state for key, state in self.states.items() if key not in active_keys
-        ]
+        self._idle_states = [state for key, state in self.states.items() if key not in active_keys]
         for leaf in self._active:  # the arrays are the user's: keep none of them
             leaf.parameter = leaf.gradient = None
 
@@ -104,7 +102,9 @@ class Plan:
         fresh = [
             i
             for i, (leaf, slots) in enumerate(zip(leaves, found, strict=True))
-            if any(name not in slots or not engine.suits(slots[name], leaf.parameter) for name in names)
+            if not all(
+                name in slots and engine.suits(slots[name], leaf.parameter) for name in names
+            )
         ]
         allocated = engine.allocate([leaves[i].parameter for i in fresh], [dtype] * len(names))
         for i, new in zip(fresh, allocated, strict=True):

@@ -113,9 +113,7 @@ class Part:
             return numbers, {}, {}
         known = dict(zip((*(entry.name for entry in self.fields), "t"), numbers, strict=True))
         old = {name: source.memory[self.prefix + name] for name in self.remembered}
-        found = self.rule.scalars(
-            Values(self.owner, "hyperparameter", self.options | known | old)
-        )
+        found = self.rule.scalars(Values(self.owner, "hyperparameter", self.options | known | old))
         flags = {k: v for k, v in found.items() if isinstance(v, bool)}
         extra = {k: float(v) for k, v in found.items() if not isinstance(v, bool)}
         self.derived = tuple(extra)
@@ -136,9 +134,7 @@ class Program:
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
         self._optimizer = optimizer
         self._options = {
-            part.prefix + name: value
-            for part in self.parts
-            for name, value in part.options.items()
+            part.prefix + name: value for part in self.parts for name, value in part.options.items()
         }
         self._passes: dict[tuple[str, Flags], tuple[Graph, ...]] = {}
 

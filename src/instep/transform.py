@@ -27,5 +27,5 @@ class Transform(Rule):
     make one step.
     """
 
-    #: What the fragment works on: ``"gradient"`` before the step, ``"parameter"`` after it.
+    #: What the fragment works on, ``"gradient"`` before the step or ``"parameter"`` after it.
     stage: ClassVar[Literal["gradient", "parameter"]]

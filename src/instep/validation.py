@@ -220,33 +220,37 @@ def check_overlaps(owner: str, leaves: Sequence[Leaf]) -> None:
         if other is not leaf:
             _fail_overlap(owner, "params", other, "params", leaf)
     for leaf in leaves:
-        other_leaf = seen.get(id(leaf.gradient))
-        if other_leaf is not None:
-            _fail_overlap(owner, "params", other_leaf, "grads", leaf)
+        parameter = seen.get(id(leaf.gradient))
+        if parameter is not None:
+            _fail_overlap(owner, "params", parameter, "grads", leaf)
 
-    bounds = []  # (first byte, byte after the last, is a parameter, leaf)
+    bounds: list[_Extent] = []
     for leaf in leaves:
         for array, written in ((leaf.parameter, True), (leaf.gradient, False)):
             found = arrays.memory_bounds(array)
-            if found is not None and (written or array is not None):
+            if found is not None:
                 bounds.append((*found, written, leaf))
     bounds.sort(key=lambda entry: entry[:2])
-    open_entries: list[tuple[int, int, bool, Leaf]] = []
+    unfinished: list[_Extent] = []
     for entry in bounds:
-        open_entries = [other for other in open_entries if other[1] > entry[0]]
-        for other in open_entries:
-            if (entry[2] or other[2]) and _share_memory(entry, other):
-                kinds = ["params" if one[2] else "grads" for one in (other, entry)]
-                _fail_overlap(owner, kinds[0], other[3], kinds[1], entry[3])
-        open_entries.append(entry)
+        unfinished = [before for before in unfinished if before[1] > entry[0]]
+        for before in unfinished:
+            if (entry[2] or before[2]) and _share_memory(entry, before):
+                kinds = ["params" if one[2] else "grads" for one in (before, entry)]
+                _fail_overlap(owner, kinds[0], before[3], kinds[1], entry[3])
+        unfinished.append(entry)
 
 
-def _share_memory(a: tuple[int, int, bool, Leaf], b: tuple[int, int, bool, Leaf]) -> bool:
+#: First byte, byte after the last, whether it is a parameter, and the leaf.
+_Extent = tuple[int, int, bool, Leaf]
+
+
+def _share_memory(a: _Extent, b: _Extent) -> bool:
     x, y = (entry[3].parameter if entry[2] else entry[3].gradient for entry in (a, b))
     if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
         return True
     try:
-        return np.shares_memory(x, y, max_work=100_000)
+        return np.shares_memory(x, y, max_work=100_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

@@ -4,7 +4,7 @@ Slow on NumPy and CuPy, where every operation is a sweep over memory, but it ser
 that follows the array API standard, and the other engines are tested against it to the bit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class ArrayAPIBucket(Bucket):
             if result is None:
                 try:
                     self._results[i] = self._evaluate(i, sums)
-                except _TreeSumNeeded as need:
+                except _TreeSumError as need:
                     missing.add(need.number)
         return missing
 
@@ -129,7 +129,7 @@ class ArrayAPIBucket(Bucket):
         return replaced
 
 
-class _TreeSumNeeded(Exception):
+class _TreeSumError(Exception):
     """A rule has come to a sum over the tree, to which every leaf must contribute first."""
 
     def __init__(self, number: int) -> None:
@@ -155,7 +155,7 @@ class RuleNamespace:
         self.guards: frozenset[int] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
-        function = numerics.CANONICAL.get(name)
+        function: Callable[..., Any] | None = numerics.CANONICAL.get(name)
         if function is None:
             return getattr(self._namespace, name)
 
@@ -198,7 +198,7 @@ class RuleNamespace:
         if number not in self._sums.known:
             total = numerics.canonical_sum(self._namespace, x)
             self._sums.row(number)[self._position] = float(total)
-            raise _TreeSumNeeded(number)
+            raise _TreeSumError(number)
         return self._array(float(self._sums.row(number)[-1]))
 
     def require(self, condition: Any) -> None:

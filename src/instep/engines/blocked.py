@@ -64,7 +64,8 @@ class BlockedBucket(HostBucket):
     def prepare(self, rows: Sequence[Row]) -> None:
         self._scalars = []
         for group in self._groups:
-            numbers = {self._leaves[i].row: rows[self._leaves[i].row].numbers for i in group.members}
+            used = {self.leaves[i].row for i in group.members}
+            numbers = {row: rows[row].numbers for row in used}
             functions = [self._program.host_expressions(graph) for graph in group.passes]
             self._scalars.append(
                 [{row: f(*values) for row, values in numbers.items()} for f in functions]
@@ -74,7 +75,7 @@ class BlockedBucket(HostBucket):
         graph = self._groups[group].passes[level]
         procedure = self._procedures[group][level]
         for i in self._groups[group].members:
-            leaf = self._leaves[i]
+            leaf = self.leaves[i]
             scalars = self._scalars[group][level][leaf.row]
             reduced = [
                 sums.values[k, leaf.position if scope == "tensor" else -1]
@@ -127,7 +128,7 @@ class Procedure:
     def _plan_registers(self) -> None:
         graph = self.graph
         last_use = {i: position for position, n in enumerate(graph.nodes) for i in n.operands}
-        kept = {entry.node for entry in (*graph.stores, *graph.sums)}
+        kept = {store.node for store in graph.stores} | {entry.node for entry in graph.sums}
         free: dict[str, list[int]] = {}
         count: dict[str, int] = {}
         self._register: dict[int, tuple[str, int]] = {}

@@ -120,7 +120,7 @@ class HostBucket(Bucket):
         self._program = program
         self._dtype = members[0].parameter.dtype
         self._compute = COMPUTE_DTYPE[self._dtype.name]
-        self._leaves = [Placement.of(member, program.slots) for member in members]
+        self.leaves = [Placement.of(member, program.slots) for member in members]
         self._expected = [
             (_signature(member.parameter), _signature(member.gradient)) for member in members
         ]
@@ -133,7 +133,7 @@ class HostBucket(Bucket):
         self._level = 0
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
-        for leaf, (parameter, gradient) in zip(self._leaves, self._expected, strict=True):
+        for leaf, (parameter, gradient) in zip(self.leaves, self._expected, strict=True):
             w, g = params[leaf.position], grads[leaf.position]
             if _signature(w) != parameter or _signature(g) != gradient:
                 return Fit.DIFFERENT
@@ -161,7 +161,7 @@ class HostBucket(Bucket):
     def _arrange(self, flags: list[Flags]) -> None:
         """Group the leaves by the flags of their rows: leaves of a group run the same graph."""
         members: dict[Flags, list[int]] = {}
-        for i, leaf in enumerate(self._leaves):
+        for i, leaf in enumerate(self.leaves):
             members.setdefault(flags[leaf.row], []).append(i)
         groups = [
             Group(self._program.passes(self._dtype.name, key), positions)

@@ -31,7 +31,8 @@ def cut(graph: Graph) -> tuple[Graph, ...]:
     for entry in graph.sums:
         level_of_sum[entry.number] = levels[entry.node]
 
-    used = {node.value for node in prune(replace(graph, sums=())).nodes if node.operation == "reduced"}
+    stored = prune(replace(graph, sums=()))
+    used = {node.value for node in stored.nodes if node.operation == "reduced"}
     needed = _closure(graph, used | set(graph.guards))
     passes = []
     for level in sorted({level_of_sum[number] for number in needed}):
@@ -71,7 +72,7 @@ def _keep(graph: Graph, stores: Iterable[Store], sums: Iterable[Sum]) -> Graph:
     """Return the part of `graph` that `stores` and `sums` need, renumbered."""
     stores, sums = tuple(stores), tuple(sums)
     alive: set[int] = set()
-    pending = [entry.node for entry in (*stores, *sums)]
+    pending = [store.node for store in stores] + [entry.node for entry in sums]
     while pending:
         position = pending.pop()
         if position not in alive:

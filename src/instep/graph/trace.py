@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Never
 
 from instep import numerics
-from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Array, Graph, Node, Store, Sum
+from instep.graph.nodes import (
+    ARITHMETIC,
+    COMPARISONS,
+    LOGICAL,
+    UNARY,
+    Array,
+    Graph,
+    Node,
+    Store,
+    Sum,
+)
 from instep.graph.passes import prune
 
 _WIDTH = {"bool": 0, "float32": 1, "float64": 2}
@@ -132,7 +142,6 @@ class Values:
                 f"there are {', '.join(self._values) or 'none'}"
             ) from None
 
-
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
@@ -166,7 +175,7 @@ class Recorder:
         operation: str,
         operands: tuple["TracedArray", ...],
         dtype: str,
-        value: str | int | float | None = None,
+        value: str | float | None = None,
     ) -> "TracedArray":
         """Record one operation, or find the equal one that was recorded before."""
         node = Node(operation, tuple(operand.position for operand in operands), dtype, value)
@@ -282,13 +291,15 @@ class TracedScalar:
 
     __bool__ = __float__ = __int__ = __index__ = _decide
     __lt__ = __le__ = __gt__ = __ge__ = _decide
-    __eq__ = __ne__ = _decide  # type: ignore[assignment]
+    __eq__ = __ne__ = _decide
     __hash__ = None  # type: ignore[assignment]
 
 
 def _arithmetic(operation: str, reverse: bool = False) -> Callable[..., Any]:
     def method(self: "TracedArray", other: Any) -> Any:
-        return self.binary(operation, other, self) if reverse else self.binary(operation, self, other)
+        return (
+            self.binary(operation, other, self) if reverse else self.binary(operation, self, other)
+        )
 
     return method
 
@@ -337,8 +348,8 @@ class TracedArray:
     __le__ = _arithmetic("less_equal")
     __gt__ = _arithmetic("greater")
     __ge__ = _arithmetic("greater_equal")
-    __eq__ = _arithmetic("equal")  # type: ignore[assignment]
-    __ne__ = _arithmetic("not_equal")  # type: ignore[assignment]
+    __eq__ = _arithmetic("equal")
+    __ne__ = _arithmetic("not_equal")
     __and__ = __rand__ = _arithmetic("logical_and")
     __or__ = __ror__ = _arithmetic("logical_or")
     __xor__ = __rxor__ = _arithmetic("logical_xor")
@@ -420,7 +431,7 @@ class TracedNamespace:
     def __getattr__(self, name: str) -> Any:
         recorder = self._recorder
         if name in numerics.CANONICAL:
-            function = numerics.CANONICAL[name]
+            function: Callable[..., Any] = numerics.CANONICAL[name]
 
             def canonical(*values: Any, **keywords: Any) -> Any:
                 arrays = iter(recorder.promote(*(x for x in values if x is not None)))

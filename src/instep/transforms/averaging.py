@@ -1,9 +1,9 @@
 """Means of the parameters along the path."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from instep.hyperparameters import DecayRate, Domain
+from instep.hyperparameters import DecayRate, Domain, check_count
 from instep.transform import Transform
 
 
@@ -45,7 +45,7 @@ class average(Transform):
     decay: DecayRate = 0.999
 
     slots = ("average",)
-    scalar_slots = {"weight": 0.0}
+    scalar_slots: ClassVar[Mapping[str, float]] = {"weight": 0.0}
 
     @staticmethod
     def scalars(h: Any) -> Mapping[str, float | bool]:
@@ -91,11 +91,10 @@ class lookahead(Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.k, float) or self.k != int(self.k):
-            raise ValueError(f"{self.name}: k must be an integer >= 1, got {self.k!r}")
+        check_count(self.name, "k", self.k)
 
     def initial_state(self) -> Mapping[str, float | str]:
-        """The slow weights start at the parameters."""
+        """Start the slow weights at the parameters."""
         return {"slow": "w"}
 
     @staticmethod

@@ -7,7 +7,9 @@ from instep.transform import Transform
 
 
 class clip_by_value(Transform):
-    r"""Keep every element of the gradient in an interval: :math:`g \leftarrow \min(\max(g, -c), c)`.
+    r"""Keep every element of the gradient in an interval.
+
+    .. math:: g \leftarrow \min(\max(g, -c), c)
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from instep.hyperparameters import Domain
+from instep.hyperparameters import Domain, check_count
 from instep.transform import Transform
 
 
@@ -68,8 +68,7 @@ class accumulate(Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.k, float) or self.k != int(self.k):
-            raise ValueError(f"{self.name}: k must be an integer >= 1, got {self.k!r}")
+        check_count(self.name, "k", self.k)
 
     @property
     def period(self) -> int:

@@ -38,11 +38,9 @@ class project(Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.lower, float) and isinstance(self.upper, float):
-            if self.lower > self.upper:
-                raise ValueError(
-                    f"{self.name}: lower must not be above upper, got {self.lower} and {self.upper}"
-                )
+        bounds = (self.lower, self.upper)
+        if all(isinstance(bound, float) for bound in bounds) and self.lower > self.upper:  # type: ignore[operator]
+            raise ValueError(f"{self.name}: lower must not be above upper, got {bounds}")
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:

@@ -41,21 +41,21 @@ class NativeBucket(HostBucket):
 
     def __init__(self, program: Program, members: Sequence[Member], threads: int | None) -> None:
         super().__init__(program, members)
-        self._threads = thread_count(threads)
+        self.threads = thread_count(threads)
         width = 2 + len(program.slots)
         table = np.zeros((len(members), width + len(Entry)), dtype=np.int64)
         first_tile = 0
-        for leaf, row in zip(self._leaves, table, strict=True):
+        for leaf, row in zip(self.leaves, table, strict=True):
             row[2:width] = [leaf.slots[name].ctypes.data for name in program.slots]
             tiles = max(1, -(-leaf.count // TILE))
             row[width:] = [leaf.count, 0, leaf.position, tiles, first_tile]
             first_tile += tiles
-        self._table, self._width = table, width
+        self.table, self.width = table, width
         self._launches: list[list[Launch]] = []
         self._check = self._signature_check(members) if check.is_supported() else None
 
     def _signature_check(self, members: Sequence[Member]) -> check.SignatureCheck:
-        base, stride = self._table.ctypes.data, self._table.strides[0]
+        base, stride = self.table.ctypes.data, self.table.strides[0]
         parameters = [base + i * stride for i in range(len(members))]
         gradients = [address + _WORD for address in parameters]
         return check.SignatureCheck(
@@ -75,19 +75,19 @@ class NativeBucket(HostBucket):
         # Another dtype object may stand for the same dtype: the slower check decides.
         if super().fit(params, grads) is Fit.DIFFERENT:
             return Fit.DIFFERENT
-        self._table[:, 0] = [params[i].ctypes.data for i in self.positions]
-        self._table[:, 1] = [grads[i].ctypes.data for i in self.positions]
+        self.table[:, 0] = [params[i].ctypes.data for i in self.positions]
+        self.table[:, 1] = [grads[i].ctypes.data for i in self.positions]
         return Fit.MOVED
 
     def bounds(self) -> tuple[Range, Range]:
-        if not all(leaf.line for leaf in self._leaves):
+        if not all(leaf.line for leaf in self.leaves):
             return super().bounds()
-        w, g = self._table[:, 0], self._table[:, 1]
+        w, g = self.table[:, 0], self.table[:, 1]
         return (w, w + self._nbytes), (g, g + self._nbytes)
 
     def arrange(self, groups: Sequence[Group]) -> None:
         scalars = max(len(graph.scalars) for group in groups for graph in group.passes)
-        rows = 1 + max(leaf.row for leaf in self._leaves)
+        rows = 1 + max(leaf.row for leaf in self.leaves)
         self._launches = []
         for group in groups:
             launches = []
@@ -117,20 +117,20 @@ class Launch:
         self.graph = graph
         self.scalars: NDArray[Any] = np.zeros(scalars, dtype=graph.compute)
         self._bucket = bucket
-        leaves = bucket._leaves
+        leaves = bucket.leaves
         walks = [i for i in members if leaves[i].c_order or (leaves[i].line and not graph.sums)]
         self._gathered = [i for i in members if i not in set(walks)]
         self._members = np.array(walks, dtype=np.intp)
-        everything = len(walks) == len(bucket._table)
-        self._table = bucket._table if everything else bucket._table[self._members]
-        width = bucket._width
+        everything = len(walks) == len(bucket.table)
+        self._table = bucket.table if everything else bucket.table[self._members]
+        width = bucket.width
         offsets = [leaves[i].row * self.scalars.strides[0] for i in walks]
         self._table[:, width + Entry.SCALARS] = offsets
 
         extents = self._table[:, width + (Entry.TILES if graph.sums else Entry.COUNT)]
         unit = TILE if graph.sums else 1
         elements = int(extents.sum()) * unit
-        self._threads = bucket._threads if elements >= ELEMENTS_TO_WAKE else 1
+        self._threads = bucket.threads if elements >= ELEMENTS_TO_WAKE else 1
         self._chunks = split(extents, self._threads, unit)
         if len(self._chunks) < 2:
             self._threads = 1
@@ -146,21 +146,21 @@ class Launch:
         self._arguments[Argument.PARTIALS] = self._partials.ctypes.data
         self._arguments[Argument.PARTIALS_STRIDE] = self._partials.shape[1]
         self._address = self._arguments.buffer_info()[0]
-        self._own_table = self._table is not bucket._table
+        self._own_table = self._table is not bucket.table
         letter = {"float32": "f", "float64": "d"}[graph.compute]
         self._pack = struct.Struct(f"={len(graph.scalars)}{letter}").pack_into
         self._kernel = compile_kernel(emit(graph))
 
     def _table_tiles(self, width: int) -> None:
-        """Number the tiles of these tensors from 0 on."""
-        if self._table is not self._bucket._table:
+        """Give the tiles of these tensors numbers from 0 on."""
+        if self._table is not self._bucket.table:
             tiles = self._table[:, width + Entry.TILES]
             self._table[:, width + Entry.FIRST_TILE] = np.cumsum(tiles) - tiles
 
     def run(self, sums: SumTable) -> None:
         """Run the pass on all its leaves."""
         if self._own_table:
-            self._table[:, :2] = self._bucket._table[self._members, :2]
+            self._table[:, :2] = self._bucket.table[self._members, :2]
         if self._arguments[_COUNT]:
             self._call(sums, self._threads)
         if self.graph.sums:
@@ -173,7 +173,7 @@ class Launch:
         for number, row in enumerate(rows):
             values = self.host_expressions(*row.numbers)
             try:
-                self._pack(self.scalars, number * self.scalars.strides[0], *values)
+                self._pack(self.scalars.data, number * self.scalars.strides[0], *values)
             except OverflowError:  # beyond the largest float32: infinite, as NumPy rounds it
                 with np.errstate(over="ignore"):
                     self.scalars[number, : len(values)] = values
@@ -191,7 +191,7 @@ class Launch:
 
     def _add_tiles(self, sums: SumTable) -> None:
         """Write the sums of the tensors, from the sums of their tiles."""
-        width = self._bucket._width
+        width = self._bucket.width
         columns = self._table[:, width + Entry.COLUMN]
         counts = self._table[:, width + Entry.TILES]
         firsts = self._table[:, width + Entry.FIRST_TILE]
@@ -204,7 +204,7 @@ class Launch:
 
     def _run_gathered(self, i: int, sums: SumTable) -> None:
         """Run the pass on a leaf whose arrays are no line, on contiguous copies of its blocks."""
-        leaf, width = self._bucket._leaves[i], self._bucket._width
+        leaf, width = self._bucket.leaves[i], self._bucket.width
         row = np.zeros(width + len(Entry), dtype=np.int64)
         table, chunks = self._table, self._chunks
         partials: list[NDArray[np.float64]] = []

@@ -135,7 +135,8 @@ class SignatureCheck:
     """Compares arrays with a recorded signature, and writes their addresses where they belong."""
 
     def __init__(self, arrays: Sequence[NDArray[Any]], destinations: Sequence[int]) -> None:
-        shapes = [number for a in arrays for pair in zip(a.shape, a.strides, strict=True) for number in pair]
+        pairs = [pair for a in arrays for pair in zip(a.shape, a.strides, strict=True)]
+        shapes = [number for pair in pairs for number in pair]
         self._shapes = array("q", shapes or [0])
         self._dtypes = [a.dtype for a in arrays]  # kept, so that their identities stay theirs
         base, position = self._shapes.buffer_info()[0], 0

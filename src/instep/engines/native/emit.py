@@ -26,17 +26,37 @@ CACHE_LINE = 64
 #: Elements from which a span is peeled to the cache line.
 SHORTEST_PEELED = 4096
 
-_TYPES = {"bool": "i1", "float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double"}
+_TYPES = {
+    "bool": "i1",
+    "float16": "half",
+    "bfloat16": "i16",
+    "float32": "float",
+    "float64": "double",
+}
 _SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _BINARY = {
-    **{"add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv"},
-    **{"logical_and": "and", "logical_or": "or", "logical_xor": "xor"},
-    **{"less": "fcmp olt", "less_equal": "fcmp ole", "greater": "fcmp ogt"},
-    **{"greater_equal": "fcmp oge", "equal": "fcmp oeq", "not_equal": "fcmp une"},
+    "add": "fadd",
+    "subtract": "fsub",
+    "multiply": "fmul",
+    "divide": "fdiv",
+    "logical_and": "and",
+    "logical_or": "or",
+    "logical_xor": "xor",
+    "less": "fcmp olt",
+    "less_equal": "fcmp ole",
+    "greater": "fcmp ogt",
+    "greater_equal": "fcmp oge",
+    "equal": "fcmp oeq",
+    "not_equal": "fcmp une",
 }
 _INTRINSICS = {
-    **{"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc"},
-    **{"round": "rint", "copysign": "copysign"},
+    "abs": "fabs",
+    "sqrt": "sqrt",
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "round": "rint",
+    "copysign": "copysign",
 }
 
 
@@ -178,10 +198,10 @@ class _Emitter:
         name, kind = f"%u{position}", _TYPES[node.dtype]
         match node.operation:
             case "scalar":
+                source = self.graph.scalars[int(str(node.value))]
                 lines = [
                     f"{name}_at = getelementptr {kind}, ptr %scalars, i64 {node.value}",
-                    f"{name} = load {kind}, ptr {name}_at ; "
-                    f"{self.graph.scalars[int(str(node.value))]}",
+                    f"{name} = load {kind}, ptr {name}_at ; {source}",
                 ]
             case "constant":
                 lines = [f"{name} = select i1 true, {kind} {literal(node)}, {kind} {literal(node)}"]
@@ -197,12 +217,11 @@ class _Emitter:
             case _:
                 operands = [f"%u{i}" for i in node.operands]
                 lines = self.operation(name, node, operands, 1)
-        vector = f"<{self.width} x {kind}>"
+        vector, zeros = f"<{self.width} x {kind}>", f"<{self.width} x i32> zeroinitializer"
         return [
             *lines,
             f"%i{position} = insertelement {vector} poison, {kind} {name}, i64 0",
-            f"%s{position} = shufflevector {vector} %i{position}, {vector} poison, "
-            f"<{self.width} x i32> zeroinitializer",
+            f"%s{position} = shufflevector {vector} %i{position}, {vector} poison, {zeros}",
         ]
 
     def body(self, prefix: str, width: int, index: str) -> list[str]:
@@ -227,11 +246,10 @@ class _Emitter:
 
     def load(self, name: str, node: Node, width: int, index: str) -> list[str]:
         kind = _TYPES[node.dtype]
-        array = f"%array{self.position[str(node.value)]}"
+        array, align = f"%array{self.position[str(node.value)]}", f"align {_SIZES[node.dtype]}"
         return [
             f"{name}_at = getelementptr {kind}, ptr {array}, i64 {index}",
-            f"{name} = load {_vector(kind, width)}, ptr {name}_at, align {_SIZES[node.dtype]}"
-            f" ; {node.value}",
+            f"{name} = load {_vector(kind, width)}, ptr {name}_at, {align} ; {node.value}",
         ]
 
     def stores(self, prefix: str, width: int, index: str) -> list[str]:
@@ -240,12 +258,12 @@ class _Emitter:
         for number, store in enumerate(self.graph.stores):
             node = self.graph.nodes[store.node]
             kind = _TYPES[node.dtype]
-            address = f"%{prefix}_store{number}"
+            address, array = f"%{prefix}_store{number}", f"%array{self.position[store.array]}"
+            value = f"{_vector(kind, width)} {self.value(prefix, width, store.node)}"
+            align = f"align {_SIZES[node.dtype]}"
             lines += [
-                f"{address} = getelementptr {kind}, ptr %array{self.position[store.array]}, "
-                f"i64 {index}",
-                f"store {_vector(kind, width)} {self.value(prefix, width, store.node)}, "
-                f"ptr {address}, align {_SIZES[node.dtype]} ; {store.array}",
+                f"{address} = getelementptr {kind}, ptr {array}, i64 {index}",
+                f"store {value}, ptr {address}, {align} ; {store.array}",
             ]
         return lines
 
@@ -263,11 +281,8 @@ class _Emitter:
             case "logical_not":
                 return [f"{name} = xor {kind} {operands[0]}, {_splat('i1', 'true', width)}"]
             case "where":
-                condition = _vector("i1", width)
-                return [
-                    f"{name} = select {condition} {operands[0]}, {kind} {operands[1]}, "
-                    f"{kind} {operands[2]}"
-                ]
+                condition = f"{_vector('i1', width)} {operands[0]}"
+                return [f"{name} = select {condition}, {kind} {operands[1]}, {kind} {operands[2]}"]
             case "cast":
                 return _cast(name, operands[0], source, node.dtype, width)
         raise NotImplementedError(f"LLVM IR for {node.operation}")
@@ -496,7 +511,7 @@ def _cast(name: str, value: str, source: str, target: str, width: int) -> list[s
 def _to_bfloat16(name: str, value: str, source: str, width: int) -> list[str]:
     """Round float32 to bfloat16 in integer arithmetic: x86 has no instruction before AVX-512."""
     assert source == "float32"
-    wide, bits = _vector("float", width), _vector("i32", width)
+    wide, bits, mask = (_vector(kind, width) for kind in ("float", "i32", "i1"))
 
     def number(text: str) -> str:
         return _splat("i32", text, width)
@@ -510,7 +525,6 @@ def _to_bfloat16(name: str, value: str, source: str, width: int) -> list[str]:
         f"{name}_round = lshr {bits} {name}_sum, {number('16')}",
         f"{name}_quiet = or {bits} {name}_high, {number('64')}",
         f"{name}_nan = fcmp uno {wide} {value}, {value}",
-        f"{name}_chosen = select {_vector('i1', width)} {name}_nan, {bits} {name}_quiet, "
-        f"{bits} {name}_round",
+        f"{name}_chosen = select {mask} {name}_nan, {bits} {name}_quiet, {bits} {name}_round",
         f"{name} = trunc {bits} {name}_chosen to {_vector('i16', width)}",
     ]

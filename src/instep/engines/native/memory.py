@@ -13,9 +13,7 @@ CACHE_LINE = 64
 HUGE_PAGE = 2 << 20
 
 
-def allocate(
-    parameters: Sequence[NDArray[Any]], dtypes: Sequence[str]
-) -> list[list[NDArray[Any]]]:
+def allocate(parameters: Sequence[NDArray[Any]], dtypes: Sequence[str]) -> list[list[NDArray[Any]]]:
     """Return zeros for the state of each parameter, one array of each dtype.
 
     All arrays share one block of memory. An array begins as many bytes past a cache line as its
