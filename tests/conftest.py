@@ -7,6 +7,7 @@ from types import ModuleType
 
 import hypothesis
 import pytest
+import stand_in
 
 # Set before JAX is imported: float64 is off by default there, and another platform than the
 # CPU would round differently.
@@ -40,6 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run only the tests that take an array namespace, on this one (repeatable), "
         "and those that compare with other libraries",
     )
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the files that hold what the engines emit, to be reviewed as code",
+    )
 
 
 def why_missing(namespace: str) -> str | None:
@@ -47,17 +53,7 @@ def why_missing(namespace: str) -> str | None:
     library = namespace.partition(".")[0]
     if importlib.util.find_spec(library) is None:
         return f"{library} is not installed"
-    if library == "cupy" and not has_cuda_device():
-        return "CuPy finds no CUDA device"
-    return None
-
-
-def has_cuda_device() -> bool:
-    cupy = importlib.import_module("cupy")
-    try:
-        return cupy.cuda.runtime.getDeviceCount() > 0
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return False
+    return stand_in.why_no_cupy() if library == "cupy" else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -70,12 +66,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With `--xp`, leave out the tests that no other library changes."""
-    if not config.getoption("--xp"):
+    chosen = config.getoption("--xp")
+    if not chosen:
         return
+    wanted = {"xp", "cupy"} if "cupy" in chosen else {"xp"}
     left_out = [
         item
         for item in items
-        if "xp" not in getattr(item, "fixturenames", ())
+        if wanted.isdisjoint(getattr(item, "fixturenames", ()))
         and item.get_closest_marker("peers") is None
     ]
     config.hook.pytest_deselected(items=left_out)
@@ -91,6 +89,17 @@ def xp(request: pytest.FixtureRequest) -> ModuleType:
     missing = why_missing(request.param)
     if missing is None:
         return importlib.import_module(NAMESPACES[request.param])
+    if request.config.getoption("--xp"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def cupy(request: pytest.FixtureRequest) -> ModuleType:
+    """CuPy, on a GPU or on the stand-in for one; the test is skipped where there is neither."""
+    missing = why_missing("cupy")
+    if missing is None:
+        return importlib.import_module("cupy")
     if request.config.getoption("--xp"):
         pytest.fail(missing)
     pytest.skip(missing)

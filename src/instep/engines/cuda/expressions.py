@@ -34,11 +34,11 @@ _KEYWORDS = """
 
 #: What the text around the rule calls its own (see `emit`), and what it calls of others.
 _TAKEN = """
-    h i k step leaf number start count whole chunk aligned lanes mine last is_last tile tiles
-    total layout rest axis index length at first update accumulate uniform word bits pack Pack
-    Leaf Step Uniform Offsets V THREADS LANES TILE NEAR GLOBAL fold canonical_sum add_up pointer
-    locate min abs sqrt sqrtf fabs fabsf floor floorf ceil ceilf trunc truncf rint rintf copysign
-    copysignf warpSize threadIdx blockIdx blockDim gridDim
+    size first_block row position layout h i k step leaf number start count whole chunk aligned
+    lanes mine last is_last tile tiles total rest axis index length at first update accumulate
+    uniform word bits pack Pack Leaf Step Uniform Offsets V THREADS LANES TILE NEAR GLOBAL fold
+    canonical_sum add_up pointer locate min abs sqrt sqrtf fabs fabsf floor floorf ceil ceilf
+    trunc truncf rint rintf copysign copysignf warpSize threadIdx blockIdx blockDim gridDim
 """
 
 _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())

@@ -1,0 +1,82 @@
+"""The cuda engine gives NumPy's bits, for every rule, dtype and layout, in any order of threads."""
+
+import functools
+
+import bits
+import cases
+import engine_runs
+import numpy as np
+import pytest
+from bits import DTYPES, ordinary, wild
+from device_arrays import Mirror, arrays_of, mirrors
+
+from instep import engines
+
+STEPS = 50
+
+#: Seeds of the order of blocks and threads on the stand-in; a GPU has its own.
+SEEDS = ["", "1", "20"]
+
+#: A byte off its alignment, an array can be read by no kernel: that is an error (test_refusals).
+LEAVES = [name for name in bits.leaves_of("float32") if "off its alignment" not in name]
+
+
+def fastest():
+    """Return the engine for NumPy arrays that the runs are compared with."""
+    return "native" if engines.load("native").unavailable() is None else "blocked"
+
+
+@pytest.fixture(params=SEEDS, ids=lambda seed: f"order {seed or 'as numbered'}")
+def order(request, monkeypatch):
+    monkeypatch.setenv("CUPY_ON_CPU_SHUFFLE", request.param)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Runs on NumPy arrays; each is computed once."""
+
+    @functools.cache
+    def find(number, dtype):
+        params = {name: bits.leaves_of(dtype)[name][0] for name in LEAVES}
+        optimizer = cases.CASES[number].make(engine=fastest())
+        optimizer.lr = cases.changing(optimizer.lr)
+        for grads in bits.gradients_of(dtype, STEPS):
+            optimizer.update(params, {name: grads[name] for name in LEAVES})
+        return params, optimizer
+
+    return find
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@cases.every_case
+def test_bits_are_those_of_numpy_on_every_layout(cupy, case, dtype, reference, monkeypatch):
+    # Each case has an order of its own, so that all orders come up.
+    number = cases.CASES.index(case)
+    monkeypatch.setenv("CUPY_ON_CPU_SHUFFLE", SEEDS[(number + DTYPES.index(dtype)) % len(SEEDS)])
+    start = {name: bits.leaves_of(dtype)[name][0] for name in LEAVES}
+    params = mirrors(cupy, start)
+    optimizer = case.make(engine="cuda")
+    optimizer.lr = cases.changing(optimizer.lr)
+    for grads in bits.gradients_of(dtype, STEPS):
+        gradients = mirrors(cupy, {name: grads[name] for name in LEAVES})
+        optimizer.update(arrays_of(params), arrays_of(gradients))
+    got = {name: mirror.read() for name, mirror in params.items()}
+    engine_runs.assert_same_run((got, optimizer), reference(number, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@cases.every_class
+def test_bits_are_those_of_numpy_at_the_borders_of_blocks(cupy, case, dtype, order):
+    """Sizes beside those of vectors, chunks and rounds of the loop; some views are misaligned."""
+    rng = np.random.default_rng(5)
+    sizes = (0, 1, 3, 4, 7, 8, 9, 1023, 1025, 2047, 2049, 4097, 0)
+    expected = {f"{n} elements": ordinary(rng, (n,), dtype) for n in sizes}
+    expected |= {f"{n} from the second": ordinary(rng, (n + 1,), dtype)[1:] for n in (5, 2050)}
+    params = mirrors(cupy, expected)
+    engines_ = [case.make(engine="cuda"), case.make(engine=fastest())]
+    for _ in range(2):
+        grads = {name: wild(rng, w.shape, dtype) for name, w in expected.items()}
+        engines_[0].update(arrays_of(params), arrays_of(mirrors(cupy, grads)))
+        engines_[1].update(expected, grads)
+    got = {name: mirror.read() for name, mirror in params.items()}
+    engine_runs.assert_same_run((got, engines_[0]), (expected, engines_[1]))
