@@ -19,8 +19,11 @@ exclude_patterns = ["_build"]
 
 nitpicky = True
 # No inventory of another project is fetched, so that the documentation builds offline: what
-# belongs to others is not linked.
-nitpick_ignore_regex = [(r"py:.*", r"(abc|collections|numpy|types|typing)\..*")]
+# belongs to others is not linked. Neither is the inside of the machinery.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(abc|collections|numpy|types|typing)\..*"),
+    (r"py:.*", r"instep\.(graph|hyperparameters|rule)\..*"),
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give types, shapes and dtypes
