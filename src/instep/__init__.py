@@ -9,6 +9,7 @@
 array([0.5, 1.5, 1. ])
 """
 
+from instep import schedules
 from instep.chain import chain
 from instep.optimizer import Optimizer
 from instep.optimizers import (
@@ -64,4 +65,5 @@ __all__ = [
     "Yogi",
     "__version__",
     "chain",
+    "schedules",
 ]

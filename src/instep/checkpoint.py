@@ -1,5 +1,6 @@
 """State as plain dicts of NumPy arrays, and in files."""
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
         "t": optimizer.t,
         "skipped": optimizer._skipped,
         "hyperparameters": {
-            prefix + entry.name: getattr(rule, entry.name)
+            prefix + entry.name: copy.deepcopy(getattr(rule, entry.name))  # it may be a schedule
             for prefix, rule in optimizer.parts.items()
             for entry in rule._hyperparameters
         },
@@ -59,7 +60,7 @@ def load_state_dict(optimizer: "Optimizer", state: Mapping[str, Any]) -> None:
     for name in ("t", "skipped"):
         if not isinstance(state[name], int) or isinstance(state[name], bool) or state[name] < 0:
             raise ValueError(f"{owner}: {name} must be an integer >= 0, got {state[name]!r}")
-    values = _hyperparameters(owner, optimizer, state["hyperparameters"])
+    values = _hyperparameters(owner, optimizer, copy.deepcopy(state["hyperparameters"]))
     states = {}
     for key, entry in state["states"].items():
         slots = {name: np.array(slot) for name, slot in entry["slots"].items()}

@@ -1,0 +1,47 @@
+"""Schedules: functions from the step number, counted from 1, to the value of a hyperparameter.
+
+Any function will do; these are the customary ones, with a repr, equality and pickling. They are
+frozen: `dataclasses.replace` makes another one. Where one schedule stands inside another, its own
+steps count from 1 as well.
+
+Schedulers of other libraries count from 0: ``schedule(t)`` here is ``schedule(t - 1)`` in optax,
+and the rate of PyTorch's optimizers after ``t - 1`` calls of ``scheduler.step()``. So the value at
+step 1 is the start in all three, and one that changes "over `steps` steps" has arrived at its end
+at step ``steps + 1``.
+
+>>> from instep import schedules
+>>> rate = schedules.WarmUp(4, then=schedules.Cosine(0.1, steps=10))
+>>> [round(rate(step), 4) for step in (1, 3, 5, 10, 15, 100)]
+[0.0, 0.05, 0.1, 0.05, 0.0, 0.0]
+"""
+
+from instep.schedules.base import Schedule
+from instep.schedules.composition import Join, WarmUp
+from instep.schedules.cycles import CosineRestarts, OneCycle, WarmUpStableDecay
+from instep.schedules.decay import (
+    Constant,
+    Cosine,
+    Exponential,
+    InverseTime,
+    Linear,
+    Polynomial,
+    StepDecay,
+)
+from instep.schedules.plateau import ReduceOnPlateau
+
+__all__ = [
+    "Constant",
+    "Cosine",
+    "CosineRestarts",
+    "Exponential",
+    "InverseTime",
+    "Join",
+    "Linear",
+    "OneCycle",
+    "Polynomial",
+    "ReduceOnPlateau",
+    "Schedule",
+    "StepDecay",
+    "WarmUp",
+    "WarmUpStableDecay",
+]

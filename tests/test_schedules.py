@@ -1,0 +1,336 @@
+"""Schedules: values, validation, composition, and what a schedule has to do as an object."""
+
+import copy
+import dataclasses
+import inspect
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from instep import Adam, schedules
+from instep.schedules import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Exponential,
+    InverseTime,
+    Join,
+    Linear,
+    OneCycle,
+    Polynomial,
+    ReduceOnPlateau,
+    StepDecay,
+    WarmUp,
+    WarmUpStableDecay,
+)
+
+EXAMPLES = [
+    Constant(0.1),
+    Linear(1.0, 0.1, steps=7),
+    Polynomial(1.0, 0.1, steps=7, power=2.5),
+    StepDecay(1.0, factor=0.5, every=3),
+    Exponential(1.0, factor=0.9),
+    InverseTime(1.0, rate=0.1),
+    InverseTime(1.0, rate=1.0, power=0.5),
+    Cosine(1.0, steps=7, end=0.1),
+    CosineRestarts(1.0, steps=3, end=0.1, growth=2),
+    OneCycle(1.0, steps=20),
+    OneCycle(1.0, steps=20, curve="linear"),
+    WarmUp(3, then=Cosine(1.0, steps=7)),
+    WarmUp(3, then=0.5, start=0.1),
+    Join([0.1, Linear(1.0, 0.0, steps=4), Constant(0.2)], boundaries=[2, 5]),
+    WarmUpStableDecay(1.0, warm_up=3, stable=4, decay=5),
+    WarmUpStableDecay(1.0, warm_up=0, stable=0, decay=5, curve="sqrt"),
+    ReduceOnPlateau(0.1),
+]
+
+every_example = pytest.mark.parametrize("schedule", EXAMPLES, ids=repr)
+
+
+def values(schedule, steps=40):
+    return [schedule(step) for step in range(1, steps + 1)]
+
+
+def test_every_class_has_an_example():
+    classes = {getattr(schedules, name) for name in schedules.__all__} - {schedules.Schedule}
+    assert classes == {type(schedule) for schedule in EXAMPLES}
+
+
+@every_example
+def test_values_are_finite_python_floats_from_step_1_on(schedule):
+    for value in [*values(schedule), schedule(10**9)]:
+        assert type(value) is float
+        assert math.isfinite(value)
+
+
+@every_example
+def test_step_0_is_an_error(schedule):
+    with pytest.raises(ValueError, match="steps count from 1, got step 0"):
+        schedule(0)
+
+
+@every_example
+def test_repr_makes_an_equal_schedule(schedule):
+    again = eval(repr(schedule), vars(schedules))
+    assert again == schedule
+    assert values(again) == values(schedule)
+
+
+@every_example
+def test_pickle_and_copy_make_an_equal_schedule(schedule):
+    for again in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule)):
+        assert again == schedule
+        assert values(again) == values(schedule)
+
+
+def test_schedules_of_other_arguments_are_not_equal():
+    for a, b in itertools.combinations(EXAMPLES, 2):
+        assert a != b
+    assert Linear(1.0, 0.0, steps=3) != Linear(1.0, 0.0, steps=4)
+
+
+def test_all_but_reduce_on_plateau_are_frozen_and_hashable():
+    for schedule in EXAMPLES:
+        if not isinstance(schedule, ReduceOnPlateau):
+            name = dataclasses.fields(schedule)[0].name
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(schedule, name, 1.0)
+            assert hash(schedule) == hash(copy.deepcopy(schedule))
+
+
+@every_example
+def test_numbers_of_other_types_are_taken_over_as_python_numbers(schedule):
+    """A NumPy number or an integer makes an equal schedule with an equal repr."""
+    arguments = {
+        field.name: getattr(schedule, field.name)
+        for field in dataclasses.fields(schedule)
+        if field.init
+    }
+    converted = {
+        name: np.float64(value)
+        if type(value) is float
+        else np.int64(value)
+        if type(value) is int
+        else value
+        for name, value in arguments.items()
+    }
+    assert repr(type(schedule)(**converted)) == repr(schedule)
+    assert repr(Linear(1, 0, 5)) == "Linear(start=1.0, end=0.0, steps=5)"
+
+
+# Where they begin and end: a change over n steps has arrived at step n + 1.
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "steps", "last"),
+    [
+        (Linear(1.0, 0.1, steps=7), 1.0, 7, 0.1),
+        (Polynomial(1.0, 0.1, steps=7, power=2.5), 1.0, 7, 0.1),
+        (Cosine(1.0, steps=7, end=0.1), 1.0, 7, 0.1),
+        (WarmUp(7, then=0.5), 0.0, 7, 0.5),
+        (WarmUp(7, then=0.5, start=0.1), 0.1, 7, 0.5),
+        (WarmUpStableDecay(1.0, 3, 4, 5, start=0.2, end=0.1), 0.2, 12, 0.1),
+        (OneCycle(1.0, steps=20), 1 / 25, 19, 1 / 25 / 1e4),
+    ],
+    ids=repr,
+)
+def test_first_and_last_values(schedule, first, steps, last):
+    assert schedule(1) == pytest.approx(first, rel=1e-15)
+    assert schedule(steps) != pytest.approx(last, rel=1e-6)
+    assert schedule(steps + 1) == pytest.approx(last, rel=1e-12)
+    assert schedule(steps + 100) == pytest.approx(last, rel=1e-12)
+
+
+def test_a_schedule_inside_another_counts_its_own_steps_from_1():
+    seen = []
+
+    def inner(step):
+        seen.append(step)
+        return 1.0
+
+    warm_up = WarmUp(2, then=inner)
+    assert [warm_up(step) for step in (1, 2)] == [0.0, 0.5]
+    seen.clear()
+    assert [warm_up(step) for step in (3, 4)] == [1.0, 1.0]
+    assert seen == [1, 2]
+    seen.clear()
+    values(Join([0.5, inner], boundaries=[3]), 5)
+    assert seen == [1, 2]
+
+
+def test_join_of_numbers_is_piecewise_constant():
+    assert values(Join([1.0, 0.5, 0.25], boundaries=[2, 3]), 5) == [1.0, 1.0, 0.5, 0.25, 0.25]
+    assert values(Join([1.0], boundaries=[]), 2) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("curve", ["linear", "cosine", "sqrt"])
+def test_the_level_part_can_be_made_longer_without_changing_what_was(curve):
+    short = WarmUpStableDecay(1.0, warm_up=3, stable=4, decay=5, curve=curve)
+    longer = dataclasses.replace(short, stable=10)
+    assert values(short, 7) == values(longer, 7)
+    assert values(short, 20)[7:13] == values(longer, 20)[13:19]
+
+
+def test_one_cycle_rises_to_the_peak_and_falls():
+    schedule = OneCycle(1.0, steps=10, rising=0.5)
+    path = values(schedule, 10)
+    assert max(path) == path[4] == 1.0
+    assert path[:5] == sorted(path[:5])
+    assert path[4:] == sorted(path[4:], reverse=True)
+
+
+@pytest.mark.parametrize("rising", [0.0, 0.05, 0.1, 1.0])
+def test_one_cycle_may_rise_never_or_always(rising):
+    path = values(OneCycle(1.0, steps=10, rising=rising), 10)
+    assert all(0 < value <= 1 for value in path)
+
+
+# Reduce on plateau
+
+
+def test_reduce_on_plateau_drops_after_more_bad_reports_than_its_patience():
+    schedule = ReduceOnPlateau(1.0, factor=0.5, patience=2)
+    drops = []
+    for loss in [3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]:
+        schedule.report(loss)
+        drops.append(schedule(1))
+    assert drops == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_reduce_on_plateau_of_an_accuracy():
+    schedule = ReduceOnPlateau(1.0, factor=0.5, patience=0, best="largest")
+    for accuracy in [0.1, 0.2, 0.3]:
+        schedule.report(accuracy)
+    assert schedule(1) == 1.0
+    schedule.report(0.3)
+    assert schedule(1) == 0.5
+
+
+def test_reduce_on_plateau_keeps_its_smallest_value_and_counts_nan_as_bad():
+    schedule = ReduceOnPlateau(1.0, factor=0.1, patience=0, smallest=0.05)
+    for _ in range(4):
+        schedule.report(math.nan)
+    assert schedule(1) == 0.05
+
+
+def test_reduce_on_plateau_that_was_pickled_goes_on_where_it_was():
+    schedule = ReduceOnPlateau(1.0, patience=1)
+    schedule.report(1.0)
+    schedule.report(1.0)
+    again = pickle.loads(pickle.dumps(schedule))
+    assert again == schedule != ReduceOnPlateau(1.0, patience=1)
+    for each in (schedule, again):
+        each.report(1.0)
+    assert again(1) == schedule(1) == 0.1
+
+
+def test_an_optimizer_follows_reduce_on_plateau():
+    schedule = ReduceOnPlateau(0.5, factor=0.5, patience=0)
+    optimizer, w = Adam(lr=schedule, eps=0), np.zeros(1)
+    optimizer.update(w, np.ones(1))
+    schedule.report(1.0)
+    schedule.report(1.0)
+    optimizer.update(w, np.ones(1))
+    assert w == pytest.approx(-0.75)
+
+
+def test_a_saved_state_is_not_changed_by_later_reports():
+    schedule = ReduceOnPlateau(0.5, factor=0.5, patience=0)
+    optimizer = Adam(lr=schedule)
+    saved = optimizer.state_dict()
+    schedule.report(1.0)
+    schedule.report(1.0)
+    assert schedule(1) == 0.25
+    assert Adam().load_state_dict(saved).lr(1) == 0.5
+
+
+# Validation
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Constant("a"), TypeError, "Constant: value must be a finite number, got 'a'"),
+        (lambda: Constant(True), TypeError, "Constant: value must be a finite number, got True"),
+        (lambda: Constant(math.nan), ValueError, "Constant: value must be a finite number"),
+        (lambda: Linear(math.inf, 0, 3), ValueError, "Linear: start must be a finite number"),
+        (lambda: Linear(1, 0, 0), ValueError, "Linear: steps must be an integer >= 1, got 0"),
+        (lambda: Linear(1, 0, 2.0), TypeError, r"Linear: steps must be an integer >= 1, got 2\.0"),
+        (lambda: Polynomial(1, 0, 3, power=0), ValueError, "power must be a finite number > 0"),
+        (lambda: StepDecay(1, -1, 3), ValueError, "factor must be a finite number >= 0, got -1"),
+        (lambda: StepDecay(1, 0.5, every=0), ValueError, "every must be an integer >= 1"),
+        (lambda: InverseTime(1, -0.1), ValueError, "rate must be a finite number >= 0"),
+        (lambda: CosineRestarts(1, 3, growth=0), ValueError, "growth must be an integer >= 1"),
+        (lambda: OneCycle(1, steps=1), ValueError, "steps must be an integer >= 2"),
+        (lambda: OneCycle(1, 9, rising=1.5), ValueError, r"rising must be a finite number in \[0"),
+        (lambda: OneCycle(1, 9, curve="round"), ValueError, "must be one of 'cosine', 'linear'"),
+        (lambda: WarmUp(3, then="a"), TypeError, "WarmUp: then must be a finite number"),
+        (lambda: WarmUp(0, then=1.0), ValueError, "WarmUp: steps must be an integer >= 1"),
+        (lambda: Join([1.0, "a"], [3]), TypeError, r"Join: schedules\[1\] must be"),
+        (lambda: Join([1.0, 2.0], []), ValueError, "2 schedules have 1 boundaries between them"),
+        (lambda: Join([1.0, 2.0, 3.0], [5, 5]), ValueError, "boundaries must increase"),
+        (lambda: Join([], []), ValueError, "Join"),
+        (lambda: WarmUpStableDecay(1, 0, 0, 0), ValueError, "decay must be an integer >= 1"),
+        (lambda: ReduceOnPlateau(1, factor=1), ValueError, r"factor must be .* \(0, 1\), got 1"),
+        (lambda: ReduceOnPlateau(1, patience=-1), ValueError, "patience must be an integer >= 0"),
+        (lambda: ReduceOnPlateau(1, best="min"), ValueError, "one of 'smallest', 'largest'"),
+    ],
+)
+def test_wrong_arguments_are_errors_that_say_what_fits(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_value_out_of_the_domain_of_the_hyperparameter_names_the_step():
+    optimizer = Adam(lr=Linear(1.0, -1.0, steps=2))
+    w = np.zeros(1)
+    optimizer.update(w, np.ones(1))
+    optimizer.update(w, np.ones(1))
+    before = w.copy()
+    with pytest.raises(ValueError, match="schedule at step 3: lr must be a finite number >= 0"):
+        optimizer.update(w, np.ones(1))
+    assert optimizer.t == 2
+    assert np.array_equal(w, before)
+
+
+# Documentation and plots
+
+
+def test_every_schedule_says_what_its_arguments_are():
+    for schedule in EXAMPLES:
+        documentation = inspect.getdoc(type(schedule))
+        for field in dataclasses.fields(schedule):
+            if field.init:
+                assert field.name in documentation
+
+
+@every_example
+def test_plot_draws_one_point_for_each_step(schedule):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    axes = schedule.plot(axes=Figure().subplots())
+    (line,) = axes.lines
+    assert line.get_xdata().tolist() == list(range(1, schedule.span + 1))
+    assert line.get_ydata().tolist() == values(schedule, schedule.span)
+    assert len(schedule.plot(7, axes=Figure().subplots()).lines[0].get_xdata()) == 7
+
+
+def test_plot_makes_a_figure_of_its_own():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    axes = Cosine(1.0, steps=9).plot()
+    assert axes.get_figure() is plt.gcf()
+    plt.close(axes.get_figure())
+
+
+def test_plot_without_matplotlib_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'instep\[plot\]'"):
+        Constant(1.0).plot()
