@@ -8,10 +8,11 @@ from instep.experiments.errors import CommandError
 
 
 def registry() -> dict[str, Any]:
-    """Return the optimizers of the kit by name."""
+    """Return the optimizers of the kit by name, in alphabetical order."""
     from instep import optimizers
 
-    return {name: getattr(optimizers, name) for name in optimizers.__all__}
+    names = sorted(optimizers.__all__, key=str.lower)
+    return {name: getattr(optimizers, name) for name in names}
 
 
 def select(asked: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The figures. Each function returns a Matplotlib figure and keeps no global state."""
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -164,6 +165,8 @@ def paths(shown: Sequence[Path]) -> Any:
                 axes.set_ylabel("$y$")
         figure.suptitle(f"${surface.formula}$,   {heading}", fontsize=12)
         handles, labels = grid.flat[0].get_legend_handles_labels()
+        handles = [copy.copy(handle) for handle in handles]
+        handles[labels.index("end")].set_markeredgecolor("#333333")
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
@@ -240,20 +243,21 @@ def draw_heights(axes: Any, shown: Sequence[Path]) -> None:
 
 
 def loss(runs: Sequence[Training], source: str) -> Any:
-    """Draw the batch loss against the step: faint as it is, and smoothed."""
-    with canvas(7.4, 4.6) as figure:
+    """Draw the batch loss against the step: smoothed, and faint as it is if the runs are few."""
+    with canvas(8.8, max(4.6, 0.23 * len(runs))) as figure:
         axes = figure.subplots()
         for run in runs:
             style = {**look(run.optimizer), "marker": ""}
-            axes.semilogy(run.losses, linewidth=0.5, alpha=0.16, color=style["color"])
+            if len(runs) <= len(COLOURS):
+                axes.semilogy(run.losses, linewidth=0.5, alpha=0.16, color=style["color"])
             axes.semilogy(smoothed(run.losses), linewidth=1.8, label=label(run), **style)
-        axes.set(xlabel="step", ylabel="cross entropy of the batch, and its running mean")
+        axes.set(xlabel="step", ylabel="cross entropy of the batch, running mean")
         axes.set_xlim(0, max(len(run.losses) for run in runs))
-        lowest = min(value for run in runs for value in smoothed(run.losses) if value > 0)
-        axes.set_ylim(max(lowest / 2, 1e-6), 4)
+        lowest = [value for run in runs for value in smoothed(run.losses) if value > 0]
+        axes.set_ylim(max(min(lowest) / 2, 1e-6), 4)
         axes.set_title(f"Training loss, {source}")
         axes.grid(visible=True)
-        axes.legend(loc="lower left")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
@@ -276,7 +280,7 @@ def accuracy(runs: Sequence[Training], source: str) -> Any:
     """Draw training and held-out accuracy after each epoch."""
     curves = (("train_accuracy", "Training images"), ("held_out_accuracy", "Held-out images"))
     lowest = min(min(getattr(run, name)[1:]) for run in runs for name, _ in curves)
-    with canvas(9.6, 4.2) as figure:
+    with canvas(10.4, max(4.2, 0.23 * len(runs))) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (name, heading) in zip(panels, curves, strict=True):
             for run in runs:
@@ -292,5 +296,5 @@ def accuracy(runs: Sequence[Training], source: str) -> Any:
         panels[0].set(ylabel="accuracy (%)", ylim=(10 * math.floor(10 * lowest) - 1, 101))
         figure.suptitle(source)
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+        figure.legend(handles, labels, loc="outside right center")
     return figure
