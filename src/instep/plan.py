@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep import arrays, engines, tree, validation
-from instep.engines.base import Fit, Member, SumTable
+from instep.engines.base import Fit, Member, Range, SumTable
 from instep.interrupts import HeldInterrupts
 from instep.numerics import STATE_DTYPE
 from instep.optimizer import LeafState
@@ -40,6 +40,7 @@ class Plan:
         self._read_params = tree.LeafReader(params)
         self._read_grads = tree.LeafReader(grads)
         self.program = Program(optimizer)
+        self._overrides = {pattern: dict(entry) for pattern, entry in optimizer.overrides.items()}
 
         # Leaves that agree in everything a row depends on share it.
         sources: dict[Any, Source] = {}
@@ -73,6 +74,7 @@ class Plan:
                     optimizer.threads,
                 )
             )
+        self._written: validation.Written | None = None
         self._sums = SumTable(len(leaves), len(self.buckets))
         active_keys = {leaf.key for leaf in self._active}
         self._idle_states = [state for key, state in self.states.items() if key not in active_keys]
@@ -127,7 +129,8 @@ class Plan:
         return fit is Fit.SAME or (fit is Fit.MOVED and not self._may_overlap())
 
     def _fit(self, params: Any, grads: Any) -> Fit:
-        if not self.program.is_current():
+        # Overrides are compared, for the user's dict may have been changed in place.
+        if not self.program.is_current() or self._optimizer.overrides != self._overrides:
             return Fit.DIFFERENT
         leaves = self._read_params.read(params)
         gradients = self._read_grads.read(grads)
@@ -144,15 +147,11 @@ class Plan:
         return worst
 
     def _may_overlap(self) -> bool:
-        bounds = [bucket.bounds() for bucket in self.buckets]
-        written, read = (
-            (
-                np.concatenate([entry[which][0] for entry in bounds]),
-                np.concatenate([entry[which][1] for entry in bounds]),
-            )
-            for which in (0, 1)
-        )
-        return validation.may_overlap(written, read)
+        written, read = zip(*(bucket.bounds() for bucket in self.buckets), strict=True)
+        starts, stops = _joined(written)
+        if self._written is None or not self._written.is_for(starts):
+            self._written = validation.Written(starts, stops)
+        return self._written.may_touch(*_joined(read))
 
     def step(self, params: Any) -> Any:
         """Take the step that `accepts` has looked at."""
@@ -166,8 +165,9 @@ class Plan:
         while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
             sums.add_up(numbers)
         if any(sums.total(number) != 0 for bucket in buckets for number in bucket.guards):
+            # A new plan is not kept: its state may start from what the user changes before the
+            # first step that is taken, parameters or hyperparameters.
             optimizer._skipped += 1
-            optimizer._plan = self
             return params
 
         replaced: dict[int, Any] = {}
@@ -190,6 +190,14 @@ class Plan:
                 leaves[position] = array
             return tree.rebuild(params, leaves)
         return params
+
+
+def _joined(ranges: Sequence[Range]) -> Range:
+    """Return the ranges of several buckets as one."""
+    if len(ranges) == 1:
+        return ranges[0]
+    starts, stops = zip(*ranges, strict=True)
+    return np.concatenate(starts), np.concatenate(stops)
 
 
 def assign(

@@ -262,30 +262,31 @@ def _fail_overlap(owner: str, kind_a: str, a: Leaf, kind_b: str, b: Leaf) -> Non
     )
 
 
-def may_overlap(
-    written: tuple[NDArray[np.int64], NDArray[np.int64]],
-    read: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> bool:
-    """Return whether a written range of memory touches another written or read one.
+class Written:
+    """Ranges of memory that a step writes, sorted: what makes the check of a step cheap.
 
-    Each argument is (first bytes, bytes after the last). This is the check of the hot path: it
-    costs a sort, and a True is looked at again by `check_overlaps`.
+    Parameters seldom move, while gradients often are new arrays, so the sorting is done once.
     """
-    starts, stops = written
-    occupied = stops > starts
-    if not occupied.all():
-        starts, stops = starts[occupied], stops[occupied]
-    order = np.argsort(starts)
-    starts, stops = starts[order], stops[order]
-    if len(starts) == 0:
-        return False
-    if (stops[:-1] > starts[1:]).any():
-        return True
-    first, last = read
-    after = np.searchsorted(starts, first, side="right")
-    # `stops` is increasing as well, since nothing overlaps: look at both neighbours.
-    before = np.maximum(after - 1, 0)
-    touches_before = (after > 0) & (stops[before] > first)
-    next_start = starts[np.minimum(after, len(starts) - 1)]
-    touches_after = (after < len(starts)) & (next_start < last)
-    return bool(((touches_before | touches_after) & (last > first)).any())
+
+    def __init__(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
+        self._given = starts.copy()
+        occupied = np.flatnonzero(stops > starts)
+        order = occupied[np.argsort(starts[occupied])]
+        self._starts, self._stops = starts[order], stops[order]
+        self._overlaps = bool((self._stops[:-1] > self._starts[1:]).any())
+
+    def is_for(self, starts: NDArray[np.int64]) -> bool:
+        """Return whether the ranges begin where those given now begin."""
+        return np.array_equal(self._given, starts)
+
+    def may_touch(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> bool:
+        """Return whether a written range touches another, or one of those that are read.
+
+        A True is looked at again by `check_overlaps`: views can interleave and share nothing.
+        """
+        if self._overlaps or len(self._starts) == 0:
+            return self._overlaps
+        # Nothing written overlaps, so the first range that ends after `starts` decides.
+        neighbour = np.searchsorted(self._stops, starts, side="right")
+        begins = np.append(self._starts, np.iinfo(np.int64).max)[neighbour]
+        return bool(((begins < stops) & (stops > starts)).any())

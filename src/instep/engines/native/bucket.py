@@ -52,32 +52,39 @@ class NativeBucket(HostBucket):
             first_tile += tiles
         self.table, self.width = table, width
         self._launches: list[list[Launch]] = []
-        self._check = self._signature_check(members) if check.is_supported() else None
-
-    def _signature_check(self, members: Sequence[Member]) -> check.SignatureCheck:
-        base, stride = self.table.ctypes.data, self.table.strides[0]
-        parameters = [base + i * stride for i in range(len(members))]
-        gradients = [address + _WORD for address in parameters]
-        return check.SignatureCheck(
-            [m.parameter for m in members] + [m.gradient for m in members], parameters + gradients
-        )
+        self._checks: tuple[check.SignatureCheck, check.SignatureCheck] | None = None
+        if check.is_supported():
+            start, stride = self.table.ctypes.data, self.table.strides[0]
+            rows = [start + i * stride for i in range(len(members))]
+            self._checks = (
+                check.SignatureCheck([member.parameter for member in members], rows),
+                check.SignatureCheck(
+                    [member.gradient for member in members], [row + _WORD for row in rows]
+                ),
+            )
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
-        if self._check is not None:
-            if len(params) == len(self.positions):
-                leaves = [*params, *grads]
-            else:
-                leaves = [tree[i] for tree in (params, grads) for i in self.positions]
-            result = self._check(leaves)
-            if result != check.DIFFERENT:
-                self._params, self._grads = params, grads
-                return Fit.SAME if result == check.SAME else Fit.MOVED
+        if self._checks is not None:
+            check_params, check_grads = self._checks
+            found = check_params(self._own(params))
+            if found != check.DIFFERENT:
+                moved = found == check.MOVED
+                found = check_grads(self._own(grads))
+                if found != check.DIFFERENT:
+                    self._params, self._grads = params, grads
+                    return Fit.MOVED if moved or found == check.MOVED else Fit.SAME
         # Another dtype object may stand for the same dtype: the slower check decides.
         if super().fit(params, grads) is Fit.DIFFERENT:
             return Fit.DIFFERENT
         self.table[:, 0] = [params[i].ctypes.data for i in self.positions]
         self.table[:, 1] = [grads[i].ctypes.data for i in self.positions]
         return Fit.MOVED
+
+    def _own(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the leaves of this bucket."""
+        if len(leaves) != len(self.positions):
+            return tuple([leaves[i] for i in self.positions])
+        return leaves if type(leaves) is tuple else tuple(leaves)
 
     def bounds(self) -> tuple[Range, Range]:
         if not all(leaf.line for leaf in self.leaves):
