@@ -184,11 +184,11 @@ class Plan:
             values["_t"] = step
             values["_states"] = self.states
             values["_plan"] = self
-        if replaced:
-            leaves = [leaf for _, leaf in tree.flatten(params)]
-            for position, array in replaced.items():
-                leaves[position] = array
-            return tree.rebuild(params, leaves)
+            if replaced:
+                leaves = [leaf for _, leaf in tree.flatten(params)]
+                for position, array in replaced.items():
+                    leaves[position] = array
+                params = tree.rebuild(params, leaves)
         return params
 
 
