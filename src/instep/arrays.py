@@ -110,8 +110,10 @@ def filled(array: Array, value: Any) -> Array:
 
 
 def converted(array: Array, like: Array) -> Array:
-    """Return the elements of `array` as a new array of the dtype of `like`."""
+    """Return the elements of `array` as a new array of the library, device and dtype of `like`."""
     xp = namespace(like)
+    if library(array) != library(like):
+        array = xp.asarray(to_numpy(array), device=namespace_device(like))
     return xp.asarray(xp.astype(array, like.dtype, copy=True))
 
 

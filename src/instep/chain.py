@@ -1,10 +1,13 @@
 """Chains: transforms and one optimizer as one rule, which runs in the fewest passes."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
-from instep import arrays, tree
-from instep.optimizer import Optimizer
+from instep import arrays, tree, validation
+from instep.graph.trace import check_result
+from instep.interrupts import HeldInterrupts
+from instep.optimizer import LeafState, Optimizer
 from instep.rule import Rule
 from instep.transform import Transform
 from instep.transforms.averaging import average
@@ -17,7 +20,7 @@ class Chain(Optimizer):
         main = _check_order(rules)
         self._rules = _name_parts(rules)
         self._main = main
-        self._swapped: list[Any] | None = None
+        self._swapped: dict[str, Any] | None = None  # the parameters, while averages stand there
         self.engine = main.engine if engine is None else engine
         self.threads = main.threads if threads is None else threads
         self.overrides = main.overrides
@@ -36,25 +39,55 @@ class Chain(Optimizer):
         """Apply the parts in order."""
         slots: dict[str, Any] = {}
         for prefix, rule in self._rules.items():
-            own = (s.part(rule.name, prefix), h.part(rule.name, prefix))
-            if isinstance(rule, Transform) and rule.stage == "gradient":
-                g, new = rule.rule(xp, w, g, *own)
-            else:
-                w, new = rule.rule(xp, w, g, *own)
-            slots |= {prefix + name: value for name, value in new.items()}
-            if g is None:
+            own_s, own_h = s.part(rule.name, prefix), h.part(rule.name, prefix)
+            result = rule.rule(xp, w, g, own_s, own_h)
+            value, new = check_result(rule.name, result, rule.state_slots())
+            slots |= {prefix + name: slot for name, slot in new.items()}
+            if not isinstance(rule, Transform) or rule.stage == "parameter":
+                w = value
+            elif value is not None:
+                g = value
+            elif "complete" in own_h and not own_h.complete:
                 break
+            else:
+                raise TypeError(
+                    f"{rule.name}.rule returned None for the gradient in a call that `scalars` "
+                    f"does not call incomplete; see the documentation of the class Transform"
+                )
         return w, slots
 
     def __repr__(self) -> str:
-        return f"chain({', '.join(repr(rule) for rule in self._rules.values())})"
+        parts = [repr(rule) for rule in self._rules.values()]
+        settings = [
+            f"{name}={getattr(self, name)!r}"
+            for name in ("engine", "threads", "overrides", "frozen")
+            if getattr(self, name) != getattr(self._main, name)
+        ]
+        return f"chain({', '.join(parts + settings)})"
 
     def __getattr__(self, name: str) -> Any:
-        # Hyperparameters of the optimizer in the chain are read as if they were the chain's.
+        # Hyperparameters of the optimizer in the chain are read as if they were the chain's, and
+        # so are the methods that it adds to those of all optimizers. They get its state.
         main = self.__dict__.get("_main")
         if main is not None and any(entry.name == name for entry in main._hyperparameters):
             return getattr(main, name)
+        if main is not None and not name.startswith("_") and callable(getattr(main, name, None)):
+            main = copy.copy(main)
+            main._states, main._t = self._states_of_main(), self._t
+            return getattr(main, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def _states_of_main(self) -> dict[str, LeafState]:
+        """Return the state without the names of the chain's parts."""
+        prefix = next(prefix for prefix, rule in self._rules.items() if rule is self._main)
+
+        def own(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+        return {
+            key: LeafState(own(state.slots), state.missed, own(state.scalars))
+            for key, state in self._states.items()
+        }
 
     def __setattr__(self, name: str, value: Any) -> None:
         main = self.__dict__.get("_main")
@@ -88,7 +121,13 @@ class Chain(Optimizer):
             weight = state.scalars.get(f"{prefix}weight") if state is not None else None
             if state is None or not weight:
                 return arrays.converted(w, w)
-            return arrays.converted(state.slots[f"{prefix}average"] / weight, w)
+            total = state.slots[f"{prefix}average"]
+            if tuple(total.shape) != tuple(w.shape):
+                raise ValueError(
+                    f"{self.name}.averaged: {tree.format_path('params', path)} is "
+                    f"{arrays.describe(w)}, but its average has shape {tuple(total.shape)}"
+                )
+            return arrays.converted(total / weight, w)
 
         return tree.mapped(mean, params)
 
@@ -97,15 +136,26 @@ class Chain(Optimizer):
 
         Returns the tree, as `update` does. Between the two calls `update` is an error.
         """
+        leaves = validation.parameters(self.name, params)
         if self._swapped is None:
             new = [leaf for _, leaf in tree.flatten(self.averaged(params))]
-            self._swapped = [arrays.converted(w, w) for _, w in tree.flatten(params)]
+            kept = {leaf.key: arrays.converted(leaf.parameter, leaf.parameter) for leaf in leaves}
         else:
-            new, self._swapped = self._swapped, None
-        leaves = [w for _, w in tree.flatten(params)]
-        if len(leaves) != len(new):
-            raise ValueError(f"{self.name}.swap_averaged: params is not the tree of the first call")
-        return tree.rebuild(params, list(map(arrays.assigned, leaves, new)))
+            new, kept = [self._swapped.get(leaf.key) for leaf in leaves], None
+            if len(new) != len(self._swapped) or not all(
+                x is not None and tuple(x.shape) == tuple(leaf.parameter.shape)
+                for x, leaf in zip(new, leaves, strict=True)
+            ):
+                raise ValueError(
+                    f"{self.name}.swap_averaged: params is not the tree of the first call, whose "
+                    f"values would be put back; call it with that tree"
+                )
+        with HeldInterrupts():
+            swapped = [
+                arrays.assigned(leaf.parameter, x) for leaf, x in zip(leaves, new, strict=True)
+            ]
+            self._swapped = kept
+        return tree.rebuild(params, swapped)
 
     def _average(self) -> str:
         for prefix, rule in self._rules.items():
@@ -182,9 +232,11 @@ def _check_order(rules: tuple[Rule, ...]) -> Optimizer:
 
 def _name_parts(rules: tuple[Rule, ...]) -> dict[str, Rule]:
     """Return the rules by prefixes that are unique: the name, with a number if it is repeated."""
-    names = [rule.name for rule in rules]
-    parts = {}
-    for i, rule in enumerate(rules):
-        number = names[:i].count(rule.name) + 1
-        parts[f"{rule.name}_" if number == 1 else f"{rule.name}{number}_"] = rule
+    parts: dict[str, Rule] = {}
+    for rule in rules:
+        prefix, number = f"{rule.name}_", 1
+        while prefix in parts:
+            number += 1
+            prefix = f"{rule.name}{number}_"
+        parts[prefix] = rule
     return parts

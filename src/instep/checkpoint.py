@@ -86,9 +86,15 @@ def _hyperparameters(
         for entry in rule._hyperparameters
     }
     found = []
-    for name, value in values.items():
+    for name, given in values.items():
         if name not in known:
             raise ValueError(f"{owner}: {optimizer.name} has no hyperparameter {name!r}")
         rule, entry = known[name]
-        found.append((rule, entry.name, entry.validate(owner, value)))
+        value = entry.validate(owner, given)
+        if entry.domain.fixed and value != getattr(rule, entry.name):
+            raise ValueError(
+                f"{owner}: the state was saved with {name}={value:g}, and this optimizer has "
+                f"{getattr(rule, entry.name):g}; make it with the same"
+            )
+        found.append((rule, entry.name, value))
     return found

@@ -16,9 +16,10 @@ Schedule = Callable[[int], float]
 class Domain:
     """The values that a hyperparameter may take: finite, within an interval.
 
-    With `infinite`, infinities are allowed too. With `survives_rounding`, a value that is not
-    zero must not become zero when it is rounded to the dtype of the arithmetic, as an eps of
-    1e-50 does in float32.
+    With `infinite`, infinities are allowed too. With `integer`, only whole numbers are. With
+    `survives_rounding`, a value that is not zero must not become zero when it is rounded to the
+    dtype of the arithmetic, as an eps of 1e-50 does in float32. With `fixed`, the value is given
+    once, as a number.
     """
 
     lower: float = -math.inf
@@ -27,14 +28,19 @@ class Domain:
     open_upper: bool = False
     survives_rounding: bool = False
     infinite: bool = False
+    integer: bool = False
+    fixed: bool = False
 
     def __contains__(self, value: float) -> bool:
         above = value > self.lower if self.open_lower else value >= self.lower
         below = value < self.upper if self.open_upper else value <= self.upper
         finite = math.isfinite(value) or (self.infinite and not math.isnan(value))
-        return finite and above and below
+        whole = not self.integer or value.is_integer()
+        return finite and above and below and whole
 
     def __str__(self) -> str:
+        if self.integer:
+            return f"an integer >= {self.lower:g}"
         if self.lower > -math.inf and self.upper < math.inf:
             left, right = "[("[self.open_lower], "])"[self.open_upper]
             return f"a finite number in {left}{self.lower:g}, {self.upper:g}{right}"
@@ -74,11 +80,12 @@ class Hyperparameter:
         if not isinstance(value, bool):
             if isinstance(value, numbers.Real):
                 return self.number(owner, value)
-            if callable(value):
+            if callable(value) and not self.domain.fixed:
                 return value
+        schedule = ", or a schedule (a function from the step number to a float)"
         raise TypeError(
-            f"{owner}: {self.name} must be {self.domain}, or a schedule (a function from the "
-            f"step number to a float), got {value!r}"
+            f"{owner}: {self.name} must be {self.domain}"
+            f"{'' if self.domain.fixed else schedule}, got {value!r}"
         )
 
     def number(self, owner: str, value: Any) -> float:
@@ -96,12 +103,6 @@ class Hyperparameter:
         if isinstance(value, float):
             return value
         return self.number(f"{owner}, schedule at step {step}", value(step))
-
-
-def check_count(owner: str, name: str, value: Any) -> None:
-    """Raise if `value` is no whole number: how often something happens is no schedule."""
-    if not isinstance(value, float) or not value.is_integer():
-        raise ValueError(f"{owner}: {name} must be an integer >= 1, got {value!r}")
 
 
 def describe_fields(cls: type, excluded: frozenset[str]) -> tuple[Hyperparameter, ...]:

@@ -68,6 +68,22 @@ def clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A00
     return x
 
 
+def norm(xp: Any, x: Any) -> Any:
+    """Return the Euclidean norm of a tensor.
+
+    Squares, their sum and the root are float64: those of float32 numbers neither overflow nor
+    vanish, and only the result is rounded to the dtype of `x`.
+    """
+    wide = xp.astype(x, xp.float64)
+    return xp.astype(xp.sqrt(xp.sum(wide * wide)), x.dtype)
+
+
+def tree_norm(xp: Any, x: Any) -> Any:
+    """Return the Euclidean norm of all tensors of the tree, taken as one vector. See `norm`."""
+    wide = xp.astype(x, xp.float64)
+    return xp.astype(xp.sqrt(xp.tree_sum(wide * wide)), x.dtype)
+
+
 #: Operations that both namespaces define by the functions above.
 CANONICAL: dict[str, Callable[..., Any]] = {
     "maximum": maximum,
@@ -78,6 +94,8 @@ CANONICAL: dict[str, Callable[..., Any]] = {
     "isinf": isinf,
     "square": square,
     "clip": clip,
+    "norm": norm,
+    "tree_norm": tree_norm,
 }
 
 
@@ -95,9 +113,9 @@ def canonical_sum(xp: Any, x: Any) -> Any:
     x = xp.reshape(xp.astype(x, xp.float64), (-1,))
     while True:
         tiles = max(1, -(-x.shape[0] // TILE))
-        padding = xp.zeros(tiles * TILE - x.shape[0], dtype=xp.float64)
+        padding = xp.zeros(tiles * TILE - x.shape[0], dtype=xp.float64, device=x.device)
         rows = xp.reshape(xp.concat([x, padding]), (tiles, TILE // LANES, LANES))
-        lanes = xp.zeros((tiles, LANES), dtype=xp.float64)
+        lanes = xp.zeros((tiles, LANES), dtype=xp.float64, device=x.device)
         for row in range(TILE // LANES):
             lanes = lanes + rows[:, row, :]
         width = LANES

@@ -48,6 +48,11 @@ class Rule:
         for hyperparameter in self._hyperparameters:
             if hyperparameter.name == name:
                 value = hyperparameter.validate(self.name, value)
+                if hyperparameter.domain.fixed and self.__dict__.get(name, value) != value:
+                    raise AttributeError(
+                        f"{self.name}: {name} cannot be changed, from {getattr(self, name):g} to "
+                        f"{value:g}: step numbers depend on it; make a new {self.name}"
+                    )
                 object.__setattr__(self, name, value)
                 if hyperparameter.option:
                     self._changed()

@@ -29,3 +29,12 @@ class Transform(Rule):
 
     #: What the fragment works on, ``"gradient"`` before the step or ``"parameter"`` after it.
     stage: ClassVar[Literal["gradient", "parameter"]]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        stage = getattr(self, "stage", None)
+        if stage not in ("gradient", "parameter"):
+            raise TypeError(
+                f'{self.name}: the class attribute `stage` must be "gradient" or "parameter", '
+                f"got {stage!r}"
+            )

@@ -70,6 +70,9 @@ class ArrayAPIBucket(Bucket):
         return _ranges(self._params), _ranges(self._grads)
 
     def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
+        # A leaf whose flags have changed may have no part in a sum in which it had one.
+        if [row.flags for row in self._rows_now] != [rows[row].flags for row in self._rows]:
+            sums.clear()
         self._rows_now = [rows[row] for row in self._rows]
         self._results = [None] * len(self.positions)
         self.guards = frozenset()
@@ -185,11 +188,12 @@ class RuleNamespace:
         return self._namespace.where(self._array(condition), *self._arrays(a, b))
 
     def sum(self, x: Any, **keywords: Any) -> Any:
-        """Return the canonical sum over the tensor, in the dtype of the arithmetic."""
+        """Return the canonical sum over the tensor, in the dtype of `x`; of booleans, the count."""
         if any(value is not None for value in keywords.values()):
             return self._namespace.sum(x, **keywords)
         self._count += 1
-        return self._namespace.astype(numerics.canonical_sum(self._namespace, x), self._compute)
+        total = numerics.canonical_sum(self._namespace, x)
+        return self._namespace.astype(total, self._dtype_of_sum(x))
 
     def tree_sum(self, x: Any) -> Any:
         """Return the canonical sum over all tensors of the tree."""
@@ -199,7 +203,10 @@ class RuleNamespace:
             total = numerics.canonical_sum(self._namespace, x)
             self._sums.row(number)[self._position] = float(total)
             raise _TreeSumError(number)
-        return self._array(float(self._sums.row(number)[-1]))
+        return self._array(float(self._sums.row(number)[-1]), self._dtype_of_sum(x))
+
+    def _dtype_of_sum(self, x: Any) -> Any:
+        return self._compute if self._namespace.isdtype(x.dtype, "bool") else x.dtype
 
     def require(self, condition: Any) -> None:
         """Turn the step away unless the condition holds everywhere in the tree."""

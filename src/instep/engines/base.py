@@ -39,6 +39,10 @@ class RemoteSums(ABC):
     """Sums that are computed and used on a device, so that no step waits for it."""
 
     @abstractmethod
+    def clear(self) -> None:
+        """Set all sums to zero."""
+
+    @abstractmethod
     def add_up(self, numbers: set[int]) -> None:
         """Add up the tree for these sums on the device, which has all leaves."""
 
@@ -84,6 +88,12 @@ class SumTable:
             new_rows = np.zeros((missing, self.values.shape[1]))
             self.values = np.concatenate([self.values, new_rows])
             self.address = self.values.ctypes.data
+
+    def clear(self) -> None:
+        """Set all sums to zero: before a step in which other leaves contribute than before."""
+        self.values[...] = 0.0
+        for remote in self.remotes.values():
+            remote.clear()
 
     def row(self, number: int) -> NDArray[np.float64]:
         """Return the row of a sum."""

@@ -154,6 +154,7 @@ class HostBucket(Bucket):
         flags = [row.flags for row in rows]
         if flags != self._flags:
             self._arrange(flags)
+            sums.clear()
         self._level = 0
         sums.reserve(self._sum_count)
         self.prepare(rows)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from instep.graph.nodes import Graph, Node, Store, Sum
+from instep.graph.nodes import ITEMSIZE, Graph, Node, Store, Sum
 
 
 def prune(graph: Graph) -> Graph:
@@ -62,10 +62,13 @@ def _closure(graph: Graph, numbers: Iterable[object]) -> set[int]:
 
 
 def _stores_what_it_loaded(graph: Graph, store: Store) -> bool:
-    node = graph.nodes[store.node]
+    node, narrowest = graph.nodes[store.node], 8
     while node.operation == "cast":
+        narrowest = min(narrowest, ITEMSIZE[node.dtype])
         node = graph.nodes[node.operands[0]]
-    return node.operation == "load" and node.value == store.array
+    # On the way through a narrower format it would have been rounded.
+    same = node.operation == "load" and node.value == store.array
+    return same and narrowest >= ITEMSIZE[node.dtype]
 
 
 def _keep(graph: Graph, stores: Iterable[Store], sums: Iterable[Sum]) -> Graph:

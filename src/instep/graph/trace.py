@@ -380,7 +380,7 @@ class TracedArray:
     def __pow__(self, exponent: Any) -> "TracedArray":
         # NumPy's x**3 and x*x*x differ in a quarter of cases; only the square is safe.
         if isinstance(exponent, int | float) and exponent == 2:
-            return self * self
+            return self.binary("multiply", self, self)
         self.recorder.fail(
             f"it raises an array to the power {getattr(exponent, 'source', exponent)}",
             "write powers out as multiplications (x*x*x)",
@@ -496,6 +496,8 @@ class TracedNamespace:
         if any(value is not None for value in keywords.values()):
             recorder.fail("xp.sum is given an axis or a dtype", "sum over the whole array")
         x = recorder.array(x)
+        if x.dtype == "bool":
+            x = self.where(x, 1.0, 0.0)
         number = len(recorder.sums)
         recorder.sums.append(Sum(number, x.position, scope))
-        return recorder.cast(recorder.add("reduced", (), "float64", number), recorder.compute)
+        return recorder.cast(recorder.add("reduced", (), "float64", number), x.dtype)

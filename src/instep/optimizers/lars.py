@@ -51,7 +51,7 @@ class LARS(Optimizer):
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        w_norm, g_norm = xp.sqrt(xp.sum(w * w)), xp.sqrt(xp.sum(g * g))
+        w_norm, g_norm = xp.norm(w), xp.norm(g)
         ratio = h.eta * w_norm / (g_norm + h.weight_decay * w_norm)
         ratio = xp.where((w_norm > 0) & (g_norm > 0), ratio, 1.0)
         v = h.momentum * s.v + h.lr * ratio * (g + h.weight_decay * w)

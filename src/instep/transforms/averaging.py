@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from instep.hyperparameters import DecayRate, Domain, check_count
+from instep.hyperparameters import DecayRate, Domain, Schedule
 from instep.transform import Transform
 
 
@@ -84,14 +84,10 @@ class lookahead(Transform):
 
     stage = "parameter"
 
-    k: Annotated[float, Domain(lower=1)] = 5
-    alpha: Annotated[float, Domain(lower=0, upper=1)] = 0.5
+    k: Annotated[float | Schedule, Domain(lower=1, integer=True)] = 5
+    alpha: Annotated[float | Schedule, Domain(lower=0, upper=1)] = 0.5
 
     slots = ("slow",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count(self.name, "k", self.k)
 
     def initial_state(self) -> Mapping[str, float | str]:
         """Start the slow weights at the parameters."""

@@ -68,8 +68,7 @@ class clip_by_norm(Transform):
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        norm = xp.sqrt(xp.sum(g * g))
-        return h.max_norm / xp.maximum(norm, h.max_norm) * g, {}
+        return h.max_norm / xp.maximum(xp.norm(g), h.max_norm) * g, {}
 
 
 class clip_by_global_norm(Transform):
@@ -105,5 +104,4 @@ class clip_by_global_norm(Transform):
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        norm = xp.sqrt(xp.tree_sum(g * g))
-        return h.max_norm / xp.maximum(norm, h.max_norm) * g, {}
+        return h.max_norm / xp.maximum(xp.tree_norm(g), h.max_norm) * g, {}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from instep.hyperparameters import Domain, check_count
+from instep.hyperparameters import Domain
 from instep.transform import Transform
 
 
@@ -43,12 +43,13 @@ class accumulate(Transform):
     ----------
     k
         Number of calls that make one step. What stands after it in the chain counts steps:
-        its `t`, and its schedules, go on every `k`-th call.
+        its `t`, and its schedules, go on every `k`-th call. It cannot be changed later.
 
     Notes
     -----
     The same as `optax.MultiSteps`. The gradients are added in the order of the calls and divided
-    once.
+    once. A call without a gradient for some parameter does not count for that parameter, which
+    then takes its steps at other calls.
 
     Examples
     --------
@@ -62,13 +63,9 @@ class accumulate(Transform):
 
     stage = "gradient"
 
-    k: Annotated[float, Domain(lower=1)] = 2
+    k: Annotated[float, Domain(lower=1, integer=True, fixed=True)] = 2
 
     slots = ("sum",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count(self.name, "k", self.k)
 
     @property
     def period(self) -> int:

@@ -72,5 +72,4 @@ class project_norm(Transform):
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        norm = xp.sqrt(xp.sum(w * w))
-        return h.radius / xp.maximum(norm, h.radius) * w, {}
+        return h.radius / xp.maximum(xp.norm(w), h.radius) * w, {}

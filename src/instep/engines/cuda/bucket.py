@@ -96,6 +96,7 @@ class CudaBucket(Bucket):
         if flags != self._flags:
             with self._device:
                 self._arrange(flags)
+            sums.clear()
         remote = self._remote(sums)
         remote.reserve(self._sum_count, self.positions)
         remote.begin()

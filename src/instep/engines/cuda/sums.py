@@ -36,6 +36,11 @@ class DeviceSums(RemoteSums):
         table.data.memset_async(0, table.nbytes)
         return table
 
+    def clear(self) -> None:
+        if self._table is not None:
+            with self._device:
+                self._table.data.memset_async(0, self._table.nbytes)
+
     @property
     def address(self) -> int:
         """Address of the table."""

@@ -300,7 +300,9 @@ class _Emitter:
 
     def store_span(self) -> str:
         """Return `span` for the pass that stores: elements, vectors, elements."""
-        first = self.position[self.graph.stores[0].array] if self.graph.stores else 0
+        if not self.graph.stores:
+            return _function(["ret void"])
+        first = self.position[self.graph.stores[0].array]
         itemsize = _SIZES[self.graph.arrays[first].dtype]
         lines = [
             *self.prologue(),
