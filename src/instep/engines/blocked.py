@@ -93,7 +93,9 @@ class BlockedBucket(HostBucket):
             tiles = [procedure.run(block, scalars, reduced) for block in blocks]
             for k, entry in enumerate(graph.sums):
                 sums_of_tiles = np.concatenate([np.zeros(0), *(found[k] for found in tiles)])
-                sums.values[entry.number, leaf.position] = canonical_sum(_NUMPY, sums_of_tiles)
+                with np.errstate(all="ignore"):
+                    total = canonical_sum(_NUMPY, sums_of_tiles)
+                sums.values[entry.number, leaf.position] = total
 
 
 class _Float64Namespace:
