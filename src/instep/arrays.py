@@ -1,6 +1,7 @@
 """What the kit asks of an array, whatever library it comes from."""
 
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,11 @@ def namespace(array: Array) -> Any:
 
 def dtype_name(array: Array) -> str:
     """Return the name of the dtype, as in ``"float32"``; a foreign byte order shows as in NumPy."""
-    dtype = array.dtype
+    return _dtype_name(array.dtype)
+
+
+@cache
+def _dtype_name(dtype: Any) -> str:
     if isinstance(dtype, np.dtype):
         return dtype.name if dtype.isnative else dtype.str
     return str(dtype).rpartition(".")[2]
