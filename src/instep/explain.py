@@ -87,6 +87,10 @@ class BucketExplanation:
                 f"{f'writes {writes}' if writes else f'reduces to {sums}'}; "
                 f"{graph.bytes_per_element} bytes an element"
             )
+            lines += [
+                f"    then {call.array} = {call.name}({call.array}), by the array library"
+                for call in graph.calls
+            ]
         if len(self.graphs) > 1:
             lines.append(f"  in all {self.bytes_per_element} bytes an element")
         lines += [f"  {key}: {how}" for key, how in self.layouts.items()]
@@ -124,13 +128,13 @@ def explain(optimizer: "Optimizer", params: Any) -> Explanation:
     rows = [program.row(optimizer.t + 1, sources[leaf.key]) for leaf in leaves]
 
     buckets = []
-    for (name, dtype, device), members in assign(optimizer, program, leaves, rows).items():
+    for (name, dtype, device, own), members in assign(optimizer, program, leaves, rows).items():
         chosen = [leaves[i] for i in members]
         flags = rows[members[0]].flags
         first = chosen[0].parameter
-        _, reason = engines.choose(optimizer.engine, program, first, dtype, flags)
+        _, reason = engines.choose(optimizer.engine, own, first, dtype, flags)
         engine = engines.load(name)
-        graphs, note = _graphs(engine, program, dtype, flags)
+        graphs, note = _graphs(engine, own, dtype, flags)
         layouts = {leaf.key: engine.layout(leaf.parameter) for leaf in chosen}
         buckets.append(
             BucketExplanation(
@@ -158,6 +162,11 @@ def _graphs(
         graphs = program.passes(dtype, flags)
     except FusionError as error:
         return (), f"one array operation at a time; bits may differ between libraries ({error})"
+    if any(graph.calls for graph in graphs):
+        return (
+            graphs,
+            "the same bits as every engine for these arrays, where their library has them",
+        )
     if engine.fuses:
         return graphs, "the same bits as every other engine"
     return graphs, "one array operation at a time; the same bits where the library rounds exactly"

@@ -60,13 +60,13 @@ class Plan:
         assignments = assign(optimizer, self.program, self._active, [rows[i] for i in row_of])
         self.states = dict(optimizer._states)
         self.buckets = []
-        for (name, _, _), members in assignments.items():
+        for (name, _, _, program), members in assignments.items():
             engine = engines.load(name)
             chosen = [self._active[i] for i in members]
-            slots = self._slots(engine, chosen, rows, [row_of[i] for i in members])
+            slots = self._slots(engine, program, chosen, rows, [row_of[i] for i in members])
             self.buckets.append(
                 engine.bucket(
-                    self.program,
+                    program,
                     [
                         Member(leaf.position, row_of[i], leaf.parameter, leaf.gradient, slot)
                         for i, leaf, slot in zip(members, chosen, slots, strict=True)
@@ -90,17 +90,22 @@ class Plan:
     def _slots(
         self,
         engine: engines.Engine,
+        program: Program,
         leaves: Sequence[Leaf],
         rows: Sequence[Row],
         row_of: Sequence[int],
     ) -> list[dict[str, Any]]:
-        """Return the slots of leaves, allocating what is not there yet."""
-        names = self.program.slots
+        """Return the slots of leaves, allocating what is not there yet.
+
+        An engine that fuses gets the arrays between passes as well, which are no state.
+        """
+        names = program.slots
         dtype = STATE_DTYPE[leaves[0].dtype]
         states = [self.states.get(leaf.key) for leaf in leaves]
         found = [dict(state.slots) if state is not None else {} for state in states]
         for leaf, slots in zip(leaves, found, strict=True):
-            _check_state(self.program.name, leaf, slots, dtype)
+            _check_state(program, leaf, slots, dtype)
+            _prepare_whole_slots(program, leaf, slots, dtype)
         fresh = [
             i
             for i, (leaf, slots) in enumerate(zip(leaves, found, strict=True))
@@ -110,7 +115,7 @@ class Plan:
         ]
         allocated = engine.allocate([leaves[i].parameter for i in fresh], [dtype] * len(names))
         for i, new in zip(fresh, allocated, strict=True):
-            initial = self.program.initial_values(rows[row_of[i]])
+            initial = program.initial_values(rows[row_of[i]])
             for name, array in zip(names, new, strict=True):
                 value = found[i].get(name, initial.get(name, 0.0))
                 if isinstance(value, str):
@@ -121,7 +126,15 @@ class Plan:
         for leaf, slots, number in zip(leaves, found, row_of, strict=True):
             source = self._sources[number]
             self.states[leaf.key] = LeafState(slots, source.missed, source.memory)
-        return found
+        if not program.between or not engine.fuses:
+            return found
+        drafts = engine.allocate(
+            [leaf.parameter for leaf in leaves], [dtype] * len(program.between)
+        )
+        return [
+            slots | dict(zip(program.between, new, strict=True))
+            for slots, new in zip(found, drafts, strict=True)
+        ]
 
     def accepts(self, params: Any, grads: Any) -> bool:
         """Return whether this plan can step these trees. Keeps their leaves for `step`."""
@@ -202,17 +215,18 @@ def _joined(ranges: Sequence[Range]) -> Range:
 
 def assign(
     optimizer: "Optimizer", program: Program, leaves: Sequence[Leaf], rows: Sequence[Row]
-) -> dict[tuple[str, str, str], list[int]]:
-    """Return the leaves of every bucket, by (engine, dtype, device)."""
-    chosen: dict[tuple[str, str, str], list[int]] = {}
-    engine_of: dict[tuple[str | None, str, Any], str] = {}
+) -> dict[tuple[str, str, str, Program], list[int]]:
+    """Return the leaves of every bucket, by (engine, dtype, device, program)."""
+    chosen: dict[tuple[str, str, str, Program], list[int]] = {}
+    engine_of: dict[tuple[str | None, str, Any, Program], str] = {}
     for i, (leaf, row) in enumerate(zip(leaves, rows, strict=True)):
-        kind = (arrays.library(leaf.parameter), leaf.dtype, row.flags)
+        own = program.for_shape(tuple(leaf.parameter.shape))
+        kind = (arrays.library(leaf.parameter), leaf.dtype, row.flags, own)
         if kind not in engine_of:
             engine_of[kind], _ = engines.choose(
-                optimizer.engine, program, leaf.parameter, leaf.dtype, row.flags
+                optimizer.engine, own, leaf.parameter, leaf.dtype, row.flags
             )
-        key = (engine_of[kind], leaf.dtype, arrays.device(leaf.parameter))
+        key = (engine_of[kind], leaf.dtype, arrays.device(leaf.parameter), own)
         chosen.setdefault(key, []).append(i)
     return chosen
 
@@ -259,11 +273,28 @@ def resolve(
     return overrides, frozen
 
 
-def _check_state(owner: str, leaf: Leaf, slots: dict[str, Any], dtype: str) -> None:
+def _prepare_whole_slots(program: Program, leaf: Leaf, slots: dict[str, Any], dtype: str) -> None:
+    """Give a leaf its slots of other shapes, on the device of the parameter."""
+    shapes = program.whole_shapes(tuple(leaf.parameter.shape)) if program.whole else {}
+    for name, shape in shapes.items():
+        w, slot = leaf.parameter, slots.get(name)
+        if slot is None or (arrays.library(slot), arrays.device(slot)) != (
+            arrays.library(w),
+            arrays.device(w),
+        ):
+            xp = arrays.namespace(w)
+            device = arrays.namespace_device(w)
+            zeros = xp.zeros(shape, dtype=getattr(xp, dtype), device=device)
+            slots[name] = zeros if slot is None else arrays.filled(zeros, slot)
+
+
+def _check_state(program: Program, leaf: Leaf, slots: dict[str, Any], dtype: str) -> None:
+    w_shape = tuple(leaf.parameter.shape)
+    shapes = program.whole_shapes(w_shape) if program.whole else {}
     for name, slot in slots.items():
-        if tuple(slot.shape) != tuple(leaf.parameter.shape) or arrays.dtype_name(slot) != dtype:
+        if tuple(slot.shape) != shapes.get(name, w_shape) or arrays.dtype_name(slot) != dtype:
             raise ValueError(
-                f"{owner}.update: {format_path('params', leaf.path)} is "
+                f"{program.name}.update: {format_path('params', leaf.path)} is "
                 f"{arrays.describe(leaf.parameter)}, but its state {name!r} from earlier steps is "
                 f"{arrays.dtype_name(slot)} {tuple(slot.shape)}; use a new key for a new "
                 f"parameter, or forget all state with reset()"

@@ -1,5 +1,6 @@
 """A rule as engines see it: its graphs, and the numbers of a step."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -75,6 +76,7 @@ class Part:
         for slot in self.slots:
             if slot in ("w", "g"):
                 raise TypeError(f"{self.owner}: {slot!r} cannot be the name of a slot")
+        self.has_forms = type(rule).form is not Rule.form
         self.derives = type(rule).scalars is not Rule.scalars
         self.remembered = tuple(rule.scalar_slots)
         self.derived: tuple[str, ...] = ()
@@ -136,7 +138,40 @@ class Program:
         self._options = {
             part.prefix + name: value for part in self.parts for name, value in part.options.items()
         }
+        self.between: tuple[str, ...] = ()
+        self.whole: tuple[str, ...] = ()
         self._passes: dict[tuple[str, Flags], tuple[Graph, ...]] = {}
+        self._forms: dict[object, Program] = {}
+        self._has_forms = any(part.has_forms for part in self.parts)
+
+    def for_shape(self, shape: tuple[int, ...]) -> "Program":
+        """Return the program for parameters of a shape: this one, unless a rule has forms."""
+        if not self._has_forms:
+            return self
+        forms = [(part.prefix, part.rule.form(shape)) for part in self.parts]
+        kinds = tuple((form.kind, form.slots, tuple(form.whole), form.between) for _, form in forms)
+        if kinds not in self._forms:
+            program = self._forms[kinds] = copy.copy(self)
+            program.slots = tuple(p + name for p, form in forms for name in form.slots)
+            program.between = tuple(p + name for p, form in forms for name in form.between)
+            program.whole = tuple(p + name for p, form in forms for name in form.whole)
+            program._options = self._options | {f"{p}kind": form.kind for p, form in forms}
+            program._passes = {}
+        return self._forms[kinds]
+
+    def whole_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the slots of other shapes, for a parameter of this one."""
+        return {
+            part.prefix + name: size
+            for part in self.parts
+            if part.has_forms
+            for name, size in part.rule.form(shape).whole.items()
+        }
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays that passes use beside parameter and gradient."""
+        return self.slots + self.between
 
     def is_current(self) -> bool:
         """Return whether the optimizer still has the options and slots of this program."""
@@ -205,6 +240,8 @@ class Program:
                 options=self._options | dict(flags),
                 slots=self.slots,
                 dtype=dtype,
+                whole=self.whole,
+                between=self.between,
             )
             self._passes[key] = cut(graph)
         return self._passes[key]
@@ -212,6 +249,15 @@ class Program:
     def host_expressions(self, graph: Graph) -> Callable[..., tuple[float, ...]]:
         """Return the function from the numbers of a row to the scalars of `graph`."""
         return _compile(self.names, graph.scalars)
+
+    def call_arguments(self, graph: Graph, row: Row) -> list[dict[str, float]]:
+        """Return the keyword arguments of the calls after a pass."""
+        found = []
+        for call in graph.calls:
+            sources = tuple(source for _, source in call.numbers)
+            values = _compile(self.names, sources)(*row.numbers)
+            found.append(dict(zip((name for name, _ in call.numbers), values, strict=True)))
+        return found
 
     def initial_values(self, row: Row) -> Mapping[str, float | str]:
         """Return how slots start: a number, or ``"w"`` for a copy of the parameter."""

@@ -2,10 +2,34 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, dataclass_transform
 
 from instep import hyperparameters
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a rule keeps for a parameter of one shape, where that depends on the shape.
+
+    Attributes
+    ----------
+    slots
+        Names of the state arrays that are like the parameter.
+    whole
+        State arrays of other shapes, by name. No fused operation can use them: a rule hands them
+        to the function of `xp.apply`, and returns them as that has left them.
+    between
+        Names for the operands and results of `xp.apply`, in the order of its calls. Memory like
+        that of a slot is kept for each, but it is no state.
+    kind
+        What the rule may branch on, as ``h.kind``.
+    """
+
+    slots: tuple[str, ...]
+    whole: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    between: tuple[str, ...] = ()
+    kind: str = ""
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
@@ -92,6 +116,10 @@ class Rule:
     def state_slots(self) -> tuple[str, ...]:
         """Return the names of the state arrays under the present options."""
         return self.slots
+
+    def form(self, shape: tuple[int, ...]) -> Form:
+        """Return what the rule keeps for a parameter of this shape: some of its slots, or all."""
+        return Form(self.state_slots())
 
     def initial_state(self) -> Mapping[str, float | str]:
         """Return how slots start that do not start at zero.

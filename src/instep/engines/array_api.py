@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from instep import arrays, numerics
+from instep.engines import calls
 from instep.engines.base import Bucket, Engine, Fit, Member, Range, SumTable
 from instep.graph import Graph
 from instep.graph.trace import Values, check_result
@@ -95,8 +96,8 @@ class ArrayAPIBucket(Bucket):
         program, w = self._program, self._params[i]
         namespace = arrays.namespace(w)
         compute = getattr(namespace, numerics.COMPUTE_DTYPE[arrays.dtype_name(w)])
-        xp = RuleNamespace(namespace, w, compute, self.positions[i], sums)
-        slots = {name: self._slots[i][name] for name in program.slots}
+        xp = RuleNamespace(program.name, namespace, w, compute, self.positions[i], sums)
+        slots = {name: self._slots[i][name] for name in (*program.slots, *program.whole)}
         # The rule gets copies, for it may be written with operations in place.
         copies = {name: namespace.asarray(slot, copy=True) for name, slot in slots.items()}
         with np.errstate(all="ignore"):
@@ -109,7 +110,7 @@ class ArrayAPIBucket(Bucket):
                     Values(program.name, "slot", copies),
                     program.hyperparameters(self._rows_now[i]),
                 ),
-                program.slots,
+                tuple(slots),
             )
             self.guards |= xp.guards
             return xp.stored(program.name, "w", new, w), {
@@ -147,8 +148,9 @@ class RuleNamespace:
     """
 
     def __init__(
-        self, namespace: Any, like: Any, compute: Any, position: int, sums: SumTable
+        self, rule: str, namespace: Any, like: Any, compute: Any, position: int, sums: SumTable
     ) -> None:
+        self._rule = rule
         self._namespace = namespace
         self._like = like
         self._compute = compute
@@ -204,6 +206,13 @@ class RuleNamespace:
             self._sums.row(number)[self._position] = float(total)
             raise _TreeSumError(number)
         return self._array(float(self._sums.row(number)[-1]), self._dtype_of_sum(x))
+
+    def apply(self, function: Callable[..., Any], x: Any, *slots: Any, **numbers: Any) -> Any:
+        """Apply a function to whole arrays."""
+        xp = self._namespace
+        x = xp.astype(self._array(x), self._compute, copy=False)
+        results = calls.apply(self._rule, function, xp, x, list(slots), numbers)
+        return tuple(results) if slots else results[0]
 
     def _dtype_of_sum(self, x: Any) -> Any:
         return self._compute if self._namespace.isdtype(x.dtype, "bool") else x.dtype

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from instep import layout
 from instep.engines.base import Bucket, Engine, Fit, Member, Range, SumTable
+from instep.engines.calls import RenewedSlots
 from instep.graph import Graph
 from instep.numerics import COMPUTE_DTYPE, TILE
 from instep.program import Flags, Program, Row
@@ -120,7 +121,7 @@ class HostBucket(Bucket):
         self._program = program
         self._dtype = members[0].parameter.dtype
         self._compute = COMPUTE_DTYPE[self._dtype.name]
-        self.leaves = [Placement.of(member, program.slots) for member in members]
+        self.leaves = [Placement.of(member, program.arrays) for member in members]
         self._expected = [
             (_signature(member.parameter), _signature(member.gradient)) for member in members
         ]
@@ -131,6 +132,8 @@ class HostBucket(Bucket):
         self._flags: list[Flags] | None = None
         self._sum_count = 0
         self._level = 0
+        self._rows: Sequence[Row] = ()
+        self._renewed = RenewedSlots()
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         for leaf, (parameter, gradient) in zip(self.leaves, self._expected, strict=True):
@@ -155,7 +158,8 @@ class HostBucket(Bucket):
         if flags != self._flags:
             self._arrange(flags)
             sums.clear()
-        self._level = 0
+        self._level, self._rows = 0, rows
+        self._renewed.clear()
         sums.reserve(self._sum_count)
         self.prepare(rows)
 
@@ -175,17 +179,26 @@ class HostBucket(Bucket):
 
     def reduce(self, sums: SumTable) -> set[int]:
         numbers: set[int] = set()
-        for number, group in enumerate(self._groups):
-            if self._level < len(group.passes) - 1:
-                graph = group.passes[self._level]
-                self.run(number, self._level, sums)
-                numbers |= {entry.number for entry in graph.sums}
-        self._level += 1
+        depth = max((len(group.passes) for group in self._groups), default=1)
+        while not numbers and self._level < depth - 1:
+            for number, group in enumerate(self._groups):
+                if self._level < len(group.passes) - 1:
+                    graph = group.passes[self._level]
+                    self.run(number, self._level, sums)
+                    numbers |= {entry.number for entry in graph.sums}
+                    if graph.calls:
+                        self._call(graph, group.members)
+            self._level += 1
         return numbers
+
+    def _call(self, graph: Graph, members: Sequence[int]) -> None:
+        for leaf in (self.leaves[i] for i in members):
+            self._renewed.call(self._program, graph, leaf.slots, self._rows[leaf.row])
 
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
         for number in range(len(self._groups)):
             self.run(number, -1, sums)
+        self._renewed.store()
         self._params = self._grads = ()
         return {}
 
@@ -203,7 +216,7 @@ class HostBucket(Bucket):
 
     def arrays(self, leaf: Placement) -> list[NDArray[Any]]:
         """Return the arrays of a leaf in the order of `Graph.arrays`."""
-        slots = [leaf.slots[name] for name in self._program.slots]
+        slots = [leaf.slots[name] for name in self._program.arrays]
         return [self._params[leaf.position], self._grads[leaf.position], *slots]
 
 

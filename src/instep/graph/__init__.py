@@ -4,8 +4,8 @@
 graph at its sums into passes over memory. Nothing in this package knows an engine.
 """
 
-from instep.graph.nodes import Array, Graph, Node, Store, Sum
+from instep.graph.nodes import Array, Call, Graph, Node, Store, Sum
 from instep.graph.passes import cut, prune
 from instep.graph.trace import FusionError, trace
 
-__all__ = ["Array", "FusionError", "Graph", "Node", "Store", "Sum", "cut", "prune", "trace"]
+__all__ = ["Array", "Call", "FusionError", "Graph", "Node", "Store", "Sum", "cut", "prune", "trace"]

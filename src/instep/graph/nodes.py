@@ -1,7 +1,9 @@
 """The parts of a graph. All are frozen, so that graphs can be compared, hashed and cached."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 ITEMSIZE = {"bool": 1, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
@@ -60,6 +62,36 @@ class Sum:
     scope: str  # "tensor" or "tree"
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function of the array library, applied to a whole array between two passes.
+
+    The pass writes its operand, node `node`, to the array `array`; the function is given that
+    array, and what it returns takes the place of it, for later passes to load.
+
+    Attributes
+    ----------
+    function
+        ``function(xp, x, *slots, **numbers)`` returns an array like `x`, or a tuple of one and a
+        new array for every slot.
+    slots
+        Names of slots that no pass touches, which the function is given and renews.
+    numbers
+        Keyword arguments: names with host expressions, as in `Graph.scalars`.
+    """
+
+    array: str
+    node: int
+    function: Callable[..., Any]
+    slots: tuple[str, ...]
+    numbers: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the function."""
+        return getattr(self.function, "__name__", repr(self.function))
+
+
 @dataclass(frozen=True)
 class Graph:
     """A rule, or one pass of it, as a list of operations in the order in which Python ran them.
@@ -71,7 +103,8 @@ class Graph:
     compute
         The dtype of the arithmetic: ``"float32"`` or ``"float64"``.
     arrays
-        All arrays of the rule, whether this pass touches them or not: `w`, `g`, then the slots.
+        All arrays of the rule, whether this pass touches them or not: `w`, `g`, the slots, then
+        those between two passes.
     scalars
         Host expressions over the hyperparameters and the step number `t`, as Python source. Each
         is evaluated once a step in Python floats and rounded once to the compute dtype.
@@ -82,6 +115,8 @@ class Graph:
     scopes
         The scope of every sum of the rule, ``"tensor"`` or ``"tree"``: what a `reduced` node
         reads, whichever pass computed it.
+    calls
+        The functions that follow this pass.
     guards
         Numbers of sums over the tree that count elements which forbid the step: the last pass
         is run only if all of them are zero.
@@ -95,6 +130,7 @@ class Graph:
     stores: tuple[Store, ...] = ()
     sums: tuple[Sum, ...] = ()
     scopes: tuple[str, ...] = ()
+    calls: tuple[Call, ...] = ()
     guards: tuple[int, ...] = ()
 
     @cached_property
@@ -137,4 +173,5 @@ class Graph:
             lines.append(f"  %{position}: {node.dtype} = {node.operation} {', '.join(operands)}")
         lines += [f"  sum {s.number} over the {s.scope} of %{s.node}" for s in self.sums]
         lines += [f"  store {store.array} = %{store.node}" for store in self.stores]
+        lines += [f"  then {call.array} = {call.name}({call.array})" for call in self.calls]
         return "\n".join(lines)

@@ -1,63 +1,96 @@
-"""Passes over graphs: dead code, and the cut at sums. Each is idempotent."""
+"""Passes over graphs: dead code, and the cut at sums and calls. Each is idempotent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from instep.graph.nodes import ITEMSIZE, Graph, Node, Store, Sum
+from instep.graph.nodes import ITEMSIZE, Call, Graph, Node, Store, Sum
 
 
 def prune(graph: Graph) -> Graph:
     """Return `graph` without nodes that nothing needs, and without stores that change nothing."""
     stores = [store for store in graph.stores if not _stores_what_it_loaded(graph, store)]
-    return _keep(graph, stores, graph.sums)
+    return _keep(graph, stores, graph.sums, graph.calls)
 
 
 def cut(graph: Graph) -> tuple[Graph, ...]:
-    """Split `graph` at its sums into passes over memory; the last pass stores.
+    """Split `graph` at its sums and calls into passes over memory; the last pass stores.
 
-    A pass computes every sum that needs only the sums of earlier passes. What several passes
-    need is computed again in each: recomputing costs arithmetic, of which there is plenty, and
-    storing costs memory traffic, which is the limit.
+    A pass computes everything that needs only the sums and calls of earlier passes. What several
+    passes need is computed again in each: recomputing costs arithmetic, of which there is plenty,
+    and storing costs memory traffic, which is the limit.
     """
-    level_of_sum: dict[int, int] = {}
-    operand_of_sum = {entry.number: entry.node for entry in graph.sums}
+    breaks: dict[object, Sum | Call] = {entry.number: entry for entry in graph.sums}
+    breaks |= {call.array: call for call in graph.calls}
     levels: list[int] = []
     for node in graph.nodes:
-        if node.operation == "reduced":
-            assert isinstance(node.value, int)
-            levels.append(levels[operand_of_sum[node.value]] + 1)
+        before = _break_before(node, breaks)
+        if before is not None:
+            levels.append(levels[breaks[before].node] + 1)
         else:
             levels.append(max((levels[operand] for operand in node.operands), default=0))
-    for entry in graph.sums:
-        level_of_sum[entry.number] = levels[entry.node]
 
-    stored = prune(replace(graph, sums=()))
-    used = {node.value for node in stored.nodes if node.operation == "reduced"}
-    needed = _closure(graph, used | set(graph.guards))
-    passes = []
-    for level in sorted({level_of_sum[number] for number in needed}):
-        sums = [s for s in graph.sums if s.number in needed and level_of_sum[s.number] == level]
-        passes.append(_keep(graph, (), sums))
     stores = [store for store in graph.stores if not _stores_what_it_loaded(graph, store)]
-    passes.append(_keep(graph, stores, ()))
-    return tuple(passes)
+    last = _keep(graph, stores)
+    renewed = [call.array for call in graph.calls if call.slots]
+    needed = _closure(graph, breaks, [*graph.guards, *renewed, *_breaks_in(last, breaks)])
+    level_of = {key: levels[entry.node] for key, entry in breaks.items() if key in needed}
+    _postpone_sums(graph, breaks, level_of)
+    passes = []
+    for level in sorted(set(level_of.values())):
+        here = [breaks[key] for key in level_of if level_of[key] == level]
+        calls = [entry for entry in here if isinstance(entry, Call)]
+        sums = [entry for entry in here if isinstance(entry, Sum)]
+        if calls:
+            drafts = [Store(call.array, call.node) for call in calls]
+            passes.append(_keep(graph, drafts, (), calls))
+        if sums:
+            passes.append(_keep(graph, (), sums))
+    return (*passes, last)
 
 
-def _closure(graph: Graph, numbers: Iterable[object]) -> set[int]:
-    """Return `numbers` and the numbers of all sums that those sums depend on."""
-    found: set[int] = set()
-    pending = [number for number in numbers if isinstance(number, int)]
-    by_number = {entry.number: entry for entry in graph.sums}
+def _postpone_sums(
+    graph: Graph, breaks: Mapping[object, Sum | Call], level_of: dict[object, int]
+) -> None:
+    """Move sums that only the last pass needs to the last pass that reduces anyway.
+
+    It has to read most arrays in any case: with a norm of `w` that stands for itself, LAMB after
+    clipping would read `w` once more. Sums over the tree stay, for all leaves compute them at once.
+    """
+    reducing = [level for key, level in level_of.items() if isinstance(breaks[key], Sum)]
+    before_breaks = {
+        inner
+        for key in level_of
+        for inner in _breaks_in(_keep(graph, [Store("", breaks[key].node)]), breaks)
+    }
+    for key in level_of:
+        entry = breaks[key]
+        if isinstance(entry, Sum) and entry.scope == "tensor" and key not in before_breaks:
+            level_of[key] = max(reducing)
+
+
+def _break_before(node: Node, breaks: Mapping[object, Sum | Call]) -> object:
+    """Return the key of the sum or call whose result a node reads, or None."""
+    reads = node.operation == "reduced" or (node.operation == "load" and node.value in breaks)
+    return node.value if reads else None
+
+
+def _breaks_in(graph: Graph, breaks: Mapping[object, Sum | Call]) -> list[object]:
+    found = (_break_before(node, breaks) for node in graph.nodes)
+    return [key for key in found if key is not None]
+
+
+def _closure(
+    graph: Graph, breaks: Mapping[object, Sum | Call], keys: Iterable[object]
+) -> set[object]:
+    """Return `keys` and the keys of all sums and calls that those depend on."""
+    found: set[object] = set()
+    pending = list(keys)
     while pending:
-        number = pending.pop()
-        if number not in found:
-            found.add(number)
-            inner = _keep(graph, (), [by_number[number]])
-            pending += [
-                node.value
-                for node in inner.nodes
-                if node.operation == "reduced" and isinstance(node.value, int)
-            ]
+        key = pending.pop()
+        if key not in found:
+            found.add(key)
+            inner = _keep(graph, [Store("", breaks[key].node)])
+            pending += _breaks_in(inner, breaks)
     return found
 
 
@@ -71,11 +104,17 @@ def _stores_what_it_loaded(graph: Graph, store: Store) -> bool:
     return same and narrowest >= ITEMSIZE[node.dtype]
 
 
-def _keep(graph: Graph, stores: Iterable[Store], sums: Iterable[Sum]) -> Graph:
-    """Return the part of `graph` that `stores` and `sums` need, renumbered."""
-    stores, sums = tuple(stores), tuple(sums)
+def _keep(
+    graph: Graph,
+    stores: Iterable[Store],
+    sums: Iterable[Sum] = (),
+    calls: Iterable[Call] = (),
+) -> Graph:
+    """Return the part of `graph` that stores, sums and calls need, renumbered."""
+    stores, sums, calls = tuple(stores), tuple(sums), tuple(calls)
     alive: set[int] = set()
-    pending = [store.node for store in stores] + [entry.node for entry in sums]
+    entries: tuple[Store | Sum | Call, ...] = (*stores, *sums, *calls)
+    pending = [entry.node for entry in entries]
     while pending:
         position = pending.pop()
         if position not in alive:
@@ -91,6 +130,7 @@ def _keep(graph: Graph, stores: Iterable[Store], sums: Iterable[Sum]) -> Graph:
     return replace(
         graph,
         nodes=tuple(nodes),
-        stores=tuple(Store(store.array, position_of[store.node]) for store in stores),
-        sums=tuple(Sum(entry.number, position_of[entry.node], entry.scope) for entry in sums),
+        stores=tuple(replace(entry, node=position_of[entry.node]) for entry in stores),
+        sums=tuple(replace(entry, node=position_of[entry.node]) for entry in sums),
+        calls=tuple(replace(entry, node=position_of[entry.node]) for entry in calls),
     )

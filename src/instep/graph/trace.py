@@ -16,6 +16,7 @@ from instep.graph.nodes import (
     LOGICAL,
     UNARY,
     Array,
+    Call,
     Graph,
     Node,
     Store,
@@ -38,6 +39,8 @@ def trace(
     options: Mapping[str, Any],
     slots: tuple[str, ...],
     dtype: str,
+    whole: tuple[str, ...] = (),
+    between: tuple[str, ...] = (),
 ) -> Graph:
     """Return the graph of `rule` for parameters of storage dtype `dtype`.
 
@@ -55,6 +58,10 @@ def trace(
         Names of the state arrays.
     dtype
         ``"float16"``, ``"bfloat16"``, ``"float32"`` or ``"float64"``.
+    whole
+        Names of slots of other shapes, which only functions on whole arrays touch.
+    between
+        Names of the arrays that functions on whole arrays are given and return.
 
     Raises
     ------
@@ -69,15 +76,18 @@ def trace(
         *(Array(slot, state_dtype) for slot in slots),
     )
     loaded = {array.name: recorder.load(array) for array in arrays}
+    recorder.between = [Array(draft, recorder.compute) for draft in between]
     h = Values(
         name,
         "hyperparameter",
         {key: TracedScalar(recorder, key) for key in hyperparameters} | dict(options),
     )
-    s = Values(name, "slot", {slot: loaded[slot] for slot in slots})
+    unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
+    s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
 
     result = rule(TracedNamespace(recorder), loaded["w"], loaded["g"], s, h)
-    new_parameter, new_slots = check_result(name, result, slots)
+    new_parameter, new_slots = check_result(name, result, (*slots, *whole))
+    recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
     stores = []
     for array in arrays:
         if array.name == "w":
@@ -98,12 +108,13 @@ def trace(
         Graph(
             name=f"{name}_{dtype}",
             compute=recorder.compute,
-            arrays=arrays,
+            arrays=(*arrays, *recorder.between),
             scalars=tuple(recorder.scalars),
             nodes=tuple(recorder.nodes),
             stores=tuple(stores),
             sums=tuple(recorder.sums),
             scopes=tuple(entry.scope for entry in recorder.sums),
+            calls=tuple(recorder.calls),
             guards=tuple(recorder.guards),
         )
     )
@@ -160,6 +171,8 @@ class Recorder:
         self.nodes: list[Node] = []
         self.scalars: list[str] = []
         self.sums: list[Sum] = []
+        self.calls: list[Call] = []
+        self.between: list[Array] = []
         self.guards: list[int] = []
         self._positions: dict[Node, int] = {}
 
@@ -169,6 +182,17 @@ class Recorder:
             f"{self.rule}.rule cannot be fused: {what}; {remedy}, or run the rule as it is "
             f'with engine="array_api"'
         )
+
+    def check_whole(self, returned: Mapping[str, Any]) -> None:
+        """Raise unless every slot of another shape is returned as `xp.apply` has left it."""
+        for name, value in returned.items():
+            calls = [number for number, call in enumerate(self.calls) if name in call.slots]
+            expected = (name, calls[-1] if calls else None)
+            if not isinstance(value, WholeSlot) or (value.name, value.call) != expected:
+                self.fail(
+                    f"it does not return the slot {name!r} as xp.apply has left it",
+                    f"return what xp.apply gives for it under the name {name!r}",
+                )
 
     def add(
         self,
@@ -223,6 +247,21 @@ class Recorder:
                 "write xp.where(condition, 1.0, 0.0)",
             )
         return tuple(self.cast(x, dtype) for x in arrays)
+
+
+class WholeSlot:
+    """A slot of another shape than the parameter's: it may only be handed to `xp.apply`."""
+
+    __slots__ = ("call", "name", "recorder")
+
+    def __init__(self, recorder: Recorder, name: str, call: int | None = None) -> None:
+        self.recorder, self.name, self.call = recorder, name, call
+
+    def __getattr__(self, name: str) -> Never:
+        self.recorder.fail(
+            f"it works on the slot {self.name!r}, which has another shape than the parameter",
+            "hand such a slot to the function of xp.apply only",
+        )
 
 
 class TracedScalar:
@@ -477,6 +516,37 @@ class TracedNamespace:
 
     def full_like(self, x: Any, value: Any) -> TracedArray:
         return self._recorder.array(value)
+
+    def apply(self, function: Callable[..., Any], x: Any, *slots: Any, **numbers: Any) -> Any:
+        """Record that a function of the array library is applied to the whole of `x`."""
+        recorder, number = self._recorder, len(self._recorder.calls)
+        if number == len(recorder.between):
+            recorder.fail(
+                f"it applies functions to more than {number} arrays",
+                "name one more array in `between` of the Form that the method `form` returns",
+            )
+        for slot in slots:
+            if not isinstance(slot, WholeSlot) or slot.call is not None:
+                recorder.fail(
+                    "xp.apply is given more than one array",
+                    "give it one, then slots that the method `form` calls whole",
+                )
+        array = recorder.between[number]
+        draft = recorder.cast(recorder.array(x), recorder.compute)
+        recorder.calls.append(
+            Call(
+                array.name,
+                draft.position,
+                function,
+                tuple(slot.name for slot in slots),
+                tuple(
+                    (key, getattr(value, "source", repr(value))) for key, value in numbers.items()
+                ),
+            )
+        )
+        result = recorder.load(array)
+        renewed = (WholeSlot(recorder, slot.name, number) for slot in slots)
+        return (result, *renewed) if slots else result
 
     def sum(self, x: Any, **keywords: Any) -> TracedArray:
         """Record the canonical sum over the tensor."""

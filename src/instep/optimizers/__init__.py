@@ -2,6 +2,7 @@
 
 from instep.optimizers.adabelief import AdaBelief
 from instep.optimizers.adadelta import AdaDelta
+from instep.optimizers.adafactor import Adafactor
 from instep.optimizers.adagrad import AdaGrad
 from instep.optimizers.adam import Adam, AdamW
 from instep.optimizers.adamax import AdaMax
@@ -11,6 +12,7 @@ from instep.optimizers.lamb import LAMB
 from instep.optimizers.lars import LARS
 from instep.optimizers.lion import Lion
 from instep.optimizers.momentum import Momentum, Nesterov
+from instep.optimizers.muon import Muon
 from instep.optimizers.nadam import NAdam
 from instep.optimizers.radam import RAdam
 from instep.optimizers.rmsprop import RMSProp
@@ -29,11 +31,13 @@ __all__ = [
     "AdaDelta",
     "AdaGrad",
     "AdaMax",
+    "Adafactor",
     "Adam",
     "AdamW",
     "Adan",
     "Lion",
     "Momentum",
+    "Muon",
     "NAdam",
     "Nesterov",
     "RAdam",

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from instep.engines.base import Bucket, Fit, Member, Range, SumTable
+from instep.engines.calls import RenewedSlots
 from instep.engines.cuda.launch import Launch
 from instep.engines.cuda.memory import Placement, refuse_capture
 from instep.engines.cuda.sums import DeviceSums
@@ -29,7 +30,7 @@ class CudaBucket(Bucket):
         self._device_id: int = first.device.id
         self._device = first.device
         self._multiprocessors: int = self._device.attributes["MultiProcessorCount"]
-        self._leaves = [Placement.of(member, program.slots) for member in members]
+        self._leaves = [Placement.of(member, program.arrays) for member in members]
         self._expected = [
             (
                 member.position,
@@ -52,6 +53,8 @@ class CudaBucket(Bucket):
         self._final: list[Launch] = []
         self._level = 0
         self._sum_count = 0
+        self._rows: Sequence[Row] = ()
+        self._renewed = RenewedSlots()
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         array_type, dtype, device = self._cupy.ndarray, self._dtype, self._device_id
@@ -100,7 +103,8 @@ class CudaBucket(Bucket):
         remote = self._remote(sums)
         remote.reserve(self._sum_count, self.positions)
         remote.begin()
-        self._level = 0
+        self._level, self._rows = 0, rows
+        self._renewed.clear()
         for launch in (*(launch for level in self._passes for launch in level), *self._final):
             function = self._program.host_expressions(launch.graph)
             launch.stage([function(*rows[row].numbers) for row in launch.rows])
@@ -152,26 +156,40 @@ class CudaBucket(Bucket):
         ]
 
     def reduce(self, sums: SumTable) -> set[int]:
-        if self._level == len(self._passes):
-            return set()
-        launches = self._passes[self._level]
-        self._level += 1
+        numbers: set[int] = set()
+        while not numbers and self._level < len(self._passes):
+            numbers = self._reduce(self._passes[self._level], sums)
+            self._level += 1
+        return numbers
+
+    def _reduce(self, launches: list[Launch], sums: SumTable) -> set[int]:
+        """Run a pass, and the calls that follow it; return the numbers of the sums it wrote."""
         remote = self._remote(sums)
         numbers = {entry.number for launch in launches for entry in launch.graph.sums}
         # Where one launch has all leaves, its last block adds up the tree as well.
         whole_tree = sums.buckets == 1 and len(launches) == 1
         with self._device:
             for launch in launches:
-                launch.run(self._pairs, remote, whole_tree=whole_tree)
+                used = remote if self._sum_count else None
+                launch.run(self._pairs, used, whole_tree=whole_tree)
+            for launch in launches:
+                if launch.graph.calls:
+                    self._call(launch)
         if whole_tree:
             remote.added(numbers)
         return numbers
 
+    def _call(self, launch: Launch) -> None:
+        for i in launch.members:
+            leaf = self._leaves[i]
+            self._renewed.call(self._program, launch.graph, leaf.slots, self._rows[leaf.row])
+
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
-        remote = self._remote(sums) if self._passes else None
+        remote = self._remote(sums) if self._sum_count else None
         with self._device:
             for launch in self._final:
                 launch.run(self._pairs, remote, whole_tree=False)
+            self._renewed.store()
         return {}
 
 

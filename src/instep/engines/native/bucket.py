@@ -42,11 +42,11 @@ class NativeBucket(HostBucket):
     def __init__(self, program: Program, members: Sequence[Member], threads: int | None) -> None:
         super().__init__(program, members)
         self.threads = thread_count(threads)
-        width = 2 + len(program.slots)
+        width = 2 + len(program.arrays)
         table = np.zeros((len(members), width + len(Entry)), dtype=np.int64)
         first_tile = 0
         for leaf, row in zip(self.leaves, table, strict=True):
-            row[2:width] = [leaf.slots[name].ctypes.data for name in program.slots]
+            row[2:width] = [leaf.slots[name].ctypes.data for name in program.arrays]
             tiles = max(1, -(-leaf.count // TILE))
             row[width:] = [leaf.count, 0, leaf.position, tiles, first_tile]
             first_tile += tiles
@@ -126,7 +126,7 @@ class Launch:
         self._bucket = bucket
         leaves = bucket.leaves
         walks = [i for i in members if leaves[i].c_order or (leaves[i].line and not graph.sums)]
-        self._gathered = [i for i in members if i not in set(walks)]
+        self._gathered = sorted(set(members) - set(walks))
         self._members = np.array(walks, dtype=np.intp)
         everything = len(walks) == len(bucket.table)
         self._table = bucket.table if everything else bucket.table[self._members]

@@ -1,0 +1,76 @@
+"""Functions of the array library that a rule applies to whole arrays, between two passes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from instep import arrays
+from instep.graph import Graph
+from instep.program import Program, Row
+
+
+class RenewedSlots:
+    """Runs the calls after a pass, and keeps their new state until the step is certain."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[Any, Any]] = []
+
+    def clear(self) -> None:
+        """Forget what a step that failed has left."""
+        self._pending.clear()
+
+    def call(self, program: Program, graph: Graph, slots: Mapping[str, Any], row: Row) -> None:
+        """Run the calls for one leaf, whose operands the pass has written."""
+        arguments = program.call_arguments(graph, row)
+        for entry, numbers in zip(graph.calls, arguments, strict=True):
+            operand, old = slots[entry.array], [slots[name] for name in entry.slots]
+            new, *renewed = apply(
+                program.name, entry.function, arrays.namespace(operand), operand, old, numbers
+            )
+            operand[...] = new
+            self._pending += zip(old, renewed, strict=True)
+
+    def store(self) -> None:
+        """Write the new state."""
+        for slot, value in self._pending:
+            slot[...] = value
+        self._pending.clear()
+
+
+def apply(
+    owner: str, function: Any, xp: Any, x: Any, slots: list[Any], numbers: Mapping[str, float]
+) -> list[Any]:
+    """Return what `function` makes of `x`, and the new slots.
+
+    It gets copies, so that it may be written with operations in place, and all in C order, for
+    the bits of a matrix product depend on the order of its operands in memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it does not return an array like `x`, and one like each slot.
+    """
+    name = getattr(function, "__name__", repr(function))
+    with np.errstate(all="ignore"):
+        copies = [_copied(xp, array) for array in (x, *slots)]
+        result = function(xp, *copies, **numbers)
+    results = list(result) if slots else [result]
+    if len(results) != 1 + len(slots):
+        raise TypeError(
+            f"{owner}.rule: {name} must return {1 + len(slots)} arrays, got {len(results)}"
+        )
+    for new, old in zip(results, (x, *slots), strict=True):
+        if tuple(new.shape) != tuple(old.shape):
+            raise ValueError(
+                f"{owner}.rule: {name} must return an array of shape {tuple(old.shape)}, got "
+                f"{tuple(new.shape)}"
+            )
+    # The function may have computed in another dtype; state is of that of the arithmetic.
+    return [xp.astype(new, x.dtype, copy=False) for new in results]
+
+
+def _copied(xp: Any, array: Any) -> Any:
+    if isinstance(array, np.ndarray) or arrays.library(array) == "cupy":
+        return array.copy(order="C")
+    return xp.asarray(array, copy=True)

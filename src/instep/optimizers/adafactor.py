@@ -1,0 +1,107 @@
+"""Adam without momentum, whose mean squares of a matrix are a row and a column."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from instep.hyperparameters import Epsilon, NonNegative, Positive
+from instep.optimizer import Optimizer
+from instep.rule import Form
+
+
+class Adafactor(Optimizer):
+    r"""Adafactor (Shazeer & Stern 2018, arXiv:1804.04235, algorithms 4 and 5).
+
+    With :math:`\beta = 1 - t^{-c}` and :math:`\rho = \min(\eta, 1 / \sqrt{t})`, for arrays of two
+    and more dimensions, whose last two are rows and columns:
+
+    .. math::
+        R &\leftarrow \beta R + (1 - \beta)\, \mathrm{mean}_\text{row}(g \odot g + \epsilon_1) \\
+        C &\leftarrow \beta C + (1 - \beta)\, \mathrm{mean}_\text{column}(g \odot g + \epsilon_1) \\
+        v &= R\, C / \mathrm{mean}(R) \\
+        u &= g / \sqrt{v} \\
+        w &\leftarrow w - \max(\epsilon_2, \mathrm{rms}(w))\, \rho\,
+            \frac{u}{\max(1, \mathrm{rms}(u) / d)}
+
+    Other arrays keep :math:`v \leftarrow \beta v + (1 - \beta) (g \odot g + \epsilon_1)` itself.
+
+    Parameters
+    ----------
+    lr
+        Largest learning rate :math:`\eta`: the share of its root mean square by which an array
+        changes in a step.
+    decay
+        Power :math:`c` of the step number in the decay rate.
+    d
+        Largest root mean square of a step before it is scaled.
+    eps1
+        Term :math:`\epsilon_1` in the mean squares.
+    eps2
+        Least scale :math:`\epsilon_2` of an array.
+    relative_step
+        Whether :math:`\rho` falls with the step number; else it is `lr`.
+
+    Notes
+    -----
+    The state of an n by m matrix is n + m numbers. The means over rows and columns, and their
+    product, are the array library's own; on NumPy all engines give the same bits, other libraries
+    equal them to rounding. Everything else is fused, the root mean squares being canonical sums.
+    An array of the size of each matrix is kept between the passes, for `v`.
+
+    PyTorch has the same rule, but for where eps1 stands, and can add weight decay; optax factors
+    only arrays with two dimensions of 128 and more, scales in another order, and its lr is not
+    relative to t; Keras keeps eps1 outside of the means' product.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import Adafactor
+    >>> w = np.array([[1.0, -1.0], [1.0, 1.0]])
+    >>> Adafactor(lr=0.5).update(w, np.outer([1.0, 2.0], [3.0, 4.0]))
+    array([[ 0.5, -1.5],
+           [ 0.5,  0.5]])
+    """
+
+    lr: NonNegative = 0.01
+    decay: Positive = 0.8
+    d: Positive = 1.0
+    eps1: Epsilon = 1e-30
+    eps2: Epsilon = 1e-3
+    relative_step: bool = True
+
+    slots = ("v", "rows", "columns")
+
+    def form(self, shape: tuple[int, ...]) -> Form:
+        """Return row and column means for a matrix, or for a stack of them."""
+        if len(shape) < 2 or 0 in shape:
+            return Form(slots=("v",))
+        means = {"rows": shape[:-1], "columns": (*shape[:-2], shape[-1])}
+        return Form(slots=(), whole=means, between=("v",), kind="factored")
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        """Return the decay rate and the learning rate of this step."""
+        rate = min(h.lr, h.t**-0.5) if h.relative_step else h.lr
+        return {"beta": 1 - h.t**-h.decay, "rate": rate}
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        square = g * g + h.eps1
+        if h.kind == "factored":
+            v, rows, columns = xp.apply(factored_mean, square, s.rows, s.columns, beta=h.beta)
+            slots = {"rows": rows, "columns": columns}
+        else:
+            v = h.beta * s.v + (1 - h.beta) * square
+            slots = {"v": v}
+        root_of_count = xp.sqrt(xp.sum(xp.ones_like(w)))
+        u = g / xp.sqrt(v)
+        clipped = u / xp.maximum(1.0, xp.norm(u) / root_of_count / h.d)
+        scale = xp.maximum(h.eps2, xp.norm(w) / root_of_count)
+        return w - h.rate * scale * clipped, slots
+
+
+def factored_mean(xp: Any, square: Any, rows: Any, columns: Any, *, beta: float) -> Any:
+    """Return the mean square that rows and columns stand for, and these after a step."""
+    rows = beta * rows + (1 - beta) * xp.mean(square, axis=-1)
+    columns = beta * columns + (1 - beta) * xp.mean(square, axis=-2)
+    share = rows / xp.mean(rows, axis=-1, keepdims=True)
+    return share[..., None] * columns[..., None, :], rows, columns

@@ -1,0 +1,100 @@
+"""Momentum that is made orthogonal, for matrices."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from instep.hyperparameters import DecayRate, Epsilon, NonNegative
+from instep.optimizer import Optimizer
+from instep.optimizers.adam import AdamW
+from instep.rule import Form
+
+
+class Muon(Optimizer):
+    r"""Muon, momentum orthogonalized by Newton and Schulz (Jordan et al. 2024).
+
+    For matrices, arrays of two dimensions:
+
+    .. math::
+        m &\leftarrow \alpha m + g \\
+        O &= \mathrm{orthogonal}(g + \alpha m) \\
+        w &\leftarrow (1 - \eta \lambda)\, w - \eta \sqrt{\max(1, \text{rows} / \text{columns})}\, O
+
+    :math:`\mathrm{orthogonal}(X)` has the singular vectors of `X`, and singular values near 1: it
+    is :math:`X / \lVert X \rVert`, then five times
+    :math:`X \leftarrow a X + (b A + c A A)\, X` with :math:`A = X X^\top` and
+    :math:`(a, b, c) = (3.4445, -4.775, 2.0315)`. All other arrays are updated as by `AdamW`.
+
+    Parameters
+    ----------
+    lr
+        Learning rate :math:`\eta` of matrices: the size of a step in the spectral norm.
+    momentum
+        Share :math:`\alpha` of the momentum that a step keeps.
+    weight_decay
+        Strength :math:`\lambda` of the decay, in units of the learning rate, of all arrays.
+    adamw_lr, beta1, beta2, eps
+        Hyperparameters of `AdamW` for other arrays.
+
+    Notes
+    -----
+    The source is https://kellerjordan.github.io/posts/muon. Embeddings and output layers are
+    matrices that are better left to `AdamW`: give them to an optimizer of their own.
+
+    Momentum, decay and step are fused. The five products are the array library's own, in the dtype
+    of the arithmetic: on NumPy all engines give the same bits, other libraries and machines equal
+    them to rounding. An array of the size of each matrix is kept between the passes.
+
+    optax has the same rule, in a chain of its own order; PyTorch and Keras average the momentum,
+    which changes no direction, and PyTorch computes the products in bfloat16. They differ in the
+    factor on the step: Keras and PyTorch have this one among others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import Muon
+    >>> params = {"w": np.zeros((2, 2)), "b": np.zeros(2)}
+    >>> grads = {"w": np.diag([3.0, -1.0]), "b": np.array([3.0, -1.0])}
+    >>> params = Muon(lr=0.5, adamw_lr=0.25).update(params, grads)
+    >>> params["w"].round(1), params["b"]
+    (array([[-0.4, -0. ],
+           [-0. ,  0.4]]), array([-0.25,  0.25]))
+    """
+
+    lr: NonNegative = 0.02
+    momentum: DecayRate = 0.95
+    weight_decay: NonNegative = 0.0
+    adamw_lr: NonNegative = 3e-4
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.95
+    eps: Epsilon = 1e-10
+
+    slots = ("m", "v")
+
+    def form(self, shape: tuple[int, ...]) -> Form:
+        """Return one slot for a matrix, and two for another array."""
+        if len(shape) == 2 and 0 not in shape:
+            return Form(slots=("m",), between=("direction",), kind="matrix")
+        return Form(slots=("m", "v"))
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        if h.kind == "matrix":
+            m = h.momentum * s.m + g
+            direction = xp.apply(orthogonalized, g + h.momentum * m)
+            return (1 - h.lr * h.weight_decay) * w - h.lr * direction, {"m": m}
+        others = {name: getattr(h, name) for name in ("beta1", "beta2", "eps", "weight_decay", "t")}
+        return AdamW.rule(xp, w, g, s, SimpleNamespace(lr=h.adamw_lr, **others))
+
+
+def orthogonalized(xp: Any, x: Any) -> Any:
+    """Return a matrix with the singular vectors of `x` and singular values near Muon's factor."""
+    rows, columns = x.shape
+    if rows > columns:
+        x = xp.matrix_transpose(x)
+    x = x / (xp.sqrt(xp.sum(x * x)) + 1e-7)
+    for _ in range(5):
+        product = xp.matmul(x, xp.matrix_transpose(x))
+        x = 3.4445 * x + xp.matmul(-4.775 * product + 2.0315 * xp.matmul(product, product), x)
+    if rows > columns:
+        x = xp.matrix_transpose(x)
+    return max(1, rows / columns) ** 0.5 * x
