@@ -254,7 +254,9 @@ def test_a_sum_of_booleans_counts(engine, threads):
     optimizer = Share(engine=engine, threads=threads)
     optimizer.update(params, grads)
     positive = (grads[0] > 0).sum()
-    bits.assert_same_bits(params[0], np.full(20_001, positive / 20_001, "float32").astype("float16"))
+    bits.assert_same_bits(
+        params[0], np.full(20_001, positive / 20_001, "float32").astype("float16")
+    )
     bits.assert_same_bits(params[1], np.zeros(19_999))
     slots = engine_runs.slots_of(optimizer)
     bits.assert_same_bits(slots["0"]["everywhere"], np.full(20_001, positive / 40_000, "float32"))

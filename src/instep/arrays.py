@@ -28,14 +28,13 @@ def namespace(array: Array) -> Any:
 
 def dtype_name(array: Array) -> str:
     """Return the name of the dtype, as in ``"float32"``; a foreign byte order shows as in NumPy."""
-    return _dtype_name(array.dtype)
+    dtype = array.dtype
+    return _dtype_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
 
 
-@cache
-def _dtype_name(dtype: Any) -> str:
-    if isinstance(dtype, np.dtype):
-        return dtype.name if dtype.isnative else dtype.str
-    return str(dtype).rpartition(".")[2]
+@cache  # of NumPy's dtypes alone: array-api-strict warns where one of its own is compared to them
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name if dtype.isnative else dtype.str
 
 
 def device(array: Array) -> str:
@@ -96,8 +95,11 @@ def memory_bounds(array: Array) -> tuple[int, int] | None:
 
 def to_numpy(array: Array) -> Array:
     """Return the elements of `array` as a NumPy array of its own memory."""
-    if library(array) == "cupy":
-        return array.get()
+    match library(array):
+        case "cupy":
+            return array.get()
+        case "torch":  # NumPy 2 warns where it asks torch for a copy
+            return array.detach().cpu().numpy().copy()
     return np.array(array)
 
 
