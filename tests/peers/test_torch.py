@@ -1,0 +1,120 @@
+"""Rules against torch.optim, with the variant set equal: 30 steps in float64, to 1e-12."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+import instep
+
+torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.peers
+
+STEPS = 30
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A rule of instep and its keywords, beside torch's class and its keywords."""
+
+    rule: str
+    peer: str
+    ours: dict = field(default_factory=dict)
+    theirs: dict = field(default_factory=dict)
+    fused: bool = False
+
+    def __str__(self):
+        arguments = ", ".join(f"{name}={value}" for name, value in self.ours.items())
+        return f"{self.rule}({arguments})"
+
+
+PEERS = [
+    Peer("SGD", "SGD", {"lr": 0.1}, {"lr": 0.1}, fused=True),
+    # The velocities differ by the factor lr: equal while lr is constant.
+    Peer("Momentum", "SGD", {"lr": 0.1}, {"lr": 0.1, "momentum": 0.9}, fused=True),
+    Peer(
+        "Nesterov", "SGD", {"lr": 0.1}, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, fused=True
+    ),
+    Peer("AdaGrad", "Adagrad", {"lr": 0.1}, {"lr": 0.1, "eps": 1e-7}, fused=True),
+    Peer("RMSProp", "RMSprop", {"lr": 0.1}, {"lr": 0.1, "alpha": 0.9, "eps": 1e-7}),
+    Peer(
+        "RMSProp",
+        "RMSprop",
+        {"lr": 0.1, "centered": True},
+        {"lr": 0.1, "alpha": 0.9, "eps": 1e-7, "centered": True},
+    ),
+    Peer(
+        "RMSProp",
+        "RMSprop",
+        {"lr": 0.1, "centered": True, "momentum": 0.5, "decay": 0.99},
+        {"lr": 0.1, "alpha": 0.99, "eps": 1e-7, "centered": True, "momentum": 0.5},
+    ),
+    Peer("Adam", "Adam", {}, {}, fused=True),
+    Peer(
+        "Adam",
+        "Adam",
+        {"lr": 0.1, "beta1": 0.5, "beta2": 0.75, "eps": 1e-3},
+        {"lr": 0.1, "betas": (0.5, 0.75), "eps": 1e-3},
+        fused=True,
+    ),
+    Peer("AdamW", "AdamW", {}, {}, fused=True),
+    Peer(
+        "AdamW", "AdamW", {"weight_decay": 0.5, "lr": 0.1}, {"weight_decay": 0.5, "lr": 0.1}, fused=True
+    ),
+]
+
+WAYS = {"for loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+
+
+def compare(entry, keywords, missing=()):
+    """Run both; torch is given no gradient at the steps in `missing`."""
+    rng = np.random.default_rng(0)
+    params = {"a": rng.standard_normal((4, 5)), "b": rng.standard_normal(7)}
+    tensors = {name: torch.nn.Parameter(torch.asarray(w.copy())) for name, w in params.items()}
+    ours = getattr(instep, entry.rule)(**entry.ours)
+    theirs = getattr(torch.optim, entry.peer)(tensors.values(), **entry.theirs, **keywords)
+    for t in range(1, STEPS + 1):
+        grads = {name: rng.standard_normal(w.shape) for name, w in params.items()}
+        if t in missing:
+            grads["b"] = None
+        for name, g in grads.items():
+            tensors[name].grad = None if g is None else torch.asarray(g.copy())
+        ours.update(params, grads)
+        theirs.step()
+        for name, w in params.items():
+            np.testing.assert_allclose(
+                w, tensors[name].detach().numpy(), rtol=1e-12, atol=1e-12, err_msg=f"step {t}"
+            )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("entry", PEERS, ids=str)
+def test_a_rule_agrees_with_torch(entry, way):
+    if way == "fused" and not entry.fused:
+        pytest.skip(f"torch has no fused {entry.peer}")
+    compare(entry, WAYS[way])
+
+
+@pytest.mark.parametrize("entry", PEERS, ids=str)
+def test_a_missing_gradient_is_taken_as_torch_takes_it(entry):
+    compare(entry, {"foreach": False}, missing=(3,))
+    compare(entry, {"foreach": False}, missing=(1, 2, 7))
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "AdaGrad"])
+def test_a_changing_learning_rate_agrees_with_torch(name):
+    """Rules whose velocity does not contain the rate agree at any schedule."""
+    peer = {"AdaGrad": "Adagrad"}.get(name, name)
+    keywords = {"eps": 1e-7} if name == "AdaGrad" else {}
+    w = np.random.default_rng(0).standard_normal(9)
+    tensor = torch.nn.Parameter(torch.asarray(w.copy()))
+    ours = getattr(instep, name)(lr=lambda t: 0.1 / t)
+    theirs = getattr(torch.optim, peer)([tensor], lr=0.1, **keywords)
+    for t in range(1, STEPS + 1):
+        g = np.random.default_rng(t).standard_normal(9)
+        theirs.param_groups[0]["lr"] = 0.1 / t
+        tensor.grad = torch.asarray(g.copy())
+        theirs.step()
+        ours.update(w, g)
+    np.testing.assert_allclose(w, tensor.detach().numpy(), rtol=1e-12)
