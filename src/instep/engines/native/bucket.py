@@ -125,6 +125,8 @@ class Launch:
         self.scalars: NDArray[Any] = np.zeros(scalars, dtype=graph.compute)
         self._bucket = bucket
         leaves = bucket.leaves
+        # Others are of other buckets, or of leaves that run another graph.
+        self._rows = sorted({leaves[i].row for i in members})
         walks = [i for i in members if leaves[i].c_order or (leaves[i].line and not graph.sums)]
         self._gathered = sorted(set(members) - set(walks))
         self._members = np.array(walks, dtype=np.intp)
@@ -177,8 +179,8 @@ class Launch:
 
     def take(self, rows: Sequence[Row]) -> None:
         """Evaluate the host expressions, each rounded once to the compute dtype."""
-        for number, row in enumerate(rows):
-            values = self.host_expressions(*row.numbers)
+        for number in self._rows:
+            values = self.host_expressions(*rows[number].numbers)
             try:
                 self._pack(self.scalars.data, number * self.scalars.strides[0], *values)
             except OverflowError:  # beyond the largest float32: infinite, as NumPy rounds it
