@@ -185,6 +185,12 @@ class RuleNamespace:
             return self._namespace.asarray(x, dtype=dtype, device=device)
         return x
 
+    def sqrt(self, x: Any) -> Any:
+        """Return the root, rounded exactly: PyTorch's on CPUs is one unit off in 17 % of cases."""
+        if arrays.library(x) == "torch" and x.device.type == "cpu":
+            return self._namespace.asarray(np.sqrt(x.numpy()))
+        return self._namespace.sqrt(x)
+
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """Choose by element; a number takes the dtype of the other operand."""
         return self._namespace.where(self._array(condition), *self._arrays(a, b))
