@@ -15,7 +15,7 @@ from instep.engines.native.compile import compile_kernel
 from instep.engines.native.emit import Argument, Entry, emit, entry_words
 from instep.engines.native.threads import run_on_threads, thread_count
 from instep.graph import Array, Graph, Node, Sum
-from instep.numerics import TILE
+from instep.numerics import LANES, TILE
 from instep.program import Program, Row
 
 #: Elements under which a step stays on one thread: waking another costs 20 us, as long as this
@@ -138,7 +138,9 @@ class Launch:
 
         extents = self._table[:, width + (Entry.TILES if graph.sums else Entry.COUNT)]
         unit = TILE if graph.sums else 1
-        elements = int(extents.sum()) * unit
+        elements = int(self._table[:, width + Entry.COUNT].sum())
+        if graph.sums:  # a tile, however short, costs as much as this many elements: its fold
+            elements += LANES * int(extents.sum())
         self._threads = bucket.threads if elements >= ELEMENTS_TO_WAKE else 1
         self._chunks = split(extents, self._threads, unit)
         if len(self._chunks) < 2:
