@@ -1,6 +1,7 @@
 """Steps of the CUDA engine: one launch for all tensors of a bucket and pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,31 @@ from instep.engines.cuda.sums import DeviceSums
 from instep.graph import Graph
 from instep.numerics import COMPUTE_DTYPE
 from instep.program import Flags, Program, Row
+
+
+@dataclass(eq=False)
+class Level:
+    """What runs before sums or results are needed: launches, then calls for groups of leaves."""
+
+    launches: list[Launch]
+    calls: list[tuple[Graph, list[int]]]
+
+
+@dataclass(eq=False)
+class Arrangement:
+    """The launches of a step, for one choice of graphs for the rows."""
+
+    levels: list[Level]
+    final: list[Launch]
+    sum_count: int
+    guards: frozenset[int]
+
+    @property
+    def launches(self) -> Iterator[Launch]:
+        """All launches, in order."""
+        for level in self.levels:
+            yield from level.launches
+        yield from self.final
 
 
 class CudaBucket(Bucket):
@@ -48,12 +74,10 @@ class CudaBucket(Bucket):
         self._misaligned_bits = self._dtype.itemsize - 1
         self._addresses: list[int] = []
         self._pairs = np.zeros((len(members), 2), dtype=np.int64)
-        self._flags: list[Flags] | None = None
-        self._passes: list[list[Launch]] = []
-        self._final: list[Launch] = []
-        self._level = 0
-        self._sum_count = 0
+        self._arrangements: dict[tuple[Flags, ...], Arrangement] = {}
+        self._now: Arrangement | None = None
         self._rows: Sequence[Row] = ()
+        self._level = 0
         self._renewed = RenewedSlots()
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
@@ -95,17 +119,21 @@ class CudaBucket(Bucket):
         refuse_capture(self._cupy, self._program.name)
         for row in rows:
             self._program.check_rounding(row, self._compute)
-        flags = [row.flags for row in rows]
-        if flags != self._flags:
+        flags = tuple(row.flags for row in rows)
+        arrangement = self._arrangements.get(flags)
+        if arrangement is None:
             with self._device:
-                self._arrange(flags)
-            sums.clear()
+                arrangement = self._arrangements[flags] = self._arrange(flags)
         remote = self._remote(sums)
-        remote.reserve(self._sum_count, self.positions)
+        if arrangement is not self._now:
+            self._now = arrangement
+            self.guards = arrangement.guards
+            sums.clear()
+        remote.reserve(arrangement.sum_count, self.positions)
         remote.begin()
         self._level, self._rows = 0, rows
         self._renewed.clear()
-        for launch in (*(launch for level in self._passes for launch in level), *self._final):
+        for launch in arrangement.launches:
             function = self._program.host_expressions(launch.graph)
             launch.stage([function(*rows[row].numbers) for row in launch.rows])
 
@@ -117,7 +145,7 @@ class CudaBucket(Bucket):
         assert isinstance(remote, DeviceSums)
         return remote
 
-    def _arrange(self, flags: list[Flags]) -> None:
+    def _arrange(self, flags: Sequence[Flags]) -> Arrangement:
         """Make the launches: leaves whose rows have equal flags run the same graphs."""
         members: dict[Flags, list[int]] = {}
         for i, leaf in enumerate(self._leaves):
@@ -126,18 +154,23 @@ class CudaBucket(Bucket):
             (self._program.passes(self._dtype.name, key), chosen) for key, chosen in members.items()
         ]
         depth = max(len(passes) for passes, _ in groups)
-        reductions: list[list[Launch]] = [[] for _ in range(depth - 1)]
-        final: list[Launch] = []
+        levels = [Level([], []) for _ in range(depth)]
         for passes, chosen in groups:
-            for level, graph in enumerate(passes[:-1]):
-                reductions[level] += self._launches(graph, chosen)
-            final += self._launches(passes[-1], chosen)
-        self._passes, self._final, self._flags = reductions, final, flags
-        self._sum_count = max(len(passes[0].scopes) for passes, _ in groups)
-        self.guards = frozenset(number for passes, _ in groups for number in passes[0].guards)
+            for level, graph in zip([*levels[: len(passes) - 1], levels[-1]], passes, strict=True):
+                level.launches += self._launches(graph, chosen)
+                if graph.calls:
+                    level.calls.append((graph, chosen))
+        return Arrangement(
+            levels[:-1],
+            levels[-1].launches,
+            max(len(passes[0].scopes) for passes, _ in groups),
+            frozenset(number for passes, _ in groups for number in passes[0].guards),
+        )
 
     def _launches(self, graph: Graph, members: list[int]) -> list[Launch]:
         """Return one launch for the leaves that are lines, and one for the others."""
+        if not (graph.stores or graph.sums):
+            return []
         # A sum takes the elements in C order; without one, any order is as good.
         lines = [
             i for i in members if (self._leaves[i].c_order if graph.sums else self._leaves[i].line)
@@ -156,38 +189,31 @@ class CudaBucket(Bucket):
         ]
 
     def reduce(self, sums: SumTable) -> set[int]:
+        assert self._now is not None
         numbers: set[int] = set()
-        while not numbers and self._level < len(self._passes):
-            numbers = self._reduce(self._passes[self._level], sums)
-            self._level += 1
-        return numbers
-
-    def _reduce(self, launches: list[Launch], sums: SumTable) -> set[int]:
-        """Run a pass, and the calls that follow it; return the numbers of the sums it wrote."""
-        remote = self._remote(sums)
-        numbers = {entry.number for launch in launches for entry in launch.graph.sums}
-        # Where one launch has all leaves, its last block adds up the tree as well.
-        whole_tree = sums.buckets == 1 and len(launches) == 1
+        remote, levels = self._remote(sums), self._now.levels
         with self._device:
-            for launch in launches:
-                used = remote if self._sum_count else None
-                launch.run(self._pairs, used, whole_tree=whole_tree)
-            for launch in launches:
-                if launch.graph.calls:
-                    self._call(launch)
-        if whole_tree:
-            remote.added(numbers)
+            while not numbers and self._level < len(levels):
+                level = levels[self._level]
+                numbers = {entry.number for launch in level.launches for entry in launch.graph.sums}
+                # Where one launch has all leaves, its last block adds up the tree as well.
+                whole_tree = sums.buckets == 1 and len(level.launches) == 1
+                for launch in level.launches:
+                    launch.run(self._pairs, remote, whole_tree=whole_tree)
+                if whole_tree:
+                    remote.added(numbers)
+                for graph, members in level.calls:
+                    for leaf in (self._leaves[i] for i in members):
+                        row = self._rows[leaf.row]
+                        self._renewed.call(self._program, graph, leaf.slots, row)
+                self._level += 1
         return numbers
-
-    def _call(self, launch: Launch) -> None:
-        for i in launch.members:
-            leaf = self._leaves[i]
-            self._renewed.call(self._program, launch.graph, leaf.slots, self._rows[leaf.row])
 
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
-        remote = self._remote(sums) if self._sum_count else None
+        assert self._now is not None
+        remote = self._remote(sums) if self._now.sum_count else None
         with self._device:
-            for launch in self._final:
+            for launch in self._now.final:
                 launch.run(self._pairs, remote, whole_tree=False)
             self._renewed.store()
         return {}

@@ -4,7 +4,6 @@ from instep.numerics import LANES
 
 #: The sum over a tree whose leaves have been summed.
 ADD_UP = """\
-
 // The sum over the tree: those of the tensors, in their order.
 __device__ __forceinline__ void add_up(
     double* const lanes, double* const row, const long long count)
@@ -26,15 +25,16 @@ __device__ __forceinline__ void add_up(
 
 #: The parts of a sum over one tensor, for blocks of `THREADS` threads with `V` lanes each.
 TENSOR_SUM = """\
-
 // The lanes, folded by halves. All threads get the result.
 __device__ __forceinline__ double fold(double* const lanes, const double (&mine)[V])
 {
     __syncthreads();
     for (int k = 0; k < V; ++k)
         lanes[V * threadIdx.x + k] = mine[k];
+    #pragma unroll 1
     for (int width = LANES / 2; width > 0; width /= 2) {
         __syncthreads();
+        #pragma unroll 1
         for (int k = threadIdx.x; k < width; k += THREADS)
             lanes[k] += lanes[k + width];
     }
@@ -52,9 +52,12 @@ __device__ __forceinline__ void canonical_sum(
         for (long long tile = 0; tile < tiles; ++tile) {
             double mine[V] = {};
             const long long end = min(count, (tile + 1) * TILE);
+            #pragma unroll 1
             for (long long i = tile * TILE + V * threadIdx.x; i < end; i += LANES)
-                for (int k = 0; k < min((long long)V, end - i); ++k)
-                    mine[k] += __ldcg(values + i + k);
+                #pragma unroll
+                for (int k = 0; k < V; ++k)
+                    if (i + k < end)
+                        mine[k] += __ldcg(values + i + k);
             const double total = fold(lanes, mine);
             if (threadIdx.x == 0)
                 values[tile] = total;

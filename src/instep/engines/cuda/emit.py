@@ -11,6 +11,7 @@ which it finds in a table. There are two ways to walk over a tensor:
 A pass with sums computes them as `numerics.canonical_sum` says: a block sums one tile.
 """
 
+import textwrap
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,12 +68,24 @@ def kernel_name(graph: Graph, *, strided: bool) -> str:
 
 def emit(graph: Graph, *, strided: bool = False) -> str:
     """Return the CUDA C++ text of a pass."""
+    if not (graph.stores or graph.sums):
+        return f"// {graph.name} changes nothing: there is nothing to launch.\n"
     emitter = _Emitter(graph, strided)
     return "\n\n".join(emitter.parts()) + "\n"
 
 
 def _indent(lines: list[str], depth: int) -> str:
-    return "\n".join("    " * depth + line if line else "" for line in lines)
+    return "\n".join(part for line in lines for part in _wrapped("    " * depth + line))
+
+
+def _wrapped(line: str) -> list[str]:
+    """Return a line of code as lines of at most 100 characters, where it has spaces."""
+    if "//" in line:
+        return [line.rstrip()]
+    margin = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.wrap(
+        line, 100, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    ) or [""]
 
 
 @dataclass(frozen=True)
@@ -235,11 +248,8 @@ __device__ __forceinline__ unsigned long long word(const Step& step, const long 
             comment = "" if name == source else f"  // {source}"
             fields.append(f"{TYPES[graph.compute]} {name};{comment}")
         fields += [f"{TYPES[graph.nodes[i].dtype]} u{i};" for i in self._derived]
-        return f"""\
-// What is the same for all elements of a tensor.
-struct Uniform {{
-{_indent(fields, 1)}
-}};"""
+        body = f"{{\n{_indent(fields, 1)}\n}}" if fields else "{}"
+        return f"// What is the same for all elements of a tensor.\nstruct Uniform {body};"
 
     def _read_uniform(self) -> str:
         graph, names = self._graph, self._names
@@ -265,9 +275,7 @@ struct Uniform {{
         return f"""\
 __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
 {{
-    Uniform h;
-{_indent(lines, 1)}
-    return h;
+{_indent(["Uniform h;", *lines, "return h;"], 1)}
 }}"""
 
     # The rule -------------------------------------------------------------------------------
@@ -295,7 +303,7 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
         return f"""\
 {comment}
 __device__ __forceinline__ void {name}(
-    {", ".join(parameters)})
+{_indent([", ".join(parameters) + ")"], 1)}
 {{
 {_indent([*expressions.statements, *results], 1)}
 }}"""
@@ -353,6 +361,7 @@ __device__ __forceinline__ Offsets locate(const long long* const layout, unsigne
     GLOBAL(layout);
     Offsets at;
     const long long* axis = layout + 1;
+    #pragma unroll 1
     for (long long rest = layout[0]; rest > 0; --rest, axis += {stride}) {{
         const unsigned long long length = axis[0];
         const long long index = i % length;
@@ -380,6 +389,8 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 
     def _aligned(self) -> str:
         addresses = " | ".join(f"bits({o.name})" for o in self._operands)
+        if not addresses:  # the sum of a number
+            return "const bool aligned = true;"
         return f"const bool aligned = (({addresses}) & 15) == 0;"
 
     def _element_loads(self, index: str) -> list[str]:
@@ -408,8 +419,12 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 
     def _signature(self) -> str:
         name = kernel_name(self._graph, strided=self._strided)
+        # Left to itself the compiler may spill a register to keep one more block on a
+        # multiprocessor. Where a pass reads many arrays, or computes addresses or sums, two blocks
+        # have tens of KB of loads in flight, more than any GPU needs to fill its memory bus.
+        many = len(self._graph.loaded) > 4 or self._strided or self._graph.sums
         return (
-            f'extern "C" __global__ void __launch_bounds__(THREADS)\n'
+            f'extern "C" __global__ void __launch_bounds__(THREADS{", 2" if many else ""})\n'
             f"{name}(const __grid_constant__ Step step)"
         )
 
@@ -427,7 +442,7 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 {_indent(loads, 2)}
         #pragma unroll
         for (int k = 0; k < V; ++k)
-            {self._call("{}_pack.at[k]")}
+{_indent([self._call("{}_pack.at[k]")], 3)}
 {_indent(stores, 2)}
     }}
 """
@@ -445,7 +460,7 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     #pragma unroll 1
     for (int i = {first}; i < count; i += THREADS) {{
 {_indent(self._element_loads("i"), 2)}
-        {self._call("{}_i")}
+{_indent([self._call("{}_i")], 2)}
 {_indent(self._element_stores("i"), 2)}
     }}
 }}"""
@@ -461,7 +476,7 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 {_indent(loads, 3)}
             #pragma unroll
             for (int k = 0; k < V; ++k)
-                {self._call("{}_pack.at[k]", "k")}
+{_indent([self._call("{}_pack.at[k]", "k")], 4)}
         }}
     }}
 """
@@ -491,10 +506,14 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     double {lanes};
     int i = V * threadIdx.x;
 {"" if self._strided else vectors}
+    #pragma unroll 1
     for (; i < count; i += LANES)
-        for (int k = 0; k < min(V, count - i); ++k) {{
+        #pragma unroll
+        for (int k = 0; k < V; ++k) {{
+            if (i + k >= count)
+                break;
 {_indent(self._element_loads("i + k"), 3)}
-            {self._call("{}_i", "k")}
+{_indent([self._call("{}_i", "k")], 3)}
         }}
 {_indent(partials, 1)}
     if (threadIdx.x == 0) {{

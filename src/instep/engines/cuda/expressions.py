@@ -222,7 +222,8 @@ def literal(value: str | float, dtype: str) -> str:
     """Return a constant as a C++ literal of exactly this value, rounded to `dtype`."""
     if dtype == "bool":
         return "true" if value else "false"
-    number = float(np.float32(value)) if dtype == "float32" else float(value)
+    with np.errstate(over="ignore"):
+        number = float(np.float32(value)) if dtype == "float32" else float(value)
     suffix = "f" if dtype == "float32" else ""
     if math.isinf(number) or math.isnan(number):
         if dtype == "float32":

@@ -161,7 +161,7 @@ class Mailbox:
         memory, view, event = self._free_buffer()
         view[:] = words
         stream = self._cupy.cuda.get_current_stream()
-        self._memory.copy_from_host_async(memory, self._nbytes, stream)
+        self._memory.copy_from_host_async(memory.ptr, self._nbytes, stream)
         event.record(stream)
         return True
 

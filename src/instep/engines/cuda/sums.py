@@ -29,7 +29,8 @@ class DeviceSums(RemoteSums):
         """Make room for `count` sums over leaves at these positions. Before the first pass."""
         self._positions.update(positions)
         if count and (self._table is None or len(self._table) < count):
-            self._table = self._zeros(count)
+            with self._device:
+                self._table = self._zeros(count)
 
     def _zeros(self, count: int) -> Any:
         table = self._cupy.empty((count, self.columns), dtype=np.float64)

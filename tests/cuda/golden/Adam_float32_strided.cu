@@ -1,0 +1,145 @@
+// Adam_float32: arithmetic in float32, one element at a time.
+// Compiled with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: every
+// operation is rounded once, as IEEE 754 says.
+
+constexpr int THREADS = 256;
+constexpr int NEAR = 500;
+
+// What is the same for all elements of a tensor.
+struct Uniform {
+    float beta1;
+    float h1;  // (1 - beta1)
+    float beta2;
+    float h3;  // (1 - beta2)
+    float h4;  // (1 - (beta2 ** t))
+    float h5;  // (lr / (1 - (beta1 ** t)))
+    float eps;
+};
+
+// The rule, for one element.
+__device__ __forceinline__ void update(
+    const Uniform& h, float& w, const float g, float& m, float& v)
+{
+    const float new_m = h.beta1 * m + h.h1 * g;
+    const float new_v = h.beta2 * v + h.h3 * (g * g);
+    const float new_w = w - h.h5 * new_m / (sqrtf(new_v / h.h4) + h.eps);
+    w = new_w;
+    m = new_m;
+    v = new_v;
+}
+
+// A tensor: what stays the same from step to step.
+struct Leaf {
+    long long size;
+    long long first_block;
+    int row;       // of the hyperparameters
+    int position;  // in the tree: its column in the table of sums
+    const long long* layout;
+    float* m;
+    float* v;
+};
+
+// A step: hyperparameters of every row, then the addresses of parameter and gradient of every
+// tensor, as words of 64 bits. The first of them travel with the launch.
+struct Step {
+    const Leaf* leaves;
+    const int* leaf_of_block;
+    const unsigned long long* far;
+    double* sums;       // a row for every sum; columns: the tensors, and the tree
+    double* partials;   // the sums of tiles
+    unsigned* arrived;  // blocks that are done, for every tensor; and tensors that are done
+    long long chunk;    // elements of a block
+    long long pairs;    // the first word that is an address
+    long long columns;  // of the table of sums
+    long long tree;     // tensors of the tree, if this launch has them all
+    unsigned long long near[NEAR];
+};
+
+__device__ __forceinline__ unsigned long long word(const Step& step, const long long i)
+{
+    return i < NEAR ? step.near[i] : step.far[i - NEAR];
+}
+
+// The compiler cannot see that an address from a table is one of global memory; where it knows,
+// it uses the faster instructions for it. (A host compiler has one kind of memory only.)
+#ifdef __GNUC__
+#define GLOBAL(address)
+#else
+#define GLOBAL(address) __builtin_assume(__isGlobal(address))
+#endif
+
+__device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
+{
+    Uniform h;
+    const long long first = leaf.row * 7;
+    h.beta1 = __uint_as_float((unsigned)word(step, first + 0));
+    h.h1 = __uint_as_float((unsigned)word(step, first + 1));
+    h.beta2 = __uint_as_float((unsigned)word(step, first + 2));
+    h.h3 = __uint_as_float((unsigned)word(step, first + 3));
+    h.h4 = __uint_as_float((unsigned)word(step, first + 4));
+    h.h5 = __uint_as_float((unsigned)word(step, first + 5));
+    h.eps = __uint_as_float((unsigned)word(step, first + 6));
+    return h;
+}
+
+// Byte offsets of an element from the first one.
+struct Offsets {
+    long long w = 0, g = 0, m = 0, v = 0;
+};
+
+// The layout: the number of axes, then for each, the last one first, its length and the bytes
+// from one element to the next in every array.
+__device__ __forceinline__ Offsets locate(const long long* const layout, unsigned long long i)
+{
+    GLOBAL(layout);
+    Offsets at;
+    const long long* axis = layout + 1;
+    #pragma unroll 1
+    for (long long rest = layout[0]; rest > 0; --rest, axis += 5) {
+        const unsigned long long length = axis[0];
+        const long long index = i % length;
+        i /= length;
+        at.w += index * axis[1];
+        at.g += index * axis[2];
+        at.m += index * axis[3];
+        at.v += index * axis[4];
+    }
+    return at;
+}
+
+template <typename T>
+__device__ __forceinline__ T& pointer(T* const first, const long long bytes)
+{
+    return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+Adam_float32_strided(const __grid_constant__ Step step)
+{
+    const int number = step.leaf_of_block[blockIdx.x];
+    const Leaf leaf = step.leaves[number];
+    const Uniform h = uniform(step, leaf);
+    const long long start = (blockIdx.x - leaf.first_block) * step.chunk;
+    const int count = (int)min(leaf.size - start, step.chunk);
+    float* const w = reinterpret_cast<float*>(word(step, step.pairs + 2 * number + 0));
+    GLOBAL(w);
+    float* const g = reinterpret_cast<float*>(word(step, step.pairs + 2 * number + 1));
+    GLOBAL(g);
+    float* const m = leaf.m;
+    GLOBAL(m);
+    float* const v = leaf.v;
+    GLOBAL(v);
+
+    #pragma unroll 1
+    for (int i = threadIdx.x; i < count; i += THREADS) {
+        const Offsets at = locate(leaf.layout, start + i);
+        float w_i = pointer(w, at.w);
+        float g_i = pointer(g, at.g);
+        float m_i = pointer(m, at.m);
+        float v_i = pointer(v, at.v);
+        update(h, w_i, g_i, m_i, v_i);
+        pointer(w, at.w) = w_i;
+        pointer(m, at.m) = m_i;
+        pointer(v, at.v) = v_i;
+    }
+}

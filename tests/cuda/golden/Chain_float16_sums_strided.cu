@@ -1,0 +1,219 @@
+// Chain_float16: arithmetic in float32, one element at a time.
+// Compiled with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: every
+// operation is rounded once, as IEEE 754 says.
+#include <cuda_fp16.h>
+
+constexpr int THREADS = 128;
+constexpr int V = 8;
+constexpr int NEAR = 500;
+constexpr int LANES = 1024;
+constexpr int TILE = 16384;
+
+// What is the same for all elements of a tensor.
+struct Uniform {};
+
+// The summands of one element, added to a lane.
+__device__ __forceinline__ void accumulate(
+    const Uniform& h, const __half g, double& sum0)
+{
+    const double t0 = (double)__half2float(g);
+    sum0 += (double)(t0 * t0);
+}
+
+// A tensor: what stays the same from step to step.
+struct Leaf {
+    long long size;
+    long long first_block;
+    int row;       // of the hyperparameters
+    int position;  // in the tree: its column in the table of sums
+    const long long* layout;
+    float* AdamW_m;
+    float* AdamW_v;
+    float* average_average;
+};
+
+// A step: hyperparameters of every row, then the addresses of parameter and gradient of every
+// tensor, as words of 64 bits. The first of them travel with the launch.
+struct Step {
+    const Leaf* leaves;
+    const int* leaf_of_block;
+    const unsigned long long* far;
+    double* sums;       // a row for every sum; columns: the tensors, and the tree
+    double* partials;   // the sums of tiles
+    unsigned* arrived;  // blocks that are done, for every tensor; and tensors that are done
+    long long chunk;    // elements of a block
+    long long pairs;    // the first word that is an address
+    long long columns;  // of the table of sums
+    long long tree;     // tensors of the tree, if this launch has them all
+    unsigned long long near[NEAR];
+};
+
+__device__ __forceinline__ unsigned long long word(const Step& step, const long long i)
+{
+    return i < NEAR ? step.near[i] : step.far[i - NEAR];
+}
+
+// The compiler cannot see that an address from a table is one of global memory; where it knows,
+// it uses the faster instructions for it. (A host compiler has one kind of memory only.)
+#ifdef __GNUC__
+#define GLOBAL(address)
+#else
+#define GLOBAL(address) __builtin_assume(__isGlobal(address))
+#endif
+
+__device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
+{
+    Uniform h;
+    return h;
+}
+
+// Byte offsets of an element from the first one.
+struct Offsets {
+    long long g = 0;
+};
+
+// The layout: the number of axes, then for each, the last one first, its length and the bytes
+// from one element to the next in every array.
+__device__ __forceinline__ Offsets locate(const long long* const layout, unsigned long long i)
+{
+    GLOBAL(layout);
+    Offsets at;
+    const long long* axis = layout + 1;
+    #pragma unroll 1
+    for (long long rest = layout[0]; rest > 0; --rest, axis += 6) {
+        const unsigned long long length = axis[0];
+        const long long index = i % length;
+        i /= length;
+        at.g += index * axis[2];
+    }
+    return at;
+}
+
+template <typename T>
+__device__ __forceinline__ T& pointer(T* const first, const long long bytes)
+{
+    return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
+}
+
+// The lanes, folded by halves. All threads get the result.
+__device__ __forceinline__ double fold(double* const lanes, const double (&mine)[V])
+{
+    __syncthreads();
+    for (int k = 0; k < V; ++k)
+        lanes[V * threadIdx.x + k] = mine[k];
+    #pragma unroll 1
+    for (int width = LANES / 2; width > 0; width /= 2) {
+        __syncthreads();
+        #pragma unroll 1
+        for (int k = threadIdx.x; k < width; k += THREADS)
+            lanes[k] += lanes[k + width];
+    }
+    __syncthreads();
+    return lanes[0];
+}
+
+// The canonical sum of the sums of tiles, which are overwritten. They were written by other
+// multiprocessors, so they are read past the first-level cache.
+__device__ __forceinline__ void canonical_sum(
+    double* const lanes, double* const values, long long count, double* const result)
+{
+    while (count > 1) {
+        const long long tiles = (count + TILE - 1) / TILE;
+        for (long long tile = 0; tile < tiles; ++tile) {
+            double mine[V] = {};
+            const long long end = min(count, (tile + 1) * TILE);
+            #pragma unroll 1
+            for (long long i = tile * TILE + V * threadIdx.x; i < end; i += LANES)
+                #pragma unroll
+                for (int k = 0; k < V; ++k)
+                    if (i + k < end)
+                        mine[k] += __ldcg(values + i + k);
+            const double total = fold(lanes, mine);
+            if (threadIdx.x == 0)
+                values[tile] = total;
+        }
+        __syncthreads();
+        count = tiles;
+    }
+    if (threadIdx.x == 0)
+        *result = __ldcg(values);
+}
+
+// Whether this block is the last of `count` to come here, so that it sees what all have written.
+__device__ __forceinline__ bool last(unsigned* const arrived, const long long count)
+{
+    __shared__ bool is_last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        is_last = atomicAdd(arrived, 1u) == count - 1;
+        if (is_last)
+            *arrived = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return is_last;
+}
+
+// The sum over the tree: those of the tensors, in their order.
+__device__ __forceinline__ void add_up(
+    double* const lanes, double* const row, const long long count)
+{
+    double total = 0.0;
+    for (long long start = 0; start < count; start += LANES) {
+        const int part = (int)min(count - start, (long long)LANES);
+        __syncthreads();
+        for (int i = threadIdx.x; i < part; i += blockDim.x)
+            lanes[i] = __ldcg(row + start + i);
+        __syncthreads();
+        if (threadIdx.x == 0)
+            for (int i = 0; i < part; ++i)
+                total += lanes[i];
+    }
+    if (threadIdx.x == 0)
+        row[count] = total;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+Chain_float16_sums_strided(const __grid_constant__ Step step)
+{
+    __shared__ double lanes[LANES];
+    const int number = step.leaf_of_block[blockIdx.x];
+    const Leaf leaf = step.leaves[number];
+    const Uniform h = uniform(step, leaf);
+    const long long start = (blockIdx.x - leaf.first_block) * TILE;
+    const int count = (int)min(leaf.size - start, (long long)TILE);
+    __half* const g = reinterpret_cast<__half*>(word(step, step.pairs + 2 * number + 1));
+    GLOBAL(g);
+
+    // A thread has V lanes, and meets their elements in increasing order.
+    double sum0[V] = {};
+    int i = V * threadIdx.x;
+
+    #pragma unroll 1
+    for (; i < count; i += LANES)
+        #pragma unroll
+        for (int k = 0; k < V; ++k) {
+            if (i + k >= count)
+                break;
+            const Offsets at = locate(leaf.layout, start + i + k);
+            __half g_i = pointer(g, at.g);
+            accumulate(h, g_i, sum0[k]);
+        }
+    const double partial0 = fold(lanes, sum0);
+    if (threadIdx.x == 0) {
+        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial0;
+    }
+
+    // The last block of the tensor sums the tiles.
+    const long long tiles = leaf.size > TILE ? (leaf.size + TILE - 1) / TILE : 1;
+    if (!last(step.arrived + number, tiles))
+        return;
+    canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
+        step.sums + 0 * step.columns + leaf.position);
+
+    // The last tensor adds up the tree, if no other launch has a part in it.
+    if (step.tree == 0 || !last(step.arrived + step.tree, step.tree))
+        return;
+    add_up(lanes, step.sums + 0 * step.columns, step.columns - 1);
+}

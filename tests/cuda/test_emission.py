@@ -1,0 +1,124 @@
+"""The CUDA C++ that the engine emits: text, made without CuPy and without a GPU."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cases
+import numpy as np
+import pytest
+from emitted import SHOWN, passes, showcase
+
+from instep import Optimizer
+from instep.engines.cuda.emit import emit, kernel_name, leaf_dtype, step_dtype
+from instep.engines.cuda.expressions import literal
+from instep.program import Program
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_emitted_text_is_the_reviewed_one(name, request):
+    text = showcase(name)
+    path = GOLDEN / f"{name}.cu"
+    if request.config.getoption("--update-golden"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert path.exists(), f"there is no {path.name}; write it with pytest --update-golden"
+    assert text == path.read_text(), (
+        f"{path.name} is not what is emitted now; look at the difference, and take it over with "
+        f"pytest --update-golden"
+    )
+
+
+def test_no_golden_file_is_left_over():
+    assert {path.stem for path in GOLDEN.glob("*")} == set(SHOWN)
+
+
+def test_emission_imports_no_cupy():
+    code = (
+        "import sys; from instep import Adam; from instep.program import Program;"
+        "from instep.engines.cuda.emit import emit;"
+        "text = emit(Program(Adam()).passes('float32', ())[0]);"
+        "assert 'cupy' not in sys.modules; assert 'Adam_float32' in text"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_emission_is_a_pure_function():
+    first, second = (Program(cases.Adam(lr=lr)).passes("float32", ())[0] for lr in (0.1, 0.2))
+    assert emit(first) == emit(second), "hyperparameters are no part of the text"
+
+
+def test_a_rule_can_be_recognised():
+    text = showcase("Adam_float32")
+    assert "const float new_m = h.beta1 * m + h.h1 * g;" in text
+    assert "float h1;  // (1 - beta1)" in text
+    assert "const float new_w = w - h.h5 * new_m / (sqrtf(new_v / h.h4) + h.eps);" in text
+
+
+@cases.every_case
+def test_lines_can_be_read_without_scrolling(case):
+    for graph in passes(case.make(), "float32"):
+        assert max(len(line) for line in emit(graph).splitlines()) <= 110
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "text"),
+    [
+        (1.0, "float32", "1.0f"),
+        (-2.0, "float64", "(-2.0)"),
+        (0.0, "float32", "0.0f"),
+        (-0.0, "float32", "(-0.0f)"),
+        (0.1, "float32", "0x1.99999a0000000p-4f"),
+        (0.1, "float64", "0x1.999999999999ap-4"),
+        (2.0**-149, "float32", "0x1.0000000000000p-149f"),
+        (float("inf"), "float32", "__uint_as_float(0x7f800000u)"),
+        (float("-inf"), "float64", "__longlong_as_double(0xfff0000000000000ll)"),
+        (1e39, "float32", "__uint_as_float(0x7f800000u)"),
+        (True, "bool", "true"),
+    ],
+)
+def test_constants_are_exact(value, dtype, text):
+    assert literal(value, dtype) == text
+
+
+def test_names_that_cpp_or_the_kernel_need_are_changed():
+    names = ("int", "size", "row", "count", "new_w", "w_i", "_hidden", "émoi", "V", "step")
+
+    class Reserved(Optimizer):
+        lr: float = 0.1
+        new: float = 0.1
+        slots = names
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            slots = {name: getattr(s, name) + h.new * g for name in names}
+            return w - h.lr * g, slots
+
+    (graph,) = Program(Reserved()).passes("float32", ())
+    text = emit(graph)
+    fields = text[text.index("struct Leaf") : text.index("// A step")].split(";")
+    declared = [field.split()[-1].strip("*") for field in fields[:-1]]
+    assert len(set(declared)) == len(declared)
+    assert "float lr;\n" in text
+    assert "float h0;  // new\n" in text
+
+
+def test_the_argument_fits_in_what_every_cuda_takes():
+    assert step_dtype().itemsize <= 4096
+
+
+def test_the_tables_are_laid_out_as_cpp_does():
+    (graph,) = Program(cases.Adam()).passes("float32", ())
+    layout = leaf_dtype(graph)
+    assert [layout.fields[name][1] for name in layout.names] == [0, 8, 16, 20, 24, 32, 40]
+    assert layout.itemsize == 48
+    assert step_dtype().alignment == 8
+    assert np.dtype("u8").byteorder == "=", "words are little-endian, as on the device"
+
+
+def test_kernels_are_named_after_their_rules():
+    first, second = (graph for graph in passes(SHOWN["LAMB_float32_sums"][0](), "float32"))
+    assert kernel_name(first, strided=False) == "LAMB_float32_sums"
+    assert kernel_name(second, strided=True) == "LAMB_float32_strided"

@@ -1,0 +1,124 @@
+"""NVRTC's code of every rule for every architecture: exact arithmetic, wide accesses, no spills."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import cases
+import machine_code
+import pytest
+from bits import DTYPES
+from emitted import clipped, passes
+from machine_code import ARCHITECTURES, compile_code, expected_vectors
+
+from instep.engines.cuda.canonical_sum import ADD_UP_KERNEL
+from instep.engines.cuda.emit import emit, vector_length
+
+pytestmark = pytest.mark.skipif(
+    machine_code.why_not() is not None, reason=str(machine_code.why_not())
+)
+
+OPTIMIZERS = {case.optimizer.__name__: case.make for case in cases.CLASSES} | {"Chain": clipped}
+
+every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def compiled(graph, strided=False):
+    """Return the code of a pass for every architecture."""
+    source = emit(graph, strided=strided)
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda arch: compile_code(source, arch), ARCHITECTURES))
+
+
+def assert_exact(ptx):
+    """Raise if something is contracted, approximated or flushed."""
+    instructions = re.findall(r"^\s+(?:@%p\d+ )?(\w[\w.]*)\s", ptx, re.MULTILINE)
+    assert "st.global.f64" in instructions or any(i.startswith("st.") for i in instructions)
+    for instruction in instructions:
+        assert not re.match(r"(fma|mad)\.(\w+\.)*f(16|32|64)", instruction), instruction
+        assert ".approx" not in instruction
+        assert ".ftz" not in instruction
+        assert not re.match(r"(div|sqrt|rcp)\.full", instruction), instruction
+
+
+@every_dtype
+@every_optimizer
+def test_every_architecture_computes_exactly_and_spills_nothing(name, dtype):
+    for graph in passes(OPTIMIZERS[name](), dtype):
+        for code in compiled(graph):
+            assert_exact(code.ptx)
+            assert code.stack == 0
+
+
+@every_dtype
+@every_optimizer
+def test_strided_kernels_compute_exactly_and_spill_nothing(name, dtype):
+    for graph in passes(OPTIMIZERS[name](), dtype):
+        code = compile_code(emit(graph, strided=True), architecture_for(name, dtype))
+        assert_exact(code.ptx)
+        assert code.stack == 0
+
+
+@every_dtype
+@every_optimizer
+def test_lines_are_walked_in_steps_of_16_bytes(name, dtype):
+    for graph in passes(OPTIMIZERS[name](), dtype):
+        assert_wide(graph, compile_code(emit(graph), architecture_for(name, dtype)))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["Adam", "Chain"])
+def test_lines_are_walked_in_steps_of_16_bytes_on_every_architecture(name, architecture):
+    for graph in passes(OPTIMIZERS[name](), "float32"):
+        assert_wide(graph, compile_code(emit(graph), architecture))
+
+
+def architecture_for(name, dtype):
+    """Return one of the architectures, so that all of them come up.
+
+    The code of two architectures differs in registers and schedule, hardly ever in its accesses,
+    and to disassemble a kernel takes twice as long as to compile it.
+    """
+    number = list(OPTIMIZERS).index(name) + DTYPES.index(dtype)
+    return ARCHITECTURES[number % len(ARCHITECTURES)]
+
+
+def assert_wide(graph, code):
+    """Raise if the loop over vectors has other accesses than the graph asks for."""
+    loads, stores = expected_vectors(graph, vector_length(graph))
+    memory = code.memory()
+    if graph.sums:  # the loop is unrolled
+        assert memory["LDG.E.128"] % loads == 0
+        assert memory["LDG.E.128"] >= loads
+    else:
+        assert memory["LDG.E.128"] == loads
+        assert memory["STG.E.128"] == stores
+        assert_nothing_narrow_between_wide(code.sass)
+    # An address that the compiler does not know to be global would give LD and ST.
+    assert not [name for name in memory if re.match(r"(LD|ST)(\.|$)", name)]
+
+
+def test_the_sum_over_a_tree_compiles_everywhere():
+    for arch in ARCHITECTURES:
+        code = compile_code(ADD_UP_KERNEL, arch)
+        assert_exact(code.ptx)
+        assert code.stack == 0
+
+
+def assert_nothing_narrow_between_wide(sass):
+    """Raise if the loop over vectors reaches global memory with fewer than 16 bytes."""
+    accesses = re.findall(r"\s((?:LDG|STG)\.[\w.]+)\s", sass)
+    wide = [i for i, access in enumerate(accesses) if ".128" in access]
+    for access in accesses[wide[0] : wide[-1] + 1]:
+        assert ".128" in access
+
+
+@pytest.mark.parametrize("options", [("--fmad=true",), ("--ftz=true",), ("--use_fast_math",)])
+def test_other_options_would_be_noticed(options, monkeypatch):
+    """The checks above see what they look for."""
+    (graph,) = passes(OPTIMIZERS["Adam"](), "float32")
+    kept = tuple(o for o in machine_code.OPTIONS if o.split("=")[0] != options[0].split("=")[0])
+    monkeypatch.setattr(machine_code, "OPTIONS", kept + options)
+    code = compile_code.__wrapped__(emit(graph), "sm_90")
+    with pytest.raises(AssertionError):
+        assert_exact(code.ptx)

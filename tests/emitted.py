@@ -1,0 +1,37 @@
+"""Rules whose emitted code the tests look at."""
+
+from instep import LAMB, Adam, AdamW, Momentum, chain, transforms
+from instep.engines.cuda.emit import emit
+from instep.program import Program, Source
+
+
+def passes(optimizer, dtype, shape=(4,)):
+    """Return the graphs of an optimizer at its first step, in the order in which they run."""
+    program = Program(optimizer)
+    flags = program.row(1, Source({}, 0, program.memory())).flags
+    return program.for_shape(shape).passes(dtype, flags)
+
+
+def clipped(**settings):
+    """Return an optimizer with a sum over the tree."""
+    return chain(transforms.clip_by_global_norm(1.0), AdamW(), transforms.average(0.999), **settings)
+
+
+#: name of the file -> (optimizer, dtype, pass, whether strided)
+SHOWN = {
+    "Adam_float32": (Adam, "float32", 0, False),
+    "Adam_float32_strided": (Adam, "float32", 0, True),
+    "Adam_float16": (Adam, "float16", 0, False),
+    "Momentum_float64": (Momentum, "float64", 0, False),
+    "LAMB_float32_sums": (LAMB, "float32", 0, False),
+    "LAMB_float32": (LAMB, "float32", 1, False),
+    "Chain_float16_sums_strided": (clipped, "float16", 0, True),
+    "Chain_float32_sums": (clipped, "float32", 0, False),
+    "Chain_float32": (clipped, "float32", 1, False),
+}
+
+
+def showcase(name):
+    """Return the text that the file of this name holds."""
+    make, dtype, number, strided = SHOWN[name]
+    return emit(passes(make(), dtype)[number], strided=strided)
