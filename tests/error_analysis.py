@@ -20,6 +20,14 @@ class Rounded:
         self.unit = np.longdouble(info.eps) / 2  # |fl(x) - x| <= unit * |fl(x)|, or
         self.underflow = np.longdouble(info.smallest_subnormal) / 2  # this, below the normal range
 
+    @property
+    def ndim(self):
+        return self.value.ndim
+
+    @property
+    def size(self):
+        return self.value.size
+
     def rounded(self, value, error):
         """Return the result of one operation: `error` inherited, and a rounding added."""
         rounding = self.unit * (abs(value) + error) + self.underflow
@@ -49,9 +57,7 @@ class Rounded:
     def __mul__(self, other):
         other = self.operand(other)
         error = (
-            abs(self.value) * other.error
-            + abs(other.value) * self.error
-            + self.error * other.error
+            abs(self.value) * other.error + abs(other.value) * self.error + self.error * other.error
         )
         return self.rounded(self.value * other.value, error)
 

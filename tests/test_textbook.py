@@ -87,7 +87,7 @@ def test_every_public_optimizer_has_a_case():
 @cases.every_case
 def test_a_learning_rate_of_zero_changes_nothing(case, dtype):
     if case.moves_at_rate_zero:
-        pytest.skip(f"{case} has a smallest step")
+        pytest.skip(f"{case} has another or a smallest step")
     start, gradients = problem(dtype)
     w = start.copy()
     optimizer = case.make(lr=0.0)

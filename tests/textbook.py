@@ -267,3 +267,53 @@ def schedule_free_adamw(
         x = (1 - share) * x + share * z
         y = (1 - beta1) * z + beta1 * x
         yield y
+
+
+def adafactor(
+    w, gradients, lr=0.01, decay=0.8, d=1.0, eps1=1e-30, eps2=1e-3, relative_step=True
+):
+    """Shazeer & Stern 2018, algorithms 4 (two and more dimensions) and 5, with a given rate."""
+    v, rows, columns = 0 * w, 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        beta = 1 - t**-decay
+        square = g * g + eps1
+        if w.ndim >= 2:
+            rows = beta * rows + (1 - beta) * square.mean(axis=-1)
+            columns = beta * columns + (1 - beta) * square.mean(axis=-2)
+            v = rows[..., :, None] * columns[..., None, :] / rows.mean(axis=-1)[..., None, None]
+        else:
+            v = beta * v + (1 - beta) * square
+        update = g / np.sqrt(v)
+        size = np.sqrt(np.sum(update * update) / w.size)
+        scale = np.sqrt(np.sum(w * w) / w.size)
+        relative = min(rate(lr, t), t**-0.5) if relative_step else rate(lr, t)
+        w = w - np.maximum(eps2, scale) * relative * (update / np.maximum(1.0, size / d))
+        yield w
+
+
+def muon(
+    w,
+    gradients,
+    lr=0.02,
+    momentum=0.95,
+    weight_decay=0.0,
+    adamw_lr=3e-4,
+    beta1=0.9,
+    beta2=0.95,
+    eps=1e-10,
+):
+    """Jordan et al. 2024 for matrices, AdamW for other arrays."""
+    if w.ndim != 2:
+        yield from adamw(w, gradients, adamw_lr, beta1, beta2, eps, weight_decay)
+        return
+    m = 0 * w
+    for t, g in enumerate(gradients, 1):
+        m = momentum * m + g
+        x = g + momentum * m
+        x = x / (np.linalg.norm(x) + 1e-7)
+        for _ in range(5):
+            a = x @ x.T
+            x = 3.4445 * x + (-4.775 * a + 2.0315 * (a @ a)) @ x
+        w = (1 - rate(lr, t) * weight_decay) * w
+        w = w - rate(lr, t) * np.sqrt(max(1, w.shape[0] / w.shape[1])) * x
+        yield w

@@ -1,5 +1,6 @@
 """Rules against optax, with the variant set equal: 30 steps in float64, to 1e-12."""
 
+import operator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,7 @@ class Peer:
     peer: str
     ours: dict = field(default_factory=dict)
     theirs: dict = field(default_factory=dict)
+    tolerance: float = 1e-12
 
     def __str__(self):
         arguments = ", ".join(f"{name}={value}" for name, value in self.ours.items())
@@ -35,7 +37,10 @@ PEERS = [
     Peer("Nesterov", "sgd", {"lr": 0.1}, {"momentum": 0.9, "nesterov": True}),
     # optax has eps inside the root, so without one.
     Peer(
-        "AdaGrad", "adagrad", {"lr": 0.1, "eps": 0.0}, {"initial_accumulator_value": 0.0, "eps": 0.0}
+        "AdaGrad",
+        "adagrad",
+        {"lr": 0.1, "eps": 0.0},
+        {"initial_accumulator_value": 0.0, "eps": 0.0},
     ),
     Peer("RMSProp", "rmsprop", {"lr": 0.1}, {"decay": 0.9, "eps": 1e-7, "eps_in_sqrt": False}),
     Peer(
@@ -52,6 +57,60 @@ PEERS = [
         {"b1": 0.5, "b2": 0.75, "eps": 1e-3},
     ),
     Peer("AdamW", "adamw", {"lr": 0.1, "weight_decay": 0.25}, {"weight_decay": 0.25}),
+    Peer("AdaDelta", "adadelta", {"lr": 1.0}, {"rho": 0.95, "eps": 1e-6}),
+    # optax adds eps to the root of the corrected mean, so without one; and adapts from 5 on.
+    Peer("RAdam", "radam", {"lr": 0.1, "eps": 0.0}, {"eps": 0.0}),
+    Peer("RAdam", "radam", {"lr": 0.1, "beta2": 0.9, "eps": 0.0}, {"b2": 0.9, "eps": 0.0}),
+    # optax has eps inside the maximum, so without one.
+    Peer("AdaMax", "adamax", {"lr": 0.1, "eps": 0.0}, {"eps": 0.0}),
+    Peer("AdaBelief", "adabelief", {"lr": 0.1}),
+    Peer(
+        "AdaBelief",
+        "adabelief",
+        {"lr": 0.1, "beta2": 0.5, "eps": 1e-3},
+        {"b2": 0.5, "eps": 1e-3, "eps_root": 1e-3},
+    ),
+    Peer("Yogi", "yogi", {"lr": 0.1}),
+    Peer("Yogi", "yogi", {"lr": 0.1, "beta2": 0.5}, {"b2": 0.5}),
+    Peer("Lion", "lion", {"lr": 0.1}, {"weight_decay": 0.0}),
+    Peer(
+        "Lion",
+        "lion",
+        {"lr": 0.1, "beta1": 0.5, "beta2": 0.75, "weight_decay": 0.25},
+        {"b1": 0.5, "b2": 0.75, "weight_decay": 0.25},
+    ),
+    # optax has the factor 1 - beta2 where the paper (and the authors' code) has beta2.
+    Peer("Adan", "adan", {"lr": 0.1, "beta2": 0.5}, {"b2": 0.5, "eps_root": 0.0}),
+    # With decay, optax divides by the norm of the sum.
+    Peer("LARS", "lars", {"lr": 10.0}),
+    Peer(
+        "LARS",
+        "lars",
+        {"lr": 10.0, "momentum": 0.5, "eta": 0.01},
+        {"momentum": 0.5, "trust_coefficient": 0.01},
+    ),
+    Peer("LAMB", "lamb", {"lr": 0.1, "weight_decay": 0.25}, {"weight_decay": 0.25}),
+    Peer("ScheduleFreeAdamW", "contrib.schedule_free_adamw", {"lr": 0.1}),
+    Peer(
+        "ScheduleFreeAdamW",
+        "contrib.schedule_free_adamw",
+        {"lr": 0.1, "beta1": 0.5, "weight_decay": 0.25},
+        {"b1": 0.5, "weight_decay": 0.25},
+    ),
+    Peer(
+        "Adafactor",
+        "adafactor",
+        {"lr": 0.1, "relative_step": False},
+        {"min_dim_size_to_factor": 1},
+        tolerance=1e-6,  # optax computes the decay rate in float32
+    ),
+    Peer(
+        "Adafactor",
+        "adafactor",
+        {"lr": 0.1, "relative_step": False, "decay": 0.5, "d": 0.25},
+        {"min_dim_size_to_factor": 1, "decay_rate": 0.5, "clipping_threshold": 0.25},
+        tolerance=1e-6,
+    ),
 ]
 
 
@@ -61,7 +120,7 @@ def test_a_rule_agrees_with_optax(entry):
     params = {"a": rng.standard_normal((4, 5)), "b": rng.standard_normal(7)}
     theirs = jax.tree.map(jax.numpy.asarray, {name: w.copy() for name, w in params.items()})
     ours = getattr(instep, entry.rule)(**entry.ours)
-    transform = getattr(optax, entry.peer)(entry.ours["lr"], **entry.theirs)
+    transform = operator.attrgetter(entry.peer)(optax)(entry.ours["lr"], **entry.theirs)
     state = transform.init(theirs)
     for t in range(1, STEPS + 1):
         grads = {name: rng.standard_normal(w.shape) for name, w in params.items()}
@@ -71,5 +130,44 @@ def test_a_rule_agrees_with_optax(entry):
         for name, w in params.items():
             assert theirs[name].dtype == "float64"
             np.testing.assert_allclose(
-                w, theirs[name], rtol=1e-12, atol=1e-12, err_msg=f"step {t}"
+                w, theirs[name], rtol=entry.tolerance, atol=entry.tolerance, err_msg=f"step {t}"
             )
+
+
+def signum(lr, beta):
+    return optax.chain(optax.ema(beta, debias=False), optax.scale_by_sign(), optax.scale(-lr))
+
+
+def test_signum_agrees_with_a_chain_of_optax(monkeypatch):
+    monkeypatch.setattr(optax, "signum", signum, raising=False)
+    test_a_rule_agrees_with_optax(Peer("Signum", "signum", {"lr": 0.1, "beta": 0.5}, {"beta": 0.5}))
+
+
+def test_the_means_of_schedule_free_agree_with_optax():
+    rng = np.random.default_rng(0)
+    w = {"a": rng.standard_normal(9)}
+    theirs = {"a": jax.numpy.asarray(w["a"].copy())}
+    ours, transform = instep.ScheduleFreeAdamW(lr=0.1), optax.contrib.schedule_free_adamw(0.1)
+    state = transform.init(theirs)
+    for _ in range(STEPS):
+        g = {"a": rng.standard_normal(9)}
+        updates, state = transform.update({"a": jax.numpy.asarray(g["a"])}, state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+        ours.update(w, g)
+    expected = optax.contrib.schedule_free_eval_params(state, theirs)
+    np.testing.assert_allclose(ours.eval_params(w)["a"], expected["a"], rtol=1e-12, atol=1e-12)
+    assert not np.allclose(w["a"], expected["a"])
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (1, 5), (5, 5)])
+def test_orthogonalization_of_muon_agrees_with_optax(shape):
+    """optax's Muon corrects biases inside Nesterov's sum, which turns the direction."""
+    from instep.optimizers.muon import orthogonalized
+
+    x = np.random.default_rng(0).standard_normal(shape)
+    coefficients = jax.numpy.asarray((3.4445, -4.775, 2.0315))
+    expected = optax.contrib._muon.orthogonalize_via_newton_schulz(
+        jax.numpy.asarray(x), coefficients, eps=1e-7
+    )
+    factor = max(1, shape[0] / shape[1]) ** 0.5
+    np.testing.assert_allclose(orthogonalized(np, x), factor * expected, rtol=1e-12, atol=1e-12)

@@ -60,9 +60,50 @@ PEERS = [
     ),
     Peer("AdamW", "AdamW", {}, {}, fused=True),
     Peer(
-        "AdamW", "AdamW", {"weight_decay": 0.5, "lr": 0.1}, {"weight_decay": 0.5, "lr": 0.1}, fused=True
+        "AdamW",
+        "AdamW",
+        {"weight_decay": 0.5, "lr": 0.1},
+        {"weight_decay": 0.5, "lr": 0.1},
+        fused=True,
+    ),
+    Peer("AdaDelta", "Adadelta", {}, {"rho": 0.95}),
+    Peer("AMSGrad", "Adam", {"beta2": 0.75}, {"betas": (0.9, 0.75), "amsgrad": True}, fused=True),
+    Peer("NAdam", "NAdam", {}, {}),
+    Peer(
+        "NAdam",
+        "NAdam",
+        {"lr": 0.1, "beta1": 0.5, "psi": 1.0},
+        {"lr": 0.1, "betas": (0.5, 0.999), "momentum_decay": 1.0},
+    ),
+    Peer("RAdam", "RAdam", {}, {}),
+    Peer("RAdam", "RAdam", {"lr": 0.1, "beta2": 0.9}, {"lr": 0.1, "betas": (0.9, 0.9)}),
+    # torch has eps inside the maximum, so without one.
+    Peer("AdaMax", "Adamax", {"eps": 0.0}, {"eps": 0.0}),
+    Peer("Rprop", "Rprop", {}, {}),
+    Peer(
+        "Rprop",
+        "Rprop",
+        {"lr": 0.1, "shrink": 0.25, "grow": 1.5, "largest": 0.2},
+        {"lr": 0.1, "etas": (0.25, 1.5), "step_sizes": (1e-6, 0.2)},
+    ),
+    # torch adds no eps to squares, and bounds the mean by it: nothing that shows at 1e-30.
+    Peer("Adafactor", "Adafactor", {}, {"eps": (1e-30, 1e-3)}),
+    Peer(
+        "Adafactor",
+        "Adafactor",
+        {"lr": 0.5, "decay": 0.5, "d": 1.25, "eps2": 0.1},
+        {"lr": 0.5, "beta2_decay": -0.5, "d": 1.25, "eps": (1e-30, 0.1)},
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def scalars_in_float64():
+    """Let torch keep its scalars, such as the product in NAdam, in float64, too."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
 
 WAYS = {"for loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
 
@@ -118,3 +159,19 @@ def test_a_changing_learning_rate_agrees_with_torch(name):
         theirs.step()
         ours.update(w, g)
     np.testing.assert_allclose(w, tensor.detach().numpy(), rtol=1e-12)
+
+
+def test_muon_agrees_with_torch_to_the_precision_of_its_products():
+    """torch computes them in bfloat16, whose 8 bits five iterations lose some of."""
+    rng = np.random.default_rng(0)
+    for shape in [(4, 6), (6, 4)]:
+        w = np.zeros(shape)
+        tensor = torch.nn.Parameter(torch.asarray(w.copy()))
+        ours = instep.Muon(lr=0.1)
+        theirs = torch.optim.Muon([tensor], lr=0.1, weight_decay=0.0)
+        for _ in range(3):
+            g = rng.standard_normal(shape)
+            tensor.grad = torch.asarray(g.copy())
+            ours.update(w, g)
+            theirs.step()
+        np.testing.assert_allclose(w, tensor.detach().numpy(), atol=0.03 * 0.3)

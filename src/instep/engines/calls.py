@@ -67,7 +67,7 @@ def apply(
                 f"{tuple(new.shape)}"
             )
     # The function may have computed in another dtype; state is of that of the arithmetic.
-    return [xp.astype(new, x.dtype, copy=False) for new in results]
+    return [xp.asarray(xp.astype(new, x.dtype, copy=False)) for new in results]
 
 
 def _copied(xp: Any, array: Any) -> Any:

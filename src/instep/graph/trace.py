@@ -223,6 +223,8 @@ class Recorder:
         """Return `x`, a traced array, traced scalar or number, as a traced array."""
         if isinstance(x, TracedArray):
             return x
+        if isinstance(x, WholeSlot):
+            x.refuse()
         dtype = dtype or self.compute
         if isinstance(x, TracedScalar):
             if x.source not in self.scalars:
@@ -257,11 +259,16 @@ class WholeSlot:
     def __init__(self, recorder: Recorder, name: str, call: int | None = None) -> None:
         self.recorder, self.name, self.call = recorder, name, call
 
-    def __getattr__(self, name: str) -> Never:
+    def refuse(self, *_: Any) -> Never:
+        """Raise a FusionError that says what such a slot is for."""
         self.recorder.fail(
             f"it works on the slot {self.name!r}, which has another shape than the parameter",
             "hand such a slot to the function of xp.apply only",
         )
+
+    __getattr__ = __getitem__ = __neg__ = __abs__ = refuse
+    __add__ = __sub__ = __mul__ = __truediv__ = __pow__ = refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = refuse
 
 
 class TracedScalar:

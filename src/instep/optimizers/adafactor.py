@@ -47,9 +47,9 @@ class Adafactor(Optimizer):
     equal them to rounding. Everything else is fused, the root mean squares being canonical sums.
     An array of the size of each matrix is kept between the passes, for `v`.
 
-    PyTorch has the same rule, but for where eps1 stands, and can add weight decay; optax factors
-    only arrays with two dimensions of 128 and more, scales in another order, and its lr is not
-    relative to t; Keras keeps eps1 outside of the means' product.
+    Keras has the same rule with lr 0.001. PyTorch has eps1 as a bound of the means instead of a
+    term. optax has a given lr, ``relative_step=False``, and factors the two largest dimensions
+    if they are 128 and more.
 
     Examples
     --------

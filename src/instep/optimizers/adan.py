@@ -38,8 +38,9 @@ class Adan(Optimizer):
 
     Notes
     -----
-    The decay rates are those of the authors' code; the paper writes 1 less them, and has eps
-    inside the root. optax has eps in both places. PyTorch and Keras have none.
+    The decay rates and eps are those of the authors' code; the paper writes 1 less them, and has
+    eps inside the root. optax has :math:`1 - \beta_2` in the place of the factor
+    :math:`\beta_2` of `d` and `u`. PyTorch and Keras have none.
 
     Examples
     --------

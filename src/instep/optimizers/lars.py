@@ -30,9 +30,8 @@ class LARS(Optimizer):
 
     Notes
     -----
-    optax divides by the norm of the sum :math:`g + \lambda w` instead of the sum of norms, and
-    has lr outside of the velocity: the same path without decay, while lr is constant. PyTorch
-    and Keras have none.
+    optax divides by the norm of the sum :math:`g + \lambda w` instead of the sum of norms: the
+    same without decay. PyTorch and Keras have none.
 
     Examples
     --------

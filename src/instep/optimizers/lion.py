@@ -28,7 +28,7 @@ class Lion(Optimizer):
 
     Notes
     -----
-    Keras has the same rule and default; optax has weight_decay 1e-3. PyTorch has none.
+    Keras has the same rule with lr 0.001; optax, too, with weight_decay 1e-3. PyTorch has none.
 
     Examples
     --------

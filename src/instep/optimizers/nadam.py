@@ -34,8 +34,8 @@ class NAdam(Optimizer):
 
     Notes
     -----
-    PyTorch has the same rule (its momentum_decay is psi); Keras has psi 1 and lr 0.001. optax
-    has no such schedule: :math:`\mu_t = \beta_1`.
+    PyTorch has the same rule (its momentum_decay is psi); Keras, too, with psi 1 and lr 0.001.
+    optax has no such schedule: :math:`\mu_t = \beta_1`.
 
     Examples
     --------

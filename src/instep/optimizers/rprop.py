@@ -35,8 +35,8 @@ class Rprop(Optimizer):
 
     Notes
     -----
-    PyTorch has the same rule and defaults. optax has lr 0.001, and goes on along the old
-    gradient where the sign has changed; Keras has none.
+    PyTorch has the same rule and defaults. optax has the same sizes, but takes each step one call
+    later. Keras has none.
 
     Examples
     --------

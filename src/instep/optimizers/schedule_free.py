@@ -43,9 +43,10 @@ class ScheduleFreeAdamW(Optimizer):
 
     Notes
     -----
-    The authors' code has the same rule. `x` is not stored: it follows from `y` and `z`, at the
-    precision of the parameters, so parameters of 16 bits lose most of the mean. optax wraps
-    any optimizer instead; PyTorch and Keras have none.
+    The authors' code has the same rule; optax, too, without `r`. PyTorch and Keras have none.
+
+    `x` is not stored: it follows from `y` and `z`, at the precision of the parameters, so
+    parameters of 16 bits lose most of the mean.
 
     Examples
     --------

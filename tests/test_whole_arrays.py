@@ -1,0 +1,288 @@
+"""Rules that apply a function of the array library to whole arrays: Muon, Adafactor, a user's."""
+
+import copy
+import math
+
+import bits
+import cases
+import engine_runs
+import numpy as np
+import pytest
+import textbook
+
+from instep import SGD, Adafactor, Muon, Optimizer, chain
+from instep.graph import FusionError
+from instep.rule import Form
+from instep.transforms import clip_by_global_norm
+
+SHAPES = [(6, 4), (4, 6), (1, 5), (5, 1), (1, 1), (2, 3, 4), (7,), ()]
+
+
+class Whitened(Optimizer):
+    """Steps along the gradient less its mean, with the mean's history: a user's rule."""
+
+    lr: float = 0.1
+    keep: float = 0.5
+
+    slots = ("m", "mean")
+
+    def form(self, shape):
+        return Form(slots=("m",), whole={"mean": ()}, between=("centered",))
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        m = h.keep * s.m + g
+        centered, mean = xp.apply(subtract_mean, m, s.mean, keep=h.keep)
+        return w - h.lr * centered, {"m": m, "mean": mean}
+
+
+def subtract_mean(xp, x, mean, *, keep):
+    mean = keep * mean + (1 - keep) * xp.sum(x) / max(1, math.prod(x.shape))
+    x -= mean  # in place: it is given a copy
+    return x, mean
+
+
+RULES = [Muon, Adafactor, Whitened]
+every_rule = pytest.mark.parametrize("rule", RULES)
+
+
+def problem(dtype="float64", steps=5):
+    rng = np.random.default_rng(0)
+    params = {str(shape): np.asarray(rng.standard_normal(shape)).astype(dtype) for shape in SHAPES}
+    params["view"] = rng.standard_normal((10, 8)).astype(dtype)[::2, ::-1]
+    params["Fortran"] = np.asfortranarray(rng.standard_normal((5, 8)).astype(dtype))
+    params["empty"] = np.zeros((0, 3), dtype)
+    gradients = [
+        {key: np.asarray(rng.standard_normal(w.shape)).astype(dtype) for key, w in params.items()}
+        for _ in range(steps)
+    ]
+    return params, gradients
+
+
+def run(rule, dtype="float64", steps=5, **keywords):
+    params, gradients = problem(dtype, steps)
+    optimizer = rule(**keywords)
+    for grads in gradients:
+        optimizer.update(params, grads)
+    return params, optimizer
+
+
+@pytest.mark.parametrize(
+    ("rule", "loop", "keywords"),
+    [
+        (Muon, textbook.muon, {}),
+        (Muon, textbook.muon, {"weight_decay": 0.5, "momentum": 0.5, "lr": cases.changing(0.1)}),
+        (Adafactor, textbook.adafactor, {}),
+        (Adafactor, textbook.adafactor, {"lr": 0.1, "decay": 0.5, "d": 0.1}),
+        (Adafactor, textbook.adafactor, {"lr": cases.changing(0.1), "relative_step": False}),
+    ],
+)
+def test_matrices_follow_their_textbook(rule, loop, keywords):
+    start, gradients = problem(steps=30)
+    params, _ = run(rule, steps=30, **keywords)
+    for key, w in params.items():
+        if w.size:
+            *_, expected = loop(start[key], [grads[key] for grads in gradients], **keywords)
+            np.testing.assert_allclose(w, expected, rtol=1e-12, atol=1e-12, err_msg=key)
+
+
+@engine_runs.every_numpy_engine
+@pytest.mark.parametrize("dtype", bits.DTYPES)
+@every_rule
+def test_numpy_engines_agree_to_the_bit(rule, dtype, engine, threads):
+    engine_runs.require(engine)
+    got = run(rule, dtype, engine=engine, threads=threads)
+    engine_runs.assert_same_run(got, run(rule, dtype, engine="array_api"))
+
+
+@every_rule
+def test_array_libraries_agree_to_rounding(rule, xp):
+    params, gradients = problem("float32")
+    asarray = xp.asarray
+    theirs = {key: asarray(w.copy()) for key, w in params.items() if key != "view"}
+    optimizer, reference = rule(), rule()
+    for grads in gradients:
+        reference.update(params, grads)
+        theirs = optimizer.update(theirs, {key: asarray(grads[key].copy()) for key in theirs})
+    for key, w in theirs.items():
+        got = w.get() if hasattr(w, "get") else np.asarray(w)
+        np.testing.assert_allclose(got, params[key], rtol=2e-4, atol=2e-5, err_msg=key)
+
+
+def test_muon_keeps_one_slot_for_a_matrix_and_adafactor_a_row_and_a_column():
+    for rule, matrix, vector in [
+        (Muon, {"m": (6, 4)}, {"m": (7,), "v": (7,)}),
+        (Adafactor, {"rows": (6,), "columns": (4,)}, {"v": (7,)}),
+    ]:
+        _, optimizer = run(rule, steps=1)
+        slots = engine_runs.slots_of(optimizer)
+        assert {name: slot.shape for name, slot in slots["(6, 4)"].items()} == matrix
+        assert {name: slot.shape for name, slot in slots["(7,)"].items()} == vector
+    assert engine_runs.slots_of(optimizer)["(2, 3, 4)"]["rows"].shape == (2, 3)
+    assert engine_runs.slots_of(optimizer)["(2, 3, 4)"]["columns"].shape == (2, 4)
+
+
+def test_muon_makes_the_step_nearly_orthogonal():
+    rng = np.random.default_rng(1)
+    w = np.zeros((30, 20))
+    Muon(lr=1.0).update(w, rng.standard_normal(w.shape))
+    singular_values = np.linalg.svd(w / np.sqrt(30 / 20), compute_uv=False)
+    assert singular_values.min() > 0.6
+    assert singular_values.max() < 1.3
+
+
+@engine_runs.every_engine
+@every_rule
+def test_a_saved_state_goes_on_with_the_same_bits(rule, engine):
+    engine_runs.require(engine)
+    params, gradients = problem(steps=6)
+    optimizer = rule(engine=engine)
+    for grads in gradients[:3]:
+        optimizer.update(params, grads)
+    saved = optimizer.state_dict()
+    frozen = copy.deepcopy(saved)
+    restored = rule(engine=engine).load_state_dict(saved)
+    others = {key: w.copy() for key, w in params.items()}
+    for grads in gradients[3:]:
+        optimizer.update(params, grads)
+        restored.update(others, grads)
+    engine_runs.assert_same_run((others, restored), (params, optimizer))
+    for key, entry in frozen["states"].items():
+        for name, slot in entry["slots"].items():
+            bits.assert_same_bits(saved["states"][key]["slots"][name], slot, f"{key} {name}")
+
+
+def test_state_of_another_shape_is_an_error():
+    _, optimizer = run(Adafactor, steps=1)
+    with pytest.raises(ValueError, match=r"its state 'rows' from earlier steps is float64 \(6,\)"):
+        optimizer.update({"(6, 4)": np.ones((5, 4))}, {"(6, 4)": np.ones((5, 4))})
+
+
+class Failing(Whitened):
+    """Fails in the function for whole arrays of one shape, when it is told to."""
+
+    fails: float = 0.0
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        m = h.keep * s.m + g
+        centered, mean = xp.apply(fail, m, s.mean, keep=h.keep, fails=h.fails)
+        return w - h.lr * centered, {"m": m, "mean": mean}
+
+
+def fail(xp, x, mean, *, keep, fails):
+    if fails and x.shape == (7,):
+        raise ArithmeticError("no convergence")
+    return subtract_mean(xp, x, mean, keep=keep)
+
+
+@engine_runs.every_engine
+def test_a_function_that_fails_leaves_everything_as_it_was(engine):
+    engine_runs.require(engine)
+    params, gradients = problem(steps=3)
+    expected, reference = run(Failing, steps=3, engine=engine)
+    optimizer = Failing(engine=engine)
+    optimizer.update(params, gradients[0])
+    before = ({key: w.copy() for key, w in params.items()}, optimizer.state_dict())
+    optimizer.fails = 1.0
+    with pytest.raises(ArithmeticError, match="no convergence"):
+        optimizer.update(params, gradients[1])
+    for key, w in params.items():
+        bits.assert_same_bits(w, before[0][key], key)
+    assert optimizer.t == 1
+    optimizer.fails = 0.0
+    optimizer.update(params, gradients[1])
+    optimizer.update(params, gradients[2])
+    engine_runs.assert_same_run((params, optimizer), (expected, reference))
+
+
+@pytest.mark.parametrize("rule", [Muon, Adafactor])
+def test_in_a_chain_it_is_the_same_rule(rule):
+    params, gradients = problem()
+    chained = chain(clip_by_global_norm(1e30), rule())
+    for grads in gradients:
+        chained.update(params, grads)
+    expected, _ = run(rule)
+    for key, w in params.items():
+        np.testing.assert_allclose(w, expected[key], rtol=1e-12, atol=1e-12)
+
+
+@engine_runs.every_numpy_engine
+@pytest.mark.parametrize("rule", [Muon, Adafactor])
+def test_engines_agree_on_a_chain(rule, engine, threads):
+    engine_runs.require(engine)
+
+    def chained(**keywords):
+        return chain(clip_by_global_norm(1.0), rule(), **keywords)
+
+    got = run(chained, "float32", engine=engine, threads=threads)
+    engine_runs.assert_same_run(got, run(chained, "float32", engine="array_api"))
+
+
+def test_explain_shows_the_function_between_the_passes():
+    text = str(Muon(engine="blocked").explain({"w": np.ones((3, 3))}))
+    assert "pass 1 of 2: reads g, m; writes direction; 24 bytes an element" in text
+    assert "then direction = orthogonalized(direction), by the array library" in text
+    assert "pass 2 of 2: reads w, g, m, direction; writes w, m; 48 bytes an element" in text
+    adafactor = Adafactor(engine="blocked").explain({"w": np.ones((3, 3), "float32")})
+    assert adafactor.buckets[0].passes == 3
+
+
+def broken(**replacements):
+    """Return the user's rule with another method."""
+    return type("Broken", (Whitened,), replacements)(engine="blocked")
+
+
+def with_rule(rule):
+    return broken(rule=staticmethod(rule))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "error", "message"),
+    [
+        (
+            with_rule(lambda xp, w, g, s, h: (w - s.mean, {})),
+            FusionError,
+            "it works on the slot 'mean', which has another shape than the parameter",
+        ),
+        (
+            with_rule(lambda xp, w, g, s, h: (w - s.mean * 2.0, {})),
+            FusionError,
+            "hand such a slot to the function of xp.apply only",
+        ),
+        (
+            with_rule(lambda xp, w, g, s, h: (xp.apply(subtract_mean, g, s.mean, keep=0.5)[0], {})),
+            FusionError,
+            "does not return the slot 'mean' as xp.apply has left it",
+        ),
+        (
+            with_rule(lambda xp, w, g, s, h: (xp.apply(subtract_mean, g, w, keep=0.5)[0], {})),
+            FusionError,
+            "xp.apply is given more than one array",
+        ),
+        (
+            with_rule(lambda xp, w, g, s, h: (xp.apply(same, xp.apply(same, g)), {})),
+            FusionError,
+            "applies functions to more than 1 arrays; name one more array in `between`",
+        ),
+        (
+            with_rule(lambda xp, w, g, s, h: (xp.apply(lambda xp, x: x[:1], g), {})),
+            ValueError,
+            r"must return an array of shape \(2, 2\), got \(1, 2\)",
+        ),
+    ],
+)
+def test_wrong_rules_are_errors_that_say_what_is_wrong(optimizer, error, message):
+    w = np.ones((2, 2))
+    with pytest.raises(error, match=message):
+        optimizer.update(w, np.ones((2, 2)))
+    assert np.array_equal(w, np.ones((2, 2)))
+
+
+def same(xp, x):
+    return x
+
+
+def test_rules_of_one_form_do_not_know_about_forms():
+    optimizer = SGD()
+    assert optimizer.form((3, 4)) == Form(slots=())
