@@ -2,12 +2,15 @@
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import bits
 import engine_runs
 import numpy as np
 import pytest
 
+import instep
 from instep import (
     LAMB,
     LARS,
@@ -221,6 +224,24 @@ def test_a_chain_takes_the_fewest_passes(parts, dtype, moved):
     assert tuple(graph.bytes_per_element for graph in bucket.graphs) == moved
     assert bucket.passes == bucket.launches == len(moved)
     assert bucket.bytes_per_element == sum(moved)
+
+
+def rows_of_documentation():
+    """Return (chain, passes, bytes) for the rows of the table in the documentation."""
+    text = (Path(__file__).parent.parent / "docs" / "composing.md").read_text()
+    return re.findall(r"^\| `(.+)` \| (\d) \| ([\d +]+) \|$", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("expression", "passes", "moved"), rows_of_documentation())
+def test_the_documentation_counts_right(expression, passes, moved):
+    optimizer = eval(expression, vars(instep) | vars(instep.transforms))
+    (bucket,) = optimizer.explain(np.zeros(3, "float32")).buckets
+    assert bucket.passes == int(passes)
+    assert " + ".join(str(graph.bytes_per_element) for graph in bucket.graphs) == moved
+
+
+def test_the_documentation_counts():
+    assert len(rows_of_documentation()) > 10
 
 
 def test_explain_says_what_each_pass_moves():
