@@ -1,4 +1,4 @@
-"""The command line: `instep compare`, `instep info`.
+"""The command line: `instep compare`, `instep bench`, `instep info`.
 
 Nothing heavy is imported here; each command imports what it needs.
 """
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="instep", description="Gradient-based optimizers.")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     add_compare(commands)
+    add_bench(commands)
     add_info(commands)
     return root
 
@@ -67,6 +68,27 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add("--no-figures", action="store_true", help="write the numbers alone")
     add("--quick", action="store_true", help="two epochs on MNIST")
     command.set_defaults(run=compare)
+
+
+def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `instep bench`."""
+    command = commands.add_parser(
+        "bench",
+        help="measure steps against the memory limit and against other libraries",
+        description="Measure, in about two minutes: optimizers against the memory limit, and one "
+        "of them against the size and the number of tensors. Other libraries are measured in "
+        "turns with instep, if they are installed.",
+    )
+    add = command.add_argument
+    add("--backend", type=names, default=("numpy",), metavar="NAME,...", help="numpy, cupy (numpy)")
+    add("--optimizers", type=names, metavar="all|NAME,...", help="optimizers to measure (six)")
+    add("--peers", type=names, metavar="none|NAME,...", help="contenders (all installed)")
+    add("--threads", type=counts, metavar="N,...", help="numbers of threads (all CPUs)")
+    add("--dtype", default="float32", metavar="NAME", help="float16, float32, float64 (float32)")
+    add("--quick", action="store_true", help="smaller and less often, in half a minute")
+    add("--json", type=Path, metavar="FILE", help="write all measurements")
+    add("--plot", type=Path, metavar="FILE", help="draw them, as PNG, SVG or PDF")
+    command.set_defaults(run=bench)
 
 
 def add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -112,6 +134,24 @@ def compare(options: argparse.Namespace) -> None:
     )
 
 
+def bench(options: argparse.Namespace) -> None:
+    """Run `instep bench`."""
+    from instep.bench import command
+
+    command.run(
+        command.Request(
+            backends=options.backend,
+            optimizers=options.optimizers,
+            peers=() if options.peers == ("none",) else options.peers,
+            threads=options.threads,
+            dtype=options.dtype,
+            quick=options.quick,
+            json=options.json,
+            plot=options.plot,
+        )
+    )
+
+
 def info(_: argparse.Namespace) -> None:
     """Run `instep info`."""
     from instep.info import report
@@ -125,6 +165,11 @@ def names(text: str) -> tuple[str, ...]:
     if not found:
         raise argparse.ArgumentTypeError("expected names with commas between them")
     return found
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Return the positive integers in a list with commas."""
+    return tuple(dict.fromkeys(positive(part.strip()) for part in text.split(",")))
 
 
 def positive(text: str) -> int:

@@ -1,0 +1,63 @@
+"""Where it was measured: the machine, and the versions of all that took part."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from instep import __version__, info
+
+#: Distributions that take part in a measurement if they are installed.
+DISTRIBUTIONS = (
+    "numpy",
+    "llvmlite",
+    "torch",
+    "jax",
+    "jaxlib",
+    "optax",
+    "numba",
+    "numexpr",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "cupy",
+)
+
+
+def describe(backends: tuple[str, ...]) -> dict[str, Any]:
+    """Return the machine and the versions as plain data."""
+    from instep.engines.native.threads import available_threads
+
+    found: dict[str, Any] = {
+        "processor": info.model(),
+        "cpus": available_threads(),
+        "simd": info.simd_target(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "huge_pages": _huge_pages(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load": round(os.getloadavg()[0], 2),
+        "versions": {"instep": __version__, "Python": platform.python_version(), **_versions()},
+    }
+    if "cupy" in backends:
+        found["gpu"] = info.devices(importlib.import_module("cupy").cuda.runtime)
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _huge_pages() -> str:
+    """Return when the system gives huge pages: always, where it is asked to, or never."""
+    try:
+        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="ascii")
+    except OSError:
+        return "unknown"
+    return text.partition("[")[2].partition("]")[0]

@@ -1,0 +1,156 @@
+"""A case measured: its contenders in turns, in this process."""
+
+import importlib
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from instep.bench import contenders
+from instep.bench.cases import Case
+from instep.bench.clocks import REST, EventClock, Step, WallClock, host_seconds, in_turns
+from instep.bench.contenders import KIT, LIMITS
+from instep.bench.traffic import bytes_per_element, passes
+
+#: Part of the free memory that the contenders of a case may fill.
+_SHARE_OF_MEMORY = 0.7
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of a case.
+
+    Attributes
+    ----------
+    seconds
+        Contender -> the seconds of a step, one value a round.
+    skipped
+        Contender -> why it did not run.
+    bytes_per_element
+        What the kit's step reads and writes for an element; 0 where it has no graph.
+    launches
+        Kernels that the kit launches in a step, or calls of compiled code.
+    host_seconds
+        On a GPU, the time of a step of the kit on the host.
+    """
+
+    case: Case
+    seconds: Mapping[str, Sequence[float]]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    bytes_per_element: int = 0
+    launches: int = 0
+    host_seconds: float | None = None
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Result":
+        """Return the result that `to_json` described."""
+        return cls(**{**fields, "case": Case.from_json(fields["case"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain data; times to a thousandth."""
+        seconds = {
+            name: [float(f"{value:.4g}") for value in values]
+            for name, values in self.seconds.items()
+        }
+        return {
+            **vars(self),
+            "case": self.case.to_json(),
+            "seconds": seconds,
+            "skipped": dict(self.skipped),
+        }
+
+    def median(self, name: str = KIT) -> float:
+        """Return the median time of a step in seconds."""
+        return statistics.median(self.seconds[name])
+
+    def ratio(self, *peers: str) -> float | None:
+        """Return how many times faster the kit is than the fastest of these peers.
+
+        Peers that did not run do not count; None if none did.
+        """
+        found = [self.median(peer) for peer in peers if peer in self.seconds]
+        return min(found) / self.median() if found and KIT in self.seconds else None
+
+    @property
+    def ran(self) -> tuple[str, ...]:
+        """Names of the peers that ran."""
+        return tuple(name for name in self.seconds if name != KIT and name not in LIMITS)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Memory traffic of the kit in bytes a second."""
+        return self.bytes_per_element * self.case.elements / self.median()
+
+    @property
+    def limit(self) -> float | None:
+        """The memory limit in bytes a second: the faster of the streams that ran."""
+        found = [self.median(name) for name in LIMITS if name in self.seconds]
+        return self.bytes_per_element * self.case.elements / min(found) if found else None
+
+    @property
+    def share(self) -> float | None:
+        """Traffic of the kit as a share of the memory limit."""
+        return self.bytes_per_second / self.limit if self.limit else None
+
+
+def measure(case: Case, names: Sequence[str], *, budget: float) -> Result:
+    """Measure contenders on a case in turns.
+
+    Parameters
+    ----------
+    case
+        What is measured. Its number of threads is handed to the contenders; a `Worker` makes
+        sure that they keep to it.
+    names
+        Contenders. Those that cannot run the case, or find no memory left, are skipped.
+    budget
+        Seconds to measure for, about.
+    """
+    room = free_memory() * _SHARE_OF_MEMORY
+    steps: dict[str, Step] = {}
+    skipped: dict[str, str] = {}
+    for contender in contenders.load(names, case.backend):
+        needed = contender.copies * case.nbytes
+        reason = contender.refuses(case)
+        if reason is None and case.backend == "numpy" and needed > room:
+            reason = f"needs {needed / 2**30:.1f} GiB, {room / 2**30:.1f} GiB are left"
+        if reason is not None:
+            skipped[contender.name] = reason
+            continue
+        room -= needed
+        steps[contender.name] = contender.prepare(case)
+
+    on_gpu = case.backend == "cupy"
+    rest = 0.0 if on_gpu or case.threads == 1 else REST
+    seconds = in_turns(steps, EventClock() if on_gpu else WallClock(), budget=budget, rest=rest)
+    traffic = bytes_per_element(case)
+    if KIT not in steps:
+        return Result(case, seconds, skipped, traffic)
+    launches, on_host = _launches(case, steps[KIT]), None
+    if on_gpu:
+        device = importlib.import_module("cupy").cuda.Device()
+        on_host = host_seconds(steps[KIT], device.synchronize)
+    return Result(case, seconds, skipped, traffic, launches, on_host)
+
+
+def _launches(case: Case, step: Step) -> int:
+    """Return the number of launches of a step; on a CPU, that of the passes."""
+    if case.backend != "cupy":
+        return len(passes(case))
+    from instep.engines.cuda.launch import counters
+
+    before = counters.launches
+    step()
+    return counters.launches - before
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that can be had without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        (kibibytes,) = (line.split()[1] for line in lines if line.startswith("MemAvailable"))
+        return int(kibibytes) * 1024
+    except (OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

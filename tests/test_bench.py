@@ -1,0 +1,260 @@
+"""`instep bench` and what it stands on, on tiny cases. No test looks at a time."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from instep.bench import (
+    Case,
+    Result,
+    Worker,
+    clocks,
+    command,
+    contenders,
+    measure,
+    networks,
+    tables,
+    traffic,
+)
+from instep.bench.cases import CHAIN, trees
+from instep.bench.contenders import KIT, listing, streams
+from instep.cli import main
+
+TINY = command.Extent(large=50, sizes=(1, 10), tensors=(1, 3), budget=0.0)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(command, "QUICK", TINY)
+    monkeypatch.setattr(clocks, "FEWEST_ROUNDS", 2)
+
+
+@pytest.fixture(scope="module")
+def worker():
+    with Worker(threads=1) as worker:
+        yield worker
+
+
+def refusal(capsys, *arguments):
+    """Run a request that cannot be met; return its one line."""
+    try:
+        code = main(["bench", *arguments])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.out == ""
+    return printed.err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "elements"),
+    [("ResNet-50", 161, 25_557_032), ("GPT-2 small", 148, 124_439_808)],
+)
+def test_networks_have_as_many_parameters_as_their_papers_say(name, tensors, elements):
+    shapes = networks.NETWORKS[name]()
+    assert len(shapes) == tensors
+    assert sum(map(math.prod, shapes)) == elements
+
+
+def test_case_survives_json():
+    case = Case("Adam", ((3, 2), (4,), (4,), ()), "some", dtype="float64", threads=2)
+    assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
+
+
+def test_trees_have_the_shapes_and_dtype_of_a_case():
+    params, grads = trees(Case("Adam", ((3, 2), (0,), ()), "some", dtype="float16"))
+    for tree in (params, grads):
+        assert [array.shape for array in tree.values()] == [(3, 2), (0,), ()]
+        assert {array.dtype.name for array in tree.values()} == {"float16"}
+    assert list(params) == list(grads) == sorted(params)
+
+
+def test_turns_go_there_and_back_and_give_each_contender_as_many_rounds(monkeypatch):
+    class Counting(clocks.Clock):
+        def time(self, step, number):
+            step()
+            return 1.0
+
+    monkeypatch.setattr(clocks, "FEWEST_ROUNDS", 3)
+    order = []
+    steps = {name: lambda name=name: order.append(name) for name in "ab"}
+    seconds = clocks.in_turns(steps, Counting(), budget=0.0)
+    assert seconds == {"a": [1.0] * 3, "b": [1.0] * 3}
+    assert "".join(order[-6:]) == "abbaab"
+
+
+def test_measuring_gives_a_time_a_round_and_the_traffic_of_the_step():
+    case = Case.uniform("Adam", 2, 5)
+    result = measure(case, [KIT, "listing", "stream"], budget=0.0)
+    assert list(result.seconds) == [KIT, "listing"]
+    assert len({len(values) for values in result.seconds.values()}) == 1
+    assert result.bytes_per_element == 28
+    assert result.launches == 1
+    assert result.share is None
+    assert result.skipped == {"stream": "so little memory that the caches serve it"}
+    assert Result.from_json(json.loads(json.dumps(result.to_json()))).ran == ("listing",)
+
+
+def test_ratio_is_that_to_the_fastest_peer_that_ran():
+    case = Case.uniform("Adam", 1, 100)
+    seconds = {KIT: [2.0, 1.0, 9.0], "a": [4.0], "b": [8.0], "stream": [1.0], "stream add": [1.5]}
+    result = Result(case, seconds, bytes_per_element=28)
+    assert result.ratio("a", "b", "c") == 2.0
+    assert result.ratio("c") is None
+    assert result.ran == ("a", "b")
+    assert result.share == 0.5
+    assert result.bytes_per_second == 1400
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["stream", "stream add"])
+def test_streams_touch_every_array_of_a_pass(name, threads):
+    case = Case.uniform(CHAIN, 1, streams.SMALLEST // 40 + 16, threads=threads)
+    (stream,) = contenders.load([name], "numpy")
+    if importlib.util.find_spec(stream.package) is None:
+        pytest.skip(f"{stream.package} is not installed")
+    assert stream.refuses(case) is None
+    stream.prepare(case)()
+
+
+def test_chain_moves_forty_bytes_an_element_in_two_passes():
+    case = Case.uniform(CHAIN, 1, 10)
+    assert len(traffic.passes(case)) == 2
+    assert traffic.bytes_per_element(case) == 40
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", CHAIN])
+@pytest.mark.parametrize("name", contenders.peers("numpy"))
+def test_every_peer_takes_steps_or_says_why_not(name, optimizer, worker):
+    (contender,) = contenders.load([name], "numpy")
+    if importlib.util.find_spec(contender.package) is None:
+        pytest.skip(f"{contender.package} is not installed")
+    case = Case.uniform(optimizer, 2, 20)
+    result = worker.measure(case, [KIT, name], budget=0.0)
+    assert name in result.seconds or name in result.skipped
+    assert (name in result.skipped) == (contender.refuses(case) is not None)
+
+
+@pytest.mark.parametrize("name", contenders.peers("cupy"))
+def test_every_peer_on_a_gpu_takes_steps_or_says_why_not(name, cupy):
+    case = Case.uniform("Adam", 2, 20, backend="cupy")
+    result = measure(case, [KIT, name], budget=0.0)
+    assert name in result.seconds or name in result.skipped
+    assert result.launches == 1
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Momentum", "RMSProp", "Adam", "AdamW"])
+def test_listings_are_the_rules_of_the_kit(optimizer):
+    from instep import optimizers
+
+    case = Case.uniform(optimizer, 2, 30, dtype="float64")
+    (params, grads), (expected, _) = trees(case), trees(case)
+    plain = listing.LISTINGS[optimizer](np, params)
+    kit = getattr(optimizers, optimizer)()
+    for _ in range(5):
+        plain.update(params, grads)
+        kit.update(expected, grads)
+    for key, w in expected.items():
+        # Their eps differ, and stand inside or outside of the correction.
+        np.testing.assert_allclose(params[key], w, rtol=1e-3)
+
+
+def test_worker_keeps_to_its_cpus(worker):
+    code = "from instep.bench.worker import available_cpus; print(available_cpus())"
+    here = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    assert worker.ask("worker.available_cpus") == min(1, here)
+
+
+def test_worker_tells_what_went_wrong_and_goes_on(worker):
+    with pytest.raises(command.CommandError, match="KeyError: 'nobody'"):
+        worker.measure(Case.uniform("Adam", 1, 1), ["nobody"], budget=0.0)
+    assert worker.measure(Case.uniform("Adam", 1, 1), [KIT], budget=0.0).ran == ()
+
+
+def test_worker_that_dies_is_reported():
+    with Worker(threads=1) as worker:
+        worker._process.kill()
+        with pytest.raises(command.CommandError, match="exit code -9"):
+            worker.ask("worker.available_cpus")
+
+
+def test_first_step_and_peak_memory_are_measured_in_a_process_of_their_own(worker):
+    case = Case.uniform("Adam", 1, 1000).to_json()
+    assert worker.ask("processes.first_step", case=case, name=KIT) > 0
+    peak = worker.ask("processes.peak_memory", case=case, name="listing")
+    assert peak["traced"] > 1  # the arithmetic of a line makes new arrays
+
+
+def test_command_prints_tables_and_writes_json(tmp_path, tiny, capsys):
+    file = tmp_path / "bench.json"
+    arguments = ["--quick", "--peers", "listing", "--threads", "1", "--optimizers", "SGD,Adam"]
+    assert main(["bench", *arguments, "--json", str(file)]) == 0
+    printed = capsys.readouterr()
+    assert "Against the memory limit, 1 thread" in printed.out
+    assert "listing" in printed.out
+    assert printed.err == ""
+    found = command.read(file.read_text(encoding="utf-8"))
+    assert found["format"] == command.FORMAT
+    assert {"processor", "cpus", "versions", "load"} <= set(found["environment"])
+    sections = found["sections"]
+    assert [r.case.optimizer for r in sections["limit"]] == ["SGD", "Adam"]
+    assert [r.case.elements for r in sections["size"]] == [1, 10]
+    assert [len(r.case.shapes) for r in sections["tensors"]] == [1, 3]
+    for result in (result for section in sections.values() for result in section):
+        assert set(result.seconds) == {KIT, "listing"}
+
+
+def test_command_measures_a_gpu_beside_the_cpu(tmp_path, tiny, cupy, capsys):
+    file = tmp_path / "bench.json"
+    arguments = ["--quick", "--peers", "listing", "--threads", "1", "--optimizers", "Adam"]
+    assert main(["bench", *arguments, "--backend", "numpy,cupy", "--json", str(file)]) == 0
+    sections = command.read(file.read_text(encoding="utf-8"))["sections"]
+    assert {r.case.backend for r in sections["limit"]} == {"numpy", "cupy"}
+    assert "Against the memory limit, cupy" in capsys.readouterr().out
+
+
+def test_command_draws_every_section(tmp_path, tiny):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra 'plot'")
+    file = tmp_path / "bench.png"
+    assert main(["bench", "--quick", "--peers", "none", "--threads", "1", "--plot", str(file)]) == 0
+    assert file.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_tables_need_no_rich(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "rich" else find(name)
+    )
+    result = Result(Case.uniform("Adam", 1, 100), {KIT: [2e-6], "torch fused": [3e-6]}, {}, 28)
+    tables.show(tables.by_setting("Small", [result]))
+    assert capsys.readouterr().out.splitlines() == [
+        "Small, 1 thread: Adam, 1 tensor of 100, float32",
+        "",
+        "               torch",
+        " a step  GB/s  fused",
+        "2.00 us  1.40   1.50",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--backend", "abacus"], "--backend abacus: choose among numpy, cupy"),
+        (["--dtype", "int8"], "--dtype int8: choose one of float16, float32, float64"),
+        (["--optimizers", "Newton"], "--optimizers Newton: unknown"),
+        (["--peers", "nobody"], "--peers nobody: choose among torch fused"),
+        (["--threads", "0"], "expected an integer of at least 1"),
+        (["--threads", "100000"], "--threads 100000: this process may run on"),
+        (["--json", "no/such/folder/x.json"], "the folder no/such/folder does not exist"),
+        (["--plot", "x.doc"], "--plot x.doc: end it in .png, .svg, .pdf"),
+    ],
+)
+def test_request_that_cannot_be_met_is_one_line(arguments, text, capsys):
+    assert text in refusal(capsys, *arguments)
