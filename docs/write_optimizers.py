@@ -1,0 +1,245 @@
+"""Writes a page for each optimizer, a table of their costs, and the figures of their paths.
+
+python docs/write_optimizers.py             pages and table, from the code
+python docs/write_optimizers.py --figures   the figures as well
+"""
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import instep
+from instep.engines import NAMES
+from instep.experiments.paths import Path as Way
+from instep.experiments.surfaces import SURFACES, Surface
+from instep.graph import Graph
+from instep.program import Program, Source
+
+FOLDER = Path(__file__).parent / "optimizers"
+DTYPES = ("float16", "float32", "float64")
+NAMES_OF_OPTIMIZERS = instep.optimizers.__all__
+
+Passes = Callable[[str], tuple[Graph, ...]]
+
+#: Steps of a path, and the learning rates among which the best is shown.
+STEPS = 60
+RATES = tuple(digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5))
+
+
+def main(arguments: list[str]) -> None:
+    """Write everything."""
+    for name, text in pages().items():
+        path = FOLDER / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    if "--figures" in arguments:
+        for optimizer in NAMES_OF_OPTIMIZERS:
+            draw(optimizer)
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every page, by file name."""
+    texts = {f"{name.lower()}.md": page(name) for name in NAMES_OF_OPTIMIZERS}
+    return texts | {"costs.md": costs(), "index.md": index()}
+
+
+def index() -> str:
+    """Return the page that leads to the others."""
+    rows = [f"| {{doc}}`{name} <{name.lower()}>` | {summary(name)} |" for name in in_order()]
+    entries = [name.lower() for name in in_order()]
+    return "\n".join(
+        [
+            "# All optimizers",
+            "",
+            "Each page has the equation, the defaults, what other libraries do differently, what",
+            "is promised about bits, what a step costs, and the path on two surfaces. {doc}`costs`",
+            "compares the costs, and {doc}`../choosing` says which to take.",
+            "",
+            "| | |",
+            "|---|---|",
+            *rows,
+            "",
+            "```{toctree}",
+            ":hidden:",
+            "",
+            "costs",
+            *entries,
+            "```",
+            "",
+        ]
+    )
+
+
+def in_order() -> list[str]:
+    """Return the names as a dictionary has them."""
+    return sorted(NAMES_OF_OPTIMIZERS, key=str.lower)
+
+
+def summary(name: str) -> str:
+    """Return the first line of the documentation of an optimizer, without its full stop."""
+    return str(getattr(instep, name).__doc__).strip().splitlines()[0].rstrip(".")
+
+
+def page(name: str) -> str:
+    """Return the page of an optimizer."""
+    return f"""# {name}
+
+```{{eval-rst}}
+.. autoclass:: instep.{name}
+   :no-index:
+```
+
+## Bits
+
+{promise(name)}
+
+## Cost
+
+{table([name])}
+
+## Path
+
+![The path of {name} on two surfaces](figures/{name.lower()}.png)
+
+{STEPS} steps, with the learning rate among 0.001, 0.002, 0.005, ... 5000 whose path is the lowest on
+the whole. The surfaces are those of {{doc}}`../experiments`.
+"""
+
+
+def promise(name: str) -> str:
+    """Say what is promised about bits."""
+    graphs = [graph for _, passes in forms(name) for graph in passes("float32")]
+    called = sorted({call.name for graph in graphs for call in graph.calls})
+    if called:
+        functions = ", ".join(f"`{function}`" for function in called)
+        return (
+            f"The function {functions} is computed by the array library on whole arrays, and equal\n"
+            f"between libraries and machines to rounding only. On NumPy all engines call the same\n"
+            f"function on the same bits, and agree to the bit. Everything else is fused."
+        )
+    if any(graph.sums for graph in graphs):
+        return (
+            "The same on every engine, at any number of threads: the rule uses exactly rounded\n"
+            "operations and canonical sums ({doc}`../numerics`)."
+        )
+    return (
+        "The same on every engine, at any number of threads: the rule uses exactly rounded\n"
+        "operations only ({doc}`../numerics`)."
+    )
+
+
+def costs() -> str:
+    """Return the page that compares the costs of all optimizers."""
+    engines = ", ".join(f"`{name}`" for name in NAMES if name != "array_api")
+    return f"""# Costs
+
+What a step of each optimizer costs, from the graph of its rule. A pass is one sweep over memory,
+and a launch for all tensors of one dtype and device. The bytes are those that all passes together
+read and write for each element, by the dtype of the parameters. They are the same on all engines
+that fuse: {engines}. `array_api` makes a sweep for every operation.
+
+{table(in_order())}
+
+State is kept in the dtype of the parameters, for 16-bit parameters in float32. A step after the
+first is counted; what a function on whole arrays reads and writes is not.
+"""
+
+
+def table(names: list[str]) -> str:
+    """Return the costs of optimizers as a table."""
+    lines = [
+        "| optimizer | state | passes | float16 | float32 | float64 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        for label, passes in forms(name):
+            counts = [sum(graph.bytes_per_element for graph in passes(dtype)) for dtype in DTYPES]
+            shown = " | ".join(f"{count} B" for count in counts)
+            state = ", ".join(f"`{slot}`" for slot in label.state) or "none"
+            title = (
+                f"{name}{label.suffix}"
+                if len(names) == 1
+                else (f"{{doc}}`{name} <{name.lower()}>`{label.suffix}")
+            )
+            lines.append(f"| {title} | {state} | {len(passes('float32'))} | {shown} |")
+    return "\n".join(lines)
+
+
+class Form:
+    """One way in which an optimizer updates arrays, which may depend on their shape."""
+
+    def __init__(self, program: Program, suffix: str) -> None:
+        self.program, self.suffix = program, suffix
+        self.state = [*program.slots, *(f"{name} (small)" for name in program.whole)]
+
+
+def forms(name: str) -> list[tuple[Form, Passes]]:
+    """Return the forms of an optimizer, each with the passes by dtype."""
+    base = Program(getattr(instep, name)())
+    row = base.row(1000, Source({}, 0, base.memory()))
+    programs = {shape: base.for_shape(shape) for shape in ((3, 4), (3,))}
+    several = len(set(map(id, programs.values()))) > 1
+    found = []
+    for shape, program in programs.items() if several else [((3, 4), programs[3, 4])]:
+        suffix = {2: ", matrices", 1: ", other arrays"}[len(shape)] if several else ""
+
+        def passes(dtype: str, program: Program = program) -> tuple[Graph, ...]:
+            return program.passes(dtype, row.flags)
+
+        found.append((Form(program, suffix), passes))
+    return found
+
+
+def draw(name: str) -> None:
+    """Draw the paths of an optimizer on both surfaces, in few colours."""
+    from PIL import Image
+
+    from instep.experiments.figures import canvas, draw_contours, draw_path
+
+    ways = [best(name, surface) for surface in SURFACES]
+    with canvas(9.2, 3.3) as figure:
+        for axes, (rate, way) in zip(figure.subplots(1, 2), ways, strict=True):
+            draw_contours(axes, way.surface)
+            draw_path(axes, way)
+            axes.set_title(f"lr = {rate:g}", loc="left", fontsize=9.5, fontweight="normal")
+            axes.set(xlabel="$x$", ylabel="$y$")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    target = FOLDER / "figures" / f"{name.lower()}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(
+            128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+        )
+        few.save(target, optimize=True)
+
+
+def best(name: str, surface: Surface) -> tuple[float, Way]:
+    """Return the learning rate whose path is the lowest on the whole, and that path."""
+    ways = [(rate, follow(name, rate, surface)) for rate in RATES]
+    return min(
+        (way for way in ways if len(way[1].points) > STEPS), key=lambda way: sum(way[1].heights)
+    )
+
+
+def follow(name: str, rate: float, surface: Surface) -> Way:
+    """Return the path of an optimizer; the point is a matrix of one row for Muon."""
+    optimizer = getattr(instep, name)(lr=rate, engine="blocked")
+    params = {"point": np.array([surface.start])}
+    points = [surface.start]
+    with np.errstate(all="ignore"):
+        for _ in range(STEPS):
+            x, y = params["point"][0].tolist()
+            if max(abs(x), abs(y)) > 1e3:
+                break
+            optimizer.update(params, {"point": np.array([surface.gradient(x, y)])})
+            answer = getattr(optimizer, "eval_params", lambda tree: tree)(params)
+            points.append(tuple(answer["point"][0].tolist()))
+    return Way(surface, "constant", name, {}, tuple(points))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
