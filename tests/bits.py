@@ -129,7 +129,10 @@ def leaves_of(dtype):
     names = list(LAYOUTS)
     pairs = [(name, names[(i + 3) % len(names)]) for i, name in enumerate(names)]
     for layout, other in [*pairs, *((name, name) for name in names[:3])]:
-        leaves[f"{layout}, gradient {other}"] = (LAYOUTS[layout](wild(rng, (3, 5, 7), dtype)), other)
+        leaves[f"{layout}, gradient {other}"] = (
+            LAYOUTS[layout](wild(rng, (3, 5, 7), dtype)),
+            other,
+        )
     for shape in SHAPES:
         leaves[f"shape {shape}"] = (wild(rng, shape, dtype), "C order")
     leaves["every second of one axis"] = (wild(rng, (6, 50), dtype)[:, ::2], "C order")

@@ -72,7 +72,10 @@ class ClippedAMSGrad(Optimizer):
 class Case:
     """An optimizer class, the keywords it is made with, and its textbook loop.
 
-    `descent` are keywords with which it comes down a parabola in a few hundred steps.
+    `descent` are keywords with which it comes down a parabola in a few hundred steps. An
+    `elementwise` rule computes each element from the same element of every array; one that is not
+    `exact` takes functions on whole arrays from the array library, which libraries round each in
+    their way.
     """
 
     optimizer: type[Optimizer]
@@ -80,6 +83,8 @@ class Case:
     keywords: dict = field(default_factory=dict)
     descent: dict = field(default_factory=lambda: {"lr": 0.05})
     moves_at_rate_zero: bool = False
+    elementwise: bool = True
+    exact: bool = True
 
     def __str__(self):
         arguments = ", ".join(f"{name}={value}" for name, value in self.keywords.items())
@@ -125,15 +130,34 @@ CASES = [
     Case(Rprop, textbook.rprop, moves_at_rate_zero=True),
     Case(Rprop, textbook.rprop, {"shrink": 0.25, "largest": 0.5}, moves_at_rate_zero=True),
     Case(Signum, textbook.signum),
-    Case(LARS, textbook.lars, descent={"lr": 5.0}),
-    Case(LARS, textbook.lars, {"weight_decay": 0.1, "momentum": 0.5}, descent={"lr": 5.0}),
-    Case(LAMB, textbook.lamb),
-    Case(LAMB, textbook.lamb, {"weight_decay": 0.0, "beta2": 0.9}),
+    Case(LARS, textbook.lars, descent={"lr": 5.0}, elementwise=False),
+    Case(
+        LARS,
+        textbook.lars,
+        {"weight_decay": 0.1, "momentum": 0.5},
+        descent={"lr": 5.0},
+        elementwise=False,
+    ),
+    Case(LAMB, textbook.lamb, elementwise=False),
+    Case(LAMB, textbook.lamb, {"weight_decay": 0.0, "beta2": 0.9}, elementwise=False),
     Case(ScheduleFreeAdamW, textbook.schedule_free_adamw),
     Case(ScheduleFreeAdamW, textbook.schedule_free_adamw, {"weight_decay": 0.1, "r": 1.0}),
-    Case(Adafactor, textbook.adafactor),
-    Case(Adafactor, textbook.adafactor, {"d": 0.5, "relative_step": False}),
-    Case(Muon, textbook.muon, descent={"adamw_lr": 0.05}, moves_at_rate_zero=True),
+    Case(Adafactor, textbook.adafactor, elementwise=False, exact=False),
+    Case(
+        Adafactor,
+        textbook.adafactor,
+        {"d": 0.5, "relative_step": False},
+        elementwise=False,
+        exact=False,
+    ),
+    Case(
+        Muon,
+        textbook.muon,
+        descent={"adamw_lr": 0.05},
+        moves_at_rate_zero=True,
+        elementwise=False,
+        exact=False,
+    ),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad),
 ]

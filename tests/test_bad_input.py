@@ -1,4 +1,4 @@
-"""What cannot be updated is refused: an error that says who, what and the remedy, nothing changed."""
+"""What cannot be updated is refused: an error says who, what and the remedy; nothing changes."""
 
 import importlib
 
@@ -183,7 +183,7 @@ BAD = {
             *(("int32", "int32"), ("uint8", "uint8"), ("bool", "bool"), ("object", "object")),
             *((">f4", ">f4"), ("longdouble", np.dtype("longdouble").name), ("S3", "bytes24")),
         ]
-        if name not in ("float64",)
+        if name != "float64"  # what a long double is on some systems
     },
     "complex parameter": (
         lambda p, g: (
@@ -199,7 +199,10 @@ BAD = {
         [NAMED, "read-only", "copy"],
     ),
     "broadcast parameter": (
-        lambda p, g: (replace(p, B, np.lib.stride_tricks.as_strided(np.ones(1, "f4"), (4,), (0,))), g),
+        lambda p, g: (
+            replace(p, B, np.lib.stride_tricks.as_strided(np.ones(1, "f4"), (4,), (0,))),
+            g,
+        ),
         ValueError,
         [NAMED, "share memory", "copy"],
     ),
@@ -393,7 +396,7 @@ def test_a_parameter_that_became_read_only_is_refused(engine):
         ("beta1", lambda t: 1.0, ValueError, ["beta1", "1.0", "[0, 1)"]),
         ("lr", lambda t: 1 / 0, ZeroDivisionError, []),
         ("eps", 1e-50, ValueError, ["eps", "1e-50", "float32"]),
-        ("eps", lambda t: 1e-400 or 1e-60, ValueError, ["eps", "1e-60", "float32"]),
+        ("eps", lambda t: 1e-60, ValueError, ["eps", "1e-60", "float32"]),
     ],
 )
 def test_a_bad_hyperparameter_at_a_step_changes_nothing(name, schedule, error, fragments, engine):
@@ -425,7 +428,9 @@ def test_a_bad_hyperparameter_at_a_step_changes_nothing(name, schedule, error, f
 def test_state_of_another_shape_or_dtype_is_not_taken(change, error, fragments, engine):
     engine_runs.require(engine)
     optimizer, params, grads = make(engine, 2)
-    changed, changed_grads = (replace(tree, W, change(tree["encoder"]["w"])) for tree in (params, grads))
+    changed, changed_grads = (
+        replace(tree, W, change(tree["encoder"]["w"])) for tree in (params, grads)
+    )
     before = Snapshot(optimizer, params, grads, changed, changed_grads)
     with pytest.raises(error) as caught:
         optimizer.update(changed, changed_grads)
@@ -548,7 +553,9 @@ def test_a_rule_that_works_in_place_cannot_be_fused(engine):
     w, g = np.ones(3), np.ones(3)
     optimizer = InPlace(engine=engine)
     before = Snapshot(optimizer, {"w": w}, {"g": g})
-    with pytest.raises(FusionError, match=r"InPlace\.rule cannot be fused: .* in place; write x = "):
+    with pytest.raises(
+        FusionError, match=r"InPlace\.rule cannot be fused: .* in place; write x = "
+    ):
         optimizer.update(w, g)
     before.assert_unchanged()
 

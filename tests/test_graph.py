@@ -65,7 +65,10 @@ def test_numbers_and_booleans_are_different_constants():
         return xp.where((w > 1) & True, 1.0, w), {}
 
     graph = graph_of(rule)
-    assert {node.dtype for node in graph.nodes if node.operation == "constant"} == {"bool", "float32"}
+    assert {node.dtype for node in graph.nodes if node.operation == "constant"} == {
+        "bool",
+        "float32",
+    }
 
 
 def test_dead_code_is_removed():
@@ -202,7 +205,11 @@ UNFUSABLE = {
     "integers": (lambda xp, w, g, s, h: (xp.astype(w, "int32"), {}), "int32", "xp.float32"),
     "NumPy array": (lambda xp, w, g, s, h: (w - np.ones(3), {}), "ndarray", "numbers"),
     "boolean as a number": (lambda xp, w, g, s, h: (w - (g > 0) * w, {}), "boolean", "xp.where"),
-    "number as a boolean": (lambda xp, w, g, s, h: (xp.where(g, w, 0.0), {}), "not boolean", "compare"),
+    "number as a boolean": (
+        lambda xp, w, g, s, h: (xp.where(g, w, 0.0), {}),
+        "not boolean",
+        "compare",
+    ),
     "logical of numbers": (lambda xp, w, g, s, h: (w & g, {}), "logical_and", "comparisons"),
     "in place": (lambda xp, w, g, s, h: (w.__isub__(g), {}), "in place", "x = x + y"),
     "assignment": (lambda xp, w, g, s, h: (w.__setitem__(0, g), {}), "in place", "x = x + y"),
@@ -229,7 +236,10 @@ def test_what_cannot_be_fused_is_named_with_the_way_out(kind):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (lambda xp, w, g, s, h: (w - h.rate, {}), "reads the hyperparameter 'rate'.*there are lr, t"),
+        (
+            lambda xp, w, g, s, h: (w - h.rate, {}),
+            "reads the hyperparameter 'rate'.*there are lr, t",
+        ),
         (lambda xp, w, g, s, h: (w - s.v, {}), "reads the slot 'v'.*there are m"),
     ],
 )

@@ -44,7 +44,7 @@ def test_the_public_names_are_pinned():
     assert set(instep.__all__) == {
         *("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "Adam", "AdamW"),
         *("AdaDelta", "AMSGrad", "NAdam", "RAdam", "AdaMax", "AdaBelief", "Yogi", "Lion", "Adan"),
-        *("Rprop", "Signum", "LARS", "LAMB", "ScheduleFreeAdamW"),
+        *("Rprop", "Signum", "LARS", "LAMB", "ScheduleFreeAdamW", "Adafactor", "Muon"),
         *("Optimizer", "Transform", "chain", "schedules", "__version__"),
     }
     for name in instep.__all__:

@@ -219,7 +219,9 @@ def test_optimizers_are_equal_only_to_themselves():
 
 
 @engine_runs.every_engine
-@pytest.mark.parametrize("t", [2**8, 2**24 - 1, 2**24, 2**31 - 1, 2**31, 2**53, 2**63 - 1, 2**63, 2**70])
+@pytest.mark.parametrize(
+    "t", [2**8, 2**24 - 1, 2**24, 2**31 - 1, 2**31, 2**53, 2**63 - 1, 2**63, 2**70]
+)
 def test_the_step_number_does_not_overflow(t, engine):
     """A float32 counter stops at 2**24, a bfloat16 one at 2**8."""
     engine_runs.require(engine)

@@ -2,6 +2,7 @@
 
 import collections
 import random
+from typing import Any, NamedTuple
 
 import bits
 import cases
@@ -12,7 +13,10 @@ from conftest import why_missing
 
 from instep import SGD, Adam, Momentum
 
-Pair = collections.namedtuple("Pair", ["first", "second"])
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
 
 
 def ones(*shape):
@@ -28,9 +32,17 @@ def test_a_single_array_is_a_tree():
 @engine_runs.every_engine
 def test_dicts_lists_and_tuples_nest(engine):
     engine_runs.require(engine)
-    params = {"a": [ones(2), (ones(1), {"deep": ones(3)})], "b": Pair(ones(1), ones(2, 2)), 3: ones(1)}
+    params = {
+        "a": [ones(2), (ones(1), {"deep": ones(3)})],
+        "b": Pair(ones(1), ones(2, 2)),
+        3: ones(1),
+    }
     leaves = [params["a"][0], params["a"][1][0], params["a"][1][1]["deep"], *params["b"], params[3]]
-    grads = {"a": [ones(2), (ones(1), {"deep": ones(3)})], "b": Pair(ones(1), ones(2, 2)), 3: ones(1)}
+    grads = {
+        "a": [ones(2), (ones(1), {"deep": ones(3)})],
+        "b": Pair(ones(1), ones(2, 2)),
+        3: ones(1),
+    }
     optimizer = SGD(lr=0.5, engine=engine)
     for _ in range(2):
         assert optimizer.update(params, grads) is params
@@ -161,7 +173,7 @@ def test_a_schedule_goes_on_while_a_gradient_is_missing(engine):
     """The step number in a rule is the leaf's own; that of a schedule is the optimizer's."""
     engine_runs.require(engine)
     params = {"a": ones(1), "b": ones(1)}
-    optimizer = SGD(lr=lambda t: float(t), engine=engine)
+    optimizer = SGD(lr=float, engine=engine)
     optimizer.update(params, {"a": ones(1), "b": None})
     optimizer.update(params, {"a": ones(1), "b": ones(1)})
     assert params["a"].tolist() == [1.0 - 1.0 - 2.0]

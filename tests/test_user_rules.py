@@ -45,7 +45,9 @@ def test_an_operation_that_cannot_be_fused_is_an_error_where_fusion_was_asked_fo
     engine_runs.require(engine)
     w = np.ones(3)
     optimizer = Saturating(engine=engine)
-    with pytest.raises(FusionError, match=r"Saturating\.rule cannot be fused: .*xp\.exp.*array_api"):
+    with pytest.raises(
+        FusionError, match=r"Saturating\.rule cannot be fused: .*xp\.exp.*array_api"
+    ):
         optimizer.update(w, np.ones(3))
     assert (w == 1).all()
     assert optimizer.t == 0

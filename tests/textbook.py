@@ -99,9 +99,9 @@ def clipped_amsgrad(w, gradients, lr=0.001, beta1=0.9, beta2=0.99, eps=1e-8, bou
     """Reddi et al. 2018 on a gradient that is held within [-bound, bound]."""
     m, v, largest = 0 * w, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
-        g = np.minimum(np.maximum(g, -bound), bound)
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * (g * g)
+        clipped = np.minimum(np.maximum(g, -bound), bound)
+        m = beta1 * m + (1 - beta1) * clipped
+        v = beta2 * v + (1 - beta2) * (clipped * clipped)
         largest = np.maximum(largest, v)
         w = w - rate(lr, t) * m / (np.sqrt(largest) + eps)
         yield w
@@ -269,9 +269,7 @@ def schedule_free_adamw(
         yield y
 
 
-def adafactor(
-    w, gradients, lr=0.01, decay=0.8, d=1.0, eps1=1e-30, eps2=1e-3, relative_step=True
-):
+def adafactor(w, gradients, lr=0.01, decay=0.8, d=1.0, eps1=1e-30, eps2=1e-3, relative_step=True):
     """Shazeer & Stern 2018, algorithms 4 (two and more dimensions) and 5, with a given rate."""
     v, rows, columns = 0 * w, 0.0, 0.0
     for t, g in enumerate(gradients, 1):

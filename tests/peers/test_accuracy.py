@@ -35,7 +35,11 @@ CONTESTS = [
     Contest("Momentum", textbook.momentum, "SGD", {"lr": 0.01, "momentum": 0.9}),
     Contest("AdaGrad", textbook.adagrad, "Adagrad", {"lr": 0.01, "eps": 1e-7}),
     Contest(
-        "RMSProp", textbook.rmsprop, "RMSprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-7}, ("foreach",)
+        "RMSProp",
+        textbook.rmsprop,
+        "RMSprop",
+        {"lr": 0.01, "alpha": 0.9, "eps": 1e-7},
+        ("foreach",),
     ),
     Contest("Adam", textbook.adam, "Adam"),
     Contest("AdamW", textbook.adamw, "AdamW"),
@@ -43,7 +47,7 @@ CONTESTS = [
 
 
 class Problem:
-    """A start and gradients of many scales, with a drift; the gradients come round after a while."""
+    """A start, and gradients of many scales with a drift, which come round after a while."""
 
     def __init__(self, elements):
         rng = np.random.default_rng(0)
