@@ -144,7 +144,7 @@ def gpu(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure against the peers, in one run."""
     session.install(".", *group("benchmarks"), *group("peers"))
-    session.run("pytest", "benchmarks", *session.posargs)
+    session.run("pytest", "benchmarks", "--benchmark-columns=median,iqr,rounds", *session.posargs)
 
 
 @nox.session

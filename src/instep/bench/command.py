@@ -94,8 +94,9 @@ def run(request: Request, extent: Extent | None = None) -> None:
         for done, (section, case) in enumerate(asked):
             report(f"{done + 1}/{len(asked)}  {case.optimizer}, {case.label}")
             names = (KIT, *LIMITS, *_peers(request.peers, case.backend))
+            names = tuple(name for name in names if contenders.knows(name, case.backend))
             if case.backend != "numpy":
-                result = measure(case, _known(names, case.backend), budget=extent.budget)
+                result = measure(case, names, budget=extent.budget)
             else:
                 if case.threads not in workers:
                     workers[case.threads] = stack.enter_context(Worker(case.threads))
@@ -202,10 +203,6 @@ def _peers(asked: tuple[str, ...] | None, backend: str) -> tuple[str, ...]:
     if asked is None:
         return contenders.installed(backend)
     return tuple(name for name in asked if name in contenders.peers(backend))
-
-
-def _known(names: Sequence[str], backend: str) -> tuple[str, ...]:
-    return tuple(name for name in names if name in (KIT, "stream", *contenders.peers(backend)))
 
 
 def _tell_skipped(results: Sequence[Result]) -> None:

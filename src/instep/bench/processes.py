@@ -49,19 +49,22 @@ def peak_memory(case: dict[str, Any], name: str) -> dict[str, float | None]:
 
     To be asked of a new `Worker`. `traced` is what Python and NumPy allocated, `resident` the
     growth of the resident memory at its highest; the latter is None where the system does not
-    tell.
+    tell. `seconds` is what the step took that `resident` looked at.
     """
     point = Case.from_json(case)
     step = _prepare(point, name)
     for _ in range(2):
         step()
+    start = time.perf_counter()
     resident = _resident_growth(step)
+    seconds = time.perf_counter() - start
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     step()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return {
+        "seconds": seconds,
         "traced": (peak - before) / point.nbytes,
         "resident": None if resident is None else resident / point.nbytes,
     }

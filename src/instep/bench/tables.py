@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,21 @@ def show(shown: Sequence[Table]) -> None:
         console.print(table.title, style="bold", highlight=False)
         console.print(table.rich())
         console.print()
+
+
+def of_claims(claims: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of claims: name, threads, what was measured, the goal, and whether it is met.
+
+    A claim without a goal is only measured.
+    """
+    rows = []
+    for claim in claims:
+        goal, measured = claim["goal"], claim["measured"]
+        met = "" if goal is None else "yes" if measured >= goal else "no"
+        row = (claim["name"], str(claim["threads"]), digits(measured))
+        rows.append((*row, "" if goal is None else digits(goal), met))
+    headings = ("claim", "threads", "measured", "goal", "met")
+    return Table("Claims: above 1, instep is the faster", headings, tuple(rows))
 
 
 def by_setting(title: str, results: Sequence[Result]) -> list[Table]:

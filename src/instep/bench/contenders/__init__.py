@@ -83,6 +83,11 @@ def peers(backend: str) -> tuple[str, ...]:
     return tuple(name for name in _KNOWN[backend] if name != KIT and name not in LIMITS)
 
 
+def knows(name: str, backend: str) -> bool:
+    """Return whether a backend has a contender of this name."""
+    return name in _KNOWN[backend]
+
+
 def load(names: Sequence[str], backend: str) -> list[Contender]:
     """Return the contenders of these names."""
     found = []

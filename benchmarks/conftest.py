@@ -1,0 +1,175 @@
+"""Options, workers and the record of the benchmark suite.
+
+pytest-benchmark times one function after the other. Here the contenders of a case take turns, in
+a process of their own, and pytest-benchmark is told what came out: its clock replays the times
+that were measured, so that its statistics, comparisons and files serve.
+"""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from instep.bench import Worker, command, contenders, measure, tables
+from instep.bench.contenders import KIT, LIMITS
+from instep.bench.worker import available_cpus
+
+
+class ReplayedClock:
+    """A clock that goes on only when it is told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+CLOCK = ReplayedClock()
+
+
+class Laboratory:
+    """Measures each case once, and remembers everything."""
+
+    def __init__(self, backend, peers, budget):
+        self.backend, self.budget = backend, budget
+        self.names = (KIT, *(n for n in LIMITS if contenders.knows(n, backend)), *peers)
+        self.sections = {}
+        self.claims = []
+        self.processes = []
+        self._results = {}
+        self._workers = {}
+        self._stack = ExitStack()
+
+    def result(self, section, case, names=None):
+        """Return the result of a case, with all contenders or those named."""
+        names = self.names if names is None else tuple(n for n in names if n in self.names)
+        missing = [n for n in names if (case, n) not in self._results]
+        if missing:
+            result = self._measure(case, names)
+            self._results |= {(case, name): result for name in names}
+            self.sections.setdefault(section, []).append(result)
+        return self._results[case, names[-1]]
+
+    def _measure(self, case, names):
+        if case.backend != "numpy":
+            return measure(case, names, budget=self.budget)
+        if case.threads not in self._workers:
+            self._workers[case.threads] = self._stack.enter_context(Worker(case.threads))
+        return self._workers[case.threads].measure(case, names, budget=self.budget)
+
+    def close(self):
+        self._stack.close()
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("instep")
+    group.addoption("--backend", default="numpy", choices=contenders.BACKENDS)
+    group.addoption("--peers", help="contenders, with commas, or none; all that are installed")
+    group.addoption("--threads", help="numbers of threads, with commas; 1 and all CPUs")
+    group.addoption("--budget", type=float, default=0.7, help="seconds to measure a case for")
+    group.addoption("--full", action="store_true", help="the whole grid: hours")
+    group.addoption("--record", type=Path, metavar="FILE", help="write all results as JSON")
+
+
+def pytest_generate_tests(metafunc):
+    if "threads" in metafunc.fixturenames:
+        metafunc.parametrize("threads", thread_counts(metafunc.config), ids="{} threads".format)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.benchmark(timer=CLOCK))
+
+
+def thread_counts(config):
+    if config.getoption("--backend") != "numpy":
+        return [1]
+    asked = config.getoption("--threads")
+    return [int(n) for n in asked.split(",")] if asked else sorted({1, available_cpus()})
+
+
+@pytest.fixture(scope="session")
+def laboratory(request):
+    backend, peers = request.config.getoption("--backend"), request.config.getoption("--peers")
+    if peers is None:
+        names = contenders.peers(backend)
+    else:
+        names = () if peers == "none" else peers.split(",")
+    laboratory = Laboratory(backend, names, request.config.getoption("--budget"))
+    request.config.stash[LABORATORY] = laboratory
+    yield laboratory
+    laboratory.close()
+
+
+LABORATORY = pytest.StashKey()
+
+
+@pytest.fixture
+def replay(benchmark):
+    """Tell pytest-benchmark what was measured: the seconds of each round."""
+
+    def tell(seconds, **extra):
+        durations = iter(seconds)
+
+        def advance():
+            CLOCK.now += next(durations)
+
+        benchmark.pedantic(advance, rounds=len(seconds))
+        benchmark.extra_info.update(extra)
+
+    return tell
+
+
+@pytest.fixture
+def report(laboratory, replay):
+    """Measure a case with all contenders, and tell pytest-benchmark."""
+
+    def tell(section, case, names=None, **extra):
+        result = laboratory.result(section, case, names)
+        replay(result.seconds[KIT], **facts(result), **extra)
+        return result
+
+    return tell
+
+
+def facts(result):
+    """Return what is worth knowing of a result, for `extra_info`."""
+    ratios = {name: round(result.ratio(name), 3) for name in result.ran}
+    return {
+        "optimizer": result.case.optimizer,
+        "parameters": result.case.label,
+        "elements": result.case.elements,
+        "dtype": result.case.dtype,
+        "threads": result.case.threads,
+        "backend": result.case.backend,
+        "bytes an element": result.bytes_per_element,
+        "bytes a second": round(result.bytes_per_second),
+        "share of the memory limit": result.share and round(result.share, 3),
+        "launches a step": result.launches,
+        "seconds on the host": result.host_seconds,
+        "times faster than": ratios,
+        "skipped": dict(result.skipped),
+    }
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    from instep.bench import environment
+
+    machine_info["instep"] = environment.describe((config.getoption("--backend"),))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    laboratory = config.stash.get(LABORATORY, None)
+    if laboratory is None:
+        return
+    if laboratory.claims:
+        terminalreporter.write_line("")
+        terminalreporter.write_line(tables.of_claims(laboratory.claims).text())
+    file = config.getoption("--record")
+    if file is not None:
+        more = {"claims": laboratory.claims, "processes": laboratory.processes}
+        found = command.record(laboratory.sections, (laboratory.backend,), **more)
+        file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        terminalreporter.write_line(f"\nresults are in {file}")

@@ -1,0 +1,96 @@
+"""What the kit claims: a benchmark for each claim.
+
+No claim fails a test: a time depends on what else the machine does. The summary shows what was
+claimed and what was measured.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+
+from instep.bench import Case
+from instep.bench.cases import CHAIN
+from instep.bench.contenders import KIT
+from instep.bench.networks import gpt2_small
+
+TORCH = ("torch fused", "torch foreach", "torch loop")
+LARGE = 2**25
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`quantity` is at least `goals[threads]`, for the case that these arguments make."""
+
+    name: str
+    optimizer: str
+    tensors: int
+    size: int
+    against: tuple[str, ...]  # the fastest of these peers; none: the memory limit
+    goals: dict[int, float]
+
+    def case(self, threads, backend):
+        fields = {"threads": threads, "backend": backend}
+        if self.tensors == 148:
+            return Case(self.optimizer, gpt2_small(), "GPT-2 small", **fields)
+        return Case.uniform(self.optimizer, self.tensors, self.size, **fields)
+
+
+CLAIMS = [
+    Claim("Adam, large, torch fused", "Adam", 1, LARGE, TORCH[:1], {1: 1.3, 2: 1.0}),
+    *(
+        Claim(f"{name}, large, torch's best", name, 1, LARGE, TORCH, {1: 1.2, 2: 1.0})
+        for name in ("SGD", "Momentum", "AdaGrad", "RMSProp", "AdamW")
+    ),
+    Claim("Adam, large, memory limit", "Adam", 1, LARGE, (), {1: 0.9, 2: 0.9}),
+    Claim("Adam, large, optax", "Adam", 1, LARGE, ("optax",), {1: 1.5, 2: 1.3}),
+    Claim("Adam, large, plain listing", "Adam", 1, LARGE, ("listing",), {1: 6.0, 2: 6.0}),
+    Claim("Adam, 200 small, torch fused", "Adam", 200, 1000, TORCH[:1], {1: 5.0, 2: 5.0}),
+    Claim("Adam, 200 small, optax", "Adam", 200, 1000, ("optax",), {1: 7.0, 2: 7.0}),
+    Claim("Adam, 10,000 tiny, torch fused", "Adam", 10_000, 100, TORCH[:1], {1: 8.0, 2: 8.0}),
+    Claim("Adam, one tiny, torch fused", "Adam", 1, 10, TORCH[:1], {1: 5.0}),
+    Claim("Adam, one tiny, plain listing", "Adam", 1, 10, ("listing",), {1: 0.8}),
+    Claim("AdamW, GPT-2 small, torch fused", "AdamW", 148, 0, TORCH[:1], {1: 1.2, 2: 1.0}),
+    Claim("Chain, large, torch's best", CHAIN, 1, LARGE, TORCH, {1: 1.5, 2: 1.5}),
+    Claim("Chain, 200 small, torch's best", CHAIN, 200, 1000, TORCH, {1: 3.0, 2: 3.0}),
+]
+
+#: Claim about the same case -> its contenders: they are measured once, together.
+TOGETHER: dict[tuple[str, int, int], dict[str, None]] = {}
+for _claim in CLAIMS:
+    _names = TOGETHER.setdefault((_claim.optimizer, _claim.tensors, _claim.size), {KIT: None})
+    _names |= dict.fromkeys(_claim.against or ("stream", "stream add"))
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_claim(claim, threads, laboratory, report):
+    if laboratory.backend == "numpy" and threads == 1 and 1 not in claim.goals:
+        pytest.skip("nothing is claimed")
+    if threads > 1 and 2 not in claim.goals:
+        pytest.skip("nothing is claimed of several threads")
+    names = TOGETHER[claim.optimizer, claim.tensors, claim.size]
+    result = report("claims", claim.case(threads, laboratory.backend), names)
+    measured = result.ratio(*claim.against) if claim.against else result.share
+    if measured is None:
+        reasons = {result.skipped.get(name, "was left out") for name in claim.against}
+        pytest.skip("; ".join(sorted(reasons)) or "the memory limit was left out")
+    laboratory.claims.append(
+        {
+            "name": claim.name,
+            "threads": threads,
+            "measured": round(measured, 3),
+            "goal": claim.goals[min(threads, 2)] if laboratory.backend == "numpy" else None,
+        }
+    )
+
+
+def test_one_tiny_tensor_takes_less_than_ten_microseconds(laboratory, report):
+    names = TOGETHER["Adam", 1, 10]
+    result = report("claims", Case.uniform("Adam", 1, 10, backend=laboratory.backend), names)
+    laboratory.claims.append(
+        {
+            "name": "Adam, one tiny: steps in 10 us",
+            "threads": 1,
+            "measured": round(1e-5 / result.median(), 3),
+            "goal": 1.0 if laboratory.backend == "numpy" else None,
+        }
+    )
