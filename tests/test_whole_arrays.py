@@ -122,6 +122,21 @@ def test_muon_keeps_one_slot_for_a_matrix_and_adafactor_a_row_and_a_column():
     assert engine_runs.slots_of(optimizer)["(2, 3, 4)"]["columns"].shape == (2, 4)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_adafactor_leaves_rows_and_columns_without_gradients_alone(dtype):
+    rng = np.random.default_rng(2)
+    w = np.ones((6, 4), dtype)
+    optimizer = Adafactor()
+    for _ in range(3):
+        g = rng.standard_normal((6, 4)).astype(dtype)
+        g[2] = g[:, 1] = 0
+        optimizer.update(w, g)
+    assert np.isfinite(w).all()
+    assert (w[2] == 1).all()
+    assert (w[:, 1] == 1).all()
+    assert (np.delete(np.delete(w, 2, axis=0), 1, axis=1) != 1).mean() > 0.5
+
+
 def test_muon_makes_the_step_nearly_orthogonal():
     rng = np.random.default_rng(1)
     w = np.zeros((30, 20))

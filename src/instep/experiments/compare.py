@@ -112,6 +112,11 @@ def make(name: str, request: Request, **hyperparameters: Any) -> Any:
     )
 
 
+def rate_of_a_point(name: str, rate: Any) -> dict[str, Any]:
+    """Return the learning rate as keywords; what is no matrix, Muon hands to AdamW."""
+    return {"lr": rate, "adamw_lr": rate} if name == "Muon" else {"lr": rate}
+
+
 def check(name: str, request: Request, backend: backends.Backend) -> None:
     """Try one step of an optimizer, so that an engine that cannot be had is found out early."""
     try:
@@ -187,7 +192,7 @@ def walk(request: Request, backend: backends.Backend) -> list[paths.Path]:
         for surface in surfaces.SURFACES:
             for schedule, rate in rates.items():
                 for name in names:
-                    optimizer = make(name, request, lr=rate)
+                    optimizer = make(name, request, **rate_of_a_point(name, rate))
                     walked.append(
                         paths.follow(optimizer, surface, schedule, request.steps, backend)
                     )

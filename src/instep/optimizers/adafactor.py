@@ -45,7 +45,7 @@ class Adafactor(Optimizer):
     The state of an n by m matrix is n + m numbers. The means over rows and columns, and their
     product, are the array library's own; on NumPy all engines give the same bits, other libraries
     equal them to rounding. Everything else is fused, the root mean squares being canonical sums.
-    An array of the size of each matrix is kept between the passes, for `v`.
+    An array of the size of each matrix is kept between the passes, for the root of `v`.
 
     Keras has the same rule with lr 0.001. PyTorch has eps1 as a bound of the means instead of a
     term. optax has a given lr, ``relative_step=False``, and factors the two largest dimensions
@@ -75,7 +75,7 @@ class Adafactor(Optimizer):
         if len(shape) < 2 or 0 in shape:
             return Form(slots=("v",))
         means = {"rows": shape[:-1], "columns": (*shape[:-2], shape[-1])}
-        return Form(slots=(), whole=means, between=("v",), kind="factored")
+        return Form(slots=(), whole=means, between=("root",), kind="factored")
 
     @staticmethod
     def scalars(h: Any) -> Mapping[str, float | bool]:
@@ -87,21 +87,23 @@ class Adafactor(Optimizer):
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
         square = g * g + h.eps1
         if h.kind == "factored":
-            v, rows, columns = xp.apply(factored_mean, square, s.rows, s.columns, beta=h.beta)
+            root, rows, columns = xp.apply(factored_root, square, s.rows, s.columns, beta=h.beta)
             slots = {"rows": rows, "columns": columns}
         else:
-            v = h.beta * s.v + (1 - h.beta) * square
-            slots = {"v": v}
+            slots = {"v": h.beta * s.v + (1 - h.beta) * square}
+            root = xp.sqrt(slots["v"])
         root_of_count = xp.sqrt(xp.sum(xp.ones_like(w)))
-        u = g / xp.sqrt(v)
+        u = g / root
         clipped = u / xp.maximum(1.0, xp.norm(u) / root_of_count / h.d)
         scale = xp.maximum(h.eps2, xp.norm(w) / root_of_count)
         return w - h.rate * scale * clipped, slots
 
 
-def factored_mean(xp: Any, square: Any, rows: Any, columns: Any, *, beta: float) -> Any:
-    """Return the mean square that rows and columns stand for, and these after a step."""
+def factored_root(xp: Any, square: Any, rows: Any, columns: Any, *, beta: float) -> Any:
+    """Return the root of the mean square that rows and columns stand for, and these."""
     rows = beta * rows + (1 - beta) * xp.mean(square, axis=-1)
     columns = beta * columns + (1 - beta) * xp.mean(square, axis=-2)
     share = rows / xp.mean(rows, axis=-1, keepdims=True)
-    return share[..., None] * columns[..., None, :], rows, columns
+    # Root by root: where a row and a column of gradients are 0, as of pixels that are always
+    # black, the product of the means themselves, 1e-54, would underflow in float32.
+    return xp.sqrt(share)[..., None] * xp.sqrt(columns)[..., None, :], rows, columns

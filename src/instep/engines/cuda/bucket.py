@@ -198,8 +198,9 @@ class CudaBucket(Bucket):
                 numbers = {entry.number for launch in level.launches for entry in launch.graph.sums}
                 # Where one launch has all leaves, its last block adds up the tree as well.
                 whole_tree = sums.buckets == 1 and len(level.launches) == 1
+                table = remote if self._now.sum_count else None  # a call needs no sums
                 for launch in level.launches:
-                    launch.run(self._pairs, remote, whole_tree=whole_tree)
+                    launch.run(self._pairs, table, whole_tree=whole_tree)
                 if whole_tree:
                     remote.added(numbers)
                 for graph, members in level.calls:
