@@ -1,7 +1,8 @@
 """NVRTC's code of every rule for every architecture: exact arithmetic, wide accesses, no spills."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import cases
 import machine_code
@@ -23,11 +24,18 @@ every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
-def compiled(graph, strided=False):
-    """Return the code of a pass for every architecture."""
-    source = emit(graph, strided=strided)
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda arch: compile_code(source, arch), ARCHITECTURES))
+@pytest.fixture(scope="module")
+def compile_everywhere():
+    """A function that returns the code of a pass for every architecture.
+
+    It uses processes, for NVRTC compiles one text at a time in each.
+    """
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+
+        def compiled(graph):
+            return pool.map(compile_code, [emit(graph)] * len(ARCHITECTURES), ARCHITECTURES)
+
+        yield compiled
 
 
 def assert_exact(ptx):
@@ -43,9 +51,9 @@ def assert_exact(ptx):
 
 @every_dtype
 @every_optimizer
-def test_every_architecture_computes_exactly_and_spills_nothing(name, dtype):
+def test_every_architecture_computes_exactly_and_spills_nothing(name, dtype, compile_everywhere):
     for graph in passes(OPTIMIZERS[name](), dtype):
-        for code in compiled(graph):
+        for code in compile_everywhere(graph):
             assert_exact(code.ptx)
             assert code.stack == 0
 
@@ -113,12 +121,15 @@ def assert_nothing_narrow_between_wide(sass):
         assert ".128" in access
 
 
-@pytest.mark.parametrize("options", [("--fmad=true",), ("--ftz=true",), ("--use_fast_math",)])
-def test_other_options_would_be_noticed(options, monkeypatch):
+@pytest.mark.parametrize(
+    "option", ["--fmad=true", "--ftz=true", "--prec-div=false", "--prec-sqrt=false"]
+)
+def test_other_options_would_be_noticed(option, monkeypatch):
     """The checks above see what they look for."""
     (graph,) = passes(OPTIMIZERS["Adam"](), "float32")
-    kept = tuple(o for o in machine_code.OPTIONS if o.split("=")[0] != options[0].split("=")[0])
-    monkeypatch.setattr(machine_code, "OPTIONS", kept + options)
+    name = option.partition("=")[0]
+    kept = tuple(entry for entry in machine_code.OPTIONS if not entry.startswith(name))
+    monkeypatch.setattr(machine_code, "OPTIONS", (*kept, option))
     code = compile_code.__wrapped__(emit(graph), "sm_90")
     with pytest.raises(AssertionError):
         assert_exact(code.ptx)

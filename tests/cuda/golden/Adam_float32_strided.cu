@@ -113,7 +113,7 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 Adam_float32_strided(const __grid_constant__ Step step)
 {
     const int number = step.leaf_of_block[blockIdx.x];

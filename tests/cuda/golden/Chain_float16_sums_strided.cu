@@ -174,7 +174,7 @@ __device__ __forceinline__ void add_up(
         row[count] = total;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 Chain_float16_sums_strided(const __grid_constant__ Step step)
 {
     __shared__ double lanes[LANES];

@@ -162,7 +162,7 @@ __device__ __forceinline__ void add_up(
         row[count] = total;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 Chain_float32_sums(const __grid_constant__ Step step)
 {
     __shared__ double lanes[LANES];

@@ -165,7 +165,7 @@ __device__ __forceinline__ bool last(unsigned* const arrived, const long long co
     return is_last;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 LAMB_float32_sums(const __grid_constant__ Step step)
 {
     __shared__ double lanes[LANES];

@@ -420,11 +420,13 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     def _signature(self) -> str:
         name = kernel_name(self._graph, strided=self._strided)
         # Left to itself the compiler may spill a register to keep one more block on a
-        # multiprocessor. Where a pass reads many arrays, or computes addresses or sums, two blocks
-        # have tens of KB of loads in flight, more than any GPU needs to fill its memory bus.
+        # multiprocessor. Where a pass reads many arrays, or computes addresses or sums, it is
+        # asked for 512 threads only: they have tens of KB of loads in flight, which is more than
+        # any GPU needs to fill its memory bus.
         many = len(self._graph.loaded) > 4 or self._strided or self._graph.sums
+        blocks = f", {512 // threads_per_block(self._graph)}" if many else ""
         return (
-            f'extern "C" __global__ void __launch_bounds__(THREADS{", 2" if many else ""})\n'
+            f'extern "C" __global__ void __launch_bounds__(THREADS{blocks})\n'
             f"{name}(const __grid_constant__ Step step)"
         )
 
