@@ -5,13 +5,12 @@ a process of their own, and pytest-benchmark is told what came out: its clock re
 that were measured, so that its statistics, comparisons and files serve.
 """
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from instep.bench import Worker, command, contenders, measure, tables
+from instep.bench import Worker, command, contenders, environment, measure, tables
 from instep.bench.contenders import KIT, LIMITS
 from instep.bench.worker import available_cpus
 
@@ -35,6 +34,7 @@ class Laboratory:
     def __init__(self, backend, peers, budget):
         self.backend, self.budget = backend, budget
         self.names = (KIT, *(n for n in LIMITS if contenders.knows(n, backend)), *peers)
+        self.measured_on = environment.describe((backend,))
         self.sections = {}
         self.claims = []
         self.processes = []
@@ -155,8 +155,6 @@ def facts(result):
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
-    from instep.bench import environment
-
     machine_info["instep"] = environment.describe((config.getoption("--backend"),))
 
 
@@ -170,6 +168,7 @@ def pytest_terminal_summary(terminalreporter, config):
     file = config.getoption("--record")
     if file is not None:
         more = {"claims": laboratory.claims, "processes": laboratory.processes}
-        found = command.record(laboratory.sections, (laboratory.backend,), **more)
-        file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        command.write_json(
+            command.record(laboratory.sections, laboratory.measured_on, **more), file
+        )
         terminalreporter.write_line(f"\nresults are in {file}")

@@ -34,7 +34,7 @@ def pytest_generate_tests(metafunc):
 
 def test_optimizer(optimizer, threads, laboratory, report):
     fields = {"threads": threads, "backend": laboratory.backend}
-    report("limit", Case.uniform(optimizer, 1, 2**23, **fields))
+    report("limit", Case.uniform(optimizer, 1, 2**24, **fields))
 
 
 def test_size(main, size, threads, laboratory, report):

@@ -14,7 +14,8 @@ def passes(optimizer, dtype, shape=(4,)):
 
 def clipped(**settings):
     """Return an optimizer with a sum over the tree."""
-    return chain(transforms.clip_by_global_norm(1.0), AdamW(), transforms.average(0.999), **settings)
+    rules = transforms.clip_by_global_norm(1.0), AdamW(), transforms.average(0.999)
+    return chain(*rules, **settings)
 
 
 #: name of the file -> (optimizer, dtype, pass, whether strided)

@@ -1,6 +1,7 @@
 """The cuda engine gives NumPy's bits, for every rule, dtype and layout, in any order of threads."""
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import bits
 import cases
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 from bits import DTYPES, ordinary, wild
 from device_arrays import arrays_of, mirrors
+from emitted import passes
 
 from instep import Optimizer, engines
+from instep.engines.cuda.compile import _binary
+from instep.engines.cuda.emit import emit
 
 STEPS = 50
 
@@ -58,9 +62,25 @@ def reference():
     return find
 
 
+@pytest.fixture(scope="module")
+def compiled_beforehand(cupy):
+    """Fill the cache of kernels on all cores: a test alone compiles one kernel at a time."""
+    sources = {
+        emit(graph, strided=strided)
+        for case in cases.CASES
+        for dtype in DTYPES
+        for graph in passes(case.make(), dtype)
+        for strided in (False, True)
+    }
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(_binary, sources))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @cases.every_case
-def test_bits_are_those_of_numpy_on_every_layout(cupy, case, dtype, reference, monkeypatch):
+def test_bits_are_those_of_numpy_on_every_layout(
+    cupy, case, dtype, reference, monkeypatch, compiled_beforehand
+):
     # Each case has an order of its own, so that all orders come up.
     number = cases.CASES.index(case)
     monkeypatch.setenv("CUPY_ON_CPU_SHUFFLE", SEEDS[(number + DTYPES.index(dtype)) % len(SEEDS)])

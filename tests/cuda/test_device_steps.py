@@ -1,7 +1,6 @@
 """How the cuda engine runs a step: launches, streams, memory, tables, and what it refuses."""
 
 import bits
-import cases
 import engine_runs
 import numpy as np
 import pytest
@@ -160,9 +159,7 @@ def test_larger_tables_are_copied_when_arrays_have_moved(cupy):
 
 @pytest.mark.parametrize("make", [Adam, LAMB])
 @pytest.mark.parametrize("count", [20, 400])
-def test_a_step_neither_waits_nor_allocates(
-    cupy, make, count, allocations, refuse_synchronization
-):
+def test_a_step_neither_waits_nor_allocates(cupy, make, count, allocations, refuse_synchronization):
     params = on_device(cupy, [40] * count)
     gradients = [on_device(cupy, [40] * count) for _ in range(3)]
     optimizer = make()
@@ -356,6 +353,12 @@ def test_chunks_fill_the_device_and_stay_within_bounds():
 # Bad input --------------------------------------------------------------------------------
 
 
+BAD = [
+    *("NumPy gradient", "NumPy parameter", "other dtype", "other shape", "integers"),
+    *("the same array", "overlapping", "broadcast", "misaligned", "misaligned gradient"),
+]
+
+
 def bad_inputs(cupy):
     good = on_device(cupy, [6])["00000"]
     raw = cupy.zeros(25, dtype="uint8")
@@ -373,11 +376,7 @@ def bad_inputs(cupy):
     yield "misaligned gradient", good.copy(), shifted, ValueError, "multiple of its item size"
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["NumPy gradient", "NumPy parameter", "other dtype", "other shape", "integers"]
-    + ["the same array", "overlapping", "broadcast", "misaligned", "misaligned gradient"],
-)
+@pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_refused_and_changes_nothing(cupy, what):
     (w, g, kind, message) = next(rest for name, *rest in bad_inputs(cupy) if name == what)
     optimizer, good = Adam(), on_device(cupy, [5, 6])

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 
 Step = Callable[[], object]
 
-#: Seconds that a batch of steps lasts at least: a thousand times the resolution of the clock.
+#: Seconds that a batch of steps lasts at least: ten thousand times the resolution of the clock.
 SHORTEST_BATCH = 1e-3
 
 #: Seconds of rest before each batch on several threads. OpenMP's workers spin for milliseconds
-#: after their work, and would take a core from whoever comes next.
+#: after their work, and would take a core from whoever comes next. A batch then lasts as long at
+#: least, for the first steps after a rest are slow: cores sleep, and caches are cold.
 REST = 0.01
 
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 100
@@ -80,6 +81,7 @@ def in_turns(
     rest
         Seconds to wait before each batch.
     """
+    shortest = max(SHORTEST_BATCH, rest)
     numbers, round_seconds = {}, 0.0
     for name, step in steps.items():
         for _ in range(2):
@@ -87,7 +89,7 @@ def in_turns(
         estimate = clock.time(step, 1)
         if estimate < SHORTEST_BATCH:
             estimate = clock.time(step, 10)
-        numbers[name] = max(1, math.ceil(SHORTEST_BATCH / max(estimate, 1e-7)))
+        numbers[name] = max(1, math.ceil(shortest / max(estimate, 1e-7)))
         round_seconds += numbers[name] * estimate + rest
     rounds = round(budget / round_seconds) if round_seconds else MOST_ROUNDS
     rounds = min(max(rounds, FEWEST_ROUNDS), MOST_ROUNDS)
@@ -101,6 +103,8 @@ def in_turns(
             for name in order:
                 if rest:
                     time.sleep(rest)
+                if numbers[name] > 1:
+                    steps[name]()  # not counted: it brings its arrays back into the caches
                 seconds[name].append(clock.time(steps[name], numbers[name]))
             order.reverse()
     finally:

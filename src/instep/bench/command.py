@@ -3,7 +3,7 @@
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +82,7 @@ def run(request: Request, extent: Extent | None = None) -> None:
     optimizers = select(request.optimizers, OPTIMIZERS)
     threads = _checked(request)
     extent = extent or (QUICK if request.quick else FULL)
+    measured_on = environment.describe(request.backends)
     sections: dict[str, list[Result]] = {name: [] for name in TITLES}
     with ExitStack() as stack, _progress(sys.stderr) as report:
         asked = [
@@ -108,7 +109,7 @@ def run(request: Request, extent: Extent | None = None) -> None:
         sys.stdout.write("Under a peer: its time of a step, in those of instep.\n")
     _tell_skipped([result for found in sections.values() for result in found])
     if request.json is not None:
-        write_json(sections, request.backends, request.json)
+        write_json(record(sections, measured_on), request.json)
     if request.plot is not None:
         figures.draw(sections, request.plot)
 
@@ -128,12 +129,15 @@ def cases(
 
 
 def record(
-    sections: dict[str, list[Result]], backends: tuple[str, ...], **more: Any
+    sections: Mapping[str, Sequence[Result]], measured_on: Mapping[str, Any], **more: Any
 ) -> dict[str, Any]:
-    """Return results with the machine they were measured on, as plain data."""
+    """Return results with the machine they were measured on, as plain data.
+
+    `measured_on` is what `environment.describe` returned before the measurement.
+    """
     return {
         "format": FORMAT,
-        "environment": environment.describe(backends),
+        "environment": measured_on,
         "sections": {name: [r.to_json() for r in found] for name, found in sections.items()},
         **more,
     }
@@ -149,14 +153,9 @@ def read(text: str) -> dict[str, Any]:
     return {**found, "sections": sections}
 
 
-def write_json(
-    sections: dict[str, list[Result]],
-    backends: tuple[str, ...],
-    file: pathlib.Path,
-    **more: Any,
-) -> None:
-    """Write results as JSON."""
-    text = json.dumps(record(sections, backends, **more), indent=1, allow_nan=False)
+def write_json(recorded: Mapping[str, Any], file: pathlib.Path) -> None:
+    """Write what `record` made, a line for each result."""
+    text = json.dumps(recorded, allow_nan=False).replace('{"case"', '\n{"case"')
     try:
         file.write_text(text + "\n", encoding="utf-8")
     except OSError as error:

@@ -87,6 +87,18 @@ def of_claims(claims: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Claims: above 1, instep is the faster", headings, tuple(rows))
 
 
+def of_processes(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of what was measured in processes of their own."""
+    rows = []
+    for entry in found:
+        if "median" in entry:
+            rows.append((entry["what"], duration(entry["median"])))
+        else:
+            memory = [entry["traced"], entry["resident"]]
+            rows.append((entry["what"], f"{max(m for m in memory if m is not None):.2f}"))
+    return Table("New processes", ("what", "measured"), tuple(rows))
+
+
 def by_setting(title: str, results: Sequence[Result]) -> list[Table]:
     """Return a table of results for each setting among them."""
     settings = dict.fromkeys(map(setting, results))

@@ -1,0 +1,83 @@
+"""Measures anew what benchmarks.md shows: the numbers, the tables and the figure.
+
+python docs/run_benchmarks.py          runs the benchmark suite, which takes minutes
+python docs/run_benchmarks.py --draw   draws the numbers that are there
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from instep.bench import command, figures, tables
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "benchmarks"
+RESULTS, TABLES, FIGURE = (FOLDER / name for name in ("results.json", "tables.inc", "bench.png"))
+
+WIDTH = 1400
+
+#: A load above it means that other work was going on.
+IDLE = 0.5
+
+TITLES = {
+    **command.TITLES,
+    "networks": "Real networks",
+    "dtypes": "Storage dtypes",
+    "shapes": "The same elements in one tensor, or in many",
+    "claims": "The cases of the claims",
+}
+
+
+def run() -> None:
+    """Run the benchmark suite and keep its results."""
+    arguments = ["benchmarks", "--benchmark-columns=median,iqr,rounds", "--record", str(RESULTS)]
+    subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, check=True)
+
+
+def draw() -> None:
+    """Write tables and figure from the results that are there."""
+    found = command.read(RESULTS.read_text(encoding="utf-8"))
+    parts = [environment(found["environment"])]
+    parts += titled("Claims", tables.of_claims(found["claims"]))
+    for name, title in TITLES.items():
+        for table in tables.by_setting(title, found["sections"].get(name, ())):
+            parts += titled(table.title, table)
+    parts += titled("New processes", tables.of_processes(found["processes"]))
+    TABLES.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    figures.draw(found["sections"], FIGURE)
+    shrink(FIGURE)
+
+
+def titled(title: str, table: tables.Table) -> list[str]:
+    """Return a heading and a table; nothing for a table without rows."""
+    return [f"## {title}", table.markdown()] if table.rows else []
+
+
+def environment(found: dict) -> str:
+    """Return the machine and the versions as a paragraph."""
+    load = found["load"]
+    state = (
+        "nothing else running" if load < IDLE else "**other work going on**: rerun it to compare"
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return (
+        f"Measured on: {found['processor']} ({found['simd']}), {found['cpus']} CPUs, "
+        f"{found['memory_gib']} GiB, {found['system']}, huge pages: {found['huge_pages']}; load "
+        f"{load} at the start, {state}. {versions}."
+    )
+
+
+def shrink(file: Path) -> None:
+    """Make a figure as wide as a page needs, in few colours, so that the repository stays small."""
+    with Image.open(file) as drawn:
+        height = round(drawn.height * WIDTH / drawn.width)
+        small = drawn.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
+    few = small.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(file, optimize=True)
+
+
+if sys.argv[1:] != ["--draw"]:
+    run()
+draw()
