@@ -12,10 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import instep  # noqa: E402  (the folder of tests has to be found first)
-from emitted import passes  # noqa: E402
-from instep.engines.cuda.emit import emit, vector_length  # noqa: E402
-from machine_code import ARCHITECTURES, compile_code, nvrtc_version  # noqa: E402
+from emitted import passes
+from machine_code import ARCHITECTURES, compile_code, nvrtc_version
+
+import instep
+from instep.engines.cuda.emit import emit, vector_length
 
 PAGE = Path(__file__).parent / "kernels.md"
 DTYPES = ("float16", "float32", "float64")
@@ -41,13 +42,7 @@ of other arrays; options are at their defaults.
 
 def optimizers():
     """Return the names of the optimizers of the kit."""
-    return [
-        name
-        for name in sorted(instep.__all__)
-        if isinstance(getattr(instep, name), type)
-        and issubclass(getattr(instep, name), instep.Optimizer)
-        and getattr(instep, name) is not instep.Optimizer
-    ]
+    return sorted(instep.optimizers.__all__, key=str.lower)
 
 
 def describe(name, dtype, architectures=ARCHITECTURES):

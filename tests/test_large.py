@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+
 from instep import SGD, Adam
 
 pytest.importorskip("llvmlite", reason="the native engine needs llvmlite")
