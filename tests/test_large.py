@@ -1,6 +1,7 @@
 """Sizes beyond what 32 bits count, and state that is not touched before it is used."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from instep import SGD, Adam
 pytest.importorskip("llvmlite", reason="the native engine needs llvmlite")
 
 GIB = 2**30
+STATM = Path("/proc/self/statm")
 
 
 def available_memory() -> int:
@@ -31,11 +33,10 @@ def test_a_step_covers_more_than_two_to_the_31_elements():
 
 
 def resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
+@pytest.mark.skipif(not STATM.exists(), reason="needs Linux's /proc")
 def test_state_takes_no_memory_before_the_threads_touch_it():
     """The pages are placed by the thread that first runs on them."""
     from instep.engines.native.memory import allocate

@@ -106,7 +106,9 @@ def assert_no_less_accurate(contest, problem, marks):
 
 # Known and open: b and 1 - b, each rounded to float32, do not add up to 1. At step 1,000 Adam's
 # error is 8.44 units to torch's 8.08, and at step 10,000 it is 62.7 to 60.6.
-MEANS_DRIFT = pytest.mark.xfail(reason="rounded decay rates of running means do not add up to 1")
+MEANS_DRIFT = pytest.mark.xfail(
+    reason="rounded decay rates of running means do not add up to 1", strict=False
+)
 
 
 @pytest.mark.parametrize(
