@@ -28,12 +28,21 @@ class ReplayedClock:
 CLOCK = ReplayedClock()
 
 
+#: Left out of the grid unless it is asked for in full: PyTorch's slowest way, and numexpr, which
+#: needs three sweeps for what the others do in one.
+SLOW = ("torch loop", "numexpr")
+
+
 class Laboratory:
     """Measures each case once, and remembers everything."""
 
     def __init__(self, backend, peers, budget):
         self.backend, self.budget = backend, budget
-        self.names = (KIT, *(n for n in LIMITS if contenders.knows(n, backend)), *peers)
+        own = (KIT, *(name for name in LIMITS if contenders.knows(name, backend)))
+        asked = None if peers is None else () if peers == "none" else tuple(peers.split(","))
+        #: All that may run, and those that run in the grid.
+        self.names = (*own, *(contenders.peers(backend) if asked is None else asked))
+        self.grid = tuple(n for n in self.names if asked is not None or n not in SLOW)
         self.measured_on = environment.describe((backend,))
         self.sections = {}
         self.claims = []
@@ -44,13 +53,16 @@ class Laboratory:
 
     def result(self, section, case, names=None):
         """Return the result of a case, with all contenders or those named."""
-        names = self.names if names is None else tuple(n for n in names if n in self.names)
+        names = self.grid if names is None else tuple(n for n in names if n in self.names)
         missing = [n for n in names if (case, n) not in self._results]
         if missing:
             result = self._measure(case, names)
             self._results |= {(case, name): result for name in names}
-            self.sections.setdefault(section, []).append(result)
-        return self._results[case, names[-1]]
+        result = self._results[case, names[-1]]
+        found = self.sections.setdefault(section, [])
+        if result not in found:
+            found.append(result)
+        return result
 
     def _measure(self, case, names):
         if case.backend != "numpy":
@@ -66,9 +78,9 @@ class Laboratory:
 def pytest_addoption(parser):
     group = parser.getgroup("instep")
     group.addoption("--backend", default="numpy", choices=contenders.BACKENDS)
-    group.addoption("--peers", help="contenders, with commas, or none; all that are installed")
+    group.addoption("--peers", help="contenders, with commas, or none; those worth the time")
     group.addoption("--threads", help="numbers of threads, with commas; 1 and all CPUs")
-    group.addoption("--budget", type=float, default=0.7, help="seconds to measure a case for")
+    group.addoption("--budget", type=float, default=0.5, help="seconds to measure a case for")
     group.addoption("--full", action="store_true", help="the whole grid: hours")
     group.addoption("--record", type=Path, metavar="FILE", help="write all results as JSON")
 
@@ -92,12 +104,10 @@ def thread_counts(config):
 
 @pytest.fixture(scope="session")
 def laboratory(request):
-    backend, peers = request.config.getoption("--backend"), request.config.getoption("--peers")
-    if peers is None:
-        names = contenders.peers(backend)
-    else:
-        names = () if peers == "none" else peers.split(",")
-    laboratory = Laboratory(backend, names, request.config.getoption("--budget"))
+    option = request.config.getoption
+    laboratory = Laboratory(option("--backend"), option("--peers"), option("--budget"))
+    if option("--full"):
+        laboratory.grid = laboratory.names
     request.config.stash[LABORATORY] = laboratory
     yield laboratory
     laboratory.close()

@@ -10,9 +10,9 @@ from instep.bench import Case
 from instep.bench.networks import NETWORKS
 
 FAMILY = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "Adam", "AdamW")
-SIZES = (1_000, 10_000, 100_000, 1_000_000, 2**22, 2**24)
+SIZES = (1_000, 10_000, 100_000, 1_000_000, 2**24)
 TENSORS = (1, 10, 200, 2_000, 10_000)
-FULL_SIZES = (*SIZES, 2**25, 2**26, 2**27)
+FULL_SIZES = (10, 100, *SIZES, 2**22, 2**25, 2**26, 2**27)
 DTYPES = ("float16", "float32", "float64")
 
 

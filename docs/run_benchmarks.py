@@ -39,7 +39,7 @@ def run() -> None:
 def draw() -> None:
     """Write tables and figure from the results that are there."""
     found = command.read(RESULTS.read_text(encoding="utf-8"))
-    parts = [environment(found["environment"])]
+    parts = ["## Machine", environment(found["environment"])]
     parts += titled("Claims", tables.of_claims(found["claims"]))
     for name, title in TITLES.items():
         for table in tables.by_setting(title, found["sections"].get(name, ())):
@@ -58,14 +58,12 @@ def titled(title: str, table: tables.Table) -> list[str]:
 def environment(found: dict) -> str:
     """Return the machine and the versions as a paragraph."""
     load = found["load"]
-    state = (
-        "nothing else running" if load < IDLE else "**other work going on**: rerun it to compare"
-    )
+    busy = " (**other work was going on**)" if load > IDLE else ""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return (
-        f"Measured on: {found['processor']} ({found['simd']}), {found['cpus']} CPUs, "
+        f"{found['processor']} ({found['simd']}), {found['cpus']} CPUs, "
         f"{found['memory_gib']} GiB, {found['system']}, huge pages: {found['huge_pages']}; load "
-        f"{load} at the start, {state}. {versions}."
+        f"{load} at the start{busy}. {versions}."
     )
 
 

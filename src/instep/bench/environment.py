@@ -9,7 +9,7 @@ from typing import Any
 
 from instep import __version__, info
 
-#: Distributions that take part in a measurement if they are installed.
+#: Distributions that take part in a measurement if they are installed; CuPy on a GPU alone.
 DISTRIBUTIONS = (
     "numpy",
     "llvmlite",
@@ -19,16 +19,15 @@ DISTRIBUTIONS = (
     "optax",
     "numba",
     "numexpr",
-    "cupy-cuda12x",
-    "cupy-cuda13x",
-    "cupy",
 )
+CUPY = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
 
 
 def describe(backends: tuple[str, ...]) -> dict[str, Any]:
     """Return the machine and the versions as plain data."""
     from instep.engines.native.threads import available_threads
 
+    names = DISTRIBUTIONS + (CUPY if "cupy" in backends else ())
     found: dict[str, Any] = {
         "processor": info.model(),
         "cpus": available_threads(),
@@ -37,16 +36,20 @@ def describe(backends: tuple[str, ...]) -> dict[str, Any]:
         "huge_pages": _huge_pages(),
         "system": f"{platform.system()} {platform.machine()}",
         "load": round(os.getloadavg()[0], 2),
-        "versions": {"instep": __version__, "Python": platform.python_version(), **_versions()},
+        "versions": {
+            "instep": __version__,
+            "Python": platform.python_version(),
+            **_versions(names),
+        },
     }
     if "cupy" in backends:
         found["gpu"] = info.devices(importlib.import_module("cupy").cuda.runtime)
     return found
 
 
-def _versions() -> dict[str, str]:
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
     found = {}
-    for name in DISTRIBUTIONS:
+    for name in names:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from instep.bench import contenders
 from instep.bench.cases import Case, count
 from instep.bench.measuring import Result
 
@@ -113,7 +114,8 @@ def of_results(title: str, results: Sequence[Result]) -> Table:
 
     What all results have in common goes into the title.
     """
-    names = tuple(dict.fromkeys(name for result in results for name in result.ran))
+    ran = {name for result in results for name in result.ran}
+    names = [name for name in contenders.peers(results[0].case.backend) if name in ran]
     facts = _facts([result.case for result in results])
     other = {heading: found for heading, found in facts.items() if len(set(found)) > 1}
     same = [found[0] for heading, found in facts.items() if heading not in other]
