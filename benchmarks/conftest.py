@@ -13,6 +13,7 @@ import pytest
 from instep.bench import Worker, command, contenders, environment, measure, tables
 from instep.bench.contenders import KIT, LIMITS
 from instep.bench.worker import available_cpus
+from instep.engines import available
 
 
 class ReplayedClock:
@@ -83,6 +84,13 @@ def pytest_addoption(parser):
     group.addoption("--budget", type=float, default=0.5, help="seconds to measure a case for")
     group.addoption("--full", action="store_true", help="the whole grid: hours")
     group.addoption("--record", type=Path, metavar="FILE", help="write all results as JSON")
+
+
+def pytest_configure(config):
+    if config.getoption("--backend") == "cupy":
+        reason = available()["cuda"]
+        if reason is not None:
+            raise pytest.UsageError(f"--backend cupy: {reason}")
 
 
 def pytest_generate_tests(metafunc):
