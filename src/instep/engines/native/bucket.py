@@ -18,9 +18,9 @@ from instep.graph import Array, Graph, Node, Sum
 from instep.numerics import LANES, TILE
 from instep.program import Program, Row
 
-#: Elements under which a step stays on one thread: waking another costs 20 us, as long as this
-#: many elements take.
-ELEMENTS_TO_WAKE = 64 * 1024
+#: Elements under which a step stays on one thread. Waking another costs 60 to 100 us: two threads
+#: lose up to 256 Ki elements, are level at 512 Ki and win from 1 Mi on (Adam, float32, Zen 3).
+ELEMENTS_TO_WAKE = 512 * 1024
 
 #: Elements of the smallest and the largest chunk. Threads take chunks as they come free, so a
 #: core that was disturbed leaves its share to the others; a chunk is long enough to be read in
