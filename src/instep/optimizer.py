@@ -158,6 +158,8 @@ class Optimizer(Rule):
             checked before anything is changed: parameters, state and step number are as before.
         """
         plan = self._plan
+        if plan is not None and plan.repeat(params, grads):
+            return params
         if plan is None or not plan.accepts(params, grads):
             from instep.plan import Plan
 

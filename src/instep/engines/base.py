@@ -2,7 +2,7 @@
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,17 @@ class SumTable:
                 remote.put(number, total)
 
 
+class Repeater(ABC):
+    """Takes the step again with the very arrays of the step before: the short way of a bucket."""
+
+    #: Runs the step that `stage` has prepared. It cannot fail.
+    run: Callable[[], None]
+
+    @abstractmethod
+    def stage(self, params: Any, grads: Any, numbers: tuple[float, ...]) -> bool:
+        """Prepare the step with these numbers, or return False: then the long way is taken."""
+
+
 class Bucket(ABC):
     """Leaves that one engine updates together: of one library, device, dtype and graph.
 
@@ -160,6 +171,10 @@ class Bucket(ABC):
 
         An empty set: all sums are known, and `commit` is next.
         """
+
+    def repeater(self) -> Repeater | None:
+        """Return a short way to repeat the step that was taken last, if there is one."""
+        return None
 
     @abstractmethod
     def commit(self, sums: SumTable) -> Mapping[int, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.base import Fit, Member, Range, SumTable
+from instep.engines.base import Fit, Member, Range, Repeater, SumTable
 from instep.engines.host import Group, HostBucket, gathered
 from instep.engines.native import check
 from instep.engines.native.compile import compile_kernel
@@ -52,27 +52,21 @@ class NativeBucket(HostBucket):
             first_tile += tiles
         self.table, self.width = table, width
         self._launches: list[list[Launch]] = []
-        self._checks: tuple[check.SignatureCheck, check.SignatureCheck] | None = None
+        self._check: check.SignatureCheck | None = None
         if check.is_supported():
             start, stride = self.table.ctypes.data, self.table.strides[0]
             rows = [start + i * stride for i in range(len(members))]
-            self._checks = (
-                check.SignatureCheck([member.parameter for member in members], rows),
-                check.SignatureCheck(
-                    [member.gradient for member in members], [row + _WORD for row in rows]
-                ),
+            self._check = check.SignatureCheck(
+                ([member.parameter for member in members], rows),
+                ([member.gradient for member in members], [row + _WORD for row in rows]),
             )
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
-        if self._checks is not None:
-            check_params, check_grads = self._checks
-            found = check_params(self._own(params))
+        if self._check is not None:
+            found = self._check(self.own(params), self.own(grads))
             if found != check.DIFFERENT:
-                moved = found == check.MOVED
-                found = check_grads(self._own(grads))
-                if found != check.DIFFERENT:
-                    self._params, self._grads = params, grads
-                    return Fit.MOVED if moved or found == check.MOVED else Fit.SAME
+                self._params, self._grads = params, grads
+                return Fit.SAME if found == check.SAME else Fit.MOVED
         # Another dtype object may stand for the same dtype: the slower check decides.
         if super().fit(params, grads) is Fit.DIFFERENT:
             return Fit.DIFFERENT
@@ -80,7 +74,7 @@ class NativeBucket(HostBucket):
         self.table[:, 1] = [grads[i].ctypes.data for i in self.positions]
         return Fit.MOVED
 
-    def _own(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+    def own(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
         """Return the leaves of this bucket."""
         if len(leaves) != len(self.positions):
             return tuple([leaves[i] for i in self.positions])
@@ -111,6 +105,25 @@ class NativeBucket(HostBucket):
 
     def run(self, group: int, level: int, sums: SumTable) -> None:
         self._launches[group][level].run(sums)
+
+    def repeater(self) -> "Repeater | None":
+        single = len(self._launches) == 1 and len(self._launches[0]) == 1
+        if self._check is None or not single or not self._launches[0][0].is_simple:
+            return None
+        return NativeRepeater(self, self._launches[0][0], self._check)
+
+
+class NativeRepeater(Repeater):
+    """One call to check, one to run: all that a step with the arrays of the step before takes."""
+
+    def __init__(self, bucket: NativeBucket, launch: "Launch", fits: check.SignatureCheck) -> None:
+        self._bucket, self._launch, self._check = bucket, launch, fits
+        self.run = launch.again
+
+    def stage(self, params: Any, grads: Any, numbers: tuple[float, ...]) -> bool:
+        own = self._bucket.own
+        same = self._check(own(params), own(grads)) == check.SAME
+        return same and self._launch.pack(numbers)
 
 
 class Launch:
@@ -167,6 +180,29 @@ class Launch:
         if self._table is not self._bucket.table:
             tiles = self._table[:, width + Entry.TILES]
             self._table[:, width + Entry.FIRST_TILE] = np.cumsum(tiles) - tiles
+
+    @property
+    def is_simple(self) -> bool:
+        """Return whether one call of the kernel, on this thread, with one row is all there is."""
+        return (
+            self._threads == 1
+            and not (self._own_table or self._gathered or self.graph.scopes or self.graph.calls)
+            and self._arguments[_COUNT] > 0
+            and len(self.scalars) == 1
+        )
+
+    def pack(self, numbers: tuple[float, ...]) -> bool:
+        """Take the scalars of the only row; return False where one is beyond the dtype."""
+        try:
+            self._pack(self.scalars.data, 0, *self.host_expressions(*numbers))
+        except OverflowError:
+            return False
+        return True
+
+    def again(self) -> None:
+        """Run the kernel of a simple launch."""
+        self._arguments[_NEXT] = 0
+        self._kernel(self._address)
 
     def run(self, sums: SumTable) -> None:
         """Run the pass on all its leaves."""

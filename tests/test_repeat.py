@@ -1,0 +1,90 @@
+"""The short way of a step that repeats the one before, and what must not take it."""
+
+import bits
+import engine_runs
+import numpy as np
+import pytest
+
+from instep import SGD, Adam
+
+
+def problem(count=3, size=7):
+    generator = np.random.default_rng(0)
+    params = {f"w{i}": generator.standard_normal(size).astype("float32") for i in range(count)}
+    return params, {name: w[::-1].copy() for name, w in params.items()}
+
+
+def copies(tree):
+    return {name: array.copy() for name, array in tree.items()}
+
+
+@pytest.mark.parametrize("make", [SGD, Adam, lambda **k: SGD(0.5, **k)])
+@engine_runs.every_engine
+def test_repeated_steps_have_the_bits_of_steps_with_new_arrays(make, engine):
+    engine_runs.require(engine)
+    params, grads = problem()
+    others = copies(params)
+    one, other = make(engine=engine), make(engine=engine)
+    for t in range(12):
+        if t == 5:
+            one.lr = other.lr = 0.25
+        if t == 8:
+            one.lr = other.lr = lambda step: 1.0 / step
+        one.update(params, grads)
+        other.update(others, copies(grads))
+    for name, w in params.items():
+        bits.assert_same_bits(w, others[name])
+    assert one.t == other.t == 12
+
+
+@engine_runs.every_engine
+def test_arrays_that_were_refused_once_are_refused_again(engine):
+    engine_runs.require(engine)
+    memory = np.zeros(20, "float32")
+    params, grads = {"a": memory[:7], "b": memory[10:17]}, problem(2)[1]
+    grads = dict(zip("ab", grads.values(), strict=True))
+    optimizer = SGD(engine=engine)
+    optimizer.update(params, grads)
+    optimizer.update(params, grads)
+    before = memory.copy()
+    params["b"] = memory[3:10]
+    for _ in range(3):
+        with pytest.raises(ValueError, match="share memory"):
+            optimizer.update(params, grads)
+    bits.assert_same_bits(memory, before)
+    assert optimizer.t == 2
+
+
+@engine_runs.every_engine
+def test_a_gradient_that_moves_onto_its_parameter_is_refused(engine):
+    engine_runs.require(engine)
+    params, grads = problem()
+    optimizer = Adam(engine=engine)
+    for _ in range(3):
+        optimizer.update(params, grads)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="share memory"):
+            optimizer.update(params, {**grads, "w1": params["w1"][:]})
+    optimizer.update(params, grads)
+    assert optimizer.t == 4
+
+
+@engine_runs.every_engine
+def test_frozen_parts_and_overrides_are_not_forgotten(engine):
+    engine_runs.require(engine)
+    params, grads = problem()
+    start = copies(params)
+    optimizer = SGD(0.5, engine=engine)
+    for _ in range(3):
+        optimizer.update(params, grads)
+    optimizer.frozen = ("w0",)
+    held = params["w0"].copy()
+    for _ in range(3):
+        optimizer.update(params, grads)
+    bits.assert_same_bits(params["w0"], held)
+    optimizer.overrides = {"w1": {"lr": 0.0}}
+    held = params["w1"].copy()
+    for _ in range(3):
+        optimizer.update(params, grads)
+    bits.assert_same_bits(params["w1"], held)
+    assert (params["w2"] != start["w2"]).any()
