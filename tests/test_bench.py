@@ -90,6 +90,7 @@ def test_turns_go_there_and_back_and_give_each_contender_as_many_rounds(monkeypa
 
 
 def test_measuring_gives_a_time_a_round_and_the_traffic_of_the_step():
+    pytest.importorskip("llvmlite")  # of which the stream is made
     case = Case.uniform("Adam", 2, 5)
     result = measure(case, [KIT, "listing", "stream"], budget=0.0)
     assert list(result.seconds) == [KIT, "listing"]

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import engine_runs
 import pytest
 
 import instep
@@ -46,6 +47,7 @@ def test_every_schedule_is_in_the_reference(name):
 def test_costs_are_those_that_explain_finds(script, engine):
     import numpy as np
 
+    engine_runs.require(engine)
     for name in instep.optimizers.__all__:
         if name != "Adan":  # its first step, which explain shows, reads less
             optimizer = getattr(instep, name)(engine=engine)
