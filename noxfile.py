@@ -62,9 +62,11 @@ activate_pyenv()
 PYTHONS = [version for version in NUMPY_FLOOR if runs(f"python{version}")] or [
     f"{sys.version_info.major}.{sys.version_info.minor}"
 ]
+# On a CI machine the README's own command has run the suite with this Python.
+COVERED = f"{sys.version_info.major}.{sys.version_info.minor}" if "CI" in os.environ else ""
 NUMPYS = [
     (PYTHONS[0], NUMPY_FLOOR[PYTHONS[0]]),
-    *((python, "latest") for python in PYTHONS),
+    *((python, "latest") for python in PYTHONS if python != COVERED),
 ]
 
 
