@@ -86,7 +86,7 @@ def test_steps_leak_nothing(engine):
             optimizer.update({"w": w}, {"w": g})
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(1000):
+        for _ in range(4000):
             optimizer.update({"w": w}, {"w": g})
         gc.collect()
         # One object a step were 16 bytes; a cache of NumPy's fills up, to 29 KB, and stays.
