@@ -9,65 +9,13 @@
 array([0.5, 1.5, 1. ])
 """
 
-from instep import schedules
+from instep import optimizers, schedules
 from instep.chain import chain
 from instep.optimizer import Optimizer
-from instep.optimizers import (
-    LAMB,
-    LARS,
-    SGD,
-    AdaBelief,
-    AdaDelta,
-    Adafactor,
-    AdaGrad,
-    Adam,
-    AdaMax,
-    AdamW,
-    Adan,
-    AMSGrad,
-    Lion,
-    Momentum,
-    Muon,
-    NAdam,
-    Nesterov,
-    RAdam,
-    RMSProp,
-    Rprop,
-    ScheduleFreeAdamW,
-    Signum,
-    Yogi,
-)
+from instep.optimizers import *  # noqa: F403 - the table of optimizers says which
 from instep.transform import Transform
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "LAMB",
-    "LARS",
-    "SGD",
-    "AMSGrad",
-    "AdaBelief",
-    "AdaDelta",
-    "AdaGrad",
-    "AdaMax",
-    "Adafactor",
-    "Adam",
-    "AdamW",
-    "Adan",
-    "Lion",
-    "Momentum",
-    "Muon",
-    "NAdam",
-    "Nesterov",
-    "Optimizer",
-    "RAdam",
-    "RMSProp",
-    "Rprop",
-    "ScheduleFreeAdamW",
-    "Signum",
-    "Transform",
-    "Yogi",
-    "__version__",
-    "chain",
-    "schedules",
-]
+__all__ = ["Optimizer", "Transform", "__version__", "chain", "schedules"]
+__all__ += optimizers.__all__

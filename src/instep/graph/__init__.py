@@ -6,6 +6,7 @@ graph at its sums into passes over memory. Nothing in this package knows an engi
 
 from instep.graph.nodes import Array, Call, Graph, Node, Store, Sum
 from instep.graph.passes import cut, prune
-from instep.graph.trace import FusionError, trace
+from instep.graph.symbols import FusionError
+from instep.graph.trace import trace
 
 __all__ = ["Array", "Call", "FusionError", "Graph", "Node", "Store", "Sum", "cut", "prune", "trace"]

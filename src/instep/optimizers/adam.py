@@ -47,7 +47,9 @@ class Adam(Optimizer):
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        m = h.beta1 * s.m + (1 - h.beta1) * g
+        # Not beta1 * m: the two weights, each rounded, would not add up to 1. Not so for v, where
+        # a square that overflows must stay infinite, and inf - inf is NaN.
+        m = (s.m - (1 - h.beta1) * s.m) + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
         rate = h.lr / (1 - h.beta1**h.t)
         v_hat = v / (1 - h.beta2**h.t)
