@@ -52,9 +52,9 @@ def test_emission_is_a_pure_function():
 
 def test_a_rule_can_be_recognised():
     text = showcase("Adam_float32")
-    assert "const float new_m = h.beta1 * m + h.h1 * g;" in text
-    assert "float h1;  // (1 - beta1)" in text
-    assert "const float new_w = w - h.h5 * new_m / (sqrtf(new_v / h.h4) + h.eps);" in text
+    assert "const float new_m = m - h.h0 * m + h.h0 * g;" in text
+    assert "float h0;  // (1 - beta1)" in text
+    assert "const float new_w = w - h.h4 * new_m / (sqrtf(new_v / h.h3) + h.eps);" in text
 
 
 @cases.every_case

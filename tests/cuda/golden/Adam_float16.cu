@@ -9,12 +9,11 @@ constexpr int NEAR = 500;
 
 // What is the same for all elements of a tensor.
 struct Uniform {
-    float beta1;
-    float h1;  // (1 - beta1)
+    float h0;  // (1 - beta1)
     float beta2;
-    float h3;  // (1 - beta2)
-    float h4;  // (1 - (beta2 ** t))
-    float h5;  // (lr / (1 - (beta1 ** t)))
+    float h2;  // (1 - beta2)
+    float h3;  // (1 - (beta2 ** t))
+    float h4;  // (lr / (1 - (beta1 ** t)))
     float eps;
 };
 
@@ -23,9 +22,9 @@ __device__ __forceinline__ void update(
     const Uniform& h, __half& w, const __half g, float& m, float& v)
 {
     const float t0 = __half2float(g);
-    const float new_m = h.beta1 * m + h.h1 * t0;
-    const float new_v = h.beta2 * v + h.h3 * (t0 * t0);
-    const __half new_w = __float2half_rn(__half2float(w) - h.h5 * new_m / (sqrtf(new_v / h.h4) +
+    const float new_m = m - h.h0 * m + h.h0 * t0;
+    const float new_v = h.beta2 * v + h.h2 * (t0 * t0);
+    const __half new_w = __float2half_rn(__half2float(w) - h.h4 * new_m / (sqrtf(new_v / h.h3) +
         h.eps));
     w = new_w;
     m = new_m;
@@ -75,14 +74,13 @@ __device__ __forceinline__ unsigned long long word(const Step& step, const long 
 __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
 {
     Uniform h;
-    const long long first = leaf.row * 7;
-    h.beta1 = __uint_as_float((unsigned)word(step, first + 0));
-    h.h1 = __uint_as_float((unsigned)word(step, first + 1));
-    h.beta2 = __uint_as_float((unsigned)word(step, first + 2));
+    const long long first = leaf.row * 6;
+    h.h0 = __uint_as_float((unsigned)word(step, first + 0));
+    h.beta2 = __uint_as_float((unsigned)word(step, first + 1));
+    h.h2 = __uint_as_float((unsigned)word(step, first + 2));
     h.h3 = __uint_as_float((unsigned)word(step, first + 3));
     h.h4 = __uint_as_float((unsigned)word(step, first + 4));
-    h.h5 = __uint_as_float((unsigned)word(step, first + 5));
-    h.eps = __uint_as_float((unsigned)word(step, first + 6));
+    h.eps = __uint_as_float((unsigned)word(step, first + 5));
     return h;
 }
 

@@ -10,15 +10,14 @@ constexpr int NEAR = 500;
 struct Uniform {
     float clip_by_global_norm_max_norm;
     float h1;  // (1 - (AdamW_lr * AdamW_weight_decay))
-    float AdamW_beta1;
-    float h3;  // (1 - AdamW_beta1)
+    float h2;  // (1 - AdamW_beta1)
     float AdamW_beta2;
-    float h5;  // (1 - AdamW_beta2)
-    float h6;  // (1 - (AdamW_beta2 ** AdamW_t))
-    float h7;  // (AdamW_lr / (1 - (AdamW_beta1 ** AdamW_t)))
+    float h4;  // (1 - AdamW_beta2)
+    float h5;  // (1 - (AdamW_beta2 ** AdamW_t))
+    float h6;  // (AdamW_lr / (1 - (AdamW_beta1 ** AdamW_t)))
     float AdamW_eps;
     float average_decay;
-    float h10;  // (1 - average_decay)
+    float h9;  // (1 - average_decay)
     float u13;
 };
 
@@ -28,10 +27,10 @@ __device__ __forceinline__ void update(
         average_average)
 {
     const float t0 = h.u13 * g;
-    const float new_AdamW_m = h.AdamW_beta1 * AdamW_m + h.h3 * t0;
-    const float new_AdamW_v = h.AdamW_beta2 * AdamW_v + h.h5 * (t0 * t0);
-    const float new_w = h.h1 * w - h.h7 * new_AdamW_m / (sqrtf(new_AdamW_v / h.h6) + h.AdamW_eps);
-    const float new_average_average = h.average_decay * average_average + h.h10 * new_w;
+    const float new_AdamW_m = AdamW_m - h.h2 * AdamW_m + h.h2 * t0;
+    const float new_AdamW_v = h.AdamW_beta2 * AdamW_v + h.h4 * (t0 * t0);
+    const float new_w = h.h1 * w - h.h6 * new_AdamW_m / (sqrtf(new_AdamW_v / h.h5) + h.AdamW_eps);
+    const float new_average_average = h.average_decay * average_average + h.h9 * new_w;
     w = new_w;
     AdamW_m = new_AdamW_m;
     AdamW_v = new_AdamW_v;
@@ -82,18 +81,17 @@ __device__ __forceinline__ unsigned long long word(const Step& step, const long 
 __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
 {
     Uniform h;
-    const long long first = leaf.row * 11;
+    const long long first = leaf.row * 10;
     h.clip_by_global_norm_max_norm = __uint_as_float((unsigned)word(step, first + 0));
     h.h1 = __uint_as_float((unsigned)word(step, first + 1));
-    h.AdamW_beta1 = __uint_as_float((unsigned)word(step, first + 2));
-    h.h3 = __uint_as_float((unsigned)word(step, first + 3));
-    h.AdamW_beta2 = __uint_as_float((unsigned)word(step, first + 4));
+    h.h2 = __uint_as_float((unsigned)word(step, first + 2));
+    h.AdamW_beta2 = __uint_as_float((unsigned)word(step, first + 3));
+    h.h4 = __uint_as_float((unsigned)word(step, first + 4));
     h.h5 = __uint_as_float((unsigned)word(step, first + 5));
     h.h6 = __uint_as_float((unsigned)word(step, first + 6));
-    h.h7 = __uint_as_float((unsigned)word(step, first + 7));
-    h.AdamW_eps = __uint_as_float((unsigned)word(step, first + 8));
-    h.average_decay = __uint_as_float((unsigned)word(step, first + 9));
-    h.h10 = __uint_as_float((unsigned)word(step, first + 10));
+    h.AdamW_eps = __uint_as_float((unsigned)word(step, first + 7));
+    h.average_decay = __uint_as_float((unsigned)word(step, first + 8));
+    h.h9 = __uint_as_float((unsigned)word(step, first + 9));
     const double sum0 = __ldcg(step.sums + 0 * step.columns + step.columns - 1);
     const float t0 = (float)sqrt(sum0);
     const float t1 = (t0 > h.clip_by_global_norm_max_norm) || (t0 != t0) ? t0 :
