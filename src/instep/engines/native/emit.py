@@ -26,6 +26,12 @@ CACHE_LINE = 64
 #: Elements from which a span is peeled to the cache line.
 SHORTEST_PEELED = 4096
 
+#: Bytes that a pass that reduces asks for ahead of its work, in all its arrays together. Adding to
+#: lanes fills the window of a core with instructions that need no memory, so without it too few
+#: loads are in flight: the sum of squares of 2**25 float32 takes 5.2 ms, with it 3.7, and reading
+#: alone 3.6 (Zen 5; half or twice the distance costs 0.2).
+PREFETCHED_BYTES = 16 * 1024
+
 _TYPES = {
     "bool": "i1",
     "float16": "half",
@@ -411,6 +417,7 @@ class _Emitter:
             f"%{prefix}_more = icmp ult i64 {index}, {end}",
             f"br i1 %{prefix}_more, label %{prefix}_body, label %{after}",
             f"{prefix}_body:",
+            *(self.prefetches(prefix, index) if width > 1 else ()),
             *self.body(prefix, width, index),
             f"%{prefix}_lane = and i64 {index}, {LANES - 1}",
         ]
@@ -432,6 +439,24 @@ class _Emitter:
             f"{index}_next = add i64 {index}, {width}",
             f"br label %{prefix}_loop",
         ]
+
+    def prefetches(self, prefix: str, index: str) -> list[str]:
+        """Return the calls that fetch what the loop will load a little later.
+
+        Beyond the end of an array a prefetch does nothing: it never faults.
+        """
+        lines = []
+        for array in self.graph.loaded:
+            position = self.position[array.name]
+            ahead = PREFETCHED_BYTES // len(self.graph.loaded) // _SIZES[array.dtype]
+            name, kind = f"%{prefix}_ahead{position}", _TYPES[array.dtype]
+            lines += [
+                f"{name}_index = add i64 {index}, {ahead}",
+                f"{name} = getelementptr {kind}, ptr %array{position}, i64 {name}_index",
+                f"call void @llvm.prefetch.p0(ptr {name}, i32 0, i32 3, i32 1)",
+            ]
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        return lines
 
     def fold(self) -> list[str]:
         """Return the folding of the lanes by halves, and the stores of the tile's sums."""
