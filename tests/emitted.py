@@ -18,6 +18,11 @@ def clipped(**settings):
     return chain(*rules, **settings)
 
 
+def guarded(**settings):
+    """Return an optimizer whose steps a device may turn away."""
+    return chain(transforms.skip_nonfinite(), Momentum(), **settings)
+
+
 #: name of the file -> (optimizer, dtype, pass, whether strided)
 SHOWN = {
     "Adam_float32": (Adam, "float32", 0, False),
@@ -29,6 +34,8 @@ SHOWN = {
     "Chain_float16_sums_strided": (clipped, "float16", 0, True),
     "Chain_float32_sums": (clipped, "float32", 0, False),
     "Chain_float32": (clipped, "float32", 1, False),
+    "Guarded_float32_sums": (guarded, "float32", 0, False),
+    "Guarded_float32": (guarded, "float32", 1, False),
 }
 
 

@@ -73,7 +73,7 @@ class Chain(Optimizer):
             return getattr(main, name)
         if main is not None and not name.startswith("_") and callable(getattr(main, name, None)):
             main = copy.copy(main)
-            main._states, main._t = self._states_of_main(), self._t
+            main._states, main._t = self._states_of_main(), self.t
             return getattr(main, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
@@ -98,7 +98,8 @@ class Chain(Optimizer):
 
     @property
     def skipped(self) -> int:
-        """Number of calls that `skip_nonfinite` turned away."""
+        """Number of calls that `skip_nonfinite` turned away. On a GPU, this waits for it."""
+        self._settle()
         return self._skipped
 
     def update(self, params: Any, grads: Any) -> Any:
@@ -115,6 +116,7 @@ class Chain(Optimizer):
         Leaves that no step has touched are copied as they are.
         """
         prefix = self._average()
+        self._settle()
 
         def mean(path: tree.Path, w: Any) -> Any:
             state = self._states.get(tree.join_path(path))

@@ -115,14 +115,23 @@ class Optimizer(Rule):
 
     def __getstate__(self) -> dict[str, Any]:
         # A plan holds addresses of arrays and compiled code; the next step makes a new one.
+        self._settle()
         return {**self.__dict__, "_plan": None}
 
     def _changed(self) -> None:
+        self._settle()
         object.__setattr__(self, "_plan", None)
+
+    def _settle(self) -> None:
+        """Wait until it is known of every call whether it was taken: a GPU may have to tell."""
+        plan = self.__dict__.get("_plan")
+        if plan is not None:
+            plan.settle()
 
     @property
     def t(self) -> int:
         """Number of steps taken."""
+        self._settle()
         return self._t
 
     @property
@@ -163,6 +172,7 @@ class Optimizer(Rule):
         if plan is None or not plan.accepts(params, grads):
             from instep.plan import Plan
 
+            self._settle()
             plan = Plan(self, params, grads)
         return plan.step(params)
 
@@ -177,6 +187,7 @@ class Optimizer(Rule):
 
     def reset(self) -> None:
         """Forget all state and start again from step 1."""
+        self._settle()
         self._t = self._skipped = 0
         self._states = {}
         self._plan = None

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep import arrays, engines, tree, validation
-from instep.engines.base import Fit, Member, Range, Repeater, SumTable
+from instep.engines.base import Fit, Member, Range, Repeater, SumTable, Verdicts
 from instep.interrupts import HeldInterrupts
 from instep.numerics import STATE_DTYPE
 from instep.optimizer import LeafState
 from instep.program import Program, Row, Source
 from instep.tree import format_path
+from instep.undecided import Undecided
 from instep.validation import Leaf
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Plan:
         self._verified = False
         self._repeater: Repeater | None = None
         self._numbers: Any = None
+        self._undecided: Undecided | None = None
         self._read_numbers = _reader([entry.name for entry in self.program.parts[0].fields])
         self._interrupts = HeldInterrupts()
         self._sums = SumTable(len(leaves), len(self.buckets))
@@ -92,8 +94,9 @@ class Plan:
         if self._fit(params, grads) is Fit.DIFFERENT:
             raise RuntimeError(f"{owner}.update: the trees changed while they were looked at")
 
-    def _rows(self, step: int) -> list[Row]:
-        return [self.program.row(step, source) for source in self._sources]
+    def _rows(self, step: int, sources: Sequence[Source] | None = None) -> list[Row]:
+        chosen = self._sources if sources is None else sources
+        return [self.program.row(step, source) for source in chosen]
 
     def _slots(
         self,
@@ -216,33 +219,30 @@ class Plan:
 
     def step(self, params: Any) -> Any:
         """Take the step that `accepts` has looked at."""
-        optimizer = self._optimizer
-        step = optimizer._t + 1
-        rows = self._rows(step)
         sums, buckets = self._sums, self.buckets
+        candidates = self._candidates()
         for bucket in buckets:
-            bucket.stage(rows, sums)
+            bucket.stage(candidates, sums)
         sums.known.clear()
         while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
             sums.add_up(numbers)
-        if any(sums.total(number) != 0 for bucket in buckets for number in bucket.guards):
+        self._undecided = self._judged_on_device(candidates)
+        if self._undecided is None and self._is_forbidden():
             # A new plan is not kept: its state may start from what the user changes before the
             # first step that is taken, parameters or hyperparameters.
-            optimizer._skipped += 1
+            self._optimizer._skipped += 1
             return params
 
         replaced: dict[int, Any] = {}
         with HeldInterrupts():
             for bucket in buckets:
                 replaced.update(bucket.commit(sums))
-            for source, row in zip(self._sources, rows, strict=True):
-                if row.memory:
-                    source.memory.update(row.memory)
-            for state in self._idle_states:
-                state.missed += 1
+            if self._undecided is None:
+                self._take_note(candidates[0])
+            elif not self._judge():
+                return params
             # Past `__setattr__`, which validates what users set and takes its time.
-            values = optimizer.__dict__
-            values["_t"] = step
+            values = self._optimizer.__dict__
             values["_states"] = self.states
             values["_plan"] = self
             if replaced:
@@ -253,6 +253,76 @@ class Plan:
         self._verified = True
         self._find_repeater()
         return params
+
+    def _is_forbidden(self) -> bool:
+        """Return whether a guard turns the step away. Waits for the device that has the sums."""
+        sums = self._sums
+        return any(sums.total(number) != 0 for bucket in self.buckets for number in bucket.guards)
+
+    def _take_note(self, rows: Sequence[Row] = ()) -> None:
+        """Count a step that was taken, with these rows where what they remember is not known."""
+        self._optimizer.__dict__["_t"] += 1
+        for state in self._idle_states:
+            state.missed += 1
+        for source, row in zip(self._sources, rows, strict=False):
+            if row.memory:
+                source.memory.update(row.memory)
+
+    # Steps that a device judges --------------------------------------------------------------
+
+    def _candidates(self) -> list[list[Row]]:
+        """Return the rows of the step, for every number of undecided steps that may be taken."""
+        if self._undecided is None:
+            return [self._rows(self._optimizer._t + 1)]
+        self.settle(Verdicts.MOST)
+        found = self._undecided.candidates(self._rows_after)
+        if found is None or not (
+            len(found) == 1 or all(bucket.decides(found) for bucket in self.buckets)
+        ):
+            self.settle()
+            found = self._undecided.candidates(self._rows_after)
+            assert found is not None
+        return found
+
+    def _rows_after(self, steps: int, sources: Sequence[Source]) -> list[Row]:
+        return self._rows(self._optimizer._t + 1 + steps, sources)
+
+    def _judged_on_device(self, candidates: list[list[Row]]) -> Undecided | None:
+        """Return what remembers the calls that one device judges, if one can judge this call."""
+        if not any(bucket.guards for bucket in self.buckets):
+            return None
+        if self._undecided is not None:
+            return self._undecided
+        remote = self._sums.only_remote
+        if remote is None or not all(bucket.decides(candidates) for bucket in self.buckets):
+            return None
+        undecided = Undecided(remote.verdicts, self._sources)
+        undecided.candidates(self._rows_after)
+        return undecided
+
+    def _judge(self) -> bool:
+        """Let the device judge the step; return whether to keep the plan.
+
+        The state of a new plan may start from what the user changes before the first step that
+        is taken: the first verdict is waited for. The others are not.
+        """
+        assert self._undecided is not None
+        self._undecided.judge()
+        if self._optimizer._plan is self:
+            return True
+        before = self._optimizer._t
+        self.settle()
+        return self._optimizer._t > before
+
+    def settle(self, most: int = 0) -> None:
+        """Take note of what devices have judged, and wait until at most `most` calls are left."""
+        if self._undecided is None:
+            return
+        for taken in self._undecided.hear(most):
+            if taken:
+                self._take_note()
+            else:
+                self._optimizer._skipped += 1
 
 
 def _reader(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:

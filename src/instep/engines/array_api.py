@@ -70,7 +70,8 @@ class ArrayAPIBucket(Bucket):
     def bounds(self) -> tuple[Range, Range]:
         return _ranges(self._params), _ranges(self._grads)
 
-    def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
+    def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
+        (rows,) = candidates
         # A leaf whose flags have changed may have no part in a sum in which it had one.
         if [row.flags for row in self._rows_now] != [rows[row].flags for row in self._rows]:
             sums.clear()

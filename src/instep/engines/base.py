@@ -4,7 +4,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,31 @@ class Member:
     slots: dict[str, Any]
 
 
+class Verdicts(ABC):
+    """Whether steps were taken whose guards are on a device: judged there, and heard later."""
+
+    #: Calls that may be undecided when another is prepared: so far the host runs ahead.
+    MOST: ClassVar[int] = 15
+
+    @abstractmethod
+    def judge(self) -> None:
+        """Judge on the device whether the step is taken that all buckets have launched."""
+
+    @abstractmethod
+    def hear(self, most: int) -> list[bool]:
+        """Return for the calls that have been judged, in order, whether the step was taken.
+
+        Waits until at most `most` calls are undecided. Each call is told of once.
+        """
+
+
 class RemoteSums(ABC):
     """Sums that are computed and used on a device, so that no step waits for it."""
+
+    @property
+    @abstractmethod
+    def verdicts(self) -> Verdicts:
+        """What decides on the device whether a step is taken."""
 
     @abstractmethod
     def clear(self) -> None:
@@ -108,12 +131,20 @@ class SumTable:
         (remote,) = self.remotes.values()
         return remote.total(number)
 
+    @property
+    def only_remote(self) -> RemoteSums | None:
+        """The table of the device that has all the sums of the step, if there is such a device."""
+        if self.on_host or len(self.remotes) != 1:
+            return None
+        (remote,) = self.remotes.values()
+        return remote
+
     def add_up(self, numbers: set[int]) -> None:
         """Fill the column of the tree for these sums."""
         self.known |= numbers
-        if len(self.remotes) == 1 and not self.on_host:
-            (remote,) = self.remotes.values()
-            remote.add_up(numbers)
+        only = self.only_remote
+        if only is not None:
+            only.add_up(numbers)
             return
         for number in numbers:
             row = self.row(number)
@@ -162,8 +193,12 @@ class Bucket(ABC):
         """Return the memory of the parameters and that of the gradients, as of the last `fit`."""
 
     @abstractmethod
-    def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
-        """Prepare the step with these hyperparameters."""
+    def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
+        """Prepare the step with these hyperparameters.
+
+        Of several candidates the first holds if none of the undecided calls was taken, the next
+        if one was, and so on.
+        """
 
     @abstractmethod
     def reduce(self, sums: SumTable) -> set[int]:
@@ -171,6 +206,10 @@ class Bucket(ABC):
 
         An empty set: all sums are known, and `commit` is next.
         """
+
+    def decides(self, candidates: Sequence[Sequence[Row]]) -> bool:
+        """Return whether a device can choose among these, and judge whether the step is taken."""
+        return False
 
     def repeater(self) -> Repeater | None:
         """Return a short way to repeat the step that was taken last, if there is one."""

@@ -151,7 +151,8 @@ class HostBucket(Bucket):
             found.append((starts, np.where(self._nbytes > 0, stops, starts)))
         return found[0], found[1]
 
-    def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
+    def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
+        (rows,) = candidates
         for row in rows:
             self._program.check_rounding(row, self._compute)
         flags = [row.flags for row in rows]

@@ -14,6 +14,10 @@ class skip_nonfinite(Transform):
     The attribute `skipped` of the chain counts these calls. Where it stands in the chain, it
     looks at the gradients as they are there.
 
+    Notes
+    -----
+    CuPy arrays are judged on their device, and no call waits for it. Reading `skipped` or `t` does.
+
     Examples
     --------
     >>> import numpy as np

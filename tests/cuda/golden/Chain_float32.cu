@@ -4,7 +4,7 @@
 
 constexpr int THREADS = 256;
 constexpr int V = 4;
-constexpr int NEAR = 500;
+constexpr int NEAR = 496;
 
 // What is the same for all elements of a tensor.
 struct Uniform {
@@ -58,10 +58,16 @@ struct Step {
     double* sums;       // a row for every sum; columns: the tensors, and the tree
     double* partials;   // the sums of tiles
     unsigned* arrived;  // blocks that are done, for every tensor; and tensors that are done
+    const long long* taken;
     long long chunk;    // elements of a block
     long long pairs;    // the first word that is an address
     long long columns;  // of the table of sums
     long long tree;     // tensors of the tree, if this launch has them all
+    // Of a guarded step: the host knows of `known` steps, and prepared a launch for each number
+    // of steps that may have been taken by now. The device knows how many were.
+    long long known;
+    long long candidates;  // the bit of every number of steps that this launch is for
+    long long rows;        // of hyperparameters, for each of them
     unsigned long long near[NEAR];
 };
 

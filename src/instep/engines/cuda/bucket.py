@@ -11,6 +11,7 @@ from instep.engines.calls import RenewedSlots
 from instep.engines.cuda.launch import Launch
 from instep.engines.cuda.memory import Placement, refuse_capture
 from instep.engines.cuda.sums import DeviceSums
+from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.graph import Graph
 from instep.numerics import COMPUTE_DTYPE
 from instep.program import Flags, Program, Row
@@ -39,6 +40,13 @@ class Arrangement:
         for level in self.levels:
             yield from level.launches
         yield from self.final
+
+    @property
+    def is_judged_by_device(self) -> bool:
+        """Whether every launch is guarded, and the host has no part in between."""
+        guarded = all(launch.graph.guards for launch in self.launches)
+        few = max(self.guards, default=0) < DeviceVerdicts.MOST_GUARDS
+        return guarded and few and not any(level.calls for level in self.levels)
 
 
 class CudaBucket(Bucket):
@@ -75,7 +83,8 @@ class CudaBucket(Bucket):
         self._addresses: list[int] = []
         self._pairs = np.zeros((len(members), 2), dtype=np.int64)
         self._arrangements: dict[tuple[Flags, ...], Arrangement] = {}
-        self._now: Arrangement | None = None
+        # What runs now: one arrangement, or one for every choice of graphs that may be right.
+        self._now: list[Arrangement] = []
         self._rows: Sequence[Row] = ()
         self._level = 0
         self._renewed = RenewedSlots()
@@ -115,27 +124,51 @@ class CudaBucket(Bucket):
         stops = self._pairs + self._extents[:, :, 1]
         return (starts[:, 0], stops[:, 0]), (starts[:, 1], stops[:, 1])
 
-    def stage(self, rows: Sequence[Row], sums: SumTable) -> None:
-        refuse_capture(self._cupy, self._program.name)
-        for row in rows:
-            self._program.check_rounding(row, self._compute)
+    def decides(self, candidates: Sequence[Sequence[Row]]) -> bool:
+        return all(self._arrangement(rows).is_judged_by_device for rows in candidates)
+
+    def _arrangement(self, rows: Sequence[Row]) -> Arrangement:
         flags = tuple(row.flags for row in rows)
-        arrangement = self._arrangements.get(flags)
-        if arrangement is None:
+        if flags not in self._arrangements:
             with self._device:
-                arrangement = self._arrangements[flags] = self._arrange(flags)
+                self._arrangements[flags] = self._arrange(flags)
+        return self._arrangements[flags]
+
+    def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
+        refuse_capture(self._cupy, self._program.name)
+        for rows in candidates:
+            for row in rows:
+                self._program.check_rounding(row, self._compute)
+        chosen = [self._arrangement(rows) for rows in candidates]
+        now = list(dict.fromkeys(chosen))
         remote = self._remote(sums)
-        if arrangement is not self._now:
-            self._now = arrangement
-            self.guards = arrangement.guards
+        # A leaf may have no part in a sum in which it had one. Where there are several, it is not
+        # known whose sums the table holds.
+        if now != self._now or len(now) > 1:
+            self._now = now
+            self.guards = frozenset(number for one in now for number in one.guards)
             sums.clear()
-        remote.reserve(arrangement.sum_count, self.positions)
+        remote.reserve(max(one.sum_count for one in now), self.positions)
         remote.begin()
-        self._level, self._rows = 0, rows
+        self._level, self._rows = 0, candidates[0]
         self._renewed.clear()
+        for arrangement in now:
+            mine = [i for i, one in enumerate(chosen) if one is arrangement]
+            self._stage(arrangement, {i: candidates[i] for i in mine}, remote)
+
+    def _stage(
+        self, arrangement: Arrangement, candidates: Mapping[int, Sequence[Row]], remote: DeviceSums
+    ) -> None:
+        """Give the launches of an arrangement the scalars of the candidates that it is for."""
+        bits = sum(1 << i for i in candidates)
+        if arrangement.guards:
+            remote.verdicts.expect(bits, arrangement.guards)
         for launch in arrangement.launches:
             function = self._program.host_expressions(launch.graph)
-            launch.stage([function(*rows[row].numbers) for row in launch.rows])
+            for i, rows in candidates.items():
+                launch.stage([function(*rows[row].numbers) for row in launch.rows], i)
+            if launch.graph.guards:
+                launch.stage_guard(remote.verdicts, bits)
 
     def _remote(self, sums: SumTable) -> DeviceSums:
         key = f"cuda {self._device_id}"
@@ -189,21 +222,20 @@ class CudaBucket(Bucket):
         ]
 
     def reduce(self, sums: SumTable) -> set[int]:
-        assert self._now is not None
         numbers: set[int] = set()
-        remote, levels = self._remote(sums), self._now.levels
+        remote, depth = self._remote(sums), max(len(one.levels) for one in self._now)
         with self._device:
-            while not numbers and self._level < len(levels):
-                level = levels[self._level]
-                numbers = {entry.number for launch in level.launches for entry in launch.graph.sums}
+            while not numbers and self._level < depth:
+                levels = [level for one in self._now for level in one.levels[self._level :][:1]]
+                launches = [launch for level in levels for launch in level.launches]
+                numbers = {entry.number for launch in launches for entry in launch.graph.sums}
                 # Where one launch has all leaves, its last block adds up the tree as well.
-                whole_tree = sums.buckets == 1 and len(level.launches) == 1
-                table = remote if self._now.sum_count else None  # a call needs no sums
-                for launch in level.launches:
-                    launch.run(self._pairs, table, whole_tree=whole_tree)
+                whole_tree = sums.buckets == 1 and all(len(one.launches) == 1 for one in levels)
+                for launch in launches:
+                    launch.run(self._pairs, remote, whole_tree=whole_tree)
                 if whole_tree:
                     remote.added(numbers)
-                for graph, members in level.calls:
+                for graph, members in (call for level in levels for call in level.calls):
                     for leaf in (self._leaves[i] for i in members):
                         row = self._rows[leaf.row]
                         self._renewed.call(self._program, graph, leaf.slots, row)
@@ -211,10 +243,9 @@ class CudaBucket(Bucket):
         return numbers
 
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
-        assert self._now is not None
-        remote = self._remote(sums) if self._now.sum_count else None
+        remote = self._remote(sums)
         with self._device:
-            for launch in self._now.final:
+            for launch in (launch for arrangement in self._now for launch in arrangement.final):
                 launch.run(self._pairs, remote, whole_tree=False)
             self._renewed.store()
         return {}

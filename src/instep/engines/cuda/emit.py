@@ -30,16 +30,16 @@ THREADS = 256
 
 #: Words of the step that travel with the launch, as an argument by value. Every CUDA version
 #: takes 4,096 bytes of arguments; the fields of `Step` before the words take the rest.
-NEAR = 500
+NEAR = 496
 
-#: Arrays of `Step`, in order: the fields that `step_dtype` has, too.
-_POINTERS = ("leaves", "leaf_of_block", "far", "sums", "partials", "arrived")
+#: Fields of `Step` before the words, in order.
+_POINTERS = ("leaves", "leaf_of_block", "far", "sums", "partials", "arrived", "taken")
+_NUMBERS = ("chunk", "pairs", "columns", "tree", "known", "candidates", "rows")
 
 
 def step_dtype() -> np.dtype[np.void]:
     """Return the layout of the argument of every kernel."""
-    fields = [(name, "u8") for name in _POINTERS]
-    fields += [("chunk", "i8"), ("pairs", "i8"), ("columns", "i8"), ("tree", "i8")]
+    fields = [(name, "u8") for name in _POINTERS] + [(name, "i8") for name in _NUMBERS]
     return np.dtype([*fields, ("near", "u8", (NEAR,))], align=True)
 
 
@@ -134,6 +134,7 @@ class _Emitter:
             self._uniform(),
             self._element(),
             self._tables(),
+            *([self._candidate()] if self._graph.guards else []),
             self._read_uniform(),
             self._locate() if self._strided else self._pack(),
             *([TENSOR_SUM] if self._graph.sums else []),
@@ -199,10 +200,16 @@ struct Step {{
     double* sums;       // a row for every sum; columns: the tensors, and the tree
     double* partials;   // the sums of tiles
     unsigned* arrived;  // blocks that are done, for every tensor; and tensors that are done
+    const long long* taken;
     long long chunk;    // elements of a block
     long long pairs;    // the first word that is an address
     long long columns;  // of the table of sums
     long long tree;     // tensors of the tree, if this launch has them all
+    // Of a guarded step: the host knows of `known` steps, and prepared a launch for each number
+    // of steps that may have been taken by now. The device knows how many were.
+    long long known;
+    long long candidates;  // the bit of every number of steps that this launch is for
+    long long rows;        // of hyperparameters, for each of them
     unsigned long long near[NEAR];
 }};
 
@@ -218,6 +225,40 @@ __device__ __forceinline__ unsigned long long word(const Step& step, const long 
 #else
 #define GLOBAL(address) __builtin_assume(__isGlobal(address))
 #endif"""
+
+    # Steps that a guard may turn away -----------------------------------------------------------
+
+    def _candidate(self) -> str:
+        totals = [
+            f"__ldcg(step.sums + {number} * step.columns + step.columns - 1) == 0.0"
+            for number in self._graph.guards
+        ]
+        allowed = f"""
+
+// Whether no element of the tree forbids the step.
+__device__ __forceinline__ bool allowed(const Step& step)
+{{
+{_indent([f"return {' && '.join(totals)};"], 1)}
+}}"""
+        return f"""\
+// How many steps were taken of which the host does not know.
+__device__ __forceinline__ long long candidate(const Step& step)
+{{
+    return *step.taken - step.known;
+}}{allowed if self._is_last else ""}"""
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether this is the pass that changes parameters and state."""
+        return not (self._graph.sums or self._graph.calls)
+
+    @property
+    def _turn_away(self) -> list[str]:
+        """Return what ends a kernel that is for another number of steps, or is forbidden."""
+        if not self._graph.guards:
+            return []
+        forbidden = " || !allowed(step)" if self._is_last else ""
+        return [f"if (!(step.candidates >> candidate(step) & 1){forbidden})", "    return;"]
 
     # What is the same for all elements of a tensor ---------------------------------------------
 
@@ -261,7 +302,8 @@ __device__ __forceinline__ unsigned long long word(const Step& step, const long 
         )
         lines = []
         if self._used("scalar"):
-            lines.append(f"const long long first = leaf.row * {len(graph.scalars)};")
+            row = "(candidate(step) * step.rows + leaf.row)" if graph.guards else "leaf.row"
+            lines.append(f"const long long first = {row} * {len(graph.scalars)};")
         lines += [f"h.{names.scalars[i]} = {read.format(i)};" for i in self._used("scalar")]
         if self._derived:
             lines += [
@@ -452,7 +494,7 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
         return f"""\
 {self._signature()}
 {{
-    const int number = step.leaf_of_block[blockIdx.x];
+{_indent([*self._turn_away, "const int number = step.leaf_of_block[blockIdx.x];"], 1)}
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
     const long long start = (blockIdx.x - leaf.first_block) * step.chunk;
@@ -497,7 +539,7 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 {self._signature()}
 {{
     __shared__ double lanes[LANES];
-    const int number = step.leaf_of_block[blockIdx.x];
+{_indent([*self._turn_away, "const int number = step.leaf_of_block[blockIdx.x];"], 1)}
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
     const long long start = (blockIdx.x - leaf.first_block) * TILE;

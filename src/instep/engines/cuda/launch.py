@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instep.engines.base import Verdicts
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.emit import (
     NEAR,
@@ -19,6 +20,9 @@ from instep.engines.cuda.emit import (
 from instep.engines.cuda.memory import Mailbox, Placement, chunk_length, upload
 from instep.graph import Graph
 from instep.numerics import TILE
+
+if TYPE_CHECKING:
+    from instep.engines.cuda.verdicts import DeviceVerdicts
 
 #: Elements of the smallest and the largest chunk of a block: eight rounds of the loop of float32,
 #: so that what a block does once is small beside its work; and so few that many blocks share
@@ -68,7 +72,9 @@ class Launch:
         chosen = [leaves[i] for i in members]
         #: Numbers of the rows of hyperparameters that the leaves have.
         self.rows = sorted({leaf.row for leaf in chosen})
-        self._pairs = len(self.rows) * len(graph.scalars)
+        self._row_words = len(self.rows) * len(graph.scalars)
+        candidates = 1 + Verdicts.MOST if graph.guards else 1
+        self._pairs = candidates * self._row_words
         words = self._pairs + 2 * len(chosen)
         # The argument, and after it, without a gap, the words that do not fit in it.
         self._words = np.zeros(_NEAR_AT + max(words, NEAR), dtype=np.uint64)
@@ -109,6 +115,7 @@ class Launch:
         self._set("leaves", self._kept[-1].data.ptr)
         self._set("chunk", chunk)
         self._set("pairs", self._pairs)
+        self._set("rows", len(self.rows))
         if self._mailbox is not None:
             self._set("far", self._mailbox.address)
         if graph.sums:
@@ -121,23 +128,30 @@ class Launch:
     def _set(self, name: str, value: int) -> None:
         self._words[_WORD_AT[name]] = value
 
-    def stage(self, rows: Sequence[Sequence[float]]) -> None:
-        """Take the scalars of the step, for every row, rounded once."""
+    def stage(self, rows: Sequence[Sequence[float]], candidate: int = 0) -> None:
+        """Take the scalars of a candidate for the step, for every row, rounded once."""
         values = [value for row in rows for value in row]
+        words = self._step[candidate * self._row_words :]
         with np.errstate(over="ignore"):
             if self.graph.compute == "float32":
                 # In the low half of a word.
-                self._step.view(np.float32)[: 2 * len(values) : 2] = values
+                words.view(np.float32)[: 2 * len(values) : 2] = values
             else:
-                self._step.view(np.float64)[: len(values)] = values
+                words.view(np.float64)[: len(values)] = values
 
-    def run(self, addresses: NDArray[np.int64], sums: Any | None, *, whole_tree: bool) -> None:
+    def stage_guard(self, verdicts: "DeviceVerdicts", candidates: int) -> None:
+        """Take what tells the device whether this launch is for the steps it has taken."""
+        self._set("taken", verdicts.taken)
+        self._set("known", verdicts.known)
+        self._set("candidates", candidates)
+
+    def run(self, addresses: NDArray[np.int64], sums: Any, *, whole_tree: bool) -> None:
         """Launch on the current stream. `addresses`: parameter and gradient of every leaf."""
         if self._grid[0] == 0:
             return
         pairs = addresses if len(self.members) == len(addresses) else addresses[self.members]
         self._step[self._pairs : self._pairs + pairs.size] = pairs.ravel()
-        if sums is not None:
+        if self.graph.scopes:
             self._set("sums", sums.address)
             self._set("columns", sums.columns)
             self._set("tree", len(self.members) if whole_tree else 0)

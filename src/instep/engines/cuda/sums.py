@@ -1,6 +1,7 @@
 """The table of sums on a device: what `SumTable` is on the host."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from instep.engines.base import RemoteSums
 from instep.engines.cuda.canonical_sum import ADD_UP_KERNEL, ADD_UP_NAME
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.launch import counters
+from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.numerics import LANES
 
 
@@ -47,6 +49,11 @@ class DeviceSums(RemoteSums):
         """Address of the table."""
         address: int = self._table.data.ptr
         return address
+
+    @cached_property
+    def verdicts(self) -> DeviceVerdicts:
+        with self._device:
+            return DeviceVerdicts(self)
 
     def begin(self) -> None:
         """Forget which sums over the tree are known."""

@@ -1,0 +1,125 @@
+"""Whether guarded steps were taken: judged on the device, and heard by the host later."""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep.engines.base import Verdicts
+from instep.engines.cuda.compile import load
+from instep.engines.cuda.launch import counters
+
+if TYPE_CHECKING:
+    from instep.engines.cuda.sums import DeviceSums
+
+_NAME = "judge_step"
+_KERNEL = f"""\
+// Counts the step as taken if it is allowed. `taken` are the steps before this one, `next` those
+// after it; `known` are those of which the host knows. The step is one of several that the host
+// prepared: this launch is for the numbers of unknown steps whose bits are set in `candidates`.
+extern "C" __global__ void {_NAME}(
+    const double* const sums, const long long columns, const unsigned long long guards,
+    const unsigned long long candidates, const long long known,
+    const long long* const taken, long long* const next)
+{{
+    if (!(candidates >> (*taken - known) & 1))
+        return;
+    bool allowed = true;
+    for (int number = 0; guards >> number; ++number)
+        if ((guards >> number & 1) && sums[number * columns + columns - 1] != 0.0)
+            allowed = false;
+    *next = *taken + allowed;
+}}
+"""
+
+_WORD = 8
+
+
+class DeviceVerdicts(Verdicts):
+    """The number of steps taken, on the device, and copies of it on their way to the host.
+
+    Attributes
+    ----------
+    known
+        Number of the steps taken of which the host knows.
+    """
+
+    #: Guards are bits of a word, and the kernel shifts it by one more.
+    MOST_GUARDS = 63
+
+    def __init__(self, sums: "DeviceSums") -> None:
+        import cupy
+
+        self._cupy, self._sums = cupy, sums
+        self._device = cupy.cuda.Device()
+        self._words = cupy.cuda.alloc(2 * _WORD)
+        self._words.memset_async(0, 2 * _WORD)
+        self._expected: dict[int, set[int]] = {}
+        self._sent: deque[tuple[Any, Any, NDArray[np.int64]]] = deque()
+        self._free: list[tuple[Any, Any, NDArray[np.int64]]] = []
+        self.known = 0
+
+    @property
+    def taken(self) -> int:
+        """Address of the number of steps taken before the present one."""
+        address: int = self._words.ptr
+        return address
+
+    def begin(self) -> None:
+        """Forget what another step was to be judged by."""
+        self._expected.clear()
+
+    def expect(self, candidates: int, guards: Iterable[int]) -> None:
+        """Take note of the guards of the step, if the unknown steps are as many as these bits."""
+        self._expected.setdefault(candidates, set()).update(guards)
+
+    def judge(self) -> None:
+        with self._device:
+            kernel = load(_KERNEL, _NAME)
+            following = self._words + _WORD
+            for candidates, guards in self._expected.items():
+                word = sum(1 << number for number in guards)
+                counters.launches += 1
+                kernel(
+                    (1,),
+                    (1,),
+                    (
+                        np.uint64(self._sums.address),
+                        np.int64(self._sums.columns),
+                        np.uint64(word),
+                        np.uint64(candidates),
+                        np.int64(self.known),
+                        np.uint64(self._words.ptr),
+                        np.uint64(following.ptr),
+                    ),
+                )
+            stream = self._cupy.cuda.get_current_stream()
+            self._words.copy_from_device_async(following, _WORD, stream)
+            event, memory, view = self._free.pop() if self._free else self._place()
+            self._words.copy_to_host_async(memory.ptr, _WORD, stream)
+            event.record(stream)
+            self._sent.append((event, memory, view))
+
+    def _place(self) -> tuple[Any, Any, NDArray[np.int64]]:
+        """Return pinned memory for one number, and an event that tells when it is there."""
+        memory = self._cupy.cuda.alloc_pinned_memory(_WORD)
+        view = np.frombuffer(memory, dtype=np.int64, count=1)
+        return self._cupy.cuda.Event(disable_timing=True), memory, view
+
+    def hear(self, most: int) -> list[bool]:
+        found = []
+        while self._sent and (len(self._sent) > most or self._has_arrived(self._sent[0][0])):
+            event, memory, view = self._sent.popleft()
+            event.synchronize()
+            taken = int(view[0])
+            found.append(taken > self.known)
+            self.known = taken
+            self._free.append((event, memory, view))
+        return found
+
+    @staticmethod
+    def _has_arrived(event: Any) -> bool:
+        done: bool = event.done
+        return done
