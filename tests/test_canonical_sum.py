@@ -8,7 +8,7 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import LAMB, LARS, Optimizer, numerics
+from instep import LAMB, LARS, SGD, Optimizer, Transform, chain, numerics
 
 SIZES = (0, 1, 2, 1023, 1024, 1025, 16383, 16384, 16385, 2**20 + 3, 5_000_000)
 
@@ -315,3 +315,42 @@ def test_layer_wise_rules_take_two_passes(optimizer, passes, moved):
     (bucket,) = explanation.buckets
     assert (bucket.passes, bucket.bytes_per_element) == (passes, moved)
     assert "2 of 2" in str(explanation)
+
+
+class NormOfEverySecondGradient(Transform):
+    """Takes one more sum over the tensor in every second step of a leaf."""
+
+    stage = "gradient"
+
+    @staticmethod
+    def scalars(h):
+        return {"is_second": h.t % 2 == 0}
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return g / xp.norm(g) if h.is_second else g, {}
+
+
+class ProjectAll(Transform):
+    """Scales all parameters together to norm 1."""
+
+    stage = "parameter"
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return w / xp.tree_norm(w), {}
+
+
+@every_engine
+def test_leaves_that_take_other_sums_agree_on_the_sum_over_the_tree(engine, threads):
+    """`b` is a step behind, so that only one of the two takes the norm of its gradient."""
+    engine_runs.require(engine)
+    optimizer = chain(
+        NormOfEverySecondGradient(), SGD(1.0), ProjectAll(), engine=engine, threads=threads
+    )
+    params = {"a": np.zeros(1), "b": np.zeros(1)}
+    optimizer.update(params, {"a": np.array([-1.0]), "b": None})
+    params["a"][:] = 0.0
+    optimizer.update(params, {"a": np.array([-3.0]), "b": np.array([-1.0])})
+    root = math.sqrt(0.5)
+    np.testing.assert_allclose([params["a"][0], params["b"][0]], [root, root], rtol=1e-15)

@@ -73,23 +73,18 @@ def test_groups_have_the_bits_of_separate_optimizers(engine, threads, dtype):
 
 
 class Spy:
-    """Counts the calls of everything that the native engine compiles."""
+    """Counts the calls of what the native engine compiles of rules."""
 
     def __init__(self, monkeypatch):
         self.calls = 0
-        bucket = importlib.import_module("instep.engines.native.bucket")
-        compile_kernel = bucket.compile_kernel
+        launch = importlib.import_module("instep.engines.native.bucket").Launch
+        run = launch._run_kernel
 
-        def compile_and_count(text):
-            kernel = compile_kernel(text)
+        def run_and_count(*arguments):
+            self.calls += 1
+            run(*arguments)
 
-            def run(address):
-                self.calls += 1
-                kernel(address)
-
-            return run
-
-        monkeypatch.setattr(bucket, "compile_kernel", compile_and_count)
+        monkeypatch.setattr(launch, "_run_kernel", run_and_count)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Threads, processes and interrupts: none of them changes a bit or leaves half a step."""
 
+import array
 import collections
 import importlib
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import why_missing
 
-from instep import Adam, Momentum, Optimizer
+from instep import LAMB, Adam, Momentum, Optimizer
 from instep import plan as plan_module
 
 
@@ -48,6 +49,10 @@ ELEMENTWISE = [case for case in cases.CLASSES if case.elementwise]
 @engine_runs.every_engine
 def test_several_optimizers_run_in_several_threads(engine):
     engine_runs.require(engine)
+    step_in_eight_threads(engine)
+
+
+def step_in_eight_threads(engine):
     case = cases.Case(Momentum, None)
     expected = path_of(case, engine, 2, 70_001)
     results, errors = [None] * 8, []
@@ -112,8 +117,8 @@ from instep import Adam
 # Python 3.12 and later warn of a fork where there are threads: it is what is tried here.
 warnings.simplefilter("ignore", DeprecationWarning)
 rng = np.random.default_rng(0)
-params = {"w": rng.standard_normal(200_003).astype("float32")}
-gradients = [{"w": rng.standard_normal(200_003).astype("float32")} for _ in range(3)]
+params = {"w": rng.standard_normal(600_003).astype("float32")}
+gradients = [{"w": rng.standard_normal(600_003).astype("float32")} for _ in range(3)]
 Adam(engine=ENGINE, threads=2).update({"w": params["w"].copy()}, gradients[0])  # now there are some
 optimizer = Adam(engine=ENGINE, threads=2)
 for grads in gradients[:TAKEN]:
@@ -146,6 +151,306 @@ def test_a_forked_process_goes_on(engine, taken):
     """The threads of the parent do not exist there. JAX must not be here: it forbids a fork."""
     engine_runs.require(engine)
     program = FORKING_PROGRAM.replace("ENGINE", repr(engine)).replace("TAKEN", str(taken))
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+SPAWNING_PROGRAM = """
+import multiprocessing
+import numpy as np
+from instep import Adam
+
+def path(threads):
+    w = np.zeros(600_003, "float32")
+    optimizer = Adam(engine="native", threads=threads)
+    for t in range(3):
+        optimizer.update(w, np.full(600_003, t + 1.0, "float32"))
+    return w.tobytes()
+
+if __name__ == "__main__":
+    expected = path(2)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(path, [1, 2, 3]) == [expected] * 3
+        pool.close()
+        pool.join()
+"""
+
+
+def test_spawned_processes_have_threads_of_their_own(tmp_path):
+    engine_runs.require("native")
+    script = tmp_path / "spawning.py"
+    script.write_text(SPAWNING_PROGRAM)
+    ran = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+# The pool ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pool():
+    engine_runs.require("native")
+    return importlib.import_module("instep.engines.native.pool")
+
+
+@pytest.fixture
+def waking(pool, monkeypatch):
+    """Let steps on a few thousand elements wake other threads."""
+    bucket = importlib.import_module("instep.engines.native.bucket")
+    monkeypatch.setattr(bucket, "ELEMENTS_TO_WAKE", 1)
+    monkeypatch.setattr(bucket, "SMALLEST_CHUNK", 1024)
+
+
+@pytest.mark.parametrize("excess", [0, 1, 1025])
+@pytest.mark.parametrize("optimizer", [Adam, LAMB])
+def test_steps_that_just_wake_others_have_the_bits_of_one_thread(optimizer, excess, pool):
+    bucket = importlib.import_module("instep.engines.native.bucket")
+    case, size = cases.Case(optimizer, None), bucket.ELEMENTS_TO_WAKE + excess
+    expected = path_of(case, "native", 1, size)
+    for threads in (2, 3, 64):
+        engine_runs.assert_same_run(path_of(case, "native", threads, size), expected)
+
+
+@pytest.mark.parametrize("optimizer", [Adam, LAMB])
+def test_many_threads_with_little_to_do_have_the_bits_of_one(optimizer, waking):
+    case = cases.Case(optimizer, None)
+    expected = path_of(case, "native", 1)
+    for threads in (2, 3, 64):
+        engine_runs.assert_same_run(path_of(case, "native", threads), expected)
+
+
+def test_optimizers_that_step_at_once_share_the_pool(waking):
+    step_in_eight_threads("native")
+
+
+def test_short_steps_with_other_gradients_each_have_the_bits_of_one_thread(waking):
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal(5000).astype("float32")
+    paths = {threads: (w.copy(), Adam(engine="native", threads=threads)) for threads in (1, 2, 4)}
+    gradient = np.empty_like(w)
+    for _ in range(2000):
+        for parameter, optimizer in paths.values():
+            gradient[:] = w
+            optimizer.update(parameter, gradient)
+            gradient[:] = np.nan  # what a thread would read that came after the step
+        w = paths[1][0].copy()
+        for parameter, _ in paths.values():
+            np.testing.assert_array_equal(parameter, w)
+
+
+# Words of the block that it is given: the next cell, the number of cells, a value, the turns that
+# a cell takes, and the cells.
+FILL = """
+define void @run(ptr %block) {
+entry:
+  %count_at = getelementptr i64, ptr %block, i64 1
+  %value_at = getelementptr i64, ptr %block, i64 2
+  %turns_at = getelementptr i64, ptr %block, i64 3
+  %cells = getelementptr i64, ptr %block, i64 4
+  br label %take
+
+take:
+  %i = atomicrmw add ptr %block, i64 1 monotonic
+  %count = load i64, ptr %count_at
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %turn, label %done
+
+turn:
+  %t = phi i64 [ 0, %take ], [ %t_next, %turn ]
+  %turns = load volatile i64, ptr %turns_at
+  %t_next = add i64 %t, 1
+  %again = icmp ult i64 %t_next, %turns
+  br i1 %again, label %turn, label %fill
+
+fill:
+  %value = load i64, ptr %value_at
+  %cell = getelementptr i64, ptr %cells, i64 %i
+  store i64 %value, ptr %cell
+  br label %take
+
+done:
+  ret void
+}
+"""
+
+
+def compiled(ir):
+    compile_module = importlib.import_module("instep.engines.native.compile")
+    return compile_module.address_of(compile_module.compile_kernel(ir))
+
+
+def test_no_thread_touches_the_memory_of_a_job_that_is_over(pool):
+    kernel, spent = compiled(FILL), []
+    for number in range(20_000):
+        cells = 1 + number % 7
+        # Long ones every now and then: whoever is done first has to wait for the other.
+        turns = 10 * (number % 50) if number % 100 else 300_000
+        block = array.array("q", [0, cells, number, turns, *[-1] * cells])
+        pool.run_on_threads(kernel, block.buffer_info()[0], 2 + number % 3)
+        assert block[4:].tolist() == [number] * cells
+        block[0] = 0  # who came now would take a cell, and fill it
+        block[2] = -2
+        spent.append((block, block.tobytes()))
+        if number % 100 == 0:
+            time.sleep(0.0005)  # let the threads fall asleep
+    for block, before in spent:
+        assert block.tobytes() == before
+
+
+# Counts the threads that call it: the first waits for the second, but not for ever.
+MEET = """
+define void @run(ptr %block) {
+entry:
+  %taken = atomicrmw add ptr %block, i64 1 monotonic
+  br label %look
+
+look:
+  %i = phi i64 [ 0, %entry ], [ %i_next, %look ]
+  %count = load atomic i64, ptr %block monotonic, align 8
+  %alone = icmp ult i64 %count, 2
+  %i_next = add i64 %i, 1
+  %may_look = icmp ult i64 %i_next, 10000000
+  %again = and i1 %alone, %may_look
+  br i1 %again, label %look, label %done
+
+done:
+  ret void
+}
+"""
+
+
+def test_another_thread_takes_part(pool):
+    kernel = compiled(MEET)
+    for rest in (0.0, 0.0, 0.003, 0.003):
+        for _ in range(100):
+            time.sleep(rest)
+            block = array.array("q", [0])
+            pool.run_on_threads(kernel, block.buffer_info()[0], 2)
+            if block[0] == 2:
+                break
+        assert block[0] == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux can be asked")
+def test_threads_stay_on_the_cpus_of_the_process(pool, waking):
+    before = os.sched_getaffinity(0)
+    for _ in range(20):
+        path_of(cases.Case(Momentum, None), "native", 3)
+        time.sleep(0.002)  # after a rest a thread may have to leave the CPU of this one
+    assert os.sched_getaffinity(0) == before
+    for thread in threading.enumerate():
+        if thread.name == "instep":
+            assert os.sched_getaffinity(thread.native_id) <= before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal on this system")
+def test_a_signal_wakes_no_thread_for_good(pool, waking):
+    case = cases.Case(Momentum, None)
+    expected = path_of(case, "native", 1)
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    try:
+        for _ in range(3):
+            engine_runs.assert_same_run(path_of(case, "native", 3), expected)
+            for thread in threading.enumerate():
+                if thread.name == "instep":
+                    signal.pthread_kill(thread.ident, signal.SIGUSR1)
+            time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen
+
+
+def test_a_step_goes_on_alone_where_no_thread_can_be_had(pool, waking, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    case = cases.Case(Momentum, None)
+    expected = path_of(case, "native", 1)
+    monkeypatch.setattr(pool, "_POOL", pool.Pool())
+    monkeypatch.setattr(threading.Thread, "start", start)
+    engine_runs.assert_same_run(path_of(case, "native", 3), expected)
+
+
+POOL_PROGRAM = """
+import atexit
+import os
+import threading
+import time
+import numpy as np
+from instep import Adam
+
+params = {"w": np.zeros(600_003, "float32")}
+grads = {"w": np.ones(600_003, "float32")}
+
+def step(threads=3):
+    optimizer = Adam(lr=1.0, beta1=0.0, beta2=0.0, eps=0.0, engine="native", threads=threads)
+    before = params["w"][0]
+    optimizer.update(params, grads)
+    assert (params["w"] == before - 1).all()
+
+def workers():
+    return sum(thread.name == "instep" for thread in threading.enumerate())
+
+"""
+
+ENDS = {
+    "after a step": ("step()", 0, ""),
+    "with an error": ("step()\nraise SystemExit('as it should')", 1, "as it should\n"),
+    "without cleaning up": ("step()\nos._exit(3)", 3, ""),
+    "with a step": ("step()\natexit.register(step)", 0, ""),
+    "with the first step": ("atexit.register(step)", 0, ""),
+    "while another thread steps": (
+        """
+def go_on():
+    while True:
+        step()
+
+threading.Thread(target=go_on, daemon=True).start()
+while workers() == 0:
+    time.sleep(0.001)
+time.sleep(0.01)
+""",
+        0,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_process_ends_while_threads_wait(end):
+    engine_runs.require("native")
+    program, code, error = ENDS[end]
+    ran = subprocess.run(
+        [sys.executable, "-c", POOL_PROGRAM + program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (code, error)
+
+
+GROWING_PROGRAM = """
+from instep.engines.native import bucket, pool
+
+bucket.ELEMENTS_TO_WAKE = 1
+counts = []
+pool.MOST_WORKERS = 5
+for threads in (1, 2, 4, 3, 64):
+    step(threads)
+    counts.append(workers())
+assert counts == [0, 1, 3, 3, 5], counts
+"""
+
+
+def test_the_pool_grows_to_the_threads_that_are_asked_for():
+    engine_runs.require("native")
+    program = POOL_PROGRAM + GROWING_PROGRAM
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )

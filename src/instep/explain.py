@@ -1,5 +1,6 @@
 """What a step does, in words and numbers: engines, passes, bytes an element, and the code."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,21 @@ class BucketExplanation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `Optimizer.explain` found: a bucket for each engine, dtype and device."""
+    """What `Optimizer.explain` found.
+
+    Attributes
+    ----------
+    optimizer
+        The optimizer, as Python source.
+    buckets
+        One for each engine, dtype and device, and for each choice of passes where leaves differ.
+    calls
+        Which of the calls that make a step this is, in words; empty if each makes one.
+    """
 
     optimizer: str
     buckets: tuple[BucketExplanation, ...]
+    calls: str = ""
 
     @property
     def code(self) -> str:
@@ -110,7 +122,8 @@ class Explanation:
         return "\n\n".join(text for bucket in self.buckets for text in bucket.code)
 
     def __str__(self) -> str:
-        return "\n".join([self.optimizer, *(str(bucket) for bucket in self.buckets)])
+        heading = [self.optimizer, self.calls] if self.calls else [self.optimizer]
+        return "\n".join([*heading, *(str(bucket) for bucket in self.buckets)])
 
 
 def explain(optimizer: "Optimizer", params: Any) -> Explanation:
@@ -127,10 +140,13 @@ def explain(optimizer: "Optimizer", params: Any) -> Explanation:
         sources[leaf.key] = Source(overrides[leaf.key], missed, memory)
     rows = [program.row(optimizer.t + 1, sources[leaf.key]) for leaf in leaves]
 
+    assigned: dict[Any, list[int]] = {}
+    for key, members in assign(optimizer, program, leaves, rows).items():
+        for i in members:
+            assigned.setdefault((*key, rows[i].flags), []).append(i)
     buckets = []
-    for (name, dtype, device, own), members in assign(optimizer, program, leaves, rows).items():
+    for (name, dtype, device, own, flags), members in assigned.items():
         chosen = [leaves[i] for i in members]
-        flags = rows[members[0]].flags
         first = chosen[0].parameter
         _, reason = engines.choose(optimizer.engine, own, first, dtype, flags)
         engine = engines.load(name)
@@ -151,7 +167,14 @@ def explain(optimizer: "Optimizer", params: Any) -> Explanation:
                 code=tuple(engine.emit(graph) for graph in graphs),
             )
         )
-    return Explanation(repr(optimizer), tuple(buckets))
+    return Explanation(repr(optimizer), tuple(buckets), _calls(optimizer))
+
+
+def _calls(optimizer: "Optimizer") -> str:
+    period = math.prod(getattr(rule, "period", 1) for rule in optimizer.parts.values())
+    if period == 1:
+        return ""
+    return f"  {period} calls make a step; this is number {optimizer.t % period + 1} of them"
 
 
 def _graphs(
@@ -173,7 +196,4 @@ def _graphs(
 
 
 def _size(array: Any) -> int:
-    size = 1
-    for n in array.shape:
-        size *= n
-    return size
+    return math.prod(array.shape)

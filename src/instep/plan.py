@@ -12,7 +12,7 @@ from instep.engines.base import Fit, Member, Range, Repeater, SumTable, Verdicts
 from instep.interrupts import HeldInterrupts
 from instep.numerics import STATE_DTYPE
 from instep.optimizer import LeafState
-from instep.program import Program, Row, Source
+from instep.program import Overridden, Program, Row, Source
 from instep.tree import format_path
 from instep.undecided import Undecided
 from instep.validation import Leaf
@@ -192,7 +192,7 @@ class Plan:
         leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
         if leaves is None or gradients is None or len(leaves) != len(gradients):
             return False
-        numbers, step = self._read_numbers(values), values["_t"] + 1
+        numbers, step = self._read_numbers(self.program.parts[0].rule.__dict__), values["_t"] + 1
         if numbers != self._numbers or values["overrides"]:
             return False
         if not self._repeater.stage(leaves, gradients, (*numbers, step)):
@@ -207,7 +207,7 @@ class Plan:
         """Look for the short way to repeat the step that was just taken."""
         if len(self.buckets) != 1 or len(self._sources) != 1 or len(self.program.parts) != 1:
             return
-        numbers = self._read_numbers(self._optimizer.__dict__)
+        numbers = self._read_numbers(self.program.parts[0].rule.__dict__)
         if self._repeater is not None and numbers == self._numbers:
             return
         self._numbers, self._repeater = numbers, None
@@ -231,6 +231,8 @@ class Plan:
             # A new plan is not kept: its state may start from what the user changes before the
             # first step that is taken, parameters or hyperparameters.
             self._optimizer._skipped += 1
+            for bucket in buckets:
+                bucket.release()
             return params
 
         replaced: dict[int, Any] = {}
@@ -360,7 +362,7 @@ def assign(
 
 def resolve(
     optimizer: "Optimizer", leaves: Sequence[Leaf]
-) -> tuple[dict[str, Mapping[str, Any]], set[str]]:
+) -> tuple[dict[str, Overridden], set[str]]:
     """Return the overrides of every leaf, and the leaves that are frozen, by their keys.
 
     Leaves to which the same patterns apply share one dict.
@@ -376,25 +378,34 @@ def resolve(
                 f"{optimizer.name}.update: the pattern {pattern!r} matches no parameter; there "
                 f"are {', '.join(repr(key) for key in keys[:10])}{', ...' if keys[10:] else ''}"
             )
-    known = {entry.name: entry for entry in main._hyperparameters}
-    validated: dict[str, dict[str, Any]] = {}
+    # The names of the optimizer in a chain are its own; they come last, for they win.
+    parts = sorted(optimizer.parts.items(), key=lambda part: part[1] is main)
+    known = {
+        entry.name if rule is main else prefix + entry.name: (prefix, entry)
+        for prefix, rule in parts
+        for entry in rule._hyperparameters
+        if not (entry.option or entry.domain.fixed)
+    }
+    validated: dict[str, list[tuple[str, str, Any]]] = {}
     for pattern, values in optimizer.overrides.items():
-        owner = f"{optimizer.name}, overrides[{pattern!r}]"
-        for name in values:
-            if name not in known or known[name].option:
-                numbers = ", ".join(key for key, entry in known.items() if not entry.option)
+        owner, validated[pattern] = f"{optimizer.name}, overrides[{pattern!r}]", []
+        for name, value in values.items():
+            if name not in known:
                 raise ValueError(
-                    f"{owner}: {name!r} cannot be overridden; {main.name} has the numbers "
-                    f"{numbers}, and `frozen` leaves parameters alone"
+                    f"{owner}: {name!r} cannot be overridden; {optimizer.name} has the numbers "
+                    f"{', '.join(known)}, and `frozen` leaves parameters alone"
                 )
-        validated[pattern] = {k: known[k].validate(owner, v) for k, v in values.items()}
+            prefix, entry = known[name]
+            validated[pattern].append((prefix, entry.name, entry.validate(owner, value)))
 
-    shared: dict[tuple[str, ...], Mapping[str, Any]] = {}
-    overrides = {}
+    shared: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    overrides: dict[str, Overridden] = {}
     for key in keys:
         patterns = tuple(pattern for pattern in validated if key in matches[pattern])
         if patterns not in shared:
-            shared[patterns] = {k: v for pattern in patterns for k, v in validated[pattern].items()}
+            shared[patterns] = {}
+            for prefix, name, value in (entry for p in patterns for entry in validated[p]):
+                shared[patterns].setdefault(prefix, {})[name] = value
         overrides[key] = shared[patterns]
     frozen = {key for pattern in optimizer.frozen for key in matches[pattern]}
     return overrides, frozen

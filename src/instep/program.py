@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 
 Flags = tuple[tuple[str, bool], ...]
 
+#: What is other in a part of the tree: hyperparameters by the prefix of their rule, and name.
+Overridden = Mapping[str, Mapping[str, Any]]
+
 #: Half of the smallest subnormal number: what is not larger rounds to zero.
 _ROUNDS_TO_ZERO = {"float32": 2.0**-150, "float64": 2.0**-1075}
+#: Half-way from the largest number to the next power of two: what is not smaller is infinite.
+_ROUNDS_TO_INFINITY = {"float32": 2.0**128 - 2.0**103, "float64": float("inf")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Source:
         The numbers that they remember.
     """
 
-    overrides: Mapping[str, Any]
+    overrides: Overridden
     missed: int
     memory: dict[str, float]
 
@@ -69,15 +74,13 @@ class Part:
         self.options = {
             field.name: getattr(rule, field.name) for field in rule._hyperparameters if field.option
         }
-        self.survivors = [
-            (i, entry.name) for i, entry in enumerate(self.fields) if entry.domain.survives_rounding
-        ]
         self.slots = rule.state_slots()
         for slot in self.slots:
             if slot in ("w", "g"):
                 raise TypeError(f"{self.owner}: {slot!r} cannot be the name of a slot")
         self.has_forms = type(rule).form is not Rule.form
         self.derives = type(rule).scalars is not Rule.scalars
+        self.gathers = type(rule).period is not Rule.period
         self.remembered = tuple(rule.scalar_slots)
         self.derived: tuple[str, ...] = ()
 
@@ -113,12 +116,24 @@ class Part:
         numbers.append(-(-(step - source.missed) // self.period))
         if not self.derives:
             return numbers, {}, {}
-        known = dict(zip((*(entry.name for entry in self.fields), "t"), numbers, strict=True))
+        names = (*(entry.name for entry in self.fields), "t")
+        known = self.options | dict(zip(names, numbers, strict=True))
         old = {name: source.memory[self.prefix + name] for name in self.remembered}
-        found = self.rule.scalars(Values(self.owner, "hyperparameter", self.options | known | old))
+        found = self.rule.scalars(Values(self.owner, "hyperparameter", known | old))
+        if taken := found.keys() & known.keys():
+            raise TypeError(
+                f"{self.owner}.scalars returned {min(taken)!r}, which is in `h` already; choose "
+                f"another name"
+            )
         flags = {k: v for k, v in found.items() if isinstance(v, bool)}
         extra = {k: float(v) for k, v in found.items() if not isinstance(v, bool)}
-        self.derived = tuple(extra)
+        self.derived = self.derived or tuple(extra)
+        if set(extra) != set(self.derived):
+            raise TypeError(
+                f"{self.owner}.scalars returned the numbers {tuple(extra)}, and {self.derived} "
+                f"before; return the same names at every step, and booleans for what differs"
+            )
+        extra = {name: extra[name] for name in self.derived}
         return [*numbers, *extra.values()], flags, {name: extra[name] for name in self.remembered}
 
 
@@ -132,9 +147,8 @@ class Program:
         period = 1
         for prefix, rule in optimizer.parts.items():
             self.parts.append(Part(prefix, rule, period))
-            period *= getattr(rule, "period", 1)
+            period *= rule.period
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
-        self._optimizer = optimizer
         self._options = {
             part.prefix + name: value for part in self.parts for name, value in part.options.items()
         }
@@ -192,8 +206,9 @@ class Program:
 
     def row(self, step: int, source: Source) -> Row:
         """Return the hyperparameters at `step`."""
-        if len(self.parts) == 1:
-            numbers, flags, memory = self.parts[0].numbers(step, source, source.overrides)
+        if len(self.parts) == 1 and not self.parts[0].prefix:
+            overrides = source.overrides.get("", {})
+            numbers, flags, memory = self.parts[0].numbers(step, source, overrides)
             if not flags and not memory:
                 return Row(tuple(numbers), ())
             return Row(tuple(numbers), tuple(sorted(flags.items())), memory)
@@ -202,13 +217,13 @@ class Program:
         all_memory: dict[str, float] = {}
         waiting = False  # for the call that completes an accumulated gradient
         for part in self.parts:
-            overrides = source.overrides if part.rule is self._optimizer.main else {}
+            overrides = source.overrides.get(part.prefix, {})
             numbers, flags, memory = part.numbers(step, source, overrides)
             everything += numbers
             if not waiting:
                 all_flags |= {part.prefix + name: flag for name, flag in flags.items()}
                 all_memory |= {part.prefix + name: value for name, value in memory.items()}
-            waiting = waiting or not flags.get("complete", True)
+            waiting = waiting or (part.gathers and not flags.get("complete", True))
         return Row(tuple(everything), tuple(sorted(all_flags.items())), all_memory)
 
     def hyperparameters(self, row: Row) -> Values:
@@ -217,16 +232,26 @@ class Program:
         return Values(self.name, "hyperparameter", numbers | self._options | dict(row.flags))
 
     def check_rounding(self, row: Row, compute: str) -> None:
-        """Raise if a hyperparameter that must not becomes zero in the compute dtype."""
-        limit = _ROUNDS_TO_ZERO[compute]
+        """Raise if a hyperparameter that must not becomes 0 or infinite in the compute dtype."""
+        least, most = _ROUNDS_TO_ZERO[compute], _ROUNDS_TO_INFINITY[compute]
         position = 0
         for part in self.parts:
-            for i, name in part.survivors:
-                if 0 < row.numbers[position + i] <= limit:
-                    raise ValueError(
-                        f"{part.owner}: {name}={row.numbers[position + i]!r} is 0 in {compute}, "
-                        f"the dtype of the arithmetic; give 0 or a larger number"
-                    )
+            for i, entry in enumerate(part.fields):
+                number = row.numbers[position + i]
+                if least < number < most or number == 0:  # almost all
+                    continue
+                domain = entry.domain
+                if 0 < number <= least and domain.survives_rounding:
+                    becomes = "0"
+                    remedy = f"give {'' if domain.open_lower else '0 or '}a larger number"
+                elif abs(number) >= most and not domain.infinite:
+                    becomes, remedy = "infinite", "give a number nearer to 0"
+                else:
+                    continue
+                raise ValueError(
+                    f"{part.owner}: {entry.name}={number!r} is {becomes} in {compute}, the dtype "
+                    f"of the arithmetic; {remedy}"
+                )
             position += len(part.fields) + 1 + len(part.derived)
 
     def passes(self, dtype: str, flags: Flags) -> tuple[Graph, ...]:

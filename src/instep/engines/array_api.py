@@ -12,7 +12,7 @@ import numpy as np
 from instep import arrays, numerics
 from instep.engines import calls
 from instep.engines.base import Bucket, Engine, Fit, Member, Range, SumTable
-from instep.graph import Graph
+from instep.graph import Graph, sum_number
 from instep.graph.trace import Values, check_result
 from instep.program import Program, Row
 
@@ -130,8 +130,11 @@ class ArrayAPIBucket(Bucket):
             else:
                 w[...] = new
             self._slots[i].update(new_slots)
-        self._results, self._params, self._grads = [], [], []
+        self.release()
         return replaced
+
+    def release(self) -> None:
+        self._results, self._params, self._grads = [], [], []
 
 
 class _TreeSumError(Exception):
@@ -157,7 +160,7 @@ class RuleNamespace:
         self._compute = compute
         self._position = position
         self._sums = sums
-        self._count = 0  # sums met so far: their number, as in the graph
+        self._count = 0  # sums over the tree met so far
         self.guards: frozenset[int] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
@@ -200,13 +203,12 @@ class RuleNamespace:
         """Return the canonical sum over the tensor, in the dtype of `x`; of booleans, the count."""
         if any(value is not None for value in keywords.values()):
             return self._namespace.sum(x, **keywords)
-        self._count += 1
         total = numerics.canonical_sum(self._namespace, x)
         return self._namespace.astype(total, self._dtype_of_sum(x))
 
     def tree_sum(self, x: Any) -> Any:
         """Return the canonical sum over all tensors of the tree."""
-        number = self._count
+        number = sum_number(self._count, "tree")
         self._count += 1
         if number not in self._sums.known:
             total = numerics.canonical_sum(self._namespace, x)
@@ -226,7 +228,7 @@ class RuleNamespace:
 
     def require(self, condition: Any) -> None:
         """Turn the step away unless the condition holds everywhere in the tree."""
-        self.guards |= {self._count}
+        self.guards |= {sum_number(self._count, "tree")}
         self.tree_sum(self.where(condition, 0.0, 1.0))
 
     def stored(self, rule: str, name: str, value: Any, like: Any) -> Any:

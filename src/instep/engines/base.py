@@ -207,6 +207,10 @@ class Bucket(ABC):
         An empty set: all sums are known, and `commit` is next.
         """
 
+    @abstractmethod
+    def release(self) -> None:
+        """Keep the arrays of the step no longer: it is over."""
+
     def decides(self, candidates: Sequence[Sequence[Row]]) -> bool:
         """Return whether a device can choose among these, and judge whether the step is taken."""
         return False

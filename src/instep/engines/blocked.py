@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from instep.engines.base import Bucket, Member, SumTable
 from instep.engines.host import Group, HostBucket, HostEngine, gathered
-from instep.graph import Graph
+from instep.graph import Graph, sum_scope
 from instep.numerics import LANES, TILE, canonical_sum
 from instep.program import Program, Row
 
@@ -55,31 +55,29 @@ class BlockedBucket(HostBucket):
 
     def __init__(self, program: Program, members: Sequence[Member]) -> None:
         super().__init__(program, members)
-        self._procedures: list[list[Procedure]] = []
-        self._scalars: list[list[dict[int, tuple[float, ...]]]] = []
+        self._scalars: dict[Group, list[dict[int, tuple[float, ...]]]] = {}
 
-    def arrange(self, groups: Sequence[Group]) -> None:
-        self._procedures = [[Procedure(graph) for graph in group.passes] for group in groups]
+    def runner(self, graph: Graph, members: list[int]) -> "Procedure":
+        return Procedure(graph)
 
-    def prepare(self, rows: Sequence[Row]) -> None:
-        self._scalars = []
-        for group in self._groups:
+    def prepare(self, groups: Sequence[Group], rows: Sequence[Row]) -> None:
+        self._scalars = {}
+        for group in groups:
             used = {self.leaves[i].row for i in group.members}
             numbers = {row: rows[row].numbers for row in used}
             functions = [self._program.host_expressions(graph) for graph in group.passes]
-            self._scalars.append(
-                [{row: f(*values) for row, values in numbers.items()} for f in functions]
-            )
+            self._scalars[group] = [
+                {row: f(*values) for row, values in numbers.items()} for f in functions
+            ]
 
-    def run(self, group: int, level: int, sums: SumTable) -> None:
-        graph = self._groups[group].passes[level]
-        procedure = self._procedures[group][level]
-        for i in self._groups[group].members:
+    def run(self, group: Group, level: int, sums: SumTable) -> None:
+        graph, procedure = group.passes[level], group.runners[level]
+        for i in group.members:
             leaf = self.leaves[i]
             scalars = self._scalars[group][level][leaf.row]
             reduced = [
-                sums.values[k, leaf.position if scope == "tensor" else -1]
-                for k, scope in enumerate(graph.scopes)
+                sums.values[number, leaf.position if sum_scope(number) == "tensor" else -1]
+                for number in range(graph.sum_count)
             ]
             arrays = self.arrays(leaf)
             if leaf.c_order or (leaf.line and not graph.sums):

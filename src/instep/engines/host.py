@@ -101,12 +101,23 @@ def zeros_like(w: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.ndarray(w.shape, dtype, buffer, strides=state_strides(w, dtype.itemsize))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Group:
-    """Leaves of a bucket that run the same passes, by their positions in the bucket."""
+    """Leaves of a bucket that run the same passes.
+
+    Attributes
+    ----------
+    passes
+        The graphs.
+    members
+        The leaves, by their positions in the bucket.
+    runners
+        What the engine has made of each pass.
+    """
 
     passes: tuple[Graph, ...]
     members: list[int]
+    runners: list[Any]
 
 
 class HostBucket(Bucket):
@@ -129,8 +140,8 @@ class HostBucket(Bucket):
         self._params: Sequence[Any] = ()
         self._grads: Sequence[Any] = ()
         self._groups: Sequence[Group] = ()
-        self._flags: list[Flags] | None = None
-        self._sum_count = 0
+        # Transforms that do something else in some of the steps come back to the same groups.
+        self._groups_by_flags: dict[tuple[Flags, ...], list[Group]] = {}
         self._level = 0
         self._rows: Sequence[Row] = ()
         self._renewed = RenewedSlots()
@@ -155,37 +166,38 @@ class HostBucket(Bucket):
         (rows,) = candidates
         for row in rows:
             self._program.check_rounding(row, self._compute)
-        flags = [row.flags for row in rows]
-        if flags != self._flags:
-            self._arrange(flags)
+        groups = self._grouped(tuple([row.flags for row in rows]))
+        if groups is not self._groups:
+            self.guards = frozenset(n for group in groups for n in group.passes[0].guards)
+            self._groups = groups
             sums.clear()
         self._level, self._rows = 0, rows
         self._renewed.clear()
-        sums.reserve(self._sum_count)
-        self.prepare(rows)
+        sums.reserve(max((group.passes[0].sum_count for group in groups), default=0))
+        self.prepare(groups, rows)
 
-    def _arrange(self, flags: list[Flags]) -> None:
-        """Group the leaves by the flags of their rows: leaves of a group run the same graph."""
-        members: dict[Flags, list[int]] = {}
-        for i, leaf in enumerate(self.leaves):
-            members.setdefault(flags[leaf.row], []).append(i)
-        groups = [
-            Group(self._program.passes(self._dtype.name, key), positions)
-            for key, positions in members.items()
-        ]
-        self._sum_count = max((len(group.passes[0].scopes) for group in groups), default=0)
-        self.guards = frozenset(n for group in groups for n in group.passes[0].guards)
-        self.arrange(groups)
-        self._groups, self._flags = groups, flags
+    def _grouped(self, flags: tuple[Flags, ...]) -> list[Group]:
+        """Group the leaves by the flags of their rows: leaves of a group run the same graphs."""
+        if flags not in self._groups_by_flags:
+            members: dict[Flags, list[int]] = {}
+            for i, leaf in enumerate(self.leaves):
+                members.setdefault(flags[leaf.row], []).append(i)
+            groups = []
+            for key, positions in members.items():
+                passes = self._program.passes(self._dtype.name, key)
+                runners = [self.runner(graph, positions) for graph in passes]
+                groups.append(Group(passes, positions, runners))
+            self._groups_by_flags[flags] = groups
+        return self._groups_by_flags[flags]
 
     def reduce(self, sums: SumTable) -> set[int]:
         numbers: set[int] = set()
         depth = max((len(group.passes) for group in self._groups), default=1)
         while not numbers and self._level < depth - 1:
-            for number, group in enumerate(self._groups):
+            for group in self._groups:
                 if self._level < len(group.passes) - 1:
                     graph = group.passes[self._level]
-                    self.run(number, self._level, sums)
+                    self.run(group, self._level, sums)
                     numbers |= {entry.number for entry in graph.sums}
                     if graph.calls:
                         self._call(graph, group.members)
@@ -197,23 +209,26 @@ class HostBucket(Bucket):
             self._renewed.call(self._program, graph, leaf.slots, self._rows[leaf.row])
 
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
-        for number in range(len(self._groups)):
-            self.run(number, -1, sums)
+        for group in self._groups:
+            self.run(group, -1, sums)
         self._renewed.store()
-        self._params = self._grads = ()
+        self.release()
         return {}
 
-    @abstractmethod
-    def arrange(self, groups: Sequence["Group"]) -> None:
-        """Make ready to run these groups."""
+    def release(self) -> None:
+        self._params = self._grads = ()
 
     @abstractmethod
-    def prepare(self, rows: Sequence[Row]) -> None:
+    def runner(self, graph: Graph, members: list[int]) -> Any:
+        """Return what runs a pass on these leaves."""
+
+    @abstractmethod
+    def prepare(self, groups: Sequence[Group], rows: Sequence[Row]) -> None:
         """Compute the scalars of the step: what may raise."""
 
     @abstractmethod
-    def run(self, group: int, level: int, sums: SumTable) -> None:
-        """Run a pass of the group of this number."""
+    def run(self, group: Group, level: int, sums: SumTable) -> None:
+        """Run a pass of a group."""
 
     def arrays(self, leaf: Placement) -> list[NDArray[Any]]:
         """Return the arrays of a leaf in the order of `Graph.arrays`."""

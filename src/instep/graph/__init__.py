@@ -4,9 +4,22 @@
 graph at its sums into passes over memory. Nothing in this package knows an engine.
 """
 
-from instep.graph.nodes import Array, Call, Graph, Node, Store, Sum
+from instep.graph.nodes import Array, Call, Graph, Node, Store, Sum, sum_number, sum_scope
 from instep.graph.passes import cut, prune
 from instep.graph.symbols import FusionError
 from instep.graph.trace import trace
 
-__all__ = ["Array", "Call", "FusionError", "Graph", "Node", "Store", "Sum", "cut", "prune", "trace"]
+__all__ = [
+    "Array",
+    "Call",
+    "FusionError",
+    "Graph",
+    "Node",
+    "Store",
+    "Sum",
+    "cut",
+    "prune",
+    "sum_number",
+    "sum_scope",
+    "trace",
+]

@@ -32,8 +32,8 @@ class Node:
     """One operation on the values of one element.
 
     `operands` are positions in `Graph.nodes`. `value` is the name of the array that a `load`
-    reads, the number of a `constant`, the position of a `scalar` in `Graph.scalars`, or that of
-    a `reduced` value in the sums of the whole rule.
+    reads, the number of a `constant`, the position of a `scalar` in `Graph.scalars`, or the
+    number of the sum that is `reduced`.
     """
 
     operation: str
@@ -54,12 +54,26 @@ class Store:
 class Sum:
     """The canonical sum of node `node` over one tensor, or over all tensors of the tree.
 
-    `number` is its position among the sums of the whole rule: the one a `reduced` node names.
+    `number` is that of `sum_number`: the one a `reduced` node names.
     """
 
     number: int
     node: int
     scope: str  # "tensor" or "tree"
+
+
+def sum_number(count: int, scope: str) -> int:
+    """Return the number of a sum before which the rule has met `count` sums of this scope.
+
+    Sums over the tree have even numbers, those over a tensor odd ones. So leaves agree on which
+    sum over the tree is which, where the rule takes other sums over the tensor for some of them.
+    """
+    return 2 * count + (scope == "tensor")
+
+
+def sum_scope(number: int) -> str:
+    """Return what the sum of this number is over."""
+    return "tensor" if number % 2 else "tree"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +126,8 @@ class Graph:
         Operations; every operand stands before its use.
     stores, sums
         What this pass writes and reduces.
-    scopes
-        The scope of every sum of the rule, ``"tensor"`` or ``"tree"``: what a `reduced` node
-        reads, whichever pass computed it.
+    sum_count
+        Numbers of sums that the whole rule takes: those of its sums are all below it.
     calls
         The functions that follow this pass.
     guards
@@ -129,7 +142,7 @@ class Graph:
     nodes: tuple[Node, ...]
     stores: tuple[Store, ...] = ()
     sums: tuple[Sum, ...] = ()
-    scopes: tuple[str, ...] = ()
+    sum_count: int = 0
     calls: tuple[Call, ...] = ()
     guards: tuple[int, ...] = ()
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from instep import numerics
+from instep.graph.namespace import TracedNamespace
 from instep.graph.nodes import Array, Graph, Store
 from instep.graph.passes import prune
-from instep.graph.symbols import Recorder, TracedNamespace, TracedScalar, WholeSlot
+from instep.graph.symbols import Recorder, TracedScalar, WholeSlot
 
 
 def trace(
@@ -96,7 +97,7 @@ def trace(
             nodes=tuple(recorder.nodes),
             stores=tuple(stores),
             sums=tuple(recorder.sums),
-            scopes=tuple(entry.scope for entry in recorder.sums),
+            sum_count=max((1 + entry.number for entry in recorder.sums), default=0),
             calls=tuple(recorder.calls),
             guards=tuple(recorder.guards),
         )

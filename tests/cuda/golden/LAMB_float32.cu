@@ -92,10 +92,10 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
     h.eps = __uint_as_float((unsigned)word(step, first + 6));
     h.weight_decay = __uint_as_float((unsigned)word(step, first + 7));
     h.lr = __uint_as_float((unsigned)word(step, first + 8));
-    const double sum0 = __ldcg(step.sums + 0 * step.columns + leaf.position);
     const double sum1 = __ldcg(step.sums + 1 * step.columns + leaf.position);
-    const float t0 = (float)sqrt(sum0);
-    const float t1 = (float)sqrt(sum1);
+    const double sum3 = __ldcg(step.sums + 3 * step.columns + leaf.position);
+    const float t0 = (float)sqrt(sum1);
+    const float t1 = (float)sqrt(sum3);
     const float u40 = h.lr * ((t0 > 0.0f) && (t1 > 0.0f) ? t0 / t1 : 1.0f);
     h.u40 = u40;
     return h;

@@ -22,15 +22,15 @@ struct Uniform {
 
 // The summands of one element, added to a lane.
 __device__ __forceinline__ void accumulate(
-    const Uniform& h, const float w, const float g, const float m, const float v, double& sum0,
-        double& sum1)
+    const Uniform& h, const float w, const float g, const float m, const float v, double& sum1,
+        double& sum3)
 {
     const float t0 = h.h5 * (h.beta1 * m + h.h1 * g) / (sqrtf((h.beta2 * v + h.h3 * (g * g)) / h.h4)
         + h.eps);
     const double t1 = (double)w;
     const double t2 = (double)(t0 + h.weight_decay * w);
-    sum0 += (double)(t1 * t1);
-    sum1 += (double)(t2 * t2);
+    sum1 += (double)(t1 * t1);
+    sum3 += (double)(t2 * t2);
 }
 
 // A tensor: what stays the same from step to step.
@@ -190,7 +190,7 @@ LAMB_float32_sums(const __grid_constant__ Step step)
     GLOBAL(v);
 
     // A thread has V lanes, and meets their elements in increasing order.
-    double sum0[V] = {}, sum1[V] = {};
+    double sum1[V] = {}, sum3[V] = {};
     int i = V * threadIdx.x;
 
     const bool aligned = ((bits(w) | bits(g) | bits(m) | bits(v)) & 15) == 0;
@@ -203,8 +203,8 @@ LAMB_float32_sums(const __grid_constant__ Step step)
             const Pack<float> v_pack = pack(v, i);
             #pragma unroll
             for (int k = 0; k < V; ++k)
-                accumulate(h, w_pack.at[k], g_pack.at[k], m_pack.at[k], v_pack.at[k], sum0[k],
-                    sum1[k]);
+                accumulate(h, w_pack.at[k], g_pack.at[k], m_pack.at[k], v_pack.at[k], sum1[k],
+                    sum3[k]);
         }
     }
 
@@ -218,13 +218,13 @@ LAMB_float32_sums(const __grid_constant__ Step step)
             float g_i = g[i + k];
             float m_i = m[i + k];
             float v_i = v[i + k];
-            accumulate(h, w_i, g_i, m_i, v_i, sum0[k], sum1[k]);
+            accumulate(h, w_i, g_i, m_i, v_i, sum1[k], sum3[k]);
         }
-    const double partial0 = fold(lanes, sum0);
     const double partial1 = fold(lanes, sum1);
+    const double partial3 = fold(lanes, sum3);
     if (threadIdx.x == 0) {
-        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial0;
-        step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial1;
+        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial1;
+        step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial3;
     }
 
     // The last block of the tensor sums the tiles.
@@ -232,7 +232,7 @@ LAMB_float32_sums(const __grid_constant__ Step step)
     if (!last(step.arrived + number, tiles))
         return;
     canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 0 * step.columns + leaf.position);
-    canonical_sum(lanes, step.partials + 1 * (long long)gridDim.x + leaf.first_block, tiles,
         step.sums + 1 * step.columns + leaf.position);
+    canonical_sum(lanes, step.partials + 1 * (long long)gridDim.x + leaf.first_block, tiles,
+        step.sums + 3 * step.columns + leaf.position);
 }

@@ -196,7 +196,7 @@ class CudaBucket(Bucket):
         return Arrangement(
             levels[:-1],
             levels[-1].launches,
-            max(len(passes[0].scopes) for passes, _ in groups),
+            max(passes[0].sum_count for passes, _ in groups),
             frozenset(number for passes, _ in groups for number in passes[0].guards),
         )
 
@@ -249,6 +249,9 @@ class CudaBucket(Bucket):
                 launch.run(self._pairs, remote, whole_tree=False)
             self._renewed.store()
         return {}
+
+    def release(self) -> None:
+        """Do nothing: addresses are kept, and no arrays."""
 
 
 def _extent(array: Any) -> tuple[int, int]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from instep.engines.cuda.canonical_sum import ADD_UP, TENSOR_SUM
 from instep.engines.cuda.expressions import TYPES, Expressions, Names
-from instep.graph import Graph
+from instep.graph import Graph, sum_scope
 from instep.graph.nodes import ITEMSIZE
 from instep.numerics import LANES, TILE
 
@@ -308,7 +308,7 @@ __device__ __forceinline__ long long candidate(const Step& step)
         if self._derived:
             lines += [
                 f"const double sum{number} = __ldcg(step.sums + {number} * step.columns + "
-                f"{'leaf.position' if graph.scopes[number] == 'tensor' else 'step.columns - 1'});"
+                f"{'leaf.position' if sum_scope(number) == 'tensor' else 'step.columns - 1'});"
                 for number in self._used("reduced")
             ]
             wanted = {position: f"u{position}" for position in self._derived}

@@ -151,7 +151,7 @@ class Launch:
             return
         pairs = addresses if len(self.members) == len(addresses) else addresses[self.members]
         self._step[self._pairs : self._pairs + pairs.size] = pairs.ravel()
-        if self.graph.scopes:
+        if self.graph.sum_count:
             self._set("sums", sums.address)
             self._set("columns", sums.columns)
             self._set("tree", len(self.members) if whole_tree else 0)

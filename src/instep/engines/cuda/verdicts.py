@@ -14,12 +14,13 @@ from instep.engines.cuda.launch import counters
 if TYPE_CHECKING:
     from instep.engines.cuda.sums import DeviceSums
 
-_NAME = "judge_step"
-_KERNEL = f"""\
+#: Name and text of the kernel that judges a step.
+JUDGE_NAME = "judge_step"
+JUDGE_KERNEL = f"""\
 // Counts the step as taken if it is allowed. `taken` are the steps before this one, `next` those
 // after it; `known` are those of which the host knows. The step is one of several that the host
 // prepared: this launch is for the numbers of unknown steps whose bits are set in `candidates`.
-extern "C" __global__ void {_NAME}(
+extern "C" __global__ void {JUDGE_NAME}(
     const double* const sums, const long long columns, const unsigned long long guards,
     const unsigned long long candidates, const long long known,
     const long long* const taken, long long* const next)
@@ -77,7 +78,7 @@ class DeviceVerdicts(Verdicts):
 
     def judge(self) -> None:
         with self._device:
-            kernel = load(_KERNEL, _NAME)
+            kernel = load(JUDGE_KERNEL, JUDGE_NAME)
             following = self._words + _WORD
             for candidates, guards in self._expected.items():
                 word = sum(1 << number for number in guards)

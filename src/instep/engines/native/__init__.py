@@ -1,8 +1,8 @@
 """The graph as LLVM IR, compiled with llvmlite for this CPU, on all cores: the default for NumPy.
 
 `emit` writes the text, `compile` makes functions of it, `memory` places the state, `check` sees
-whether the arrays of a step are those the plan was made for, `threads` shares the work, and
-`bucket` brings them together.
+whether the arrays of a step are those the plan was made for, `threads` counts the threads, `pool`
+shares the work with them, which `handover` does in compiled code, and `bucket` brings all together.
 """
 
 import importlib.util

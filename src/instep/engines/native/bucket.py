@@ -11,20 +11,25 @@ from numpy.typing import NDArray
 from instep.engines.base import Fit, Member, Range, Repeater, SumTable
 from instep.engines.host import Group, HostBucket, gathered
 from instep.engines.native import check
-from instep.engines.native.compile import compile_kernel
+from instep.engines.native.compile import address_of, compile_kernel
 from instep.engines.native.emit import Argument, Entry, emit, entry_words
-from instep.engines.native.threads import run_on_threads, thread_count
-from instep.graph import Array, Graph, Node, Sum
+from instep.engines.native.pool import run_on_threads
+from instep.engines.native.threads import thread_count
+from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.numerics import LANES, TILE
 from instep.program import Program, Row
 
-#: Elements under which a step stays on one thread. Waking another costs 60 to 100 us: two threads
-#: lose up to 256 Ki elements, are level at 512 Ki and win from 1 Mi on (Adam, float32, Zen 3).
-ELEMENTS_TO_WAKE = 512 * 1024
+#: Elements under which a step stays on one thread; each thread has half as many at least. Steps
+#: on two threads and on one take, in us (medians, float32, Zen 5): Adam 26 and 28 at 128 Ki
+#: elements, 39 and 53 at 256 Ki, 66 and 98 at 512 Ki; SGD 13 and 12, 21 and 24, 36 and 48. A lone
+#: step after milliseconds of other work finds the second core asleep: there Adam is level at 256
+#: Ki, and SGD loses 10 us and is level from 512 Ki on.
+ELEMENTS_TO_WAKE = 256 * 1024
 
 #: Elements of the smallest and the largest chunk. Threads take chunks as they come free, so a
 #: core that was disturbed leaves its share to the others; a chunk is long enough to be read in
-#: a stream (256 KiB and more of each array).
+#: a stream (256 KiB and more of each array). Smallest chunks of 4 Ki to 32 Ki are alike; with 64 Ki
+#: Adam takes 50 us at 256 Ki elements, and 39 with 16 Ki.
 SMALLEST_CHUNK, LARGEST_CHUNK = 16 * 1024, 256 * 1024
 
 _CHUNKS_PER_THREAD = 16
@@ -51,7 +56,6 @@ class NativeBucket(HostBucket):
             row[width:] = [leaf.count, 0, leaf.position, tiles, first_tile]
             first_tile += tiles
         self.table, self.width = table, width
-        self._launches: list[list[Launch]] = []
         self._check: check.SignatureCheck | None = None
         if check.is_supported():
             start, stride = self.table.ctypes.data, self.table.strides[0]
@@ -86,31 +90,25 @@ class NativeBucket(HostBucket):
         w, g = self.table[:, 0], self.table[:, 1]
         return (w, w + self._nbytes), (g, g + self._nbytes)
 
-    def arrange(self, groups: Sequence[Group]) -> None:
-        scalars = max(len(graph.scalars) for group in groups for graph in group.passes)
+    def runner(self, graph: Graph, members: list[int]) -> "Launch":
         rows = 1 + max(leaf.row for leaf in self.leaves)
-        self._launches = []
-        for group in groups:
-            launches = []
-            for graph in group.passes:
-                launch = Launch(self, graph, group.members, (rows, max(1, scalars)))
-                launch.host_expressions = self._program.host_expressions(graph)
-                launches.append(launch)
-            self._launches.append(launches)
+        launch = Launch(self, graph, members, rows)
+        launch.host_expressions = self._program.host_expressions(graph)
+        return launch
 
-    def prepare(self, rows: Sequence[Row]) -> None:
-        for launches in self._launches:
-            for launch in launches:
+    def prepare(self, groups: Sequence[Group], rows: Sequence[Row]) -> None:
+        for group in groups:
+            for launch in group.runners:
                 launch.take(rows)
 
-    def run(self, group: int, level: int, sums: SumTable) -> None:
-        self._launches[group][level].run(sums)
+    def run(self, group: Group, level: int, sums: SumTable) -> None:
+        group.runners[level].run(sums)
 
     def repeater(self) -> "Repeater | None":
-        single = len(self._launches) == 1 and len(self._launches[0]) == 1
-        if self._check is None or not single or not self._launches[0][0].is_simple:
+        launches = [launch for group in self._groups for launch in group.runners]
+        if self._check is None or len(launches) != 1 or not launches[0].is_simple:
             return None
-        return NativeRepeater(self, self._launches[0][0], self._check)
+        return NativeRepeater(self, launches[0], self._check)
 
 
 class NativeRepeater(Repeater):
@@ -131,11 +129,9 @@ class Launch:
 
     host_expressions: Any
 
-    def __init__(
-        self, bucket: NativeBucket, graph: Graph, members: list[int], scalars: tuple[int, int]
-    ) -> None:
+    def __init__(self, bucket: NativeBucket, graph: Graph, members: list[int], rows: int) -> None:
         self.graph = graph
-        self.scalars: NDArray[Any] = np.zeros(scalars, dtype=graph.compute)
+        self.scalars: NDArray[Any] = np.zeros((rows, len(graph.scalars)), dtype=graph.compute)
         self._bucket = bucket
         leaves = bucket.leaves
         # Others are of other buckets, or of leaves that run another graph.
@@ -146,18 +142,16 @@ class Launch:
         everything = len(walks) == len(bucket.table)
         self._table = bucket.table if everything else bucket.table[self._members]
         width = bucket.width
-        offsets = [leaves[i].row * self.scalars.strides[0] for i in walks]
-        self._table[:, width + Entry.SCALARS] = offsets
+        self._table[:, width + Entry.ROW] = [leaves[i].row for i in walks]
 
         extents = self._table[:, width + (Entry.TILES if graph.sums else Entry.COUNT)]
         unit = TILE if graph.sums else 1
         elements = int(self._table[:, width + Entry.COUNT].sum())
         if graph.sums:  # a tile, however short, costs as much as this many elements: its fold
             elements += LANES * int(extents.sum())
-        self._threads = bucket.threads if elements >= ELEMENTS_TO_WAKE else 1
-        self._chunks = split(extents, self._threads, unit)
-        if len(self._chunks) < 2:
-            self._threads = 1
+        threads = max(1, min(bucket.threads, 2 * elements // ELEMENTS_TO_WAKE))
+        self._chunks = split(extents, threads, unit)
+        self._threads = min(threads, len(self._chunks))
         tiles = int(self._table[:, width + Entry.TILES].sum()) if graph.sums else 0
         self._table_tiles(width)
         self._partials = np.zeros((max(1, len(graph.sums)), max(1, tiles)))
@@ -174,6 +168,7 @@ class Launch:
         letter = {"float32": "f", "float64": "d"}[graph.compute]
         self._pack = struct.Struct(f"={len(graph.scalars)}{letter}").pack_into
         self._kernel = compile_kernel(emit(graph))
+        self._kernel_address = address_of(self._kernel)
 
     def _table_tiles(self, width: int) -> None:
         """Give the tiles of these tensors numbers from 0 on."""
@@ -183,10 +178,9 @@ class Launch:
 
     @property
     def is_simple(self) -> bool:
-        """Return whether one call of the kernel, on this thread, with one row is all there is."""
+        """Return whether one call of the kernel with one row is all there is."""
         return (
-            self._threads == 1
-            and not (self._own_table or self._gathered or self.graph.scopes or self.graph.calls)
+            not (self._own_table or self._gathered or self.graph.sum_count or self.graph.calls)
             and self._arguments[_COUNT] > 0
             and len(self.scalars) == 1
         )
@@ -200,16 +194,20 @@ class Launch:
         return True
 
     def again(self) -> None:
-        """Run the kernel of a simple launch."""
-        self._arguments[_NEXT] = 0
-        self._kernel(self._address)
+        """Run the kernel, on several threads where there are chunks to share."""
+        arguments = self._arguments
+        arguments[_NEXT] = 0
+        if arguments[_COUNT] == 1:
+            self._kernel(self._address)
+        else:
+            run_on_threads(self._kernel_address, self._address, self._threads)
 
     def run(self, sums: SumTable) -> None:
         """Run the pass on all its leaves."""
         if self._own_table:
             self._table[:, :2] = self._bucket.table[self._members, :2]
         if self._arguments[_COUNT]:
-            self._call(sums, self._threads)
+            self._call(sums)
         if self.graph.sums:
             self._add_tiles(sums)
         for i in self._gathered:
@@ -225,16 +223,11 @@ class Launch:
                 with np.errstate(over="ignore"):
                     self.scalars[number, : len(values)] = values
 
-    def _call(self, sums: SumTable, threads: int) -> None:
-        arguments, address, kernel = self._arguments, self._address, self._kernel
-        arguments[_NEXT] = 0
-        if self.graph.scopes:
-            arguments[_SUMS] = sums.address
-            arguments[_SUMS_STRIDE] = sums.values.shape[1]
-        if threads == 1:
-            kernel(address)
-        else:
-            run_on_threads(lambda: kernel(address), threads)
+    def _call(self, sums: SumTable) -> None:
+        if self.graph.sum_count:
+            self._arguments[_SUMS] = sums.address
+            self._arguments[_SUMS_STRIDE] = sums.values.shape[1]
+        self.again()
 
     def _add_tiles(self, sums: SumTable) -> None:
         """Write the sums of the tensors, from the sums of their tiles."""
@@ -259,11 +252,11 @@ class Launch:
             count = len(block[0])
             tiles = max(1, -(-count // TILE))
             row[:width] = [copy.ctypes.data for copy in block]
-            row[width:] = [count, leaf.row * self.scalars.strides[0], leaf.position, tiles, 0]
+            row[width:] = [count, leaf.row, leaf.position, tiles, 0]
             chunk = np.array([[0, 0, 0, tiles if self.graph.sums else count]])
             found = np.zeros((max(1, len(self.graph.sums)), tiles))
             self._point_at(row[None], chunk, found)
-            self._call(sums, 1)
+            self._call(sums)
             partials.append(found)
         self._point_at(table, chunks, self._partials)
         for k, entry in enumerate(self.graph.sums):
@@ -311,8 +304,8 @@ _SUM = Graph(
     arrays=(Array("x", "float64"),),
     scalars=(),
     nodes=(Node("load", (), "float64", "x"),),
-    sums=(Sum(0, 0, "tensor"),),
-    scopes=("tensor",),
+    sums=(Sum(sum_number(0, "tensor"), 0, "tensor"),),
+    sum_count=2,
 )
 
 

@@ -31,6 +31,13 @@ def compile_kernel(ir: str) -> Any:
     return compile_function(ir, "run", _RUN)
 
 
+def address_of(function: Any) -> int:
+    """Return the address of a compiled function, for other compiled code to call."""
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
 def assembly(ir: str) -> str:
     """Return the machine code of a module as text."""
     text: str = _machine().emit_assembly(llvm.parse_assembly(ir))

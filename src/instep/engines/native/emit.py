@@ -14,7 +14,7 @@ import enum
 import struct
 from collections.abc import Iterable
 
-from instep.graph import Graph, Node
+from instep.graph import Graph, Node, sum_scope
 from instep.numerics import LANES, TILE
 
 #: Bytes of a vector of compute values: two AVX2 registers or one AVX-512 register. Two chains of
@@ -84,7 +84,7 @@ class Entry(enum.IntEnum):
     """Positions in the row of a tensor, after the addresses of its arrays."""
 
     COUNT = 0  # elements
-    SCALARS = 1  # byte offset of its row of scalars
+    ROW = 1  # number of its row of scalars
     COLUMN = 2  # its column in the table of sums
     TILES = 3  # tiles of its canonical sum
     FIRST_TILE = 4  # position of its first tile among those of all tensors
@@ -181,8 +181,9 @@ class _Emitter:
                 ]
         fields = len(graph.arrays)
         lines += [
-            f"%offset_at = getelementptr i64, ptr %entry_row, i64 {fields + Entry.SCALARS}",
-            "%offset = load i64, ptr %offset_at",
+            f"%row_at = getelementptr i64, ptr %entry_row, i64 {fields + Entry.ROW}",
+            "%row = load i64, ptr %row_at",
+            f"%offset = mul i64 %row, {len(graph.scalars) * _SIZES[graph.compute]}",
             f"%scalars_argument = {_argument(Argument.SCALARS)}",
             "%all_scalars = load ptr, ptr %scalars_argument",
             "%scalars = getelementptr i8, ptr %all_scalars, i64 %offset",
@@ -212,7 +213,7 @@ class _Emitter:
             case "constant":
                 lines = [f"{name} = select i1 true, {kind} {literal(node)}, {kind} {literal(node)}"]
             case "reduced":
-                scope = self.graph.scopes[int(str(node.value))]
+                scope = sum_scope(int(str(node.value)))
                 column = "%column" if scope == "tensor" else "%tree_column"
                 lines = [
                     f"{name}_row = mul i64 %stride, {node.value}",
