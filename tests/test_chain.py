@@ -6,18 +6,19 @@ import re
 from pathlib import Path
 
 import bits
+import cases
 import engine_runs
 import numpy as np
 import pytest
+from chains import CHAINS, clipped_averaged_adamw, steps_of, trees
 
 import instep
 from instep import (
-    LAMB,
-    LARS,
     SGD,
     Adam,
     AdamW,
     Momentum,
+    Optimizer,
     RMSProp,
     ScheduleFreeAdamW,
     Signum,
@@ -38,71 +39,6 @@ from instep.transforms import (
     skip_nonfinite,
     weight_decay,
 )
-
-
-def clipped_averaged_adamw(**settings):
-    return chain(clip_by_global_norm(1.0), AdamW(), average(0.999), **settings)
-
-
-#: Chains by name, and whether they take a norm: one NaN would spread from there to everything.
-CHAINS = {
-    "clipped, averaged AdamW": (clipped_averaged_adamw, True),
-    "one pass of everything": (
-        lambda **settings: chain(
-            *(scale_gradients(0.5), clip_by_value(2.0), weight_decay(0.1), maximize()),
-            *(Momentum(), project(-3.0, 3.0), lookahead(3), average(0.9)),
-            **settings,
-        ),
-        False,
-    ),
-    "gathered before the norm": (
-        lambda **settings: chain(
-            skip_nonfinite(), accumulate(3), clip_by_global_norm(0.5), RMSProp(), **settings
-        ),
-        True,
-    ),
-    "norms everywhere": (
-        lambda **settings: chain(
-            clip_by_global_norm(3.0), clip_by_norm(2.0), LAMB(), project_norm(4.0), **settings
-        ),
-        True,
-    ),
-    "twice the same": (
-        lambda **settings: chain(
-            *(clip_by_norm(2.0), weight_decay(0.1), clip_by_norm(1.0)),
-            *(LARS(), average(0.5), average(0.9)),
-            **settings,
-        ),
-        True,
-    ),
-}
-
-
-def steps_of(name):
-    return 50 if name == "clipped, averaged AdamW" else 20
-
-
-def trees(steps, ordinary):
-    """Return parameters of several dtypes and layouts, and gradients of which some are missing."""
-    rng = np.random.default_rng(12)
-    draw = bits.ordinary if ordinary else bits.wild
-    start = {
-        "half": bits.ordinary(rng, (130,), "float16"),
-        "large": bits.ordinary(rng, (50, 401), "float32"),
-        "strided": bits.ordinary(rng, (60, 70), "float32")[::2, ::-1],
-        "fortran": np.asfortranarray(bits.ordinary(rng, (30, 7), "float32")),
-        "double": bits.ordinary(rng, (41, 9), "float64"),
-        "empty": np.zeros((0, 3), "float32"),
-        "scalar": np.array(2.5, "float32"),
-    }
-    gradients = []
-    for step in range(steps):
-        grads = {key: draw(rng, w.shape, w.dtype) for key, w in start.items()}
-        for number, key in enumerate(start):
-            if (step + number) % 5 == 0:
-                grads[key] = None
-        gradients.append(grads)
-    return start, gradients
 
 
 def run(make, start, gradients, **settings):
@@ -274,6 +210,16 @@ def test_explain_says_what_each_pass_moves():
             "clip_by_value works on gradients, which SGD has",
         ),
         ((SGD(), average(), accumulate(2)), ValueError, "put it before the optimizer"),
+        (
+            (accumulate(2), skip_nonfinite(), SGD()),
+            ValueError,
+            "stands after accumulate: .* one NaN .*; put skip_nonfinite before accumulate",
+        ),
+        (
+            (accumulate(1), clip_by_value(), skip_nonfinite(), SGD()),
+            ValueError,
+            "put skip_nonfinite before accumulate",
+        ),
         ((), ValueError, "exactly one optimizer, got 0"),
         ((clip_by_value(1.0),), ValueError, "exactly one optimizer, got 0"),
         ((SGD(), Adam()), ValueError, "exactly one optimizer, got 2"),
@@ -290,6 +236,33 @@ def test_explain_says_what_each_pass_moves():
 def test_an_order_that_makes_no_sense_is_an_error(parts, error, message):
     with pytest.raises(error, match=message):
         chain(*parts)
+
+
+class Demanding(Optimizer):
+    """Takes a step only along gradients that are not negative."""
+
+    lr: float = 1.0
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        xp.require(g >= 0)
+        return w - h.lr * g, {}
+
+
+@engine_runs.every_engine
+def test_what_does_not_say_that_it_turns_calls_away_is_found_out(engine):
+    """At the first step after gathering: not silently, and nothing has changed."""
+    engine_runs.require(engine)
+    optimizer, w = chain(accumulate(2), Demanding(), engine=engine), np.zeros(1)
+    optimizer.update(w, np.ones(1))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="Demanding may turn calls away, but stands after acc"):
+            optimizer.update(w, np.ones(1))
+    assert (w.item(), optimizer.t, optimizer.skipped) == (0.0, 1, 0)
+    before = chain(Demanding(), engine=engine)
+    before.update(w, -np.ones(1))
+    before.update(w, np.ones(1))
+    assert (w.item(), before.t, before.skipped) == (-1.0, 1, 1)
 
 
 def test_the_order_is_the_order_of_application():
@@ -369,11 +342,31 @@ def test_a_restored_chain_goes_on_with_the_same_bits(name, how):
 
 
 def test_a_state_of_another_chain_is_refused():
-    state = clipped_averaged_adamw().state_dict()
-    with pytest.raises(ValueError, match="no hyperparameter 'average_decay'"):
-        chain(clip_by_global_norm(1.0), AdamW()).load_state_dict(state)
+    def make(*parts):
+        optimizer, w = chain(*parts), np.ones(2)
+        optimizer.update(w, np.ones(2))
+        return optimizer
+
+    parts = clip_by_global_norm(2.0), weight_decay(0.25), AdamW(), average(0.9)
+    state = make(*parts).state_dict()
+    for others in [
+        (weight_decay(0.5), clip_by_global_norm(1.0), AdamW(), average(0.999)),
+        (clip_by_global_norm(1.0), weight_decay(0.5), AdamW()),
+        (clip_by_global_norm(1.0), weight_decay(0.5), Adam(), average(0.999)),
+        (clip_by_norm(1.0), weight_decay(0.5), AdamW(), average(0.999)),
+        (clip_by_global_norm(1.0), weight_decay(0.5), AdamW(), average(0.999), project(0.0)),
+    ]:
+        optimizer = make(*others)
+        before, text = optimizer.state_dict(), repr(optimizer)
+        with pytest.raises(
+            ValueError,
+            match="is of the chain clip_by_global_norm, weight_decay, AdamW, average, and this one",
+        ):
+            optimizer.load_state_dict(state)
+        assert repr(optimizer) == text
+        engine_runs.assert_same_state(optimizer, make(*others).load_state_dict(before))
     with pytest.raises(ValueError, match="belongs to AdamW"):
-        clipped_averaged_adamw().load_state_dict(AdamW().state_dict())
+        make(*parts).load_state_dict(AdamW().state_dict())
 
 
 def test_a_chain_shows_what_it_is_made_of():
@@ -401,6 +394,134 @@ def test_methods_of_the_optimizer_see_its_state_in_the_chain():
     bits.assert_same_bits(optimizer.eval_params(w), plain.eval_params(expected))
     assert not np.array_equal(optimizer.eval_params(w), w)
     assert not hasattr(chain(SGD()), "eval_params")
+
+
+# Parts of the tree -------------------------------------------------------------------------
+
+
+def layers(seed, dtype="float32"):
+    rng = np.random.default_rng(seed)
+    sizes = {"first": (30, 20), "last": (20, 3)}
+    return {
+        f"{layer}/{name}": bits.ordinary(rng, shape if name == "weight" else shape[1:], dtype)
+        for layer, shape in sizes.items()
+        for name in ("weight", "bias")
+    }
+
+
+@engine_runs.every_numpy_engine
+@pytest.mark.parametrize("dtype", bits.DTYPES)
+def test_overrides_reach_transforms_by_their_names(engine, threads, dtype):
+    """As separate chains, where nothing is taken over the tree."""
+    engine_runs.require(engine)
+    settings = {"engine": engine, "threads": threads}
+
+    def make(decay, second, lr, limit, upper, mean, **more):
+        parts = weight_decay(decay), clip_by_norm(limit), weight_decay(second), Momentum(lr)
+        return chain(*parts, project(upper=upper), average(mean), **settings, **more)
+
+    ordinary = (0.1, 0.01, 0.5, 1.0, 2.0, 0.9)
+    optimizer = make(
+        *ordinary,
+        overrides={
+            "*/bias": {"weight_decay_rate": 0.0, "weight_decay2_rate": lambda t: 0.5 / t},
+            "last/*": {"lr": 0.25, "clip_by_norm_max_norm": 0.5, "project_upper": 1.0},
+            "first/bias": {"average_decay": 0.5},
+        },
+    )
+    others = {
+        "first/weight": make(*ordinary),
+        "first/bias": make(0.0, lambda t: 0.5 / t, 0.5, 1.0, 2.0, 0.5),
+        "last/weight": make(0.1, 0.01, 0.25, 0.5, 1.0, 0.9),
+        "last/bias": make(0.0, lambda t: 0.5 / t, 0.25, 0.5, 1.0, 0.9),
+    }
+    params, separate = layers(0, dtype), layers(0, dtype)
+    for step in range(1, 6):
+        grads = layers(step, dtype)
+        optimizer.update(params, grads)
+        for key, other in others.items():
+            other.update(separate[key], grads[key])
+    averages = optimizer.averaged(params)
+    for key, other in others.items():
+        bits.assert_same_bits(params[key], separate[key], key)
+        bits.assert_same_bits(averages[key], other.averaged(separate[key]), key)
+
+
+@engine_runs.every_numpy_engine
+def test_groups_of_transforms_have_the_same_bits_on_every_engine(engine, threads):
+    engine_runs.require(engine)
+    runs = []
+    for settings in ({"engine": engine, "threads": threads}, {"engine": "array_api"}):
+        optimizer = chain(
+            *(accumulate(2), weight_decay(0.1), clip_by_global_norm(1.0), Adam(0.1)),
+            *(lookahead(3), average(0.9)),
+            overrides={
+                "*/bias": {"weight_decay_rate": 0.0, "lookahead_k": 2},
+                "last/*": {"clip_by_global_norm_max_norm": 0.5, "average_decay": 0.5},
+            },
+            frozen=["first/bias"],
+            **settings,
+        )
+        params = layers(0)
+        for step in range(1, 9):
+            optimizer.update(params, layers(step) | ({"last/bias": None} if step == 3 else {}))
+        runs.append((params, optimizer))
+    engine_runs.assert_same_run(*runs)
+    bits.assert_same_bits(runs[0][0]["first/bias"], layers(0)["first/bias"])
+
+
+def test_a_name_of_the_optimizer_is_its_own():
+    """The optimizer's `weight_decay_rate` is not the rate of the transform `weight_decay`."""
+
+    class Decaying(SGD):
+        weight_decay_rate: float = 0.0
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w - h.lr * g - h.weight_decay_rate * w, {}
+
+    optimizer = chain(weight_decay(0.0), Decaying(1.0))
+    optimizer.overrides = {"*": {"weight_decay_rate": 0.25}}
+    assert optimizer.update(np.ones(1), np.zeros(1)).item() == 0.75
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"rate": 0.0}, ValueError, "'rate' cannot be overridden; Chain has the numbers weight_de"),
+        ({"weight_decay2_rate": 0.0}, ValueError, "'weight_decay2_rate' cannot be overridden"),
+        ({"SGD_lr": 0.0}, ValueError, "'SGD_lr' cannot be overridden; .* weight_decay_rate, lr, "),
+        ({"accumulate_k": 3}, ValueError, "'accumulate_k' cannot be overridden"),
+        ({"weight_decay_rate": -1}, ValueError, r"\['a'\]: rate must be a finite number >= 0"),
+        ({"weight_decay_rate": "no"}, TypeError, r"\['a'\]: rate must be a finite number >= 0"),
+    ],
+)
+def test_an_override_that_a_chain_does_not_know_is_an_error(values, error, message):
+    params, grads = {"a": np.ones(1)}, {"a": np.ones(1)}
+    optimizer = chain(accumulate(2), weight_decay(0.1), SGD(), overrides={"a": values})
+    with pytest.raises(error, match=message):
+        optimizer.update(params, grads)
+    assert (optimizer.t, params["a"].item()) == (0, 1.0)
+
+
+def test_groups_of_a_chain_are_set_at_the_chain():
+    def step(optimizer):
+        params = {"a": np.zeros(1), "b": np.zeros(1)}
+        optimizer.update(params, {"a": np.ones(1), "b": np.ones(1)})
+        return [-w.item() for w in params.values()]
+
+    main = SGD(1.0, overrides={"a": {"lr": 2.0}}, frozen=["b"])
+    assert step(chain(main)) == [2.0, 0.0]
+    assert step(chain(main, overrides={}, frozen=())) == [1.0, 1.0]
+    optimizer = chain(main, overrides={"b": {"lr": 3.0}}, frozen=["a"])
+    assert step(optimizer) == [0.0, 3.0]
+    assert "overrides={'b': {'lr': 3.0}}, frozen=('a',))" in repr(optimizer)
+    optimizer.frozen, optimizer.overrides = (), {"a": {"lr": 4.0}}
+    assert step(optimizer) == [4.0, 1.0]
+    assert (main.frozen, main.overrides) == (("b",), {"a": {"lr": 2.0}})
+    for keyword, value in [("overrides", ["a"]), ("frozen", "a"), ("frozen", 1)]:
+        with pytest.raises(TypeError, match=f"Chain: {keyword} must be"):
+            chain(main, **{keyword: value})
 
 
 # Transforms of one's own -------------------------------------------------------------------
@@ -489,6 +610,104 @@ def test_parts_of_one_name_stay_apart():
     assert len(optimizer.parts) == 5
 
 
+class foo_x(Transform):  # noqa: N801 - transforms are called like functions
+    """Has the slot and the hyperparameter which, after its name, are those of another class."""
+
+    stage = "gradient"
+
+    y: float = 0.0
+
+    slots = ("y",)
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return g + h.y, {"y": s.y + h.y}
+
+
+def named(name, **numbers):
+    """Return a class like `foo_x`, with another name and a number and a slot of this name."""
+    (number,) = numbers
+
+    def rule(xp, w, g, s, h):
+        return g + getattr(h, number), {number: getattr(s, number) + getattr(h, number)}
+
+    body = {"__annotations__": {number: float}, "stage": "gradient", "slots": (number,)}
+    return type(name, (Transform,), {**body, **numbers, "rule": staticmethod(rule)})
+
+
+@engine_runs.every_engine
+def test_names_that_run_together_stay_apart(engine):
+    """`x_y` of `foo`, and `y` of `foo_x`, as slots and as hyperparameters."""
+    engine_runs.require(engine)
+    foo_of_x = named("foo", x_y=1.0)
+    for parts in [
+        (foo_of_x(1.0), foo_x(10.0)),
+        (foo_x(10.0), foo_of_x(1.0)),
+        (foo_x(5.0), foo_of_x(0.5), foo_x(5.0), foo_of_x(0.5)),
+        (named("foo_x2", y=4.0)(4.0), foo_x(3.0), named("foo", x2_y=1.0)(2.0), foo_x(2.0)),
+    ]:
+        optimizer = chain(*parts, SGD(1.0), engine=engine)
+        for _ in range(2):
+            w = optimizer.update(np.zeros(1), np.zeros(1))
+        assert w.item() == -11.0
+        slots = engine_runs.slots_of(optimizer)[""]
+        assert len(slots) == len(parts)
+        assert sum(slot.item() for slot in slots.values()) == 22.0
+        prefixes = list(optimizer.parts)
+        assert not any(a != b and a.startswith(b) for a in prefixes for b in prefixes)
+        same = chain(*parts, SGD(1.0), engine=engine).load_state_dict(optimizer.state_dict())
+        engine_runs.assert_same_state(same, optimizer)
+
+
+def test_a_name_that_is_taken_is_refused_with_the_class():
+    with pytest.raises(TypeError, match="rates: no hyperparameter or scalar can be called 't'"):
+        named("rates", t=1.0)
+    with pytest.raises(TypeError, match="Timed: no hyperparameter or scalar can be called 't'"):
+        type("Timed", (SGD,), {"__annotations__": {"t": float}, "t": 1.0})
+    with pytest.raises(TypeError, match="no hyperparameter or scalar can be called 't'"):
+        type("Timed", (SGD,), {"scalar_slots": {"t": 0.0}})
+    with pytest.raises(TypeError, match="Doubled: 'lr' is a hyperparameter and one of the scalar"):
+        type("Doubled", (SGD,), {"scalar_slots": {"lr": 0.0}})
+    with pytest.raises(TypeError, match="no hyperparameter can be called 'period'"):
+        named("waits", period=2.0)
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("name", ["t", "lr", "centered"])
+def test_a_number_of_the_step_that_has_a_name_that_is_taken_is_refused(engine, name):
+    engine_runs.require(engine)
+
+    class Renaming(RMSProp):
+        @staticmethod
+        def scalars(h):
+            return {name: 1.0}
+
+    for optimizer in (Renaming(engine=engine), chain(Renaming(), engine=engine)):
+        w = np.zeros(1)
+        with pytest.raises(TypeError, match=rf"Renaming\.scalars returned '{name}', which is in"):
+            optimizer.update(w, np.ones(1))
+        assert (w.item(), optimizer.t) == (0.0, 0)
+
+
+@engine_runs.every_engine
+@cases.every_class
+def test_a_chain_of_an_optimizer_alone_is_that_optimizer(case, engine):
+    engine_runs.require(engine)
+    rng = np.random.default_rng(0)
+    start = {"a": rng.standard_normal((4, 3)), "b": rng.standard_normal(5)}
+    groups = {"overrides": {"b": {"lr": 0.5}}, "engine": engine}
+    runs = [
+        ({k: w.copy() for k, w in start.items()}, optimizer)
+        for optimizer in (chain(case.make(**groups)), case.make(**groups))
+    ]
+    for _ in range(8):
+        grads = {"a": rng.standard_normal((4, 3)), "b": rng.standard_normal(5)}
+        for params, optimizer in runs:
+            optimizer.update(params, grads)
+    for key in start:
+        bits.assert_same_bits(runs[0][0][key], runs[1][0][key], key)
+
+
 def test_a_faulty_transform_says_what_is_wrong():
     class Stageless(Transform):
         @staticmethod
@@ -510,6 +729,14 @@ def test_a_faulty_transform_says_what_is_wrong():
         def rule(xp, w, g, s, h):
             return None, {}
 
+    class Timeless(Ending):
+        @staticmethod
+        def scalars(h):
+            return {"complete": h.t % 2 == 0}
+
+    class Decided(Ending):
+        period = 2
+
     with pytest.raises(
         TypeError, match='Stageless: the class attribute `stage` must be "gradient"'
     ):
@@ -518,12 +745,41 @@ def test_a_faulty_transform_says_what_is_wrong():
         (Bare, "Bare.rule must return a pair"),
         (Slotless, "Slotless.rule returned slot 'x'"),
         (Ending, "Ending.rule returned None for the gradient"),
+        (Timeless, "Timeless.rule returned None for the gradient, but has no attribute `period`"),
+        (Decided, "Decided.rule returned None .* in a call that `scalars` does not call incompl"),
     ]:
         for engine in ("auto", "array_api"):
             w = np.zeros(2)
             with pytest.raises(TypeError, match=message):
                 chain(cls(), SGD(1.0), engine=engine).update(w, np.ones(2))
             assert not w.any()
+
+
+@pytest.mark.parametrize("period", [0, -1, 2.0, "2", None])
+def test_a_period_is_a_number_of_calls(period):
+    faulty = type("Faulty", (accumulate,), {"period": period})
+    with pytest.raises(TypeError, match=f"`period` of Faulty, .* integer >= 1, got {period!r}"):
+        chain(faulty(2), SGD())
+
+
+def test_only_a_transform_of_the_gradient_has_a_period():
+    for cls, parts in [(average, (SGD(),)), (SGD, ())]:
+        periodic = type("Periodic", (cls,), {"period": 2})
+        with pytest.raises(TypeError, match="Periodic has an attribute `period`, but is no trans"):
+            chain(*parts, periodic())
+
+
+def test_an_optimizer_may_call_something_complete():
+    """Only what gathers gradients makes what stands after it wait."""
+
+    class Completing(SGD):
+        @staticmethod
+        def scalars(h):
+            return {"complete": False}
+
+    optimizer, w = chain(Completing(1.0), lookahead(1, 0.5), average(0.5)), np.zeros(1)
+    optimizer.update(w, np.ones(1))
+    assert (w.item(), optimizer.averaged(w).item()) == (-0.5, -0.5)
 
 
 def test_a_transform_with_an_operation_of_its_library_runs_unfused():

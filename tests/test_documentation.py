@@ -1,5 +1,8 @@
 """The documentation speaks of everything that is public."""
 
+import importlib
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,37 @@ PUBLIC += [f"instep.transforms.{name}" for name in transforms.__all__]
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_in_the_reference(name):
     assert f":: {name}\n" in (DOCS / "api.md").read_text()
+
+
+#: Classes of the reference, with what stands behind `:members:`; None without it.
+CLASSES = [
+    (name, re.search(r" :members:(.*)", options))
+    for name, options in re.findall(
+        r"^\.\. autoclass:: (\S+)\n((?:   :.*\n)*)", (DOCS / "api.md").read_text(), re.MULTILINE
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "members"), CLASSES, ids=[name for name, _ in CLASSES])
+def test_what_a_class_adds_to_those_it_comes_from_is_in_the_reference(name, members):
+    module, _, attribute = name.rpartition(".")
+    cls = getattr(importlib.import_module(module), attribute)
+    inherited = {
+        name for base in cls.__mro__[1:] for name in (*vars(base), *inspect.get_annotations(base))
+    }
+    added = {
+        name
+        for name, value in vars(cls).items()
+        if not name.startswith("_")
+        and name not in inherited
+        and (inspect.isroutine(value) or isinstance(value, property))
+    }
+    everything = members is not None and not members[1].strip()
+    assert everything or added == set(re.findall(r"\w+", members[1] if members else ""))
+
+
+def test_what_chains_add_is_in_the_reference():
+    assert "autoclass:: instep.composition.Chain\n" in (DOCS / "api.md").read_text()
 
 
 @pytest.mark.parametrize("name", instep.optimizers.__all__)

@@ -3,6 +3,7 @@
 import importlib
 import math
 from fractions import Fraction
+from typing import Annotated
 
 import bits
 import cases
@@ -12,10 +13,12 @@ import pytest
 from cases import ClippedAMSGrad, UserSignum
 
 from instep import SGD, Adafactor, AdaGrad, Adam, AdamW, Momentum, Optimizer, RMSProp
+from instep.hyperparameters import Domain, Schedule
 
 NEGATIVE = [-1.0, -1e-300, -1]
 NOT_FINITE = [math.nan, math.inf, -math.inf, np.float32("nan")]
 NO_NUMBER = [None, "0.1", True, 1j, [0.1], np.array([0.1]), {}]
+NO_NUMBER_OF_NUMPY = [np.True_, np.array(True), np.array("0.1"), np.array(1j), np.array(None)]
 
 
 def numbers_of(case):
@@ -61,11 +64,39 @@ def test_a_value_outside_of_the_domain_is_refused_by_name(case, name):
         assert repr(optimizer) == before
 
 
-@pytest.mark.parametrize("value", [0, 1, Fraction(1, 8), np.float32(0.125), np.int64(2), 0.5])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0, 1, 0.5, Fraction(1, 8)),
+        *(np.float16(0.1), np.float32(0.1), np.float64(0.1), np.longdouble("0.1")),
+        *(np.int64(2), np.uint8(2)),
+        *(np.array(0.1), np.array(0.1, "float32"), np.array(2), np.array(np.longdouble("0.1"))),
+    ],
+    ids=repr,
+)
 def test_any_real_number_is_taken_as_a_float(value):
-    optimizer = SGD(lr=value)
+    params, grads = {"a": np.zeros(1)}, {"a": np.ones(1)}
+    for optimizer in (SGD(lr=value), SGD(lambda t: value), SGD(overrides={"a": {"lr": value}})):
+        before = params["a"].copy()
+        optimizer.update(params, grads)
+        assert params["a"] == before - float(value)
+    optimizer = SGD()
+    optimizer.lr = value
     assert type(optimizer.lr) is float
     assert optimizer.lr == float(value)
+    value = np.array(value)  # a number that the user's array holds later is another one
+    optimizer.lr = value
+    value[...] = 7
+    assert optimizer.lr != 7
+
+
+def test_what_numpy_holds_and_is_no_number_is_refused():
+    for value in NO_NUMBER_OF_NUMPY:
+        with pytest.raises(TypeError, match="SGD: lr must be a finite number >= 0, or a schedule"):
+            SGD(value)
+    assert RMSProp(centered=np.True_).centered is True
+    with pytest.raises(TypeError, match="RMSProp: centered must be True or False, got 1"):
+        RMSProp(centered=np.array(1))
 
 
 @pytest.mark.parametrize(
@@ -98,12 +129,22 @@ def test_settings_are_keywords_only():
         ({"threads": -2}, ValueError, "Adam: threads must be .*-2"),
         ({"threads": 1.5}, ValueError, "Adam: threads must be .*1.5"),
         ({"threads": True}, ValueError, "Adam: threads must be .*True"),
+        ({"frozen": None}, TypeError, r"Adam: frozen must be a sequence of .*, or \(\) .*None"),
+        ({"frozen": 1}, TypeError, "Adam: frozen must be a sequence of path patterns.*got 1"),
+        ({"frozen": "a"}, TypeError, "Adam: frozen must be a sequence of path patterns.*'a'"),
+        ({"frozen": [None]}, TypeError, "Adam: frozen must be a sequence of path patterns.*None"),
+        ({"overrides": None}, TypeError, "Adam: overrides must be a dict of path patterns.*None"),
         ({"learning_rate": 0.1}, TypeError, "learning_rate"),
     ],
 )
 def test_a_wrong_setting_is_refused(keywords, error, message):
     with pytest.raises(error, match=message):
         Adam(**keywords)
+
+
+def test_frozen_patterns_may_come_from_anything_that_yields_them():
+    for patterns in (["a", "b"], ("a", "b"), (pattern for pattern in "ab"), {"a": 1, "b": 2}):
+        assert SGD(frozen=patterns).frozen == ("a", "b")
 
 
 def test_a_mistyped_attribute_is_refused_with_the_names_that_exist():
@@ -249,6 +290,96 @@ def test_an_eps_of_one_subnormal_keeps_the_division_finite(engine):
     optimizer, w = AdaGrad(lr=1.0, eps=least, engine=engine), np.ones(3, "float32")
     optimizer.update(w, np.zeros(3, "float32"))
     assert w.tolist() == [1.0] * 3
+
+
+# Where a number overflows ---------------------------------------------------------------------
+
+LEAST_INFINITE = 2.0**128 - 2.0**103  # half-way from the largest float32 number to 2**128
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize(
+    ("dtype", "value", "refused"),
+    [
+        ("float16", 1e5, False),  # infinite in float16, but the arithmetic is float32
+        ("float16", 1e39, True),
+        ("float32", LEAST_INFINITE, True),
+        ("float32", math.nextafter(LEAST_INFINITE, 0), False),
+        ("float64", 1.7e308, False),
+    ],
+)
+def test_a_number_that_rounds_to_infinity_is_an_error(dtype, value, refused, engine):
+    """Multiplied by a zero it would be NaN."""
+    engine_runs.require(engine)
+
+    class Shifted(Optimizer):
+        shift: float = 0.0
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w + h.shift * g, {}
+
+    w = {"w": np.zeros(3, dtype)}
+    for name, optimizer in [
+        ("lr", SGD(value, engine=engine)),
+        ("lr", SGD(lambda t: value, engine=engine)),
+        ("lr", SGD(0.1, overrides={"w": {"lr": value}}, engine=engine)),
+        ("shift", Shifted(value, engine=engine)),
+        ("shift", Shifted(-value, engine=engine)),
+    ]:
+        if not refused:
+            optimizer.update(w, {"w": np.zeros(3, dtype)})
+            assert not w["w"].any()
+            continue
+        with pytest.raises(ValueError, match=rf"{name}=-?\d.* is infinite in float32, the dtype"):
+            optimizer.update(w, {"w": np.zeros(3, dtype)})
+        assert optimizer.t == 0
+
+
+@engine_runs.every_engine
+def test_a_domain_may_admit_infinities(engine):
+    engine_runs.require(engine)
+
+    class Bounded(Optimizer):
+        bound: Annotated[float | Schedule, Domain(lower=0.0, infinite=True)] = 1.0
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w - xp.clip(g, -h.bound, h.bound), {}
+
+    for bound, expected in [(1e39, -9.0), (math.inf, -9.0), (0.5, -0.5), (1e-50, 0.0)]:
+        w = np.zeros(1, "float32")
+        Bounded(bound, engine=engine).update(w, np.full(1, 9.0, "float32"))
+        assert w.item() == expected
+    with pytest.raises(ValueError, match="Bounded: bound must be a number >= 0, got -1"):
+        Bounded(-1)
+
+
+# Numbers that must fit together ---------------------------------------------------------------
+
+
+def test_hyperparameters_that_do_not_fit_together_are_refused_together():
+    class Between(Optimizer):
+        low: float = 0.0
+        high: float = 1.0
+        open: bool = False
+
+        def check_values(self, values):
+            if values["low"] > values["high"] or (values["open"] and values["low"] == 0):
+                raise ValueError(f"{self.name}: low and high do not fit")
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return xp.clip(w, h.low, h.high), {}
+
+    for values in ({"low": 2.0}, {"high": -1.0}, {"open": True}, {"low": 3.0, "high": 2.0}):
+        with pytest.raises(ValueError, match="Between: low and high do not fit"):
+            Between(**values)
+    optimizer = Between(low=0.5, open=True)
+    for name, value in [("low", 2.0), ("low", 0.0), ("high", 0.25)]:
+        with pytest.raises(ValueError, match="do not fit"):
+            setattr(optimizer, name, value)
+    assert (optimizer.low, optimizer.high, optimizer.open) == (0.5, 1.0, True)
 
 
 # Domains of a user's own ----------------------------------------------------------------------

@@ -9,7 +9,8 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import Adam, Momentum
+from instep import Adam, Momentum, chain
+from instep.transforms import skip_nonfinite
 
 LARGE = 1 << 18
 
@@ -107,6 +108,20 @@ def test_gradients_are_not_kept_alive(engine):
         del gradient
         gc.collect()
         assert alive() is None
+
+
+@engine_runs.every_engine
+def test_gradients_of_a_call_that_is_turned_away_are_not_kept_alive(engine):
+    engine_runs.require(engine)
+    optimizer, w = chain(skip_nonfinite(), Adam(), engine=engine), np.ones(1000)
+    optimizer.update({"w": w}, {"w": np.ones(1000)})
+    gradient = np.full(1000, np.nan)
+    alive = weakref.ref(gradient)
+    optimizer.update({"w": w}, {"w": gradient})
+    del gradient
+    gc.collect()
+    assert optimizer.skipped == 1
+    assert alive() is None
 
 
 @engine_runs.every_engine

@@ -5,7 +5,9 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import SGD, Adam
+from instep import SGD, Adam, chain
+from instep.engines.host import HostBucket
+from instep.transforms import accumulate
 
 
 def problem(count=3, size=7):
@@ -88,3 +90,39 @@ def test_frozen_parts_and_overrides_are_not_forgotten(engine):
         optimizer.update(params, grads)
     bits.assert_same_bits(params["w1"], held)
     assert (params["w2"] != start["w2"]).any()
+
+
+@engine_runs.every_engine
+def test_a_chain_of_nothing_but_an_optimizer_is_that_optimizer(engine):
+    engine_runs.require(engine)
+    params, grads = problem()
+    others = copies(params)
+    one, other = chain(Adam(), engine=engine), Adam(engine=engine)
+    for t in range(6):
+        if t == 3:
+            one.lr = other.lr = 0.25
+        one.update(params, grads)
+        other.update(others, grads)
+    for name, w in params.items():
+        bits.assert_same_bits(w, others[name])
+    assert one.t == other.t == 6
+
+
+@pytest.mark.parametrize("engine", ["native", "blocked"])
+def test_passes_that_come_back_are_prepared_once(engine, monkeypatch):
+    """`accumulate` has another graph in every second call."""
+    engine_runs.require(engine)
+    prepared, prepare = [], HostBucket._grouped
+
+    def count(self, flags):
+        groups = prepare(self, flags)
+        prepared.append(groups)
+        return groups
+
+    monkeypatch.setattr(HostBucket, "_grouped", count)
+    params, grads = problem()
+    optimizer = chain(accumulate(2), Adam(), engine=engine)
+    for _ in range(10):
+        optimizer.update(params, grads)
+    assert len(prepared) == 10
+    assert len({id(groups) for groups in prepared}) == 2

@@ -10,7 +10,9 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import SGD, Adam, Momentum, RMSProp
+from instep import SGD, Adam, Momentum, Muon, RMSProp, ScheduleFreeAdamW, chain
+from instep.schedules import Exponential
+from instep.transforms import accumulate, average, project, skip_nonfinite
 
 ENGINES = ["native", "blocked", "array_api"]
 
@@ -146,6 +148,13 @@ def spoiled(**changes):
     return {**state, **changes}
 
 
+def spoiled_entry(*without, **changes):
+    """Return a state with another entry for its one parameter."""
+    slots = {"m": np.ones(3), "v": np.ones(3)}
+    entry = {"missed": 0, "scalars": {}, "slots": slots} | changes
+    return spoiled(states={"w": {key: entry[key] for key in entry if key not in without}})
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
@@ -156,20 +165,193 @@ def spoiled(**changes):
         (spoiled(t=True), "t must be"),
         (spoiled(hyperparameters={"lr": -1.0}), "lr must be"),
         (spoiled(hyperparameters={"rate": 1.0}), "no hyperparameter 'rate'"),
-        (spoiled(states={"w": {"missed": 2, "scalars": {}, "slots": {}}}), "missed 2 of 1"),
+        (spoiled(hyperparameters={"lr": 0.5, "beta1": 1.0}), "beta1 must be"),
+        (spoiled(hyperparameters=[0.5]), r"'hyperparameters' must be a dict, got \[0.5\]"),
+        (spoiled(parts={"": "AdamW"}), "is of the chain AdamW, and this one is Adam"),
+        (spoiled(parts=["Adam"]), "'parts' must be a dict"),
+        (spoiled(states=[]), r"'states' must be a dict, got \[\]"),
+        (spoiled(states={"w": None}), "the state of 'w' must be a dict, got None"),
+        (spoiled_entry(missed=2), "missed 2 of 1"),
+        (spoiled_entry(missed=-1), "missed -1 of 1"),
+        (spoiled_entry(missed=0.5), "missed 0.5 of 1"),
+        (spoiled_entry("missed"), "the state of 'w' has no 'missed'"),
+        (spoiled_entry("scalars"), "the state of 'w' has no 'scalars'"),
+        (spoiled_entry("slots"), "the state of 'w' has no 'slots'"),
+        (spoiled_entry(slots=None), "'slots' of 'w' must be a dict, got None"),
+        (spoiled_entry(slots={}), "'w' has the slots none, expected m, v"),
+        (spoiled_entry(slots={"m": np.ones(3)}), "'w' has the slots m, expected m, v"),
+        (
+            spoiled_entry(slots={"m": np.ones(3), "v": np.ones(3), "x": np.ones(3)}),
+            "'w' has the slots m, v, x, expected m, v",
+        ),
+        (
+            spoiled_entry(slots={"m": np.ones(3), "v": "ones"}),
+            "slot 'v' of 'w' is <U4, not a real array",
+        ),
+        (spoiled_entry(scalars={"weight": 1.0}), "'w' has the scalars weight, expected none"),
         ({"t": 1}, "has no 'format'"),
         ({}, "has no 'format'"),
+        (None, "the state must be a dict, got None"),
     ],
 )
 def test_a_state_that_cannot_be_loaded_changes_nothing(state, message):
     params, optimizer = start(), Adam(lr=0.25)
     take(optimizer, params, 2, first=1)
     before, text = optimizer.state_dict(), repr(optimizer)
-    with pytest.raises(ValueError, match=f"Adam.load_state_dict.*{message}"):
+    with pytest.raises((TypeError, ValueError), match=f"Adam.load_state_dict.*{message}"):
         optimizer.load_state_dict(state)
     assert repr(optimizer) == text
     same = Adam().load_state_dict(before)
     engine_runs.assert_same_state(optimizer, same)
+
+
+@pytest.mark.parametrize(
+    ("scalars", "message"),
+    [
+        ({}, "has the scalars none, expected largest_lr, place, total"),
+        ({"largest_lr": 0.1, "total": 0.1}, "has the scalars largest_lr, total, expected"),
+        ({"largest_lr": 0.1, "total": "1", "place": 0.9}, "'total' of 'w' must be a number, got"),
+        ({"largest_lr": 0.1, "total": True, "place": 0.9}, "'total' of 'w' must be a number, got"),
+    ],
+)
+def test_remembered_numbers_that_are_not_those_of_the_rule_are_refused(scalars, message):
+    optimizer = ScheduleFreeAdamW(0.1)
+    optimizer.update({"w": np.ones(3)}, {"w": np.ones(3)})
+    before, state = optimizer.state_dict(), optimizer.state_dict()
+    state["states"]["w"]["scalars"] = scalars
+    with pytest.raises((TypeError, ValueError), match=message):
+        optimizer.load_state_dict(state)
+    assert optimizer.state_dict()["states"]["w"]["scalars"] == before["states"]["w"]["scalars"]
+
+
+def test_slots_that_options_and_shapes_decide_are_loaded_as_they_are():
+    """An option that is turned on gets its slot at the next step, one that is off keeps it."""
+    params, optimizer = start("float64"), RMSProp(centered=True)
+    take(optimizer, params, 2, first=1)
+    optimizer.centered, optimizer.momentum = False, 0.5
+    restored = RMSProp().load_state_dict(optimizer.state_dict())
+    others = copied(params)
+    for each, tree in ((optimizer, params), (restored, others)):
+        take(each, tree, 2, first=3)
+        each.centered = True
+        take(each, tree, 2, first=5)
+    engine_runs.assert_same_run((others, restored), (params, optimizer))
+    # Muon keeps one slot of a matrix, and two of everything else; it has none of other names.
+    muon = Muon()
+    take(muon, params, 1, first=1)
+    state = muon.state_dict()
+    assert {key: set(entry["slots"]) for key, entry in state["states"].items()} == {
+        key: {"m"} if key in ("w", "F") else {"m", "v"} for key in params
+    }
+    Muon().load_state_dict(state)
+    state["states"]["w"]["slots"]["h"] = np.zeros((4, 5))
+    with pytest.raises(ValueError, match="'w' has the slots h, m, v, expected m, v"):
+        Muon().load_state_dict(state)
+
+
+# In files --------------------------------------------------------------------------------
+
+
+@engine_runs.every_engine
+@cases.every_class
+def test_a_state_in_a_file_goes_on_with_the_same_bits(case, engine, tmp_path):
+    engine_runs.require(engine)
+    params = start()
+    optimizer = case.make(lr=0.01, engine=engine)
+    take(optimizer, params, 5, first=1)
+    optimizer.save(tmp_path / "state")
+    restored = case.make(engine=engine).load(str(tmp_path / "state"))
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    assert repr(restored) == repr(optimizer)
+    engine_runs.assert_same_state(restored, optimizer)
+    other = copied(params)
+    take(optimizer, params, 3, first=6)
+    engine_runs.assert_same_run((take(restored, other, 3, first=6), restored), (params, optimizer))
+
+
+@pytest.mark.parametrize("dtype", bits.DTYPES)
+def test_a_file_holds_everything_of_a_chain(dtype, tmp_path):
+    def make(lower=-np.inf, lr=0.5):
+        parts = skip_nonfinite(), accumulate(2), ScheduleFreeAdamW(lr), average(0.9)
+        return chain(*parts, project(lower))
+
+    rng = np.random.default_rng(0)
+    params = {"ä/'b'": [bits.wild(rng, 40, dtype), np.zeros(2, dtype)], "": np.ones(3, dtype)}
+    optimizer = make(-1.0, 0.25)
+    for step in range(5):
+        g = np.nan_to_num(bits.wild(rng, 40, dtype))
+        g[0] = np.inf if step == 3 else 1
+        optimizer.update(params, {"ä/'b'": [g, None], "": np.full(3, step, dtype)})
+    assert optimizer.skipped == 1
+    optimizer.save(tmp_path / "state.npz")
+    restored = make().load(tmp_path / "state.npz")
+    assert repr(restored) == repr(optimizer)
+    engine_runs.assert_same_state(restored, optimizer)
+    assert (restored.t, restored.skipped) == (optimizer.t, optimizer.skipped)
+    got, expected = restored.state_dict(), optimizer.state_dict()
+    assert [entry["scalars"] for entry in got["states"].values()] == [
+        entry["scalars"] for entry in expected["states"].values()
+    ]
+    make().save(tmp_path / "state.npz")  # with infinite bounds
+    assert repr(make(0.0, 0.75).load(tmp_path / "state.npz")) == repr(make())
+
+
+def test_a_schedule_is_not_in_a_file(tmp_path):
+    schedule, path = Exponential(0.5, 0.9), tmp_path / "state"
+    optimizer, w = SGD(schedule), np.zeros(2)
+    optimizer.update(w, np.ones(2))
+    optimizer.save(path)
+    plain = SGD(0.5)
+    with pytest.raises(ValueError, match=r"SGD.load: lr was a schedule when '.*state' was saved"):
+        plain.load(path)
+    assert (plain.t, plain.lr) == (0, 0.5)
+    with pytest.raises(ValueError, match=r"Momentum\.load: the state belongs to SGD"):
+        Momentum(0.5).load(path)
+    other = lambda t: 0.25  # noqa: E731 - any function is a schedule
+    restored = SGD(other).load(path)
+    assert (restored.t, restored.lr) == (1, other)
+
+
+def test_a_file_that_holds_no_state_is_refused(tmp_path):
+    optimizer = Adam()
+    optimizer.update(np.ones(30), np.ones(30))
+    optimizer.save(tmp_path / "good")
+    good = (tmp_path / "good").read_bytes()
+    damaged = bytearray(good)
+    damaged[len(good) // 2] ^= 1
+    np.save(tmp_path / "array.npy", np.ones(3))
+    np.savez(tmp_path / "arrays.npz", header=np.ones(3))
+    np.savez(tmp_path / "others.npz", np.ones(3))
+    np.savez(tmp_path / "json.npz", header=np.array('{"states": {"w": {"slots": {"m": "x"}}}}'))
+    np.savez(tmp_path / "objects.npz", header=np.array([None]))
+    contents = {"empty": b"", "text": b"no archive", "cut": good[:-30], "damaged": damaged}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "good").unlink()
+    for path in sorted(tmp_path.iterdir()):
+        before = optimizer.state_dict()
+        with pytest.raises(ValueError, match=f"Adam.load: '.*{path.name}' is no file that"):
+            optimizer.load(path)
+        engine_runs.assert_same_state(optimizer, Adam().load_state_dict(before))
+    with pytest.raises(FileNotFoundError):
+        optimizer.load(tmp_path / "missing")
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path, monkeypatch):
+    optimizer, path = Adam(0.25), tmp_path / "state"
+    optimizer.update(np.ones(3), np.ones(3))
+    optimizer.save(path)
+    optimizer.update(np.ones(3), np.ones(3))
+
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="no space"):
+        optimizer.save(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+    assert Adam().load(path).t == 1
 
 
 @engine_runs.every_engine

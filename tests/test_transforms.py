@@ -1,6 +1,9 @@
 """Each transform against its textbook loop, and what it does at its edges."""
 
+import copy
+import math
 import pickle
+import re
 
 import bits
 import engine_runs
@@ -161,6 +164,63 @@ def test_nan_is_not_clipped_away(engine):
         assert np.isnan(w[0])
 
 
+@engine_runs.every_engine
+@pytest.mark.parametrize("cls", [clip_by_norm, clip_by_global_norm, project_norm])
+@pytest.mark.parametrize(
+    ("dtype", "radius", "becomes"),
+    [
+        ("float16", 65536.0, None),  # the arithmetic is float32
+        ("float16", 1e39, "infinite"),
+        ("float32", 1e39, "infinite"),
+        ("float32", 2.0**128 - 2.0**103, "infinite"),  # a tie, which goes to infinity
+        ("float32", math.nextafter(2.0**128 - 2.0**103, 0), None),
+        ("float32", 1e-50, "0"),
+        ("float32", 2.0**-150, "0"),
+        ("float32", math.nextafter(2.0**-150, 1), None),
+        ("float64", 1e-50, None),
+        ("float64", 5e-324, None),
+        ("float64", 1.7e308, None),
+    ],
+)
+def test_a_norm_is_bounded_by_a_number_of_the_arithmetic(cls, dtype, radius, becomes, engine):
+    """Neither 0 nor infinite there: 0/0 and inf/inf would make everything NaN."""
+    engine_runs.require(engine)
+    transform = cls(radius)
+    order = (transform, SGD(1.0)) if transform.stage == "gradient" else (SGD(1.0), transform)
+    optimizer, w = chain(*order, engine=engine), np.zeros(2, dtype)
+    for gradient in (np.zeros(2, dtype), np.array([0.0, 1.0], dtype)):
+        if becomes is None:
+            optimizer.update(w, gradient)
+            assert np.isfinite(w).all()
+            continue
+        name = "radius" if cls is project_norm else "max_norm"
+        message = f"{cls.__name__}: {name}={radius!r} is {becomes} in float32, the dtype of the ar"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            optimizer.update(w, gradient)
+        assert not w.any()
+        assert optimizer.t == 0
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("bound", [1e39, math.inf])
+def test_a_bound_beyond_the_arithmetic_is_none(bound, engine):
+    engine_runs.require(engine)
+    largest = np.finfo("float32").max
+    gradient = np.array([largest, -largest, np.inf, -0.0, 1.0], "float32")
+    w = np.zeros(5, "float32")
+    parts = clip_by_value(bound), maximize(), SGD(1.0), project(-bound, bound)
+    chain(*parts, engine=engine).update(w, gradient)
+    bits.assert_same_bits(w, 0 + gradient)
+
+
+def test_a_limit_of_nothing_is_refused():
+    for limit in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="clip_by_value: limit must be a number > 0"):
+            clip_by_value(limit)
+    with pytest.raises(ValueError, match="clip_by_value: limit=1e-50 is 0 in float32"):
+        chain(clip_by_value(1e-50), SGD()).update(np.zeros(1, "float32"), np.ones(1, "float32"))
+
+
 # Averages -------------------------------------------------------------------------------
 
 
@@ -234,16 +294,125 @@ def test_averages_are_refused_where_they_do_not_fit():
         optimizer.averaged({"a": np.ones(4)})
     frozen = np.ones(3)
     frozen.flags.writeable = False
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ValueError, match=r"Chain.swap_averaged: params\['a'\] is read-only"):
         optimizer.swap_averaged({"a": frozen})
     optimizer.swap_averaged(params)
     kept = params["a"].copy()
-    for other in ({"a": kept}, {"a": kept, "b": np.ones(9)}, {"a": kept, "x": np.ones(2)}):
-        with pytest.raises(ValueError, match="not the tree of the first call"):
+    for other, message in [
+        ({"a": kept}, r"params has the leaves \['a'\], and had \['a', 'b'\] in the first call"),
+        ({"a": kept, "x": np.ones(2)}, r"the leaves \['a', 'x'\], and had \['a', 'b'\]"),
+        (
+            {"a": kept, "b": np.ones(9)},
+            r"params\['b'\] is numpy float64 \(9,\), and was numpy float64 \(2,\) in the first",
+        ),
+        (
+            {"a": kept, "b": np.ones(2, "float32")},
+            r"params\['b'\] is numpy float32 \(2,\), and was numpy float64 \(2,\) in the first",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=f"Chain.swap_averaged: .*{message}.*; give the tree"):
             optimizer.swap_averaged(other)
+        assert all((w == 1).all() for w in (other.get("b"), other.get("x")) if w is not None)
+        bits.assert_same_bits(other["a"], kept)
     optimizer.swap_averaged(params)
     with pytest.raises(ValueError, match=r"put average\(decay\) at its end"):
         chain(clip_by_value(1.0), SGD()).averaged(params)
+
+
+@pytest.mark.parametrize("how", ["pickle", "deepcopy"])
+def test_a_copy_made_while_averages_are_swapped_in_puts_the_parameters_back(how):
+    params = {"a": np.ones(3)}
+    optimizer = chain(SGD(1.0), average(0.5))
+    for _ in range(2):
+        optimizer.update(params, {"a": np.ones(3)})
+    optimizer.swap_averaged(params)
+    copied = {"pickle": lambda o: pickle.loads(pickle.dumps(o)), "deepcopy": copy.deepcopy}[how](
+        optimizer
+    )
+    others = copy.deepcopy(params)
+    for each, tree in ((optimizer, params), (copied, others)):
+        with pytest.raises(RuntimeError, match="averages are swapped in"):
+            each.update(tree, {"a": np.ones(3)})
+        each.swap_averaged(tree)
+        assert (tree["a"] == -1.0).all()
+        each.update(tree, {"a": np.ones(3)})
+    bits.assert_same_bits(copied.averaged(others)["a"], optimizer.averaged(params)["a"])
+
+
+def test_no_state_is_saved_while_averages_are_swapped_in(tmp_path):
+    """It would be saved beside parameters that are averages."""
+    w, optimizer = np.ones(3), chain(SGD(1.0), average(0.5))
+    optimizer.update(w, np.ones(3))
+    optimizer.swap_averaged(w)
+    for save in (optimizer.state_dict, lambda: optimizer.save(tmp_path / "state")):
+        with pytest.raises(
+            RuntimeError, match=r"Chain.state_dict: the averages are swapped in.*swap_averaged"
+        ):
+            save()
+    assert not any(tmp_path.iterdir())
+    optimizer.swap_averaged(w)
+    assert optimizer.state_dict()["t"] == 1
+
+
+@pytest.mark.parametrize("how", ["reset", "load_state_dict", "load"])
+def test_a_new_beginning_forgets_what_waits_to_be_put_back(how, tmp_path):
+    w, optimizer = np.ones(3), chain(SGD(1.0), average(0.5))
+    optimizer.update(w, np.ones(3))
+    saved, kept = optimizer.state_dict(), w.copy()
+    optimizer.save(tmp_path / "state")
+    for _ in range(3):
+        optimizer.update(w, np.ones(3))
+    optimizer.swap_averaged(w)
+    with pytest.raises(ValueError, match="has no 'format'"):  # what fails forgets nothing
+        optimizer.load_state_dict({})
+    with pytest.raises(RuntimeError, match="averages are swapped in"):
+        optimizer.update(w, np.ones(3))
+    match how:
+        case "reset":
+            optimizer.reset()
+        case "load_state_dict":
+            optimizer.load_state_dict(saved)
+        case _:
+            optimizer.load(tmp_path / "state")
+    w[...] = kept
+    optimizer.update(w, np.ones(3))
+    assert (w == kept - 1).all()
+    optimizer.swap_averaged(w)
+    assert optimizer.t == (1 if how == "reset" else 2)
+
+
+def test_several_averages_are_told_apart_by_number():
+    rng = np.random.default_rng(0)
+    w, path = rng.standard_normal(5), []
+    optimizer = chain(SGD(LR), average(0.5), average(0.9))
+    singles = [chain(SGD(LR), average(decay)) for decay in (0.5, 0.9)]
+    others = [w.copy(), w.copy()]
+    for _ in range(4):
+        g = rng.standard_normal(5)
+        optimizer.update(w, g)
+        path.append(w.copy())
+        for single, other in zip(singles, others, strict=True):
+            single.update(other, g)
+    for which, single in enumerate(singles):
+        expected = single.averaged(w)
+        bits.assert_same_bits(optimizer.averaged(w, which=which), expected)
+        bits.assert_same_bits(single.averaged(w, which=0), expected)
+        for back in (None, which):
+            optimizer.swap_averaged(w, which=which)
+            bits.assert_same_bits(w, expected)
+            with pytest.raises(ValueError, match=f"another average than {1 - which} is swapped in"):
+                optimizer.swap_averaged(w, which=1 - which)
+            optimizer.swap_averaged(w, which=back)
+            bits.assert_same_bits(w, path[-1])
+    for which in (None, 2, -1, 1.0):
+        for call in (optimizer.averaged, optimizer.swap_averaged):
+            with pytest.raises(
+                ValueError,
+                match=rf"Chain.{call.__name__}: which must say which average, "
+                rf"0 for average\(decay=0.5\), 1 for average\(decay=0.9\); got {which}",
+            ):
+                call(w, which=which)
+    bits.assert_same_bits(w, path[-1])
 
 
 def test_every_library_averages(xp):
@@ -263,6 +432,22 @@ def test_every_library_averages(xp):
     swapped = optimizer.swap_averaged(params)
     got = arrays.to_numpy(swapped["w"])
     np.testing.assert_allclose(got, expected.averaged({"w": w})["w"], rtol=1e-5)
+
+
+def test_parameters_go_back_to_where_they_came_from(xp):
+    optimizer, params = chain(SGD(1.0), average(0.5)), {"w": np.ones(3)}
+    optimizer.update(params, {"w": np.ones(3)})
+    optimizer.swap_averaged(params)
+    others = {"w": xp.asarray(params["w"], copy=True)}
+    if xp.__name__.endswith("numpy") and "jax" not in xp.__name__:
+        optimizer.swap_averaged(others)
+        return
+    with pytest.raises(
+        ValueError, match=r"params\['w'\] is .*, and was numpy float64 \(3,\) in the"
+    ):
+        optimizer.swap_averaged(others)
+    optimizer.swap_averaged(params)
+    assert (params["w"] == 0).all()
 
 
 def test_lookahead_starts_from_where_the_parameters_started():
@@ -300,10 +485,58 @@ def test_a_bound_that_is_not_given_is_none():
     for keywords, expected in [({}, [-9, 9]), ({"lower": 0}, [0, 9]), ({"upper": 0}, [-9, 0])]:
         w = chain(SGD(0.0), project(**keywords)).update(np.array([-9.0, 9.0]), np.ones(2))
         np.testing.assert_array_equal(w, expected)
-    with pytest.raises(ValueError, match="lower must not be above upper"):
-        project(1.0, 0.0)
     with pytest.raises(ValueError, match="upper must be a number"):
         project(upper=float("nan"))
+
+
+def test_bounds_do_not_cross_when_they_are_set():
+    with pytest.raises(
+        ValueError, match=r"project: lower must not be above upper, got 1.0 and 0.0"
+    ):
+        project(1.0, 0.0)
+    bounds = project(0.0, 1.0)
+    optimizer = chain(SGD(0.0), bounds)
+    for name, value in [("lower", 2.0), ("upper", -1.0)]:
+        with pytest.raises(ValueError, match=r"project: lower must not be above upper.*set first"):
+            setattr(bounds, name, value)
+        assert (bounds.lower, bounds.upper) == (0.0, 1.0)
+    bounds.upper = 3.0
+    bounds.lower = 2.0
+    assert optimizer.update(np.zeros(1), np.zeros(1)).item() == 2.0
+    bounds.lower = bounds.upper  # one point is a set, too
+    # A state is taken over as a whole, whatever the order of its entries.
+    for lower, upper in [(7.0, 9.0), (-9.0, -7.0)]:
+        other = chain(SGD(0.5), project(lower, upper))
+        optimizer.load_state_dict(other.state_dict())
+        assert (bounds.lower, bounds.upper) == (lower, upper)
+    state = other.state_dict()
+    state["hyperparameters"] |= {"project_lower": 1.0, "project_upper": 0.0, "SGD_lr": 0.25}
+    with pytest.raises(ValueError, match="lower must not be above upper"):
+        optimizer.load_state_dict(state)
+    assert (optimizer.lr, bounds.lower, bounds.upper) == (0.5, -9.0, -7.0)
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("how", ["schedule", "override"])
+def test_bounds_that_cross_at_a_step_are_an_error_that_changes_nothing(how, engine):
+    engine_runs.require(engine)
+    w = {"w": np.full(2, 5.0)}
+    if how == "schedule":
+        optimizer = chain(Adam(), project(lambda t: t - 1.0, 2.0), engine=engine)
+    else:
+        optimizer = chain(Adam(), project(0.0, 2.0), engine=engine)
+    for _ in range(3):
+        optimizer.update(w, {"w": np.zeros(2)})
+    assert (w["w"] == 2.0).all()
+    if how == "override":
+        optimizer.overrides = {"w": {"project_lower": 3.0}}
+    before = snapshot(w, optimizer)
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"project, step 4: lower must not be above upper, got 3"
+        ):
+            optimizer.update(w, {"w": np.ones(2)})
+        assert snapshot(w, optimizer) == before
 
 
 @engine_runs.every_engine
@@ -458,17 +691,6 @@ def test_calls_may_be_turned_away_before_they_are_accumulated(engine, bad):
         expected.update(other, g)
         bits.assert_same_bits(w, other)
     assert (optimizer.t, optimizer.skipped) == (5, 1)
-
-
-@engine_runs.every_engine
-def test_a_mean_gradient_may_be_turned_away_as_a_whole(engine):
-    """The calls before it stay gathered, as if the last one had not been."""
-    engine_runs.require(engine)
-    optimizer, w = chain(accumulate(2), skip_nonfinite(), SGD(1.0), engine=engine), np.zeros(1)
-    for g, value in [(1.0, 0.0), (np.inf, 0.0), (3.0, -2.0)]:
-        optimizer.update(w, np.array([g]))
-        assert w.item() == value
-    assert (optimizer.t, optimizer.skipped) == (2, 1)
 
 
 @engine_runs.every_engine

@@ -201,3 +201,22 @@ def test_a_rule_may_use_one_array_in_many_places(engine):
 
 def test_every_user_rule_of_the_tests_has_a_case():
     assert {UserSignum, ClippedAMSGrad} <= {case.optimizer for case in cases.CASES}
+
+
+def test_numbers_that_a_rule_derives_have_the_same_names_at_every_step():
+    class Changing(Optimizer):
+        @staticmethod
+        def scalars(h):
+            return {"early": 1.0} if h.t < 2 else {"late": 2.0}
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w - h.early * g, {}
+
+    optimizer, w = Changing(), np.zeros(1)
+    optimizer.update(w, np.ones(1))
+    with pytest.raises(
+        TypeError, match=r"returned the numbers \('late',\), and \('early',\) before"
+    ):
+        optimizer.update(w, np.ones(1))
+    assert (w.item(), optimizer.t) == (-1.0, 1)

@@ -10,7 +10,7 @@ array([0.5, 1.5, 1. ])
 """
 
 from instep import optimizers, schedules
-from instep.chain import chain
+from instep.composition import chain
 from instep.optimizer import Optimizer
 from instep.optimizers import *  # noqa: F403 - the table of optimizers says which
 from instep.transform import Transform

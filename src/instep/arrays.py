@@ -119,7 +119,7 @@ def filled(array: Array, value: Any) -> Array:
 def converted(array: Array, like: Array) -> Array:
     """Return the elements of `array` as a new array of the library, device and dtype of `like`."""
     xp = namespace(like)
-    if library(array) != library(like):
+    if (library(array), device(array)) != (library(like), device(like)):
         array = xp.asarray(to_numpy(array), device=namespace_device(like))
     return xp.asarray(xp.astype(array, like.dtype, copy=True))
 

@@ -1,15 +1,21 @@
 """State as plain dicts of NumPy arrays, and in files."""
 
 import copy
+import json
+import numbers
+import os
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from instep import arrays
+from instep.rule import Rule
 
 if TYPE_CHECKING:
-    from instep.optimizer import Optimizer
+    from instep.optimizer import LeafState, Optimizer
 
 #: Version of the layout below.
 FORMAT = 1
@@ -25,6 +31,7 @@ def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
     return {
         "format": FORMAT,
         "optimizer": optimizer.name,
+        "parts": _parts(optimizer),
         "t": optimizer.t,
         "skipped": optimizer._skipped,
         "hyperparameters": {
@@ -45,56 +52,207 @@ def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
 
 def load_state_dict(optimizer: "Optimizer", state: Mapping[str, Any]) -> None:
     """Take over what `state_dict` returned. Everything is checked before anything is changed."""
-    from instep.optimizer import LeafState
-
     owner = f"{optimizer.name}.load_state_dict"
-    missing = {"format", "optimizer", "t", "skipped", "hyperparameters", "states"} - set(state)
-    if missing:
-        raise ValueError(f"{owner}: the state has no {min(missing)!r}; pass a state_dict()")
-    if state["format"] != FORMAT:
-        raise ValueError(f"{owner}: the state has format {state['format']!r}, expected {FORMAT}")
-    if state["optimizer"] != optimizer.name:
-        raise ValueError(
-            f"{owner}: the state belongs to {state['optimizer']}; load it into that optimizer"
-        )
-    for name in ("t", "skipped"):
-        if not isinstance(state[name], int) or isinstance(state[name], bool) or state[name] < 0:
-            raise ValueError(f"{owner}: {name} must be an integer >= 0, got {state[name]!r}")
+    _check_header(owner, optimizer, state)
     values = _hyperparameters(owner, optimizer, copy.deepcopy(state["hyperparameters"]))
-    states = {}
-    for key, entry in state["states"].items():
-        slots = {name: np.array(slot) for name, slot in entry["slots"].items()}
-        if not 0 <= entry["missed"] <= state["t"]:
-            raise ValueError(f"{owner}: {key!r} missed {entry['missed']} of {state['t']} steps")
-        states[key] = LeafState(slots, entry["missed"], dict(entry["scalars"]))
+    entries = _mapping(owner, "'states'", state["states"])
+    states = {key: _leaf_state(owner, optimizer, state["t"], key, entries[key]) for key in entries}
 
-    for rule, name, value in values:
-        setattr(rule, name, value)
+    for rule, new in values:
+        rule._assign(new)
     optimizer._t = state["t"]
     optimizer._skipped = state["skipped"]
     optimizer._states = states
     optimizer._plan = None
 
 
-def _hyperparameters(
-    owner: str, optimizer: "Optimizer", values: Mapping[str, Any]
-) -> list[tuple[Any, str, Any]]:
-    """Return (rule, name, validated value) for every hyperparameter of a state."""
-    known = {
-        prefix + entry.name: (rule, entry)
-        for prefix, rule in optimizer.parts.items()
-        for entry in rule._hyperparameters
+def _parts(optimizer: "Optimizer") -> dict[str, str]:
+    """Return the names of the rules of an optimizer, by their prefixes."""
+    return {prefix: rule.name for prefix, rule in optimizer.parts.items()}
+
+
+def _mapping(owner: str, what: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{owner}: {what} must be a dict, got {value!r}; pass a state_dict()")
+    return value
+
+
+def _check_header(owner: str, optimizer: "Optimizer", state: Mapping[str, Any]) -> None:
+    """Raise unless a state is one of such an optimizer, and says how many steps it took."""
+    expected = ("format", "optimizer", "parts", "t", "skipped", "hyperparameters", "states")
+    for name in expected:
+        if name not in _mapping(owner, "the state", state):
+            raise ValueError(f"{owner}: the state has no {name!r}; pass a state_dict()")
+    if state["format"] != FORMAT:
+        raise ValueError(f"{owner}: the state has format {state['format']!r}, expected {FORMAT}")
+    if state["optimizer"] != optimizer.name:
+        raise ValueError(
+            f"{owner}: the state belongs to {state['optimizer']}; load it into that optimizer"
+        )
+    given, own = _mapping(owner, "'parts'", state["parts"]), _parts(optimizer)
+    if list(given.items()) != list(own.items()):
+        raise ValueError(
+            f"{owner}: the state is of the chain {', '.join(map(str, given.values()))}, and this "
+            f"one is {', '.join(own.values())}; load it into a chain of the same parts in the "
+            f"same order"
+        )
+    for name in ("t", "skipped"):
+        if not _is_count(state[name]):
+            raise ValueError(f"{owner}: {name} must be an integer >= 0, got {state[name]!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _leaf_state(
+    owner: str, optimizer: "Optimizer", t: int, key: str, given: Mapping[str, Any]
+) -> "LeafState":
+    """Return the state of one parameter, or raise."""
+    from instep.optimizer import LeafState
+
+    what = f"the state of {key!r}"
+    for name in ("missed", "scalars", "slots"):
+        if name not in _mapping(owner, what, given):
+            raise ValueError(f"{owner}: {what} has no {name!r}; pass a state_dict()")
+    if not _is_count(given["missed"]) or given["missed"] > t:
+        raise ValueError(f"{owner}: {key!r} missed {given['missed']!r} of {t} steps")
+    scalars = _mapping(owner, f"'scalars' of {key!r}", given["scalars"])
+    slots = _mapping(owner, f"'slots' of {key!r}", given["slots"])
+    remembered = {
+        prefix + name for prefix, rule in optimizer.parts.items() for name in rule.scalar_slots
     }
+    _check_names(owner, f"{what} has the scalars", set(scalars), remembered)
+    for name, value in scalars.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{owner}: {name!r} of {key!r} must be a number, got {value!r}")
+    rest = set(slots)
+    for prefix, rule in optimizer.parts.items():
+        own = {name for name in slots if name.startswith(prefix)}
+        _check_slots(owner, what, prefix, rule, own)
+        rest -= own
+    _check_names(owner, f"{what} has the slots", rest, set())
+    copies = {name: np.array(slot) for name, slot in slots.items()}
+    for name, slot in copies.items():
+        if slot.dtype.kind != "f":
+            raise ValueError(f"{owner}: slot {name!r} of {key!r} is {slot.dtype}, not a real array")
+    return LeafState(copies, given["missed"], {k: float(v) for k, v in scalars.items()})
+
+
+def _check_slots(owner: str, what: str, prefix: str, rule: Rule, given: set[str]) -> None:
+    """Raise if a state has other slots of a rule than it can have.
+
+    Where options and shapes decide, it may have some of `Rule.slots`: slots appear when an option
+    is turned on, at the next step, and stay when it is turned off. A rule that does not list all
+    that it may have is not checked.
+    """
+    every = {prefix + name for name in rule.slots}
+    decided = type(rule).state_slots is Rule.state_slots and type(rule).form is Rule.form
+    if decided:
+        _check_names(owner, f"{what} has the slots", given, every)
+    elif every:
+        _check_names(owner, f"{what} has the slots", given | every, every)
+
+
+def _check_names(owner: str, what: str, given: set[str], expected: set[str]) -> None:
+    if given != expected:
+        names = [", ".join(sorted(entry)) or "none" for entry in (given, expected)]
+        raise ValueError(
+            f"{owner}: {what} {names[0]}, expected {names[1]}; pass a state_dict() of the same "
+            f"optimizer"
+        )
+
+
+def _hyperparameters(
+    owner: str, optimizer: "Optimizer", given: Any
+) -> list[tuple[Rule, dict[str, Any]]]:
+    """Return the rules with the validated values of their hyperparameters in a state."""
+    values = dict(_mapping(owner, "'hyperparameters'", given))
     found = []
-    for name, given in values.items():
-        if name not in known:
-            raise ValueError(f"{owner}: {optimizer.name} has no hyperparameter {name!r}")
-        rule, entry = known[name]
-        value = entry.validate(owner, given)
-        if entry.domain.fixed and value != getattr(rule, entry.name):
-            raise ValueError(
-                f"{owner}: the state was saved with {name}={value:g}, and this optimizer has "
-                f"{getattr(rule, entry.name):g}; make it with the same"
-            )
-        found.append((rule, entry.name, value))
+    for prefix, rule in optimizer.parts.items():
+        own = {}
+        for entry in rule._hyperparameters:
+            name = prefix + entry.name
+            if name not in values:
+                continue
+            value = own[entry.name] = entry.validate(owner, values.pop(name))
+            if entry.domain.fixed and value != getattr(rule, entry.name):
+                raise ValueError(
+                    f"{owner}: the state was saved with {name}={value:g}, and this optimizer has "
+                    f"{getattr(rule, entry.name):g}; make it with the same"
+                )
+        rule.check_values({**rule.__dict__, **own})
+        found.append((rule, own))
+    if values:
+        raise ValueError(f"{owner}: {optimizer.name} has no hyperparameter {min(values)!r}")
     return found
+
+
+# Files ------------------------------------------------------------------------------------
+
+
+def save(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
+    """Write the state of an optimizer into a file: NumPy arrays, and all the rest as JSON."""
+    state = optimizer.state_dict()
+    values = state["hyperparameters"]
+    arrays_of_file: dict[str, Any] = {}
+
+    def stored(slot: Any) -> str:
+        name = f"slot {len(arrays_of_file)}"
+        arrays_of_file[name] = slot
+        return name
+
+    header = {
+        **state,
+        "hyperparameters": {k: value for k, value in values.items() if not callable(value)},
+        "schedules": [k for k, value in values.items() if callable(value)],
+        "states": {
+            key: {**entry, "slots": {k: stored(slot) for k, slot in entry["slots"].items()}}
+            for key, entry in state["states"].items()
+        },
+    }
+    path = Path(path)
+    draft = path.with_name(f"{path.name}.draft")
+    try:
+        with draft.open("wb") as file:
+            np.savez(file, header=np.array(json.dumps(header)), **arrays_of_file)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
+    """Take over what `save` has written. Everything is checked before anything is changed."""
+    owner = f"{optimizer.name}.load"
+    with Path(path).open("rb") as file:
+        try:
+            state = _read(file)
+        except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{owner}: {os.fspath(path)!r} is no file that Optimizer.save has written, or is "
+                f"damaged"
+            ) from error
+    _check_header(owner, optimizer, state)
+    for prefix, rule in optimizer.parts.items():
+        for entry in rule._hyperparameters:
+            name = prefix + entry.name
+            if name in state["schedules"] and not callable(getattr(rule, entry.name)):
+                raise ValueError(
+                    f"{owner}: {name} was a schedule when {os.fspath(path)!r} was saved, and no "
+                    f"file holds one; set it to that schedule before"
+                )
+    optimizer.load_state_dict(state)
+
+
+def _read(file: Any) -> dict[str, Any]:
+    """Return the state that a file holds, with the names of the `schedules` that it does not."""
+    if not zipfile.is_zipfile(file):
+        raise ValueError("no archive of NumPy")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
+        state: dict[str, Any] = json.loads(str(archive["header"]))
+        for entry in state["states"].values():
+            entry["slots"] = {name: archive[place] for name, place in entry["slots"].items()}
+    if not isinstance(state["schedules"], list):
+        raise TypeError("no list of schedules")
+    return state

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
+
 #: A function from the step number, counted from 1, to the value of a hyperparameter.
 Schedule = Callable[[int], float]
 
@@ -16,10 +18,12 @@ Schedule = Callable[[int], float]
 class Domain:
     """The values that a hyperparameter may take: finite, within an interval.
 
-    With `infinite`, infinities are allowed too. With `integer`, only whole numbers are. With
-    `survives_rounding`, a value that is not zero must not become zero when it is rounded to the
-    dtype of the arithmetic, as an eps of 1e-50 does in float32. With `fixed`, the value is given
-    once, as a number.
+    They are finite in the dtype of the arithmetic too: 1e39 is refused at the first step on
+    float32 parameters, in which it would be infinite. With `infinite`, infinities are allowed,
+    and so is what becomes one. With `integer`, only whole numbers are. With `survives_rounding`,
+    a value that is not zero must not become zero when it is rounded to the dtype of the
+    arithmetic, as an eps of 1e-50 does in float32. With `fixed`, the value is given once, as a
+    number.
     """
 
     lower: float = -math.inf
@@ -44,15 +48,16 @@ class Domain:
         if self.lower > -math.inf and self.upper < math.inf:
             left, right = "[("[self.open_lower], "])"[self.open_upper]
             return f"a finite number in {left}{self.lower:g}, {self.upper:g}{right}"
+        what = "a number" if self.infinite else "a finite number"
         if self.lower > -math.inf:
-            return f"a finite number {'>' if self.open_lower else '>='} {self.lower:g}"
-        return "a number" if self.infinite else "a finite number"
+            return f"{what} {'>' if self.open_lower else '>='} {self.lower:g}"
+        return what
 
 
 #: Learning rates, weight decays.
 NonNegative = Annotated[float | Schedule, Domain(lower=0.0)]
 #: Factors that must not be zero.
-Positive = Annotated[float | Schedule, Domain(lower=0.0, open_lower=True)]
+Positive = Annotated[float | Schedule, Domain(lower=0.0, open_lower=True, survives_rounding=True)]
 #: Decay rates of running means: 1 would never forget and divide by zero in bias corrections.
 DecayRate = Annotated[float | Schedule, Domain(lower=0.0, upper=1.0, open_upper=True)]
 #: Small terms that keep a division finite.
@@ -73,6 +78,8 @@ class Hyperparameter:
 
     def validate(self, owner: str, value: Any) -> Any:
         """Return `value` as a float, an option or a schedule, or raise."""
+        if isinstance(value, np.bool_) or (isinstance(value, np.ndarray) and value.ndim == 0):
+            value = value.item()  # NumPy's other numbers are numbers to Python too
         if self.option:
             if not isinstance(value, bool | str):
                 raise TypeError(f"{owner}: {self.name} must be True or False, got {value!r}")

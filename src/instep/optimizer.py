@@ -1,6 +1,7 @@
 """The base class of all optimizers: the step, and state. Nothing about engines."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -40,12 +41,13 @@ def _validate_overrides(owner: str, value: Any) -> Overrides:
 
 
 def _validate_frozen(owner: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(pattern, str) for pattern in value):
+    patterns = tuple(value) if isinstance(value, Iterable) else (value,)
+    if isinstance(value, str) or not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(
-            f'{owner}: frozen must be a sequence of path patterns, such as ("encoder/*",), '
-            f"got {value!r}"
+            f'{owner}: frozen must be a sequence of path patterns, such as ("encoder/*",), or () '
+            f"for none, got {value!r}"
         )
-    return tuple(value)
+    return patterns
 
 
 class Optimizer(Rule):
@@ -136,7 +138,7 @@ class Optimizer(Rule):
 
     @property
     def main(self) -> "Optimizer":
-        """The optimizer whose hyperparameters `overrides` speak of."""
+        """The optimizer whose hyperparameters `overrides` calls by their names alone."""
         return self
 
     @property
@@ -199,10 +201,31 @@ class Optimizer(Rule):
         return state_dict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        """Take over what `state_dict` returned; the dict is neither changed nor kept."""
+        """Take over what `state_dict` returned; the dict is neither changed nor kept.
+
+        It must be of an optimizer of the same class, and of a chain of the same parts.
+        Everything is checked before anything is changed.
+        """
         from instep.checkpoint import load_state_dict
 
         load_state_dict(self, state)
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what `state_dict` returns into a file; the parameters are not in it.
+
+        A file of that name is replaced when the new one is complete. It is one of `numpy.savez`,
+        without pickled objects. Schedules cannot be in it: `load` leaves them as they are.
+        """
+        from instep.checkpoint import save
+
+        save(self, path)
+
+    def load(self, path: str | os.PathLike[str]) -> Self:
+        """Take over what `save` has written; what was a schedule must be one here too."""
+        from instep.checkpoint import load
+
+        load(self, path)
         return self
 
 

@@ -51,6 +51,10 @@ class Rule:
     #: The mathematics. ``rule(xp, w, g, s, h)`` returns new values and a dict of new slots.
     rule: ClassVar[Callable[..., Any]]
 
+    #: Whether `rule` calls `xp.require`, and so may turn a call away. In a chain, such a rule
+    #: stands before those that gather gradients of several calls.
+    guarded: ClassVar[bool] = False
+
     _hyperparameters: ClassVar[tuple[hyperparameters.Hyperparameter, ...]] = ()
 
     #: Fields that are no hyperparameters of the rule, each with a function that validates it.
@@ -60,6 +64,7 @@ class Rule:
         super().__init_subclass__(**keywords)
         dataclass(eq=False, repr=False)(cls)
         cls._hyperparameters = hyperparameters.describe_fields(cls, frozenset(cls._settings))
+        _check_names(cls)
 
     def __post_init__(self) -> None:
         if not callable(getattr(self, "rule", None)):
@@ -77,6 +82,10 @@ class Rule:
                         f"{self.name}: {name} cannot be changed, from {getattr(self, name):g} to "
                         f"{value:g}: step numbers depend on it; make a new {self.name}"
                     )
+                if type(self).check_values is not Rule.check_values:  # it is set at every step
+                    values = {**self.__dict__, name: value}
+                    if all(entry.name in values for entry in self._hyperparameters):
+                        self.check_values(values)
                 object.__setattr__(self, name, value)
                 if hyperparameter.option:
                     self._changed()
@@ -89,6 +98,12 @@ class Rule:
         else:
             known = ", ".join(entry.name for entry in self._hyperparameters) or "none"
             raise AttributeError(f"{self.name} has no hyperparameter {name!r}; it has {known}")
+
+    def _assign(self, values: Mapping[str, Any]) -> None:
+        """Set hyperparameters that have been validated one by one and together."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._changed()
 
     def _changed(self) -> None:
         """Take note that something changed of which plans depend."""
@@ -112,6 +127,18 @@ class Rule:
     def name(self) -> str:
         """Name of the rule, in messages and in kernels."""
         return type(self).__name__
+
+    @property
+    def period(self) -> int:
+        """Number of calls that make one step of what stands after this rule in a chain."""
+        return 1
+
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """Raise if hyperparameters, each of them in its domain, do not fit together.
+
+        This runs whenever one of them is set. Values may be schedules, which only `scalars`
+        meets as numbers.
+        """
 
     def state_slots(self) -> tuple[str, ...]:
         """Return the names of the state arrays under the present options."""
@@ -137,3 +164,25 @@ class Rule:
         rule may branch on values that are booleans: each is a kernel of its own.
         """
         return {}
+
+
+def _check_names(cls: type[Rule]) -> None:
+    """Raise if a number of a rule has a name that means something else, or another number's."""
+    names = [entry.name for entry in cls._hyperparameters]
+    for name in [*names, *cls.scalar_slots]:
+        if name == "t":
+            raise TypeError(
+                f"{cls.__name__}: no hyperparameter or scalar can be called 't', for h.t is the "
+                f"number of the step; choose another name"
+            )
+    if "period" in names:
+        raise TypeError(
+            f"{cls.__name__}: no hyperparameter can be called 'period', for the attribute "
+            f"`period` is the number of calls that make one step; choose another name"
+        )
+    twice = [name for name in cls.scalar_slots if name in names]
+    if twice:
+        raise TypeError(
+            f"{cls.__name__}: {twice[0]!r} is a hyperparameter and one of the scalar_slots; give "
+            f"one of them another name"
+        )

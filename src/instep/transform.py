@@ -23,8 +23,9 @@ class Transform(Rule):
     For a transform of the parameter, `w` is the parameter after the step. A transform of the
     gradient that returns None instead of a gradient ends the step there: what stands after it
     does not run in this call, and neither does the optimizer. It must then derive a boolean
-    named ``complete`` in `scalars`, and have an attribute `period`, the number of calls that
-    make one step.
+    named ``complete`` in `scalars`, true in every n-th call, and have an attribute `period`, this
+    n, by which what stands after it counts its steps. One that calls `xp.require` says so with
+    the class attribute ``guarded = True``.
     """
 
     #: What the fragment works on, ``"gradient"`` before the step or ``"parameter"`` after it.

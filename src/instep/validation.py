@@ -44,19 +44,19 @@ def match(owner: str, params: Any, grads: Any) -> list[Leaf]:
     leaves = [Leaf(i, path, w, g) for i, (path, w, g) in enumerate(pairs)]
     for leaf in leaves:
         if leaf.gradient is not None:  # what is not written may be anything
-            check_parameter(owner, leaf.path, leaf.parameter)
+            check_parameter(f"{owner}.update", leaf.path, leaf.parameter)
             _check_gradient(owner, leaf)
-    _check_unique_keys(owner, leaves)
+    _check_unique_keys(f"{owner}.update", leaves)
     check_overlaps(owner, [leaf for leaf in leaves if leaf.gradient is not None])
     return leaves
 
 
-def parameters(owner: str, params: Any) -> list[Leaf]:
+def parameters(owner: str, params: Any, call: str = "update") -> list[Leaf]:
     """Return the leaves of `params`, checked, without gradients."""
     leaves = [Leaf(i, path, w, None) for i, (path, w) in enumerate(tree.flatten(params))]
     for leaf in leaves:
-        check_parameter(owner, leaf.path, leaf.parameter)
-    _check_unique_keys(owner, leaves)
+        check_parameter(f"{owner}.{call}", leaf.path, leaf.parameter)
+    _check_unique_keys(f"{owner}.{call}", leaves)
     return leaves
 
 
@@ -102,9 +102,9 @@ def _walk(
         _walk(owner, (*path, key), child, grads[key], pairs)
 
 
-def check_parameter(owner: str, path: Path, w: Any) -> None:
+def check_parameter(call: str, path: Path, w: Any) -> None:
     """Raise if `w` is no array that can be updated."""
-    where = f"{owner}.update: {format_path('params', path)}"
+    where = f"{call}: {format_path('params', path)}"
     _check_array(where, w)
     name, dtype = arrays.library(w), arrays.dtype_name(w)
     if dtype not in COMPUTE_DTYPE:
@@ -200,13 +200,13 @@ def _has_namespace(x: Any) -> bool:
     return True
 
 
-def _check_unique_keys(owner: str, leaves: Sequence[Leaf]) -> None:
+def _check_unique_keys(call: str, leaves: Sequence[Leaf]) -> None:
     seen: dict[str, Leaf] = {}
     for leaf in leaves:
         other = seen.setdefault(leaf.key, leaf)
         if other is not leaf:
             raise ValueError(
-                f"{owner}.update: {format_path('params', other.path)} and "
+                f"{call}: {format_path('params', other.path)} and "
                 f"{format_path('params', leaf.path)} have the same name {leaf.key!r} in the "
                 f"state; rename one of the keys"
             )

@@ -47,6 +47,8 @@ class RMSProp(Optimizer):
     centered: bool = False
     momentum: DecayRate = 0.0
 
+    slots = ("h", "mean", "velocity")
+
     def state_slots(self) -> tuple[str, ...]:
         """Return ``h``, and the mean gradient and the velocity where they are asked for."""
         mean = ("mean",) if self.centered else ()

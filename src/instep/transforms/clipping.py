@@ -1,9 +1,13 @@
 """Gradients kept from being too large."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from instep.hyperparameters import Positive
+from instep.hyperparameters import Domain, Positive, Schedule
 from instep.transform import Transform
+
+_Limit = Annotated[
+    float | Schedule, Domain(lower=0.0, open_lower=True, infinite=True, survives_rounding=True)
+]
 
 
 class clip_by_value(Transform):
@@ -14,7 +18,8 @@ class clip_by_value(Transform):
     Parameters
     ----------
     limit
-        Largest magnitude :math:`c` of an element. NaN stays NaN.
+        Largest magnitude :math:`c` of an element. NaN stays NaN. A limit that is infinite, or
+        beyond the dtype of the arithmetic, as 1e39 is beyond float32, is none.
 
     Notes
     -----
@@ -31,7 +36,7 @@ class clip_by_value(Transform):
 
     stage = "gradient"
 
-    limit: Positive = 1.0
+    limit: _Limit = 1.0
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
@@ -48,6 +53,7 @@ class clip_by_norm(Transform):
     max_norm
         Largest Euclidean norm :math:`c` of the gradient of a tensor. A gradient within it is
         not changed, not in the last bit. A norm that is not finite makes the gradient NaN or 0.
+        It must be neither 0 nor infinite in the dtype of the arithmetic.
 
     Notes
     -----
@@ -80,7 +86,8 @@ class clip_by_global_norm(Transform):
     ----------
     max_norm
         Largest Euclidean norm :math:`c` of all gradients of the tree, taken as one vector.
-        Gradients within it are not changed, not in the last bit.
+        Gradients within it are not changed, not in the last bit. It must be neither 0 nor
+        infinite in the dtype of the arithmetic.
 
     Notes
     -----

@@ -12,7 +12,8 @@ class skip_nonfinite(Transform):
 
     Such a call changes nothing: parameters, state and step number are as if it had never been.
     The attribute `skipped` of the chain counts these calls. Where it stands in the chain, it
-    looks at the gradients as they are there.
+    looks at the gradients as they are there. It cannot stand after `accumulate`: a NaN in the
+    sum of several calls would stay there, and every step would be turned away from then on.
 
     Notes
     -----
@@ -31,6 +32,7 @@ class skip_nonfinite(Transform):
     """
 
     stage = "gradient"
+    guarded = True
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
@@ -73,7 +75,6 @@ class accumulate(Transform):
 
     @property
     def period(self) -> int:
-        """Number of calls that make one step."""
         return int(self.k)
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Parameters kept in a set: constraints of inverse problems."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from instep.hyperparameters import Domain, Positive, Schedule
@@ -16,7 +17,9 @@ class project(Transform):
     Parameters
     ----------
     lower, upper
-        The bounds :math:`a` and :math:`b`; infinite: no bound.
+        The bounds :math:`a` and :math:`b`, which must not cross. One that is infinite, or beyond
+        the dtype of the arithmetic, as 1e39 is beyond float32, is none. To move both, set first
+        the one that gives way.
 
     Notes
     -----
@@ -36,15 +39,29 @@ class project(Transform):
     lower: _Bound = float("-inf")
     upper: _Bound = float("inf")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        bounds = (self.lower, self.upper)
-        if all(isinstance(bound, float) for bound in bounds) and self.lower > self.upper:  # type: ignore[operator]
-            raise ValueError(f"{self.name}: lower must not be above upper, got {bounds}")
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """Raise if the bounds cross."""
+        if not callable(values["lower"]) and not callable(values["upper"]):
+            remedy = "to move both, set first the one that gives way"
+            _check_bounds(self.name, values["lower"], values["upper"], remedy)
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        """Return nothing; raise if bounds of this step cross, as schedules may."""
+        remedy = "give schedules and overrides that do not cross"
+        _check_bounds(f"project, step {h.t:.0f}", h.lower, h.upper, remedy)
+        return {}
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
         return xp.clip(w, h.lower, h.upper), {}
+
+
+def _check_bounds(owner: str, lower: float, upper: float, remedy: str) -> None:
+    if lower > upper:
+        raise ValueError(
+            f"{owner}: lower must not be above upper, got {lower!r} and {upper!r}; {remedy}"
+        )
 
 
 class project_norm(Transform):
@@ -55,7 +72,8 @@ class project_norm(Transform):
     Parameters
     ----------
     radius
-        Largest Euclidean norm :math:`r` of a tensor. A parameter within it is not changed.
+        Largest Euclidean norm :math:`r` of a tensor. A parameter within it is not changed. It
+        must be neither 0 nor infinite in the dtype of the arithmetic.
 
     Examples
     --------

@@ -1,0 +1,314 @@
+"""Chains: transforms and one optimizer as one rule, which runs in the fewest passes."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from instep import arrays, tree, validation
+from instep.graph.trace import check_result
+from instep.interrupts import HeldInterrupts
+from instep.optimizer import LeafState, Optimizer, Overrides
+from instep.parts import AfterGathering, check_order, gathers, name_parts
+from instep.rule import Rule
+from instep.transform import Transform
+from instep.transforms.averaging import average
+
+
+@dataclass(frozen=True)
+class _Swapped:
+    """The parameters by their keys, while an average of them stands in their place."""
+
+    average: str
+    parameters: Mapping[str, Any]
+
+
+class Chain(Optimizer):
+    """What `chain` returns: transforms and one optimizer, applied in order as a single rule.
+
+    It has the methods of every `Optimizer`, the hyperparameters of the optimizer in it as its
+    attributes, and what its transforms are asked for.
+    """
+
+    def __init__(
+        self,
+        *rules: Rule,
+        engine: str | None = None,
+        threads: int | None = None,
+        overrides: Overrides | None = None,
+        frozen: Sequence[str] | None = None,
+    ) -> None:
+        main = check_order(rules)
+        self._rules = name_parts(rules)
+        self._main = main
+        self._swapped: _Swapped | None = None
+        self.engine = main.engine if engine is None else engine
+        self.threads = main.threads if threads is None else threads
+        self.overrides = main.overrides if overrides is None else overrides
+        self.frozen = main.frozen if frozen is None else frozen
+        self.__post_init__()
+
+    @property
+    def main(self) -> Optimizer:
+        return self._main
+
+    @property
+    def parts(self) -> Mapping[str, Rule]:
+        return self._rules
+
+    def rule(self, xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        """Apply the parts in order."""
+        slots: dict[str, Any] = {}
+        gatherer: Rule | None = None
+        for prefix, rule in self._rules.items():
+            own_s, own_h = s.part(rule.name, prefix), h.part(rule.name, prefix)
+            own_xp = xp if gatherer is None else AfterGathering(xp, rule, gatherer)
+            result = rule.rule(own_xp, w, g, own_s, own_h)
+            value, new = check_result(rule.name, result, rule.state_slots())
+            slots |= {prefix + name: slot for name, slot in new.items()}
+            if not isinstance(rule, Transform) or rule.stage == "parameter":
+                w = value
+                continue
+            gatherer = rule if gathers(rule) else gatherer
+            if value is not None:
+                g = value
+            elif gathers(rule) and "complete" in own_h and not own_h.complete:
+                break
+            else:
+                raise TypeError(
+                    f"{rule.name}.rule returned None for the gradient, but has no attribute "
+                    f"`period`, or in a call that `scalars` does not call incomplete; see the "
+                    f"documentation of the class Transform"
+                )
+        return w, slots
+
+    def __repr__(self) -> str:
+        parts = [repr(rule) for rule in self._rules.values()]
+        settings = [
+            f"{name}={getattr(self, name)!r}"
+            for name in ("engine", "threads", "overrides", "frozen")
+            if getattr(self, name) != getattr(self._main, name)
+        ]
+        return f"chain({', '.join(parts + settings)})"
+
+    def __getattr__(self, name: str) -> Any:
+        # Hyperparameters of the optimizer in the chain are read as if they were the chain's, and
+        # so are the methods that it adds to those of all optimizers. They get its state.
+        main = self.__dict__.get("_main")
+        if main is not None and any(entry.name == name for entry in main._hyperparameters):
+            return getattr(main, name)
+        if main is not None and not name.startswith("_") and callable(getattr(main, name, None)):
+            main = copy.copy(main)
+            main._states, main._t = self._states_of_main(), self.t
+            return getattr(main, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def _states_of_main(self) -> dict[str, LeafState]:
+        """Return the state without the names of the chain's parts."""
+        prefix = next(prefix for prefix, rule in self._rules.items() if rule is self._main)
+
+        def own(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+        return {
+            key: LeafState(own(state.slots), state.missed, own(state.scalars))
+            for key, state in self._states.items()
+        }
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        main = self.__dict__.get("_main")
+        if main is not None and any(entry.name == name for entry in main._hyperparameters):
+            setattr(main, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def skipped(self) -> int:
+        """Number of calls that `skip_nonfinite` turned away. On a GPU, this waits for it."""
+        self._settle()
+        return self._skipped
+
+    def update(self, params: Any, grads: Any) -> Any:
+        self._refuse_averages("update")
+        return super().update(params, grads)
+
+    def reset(self) -> None:
+        super().reset()
+        self._swapped = None
+
+    def state_dict(self) -> dict[str, Any]:
+        self._refuse_averages("state_dict")
+        return super().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        super().load_state_dict(state)
+        self._swapped = None
+        return self
+
+    def _refuse_averages(self, call: str) -> None:
+        if self._swapped is not None:
+            raise RuntimeError(
+                f"{self.name}.{call}: the averages are swapped in, so that params are not the "
+                f"parameters; call swap_averaged(params) once more before"
+            )
+
+    def averaged(self, params: Any, *, which: int | None = None) -> Any:
+        """Return a tree of new arrays: the running averages of `params`.
+
+        Leaves that no step has touched are copied as they are.
+
+        Parameters
+        ----------
+        params
+            The tree of parameters.
+        which
+            Number of the average among those of the chain, from 0, where there are several.
+
+        Raises
+        ------
+        ValueError
+            If there is no such average, or if `params` has other shapes.
+        """
+        prefix = self._average("averaged", which)
+        self._settle()
+
+        def mean(path: tree.Path, w: Any) -> Any:
+            state = self._states.get(tree.join_path(path))
+            weight = state.scalars.get(f"{prefix}weight") if state is not None else None
+            if state is None or not weight:
+                return arrays.converted(w, w)
+            total = state.slots[f"{prefix}average"]
+            if tuple(total.shape) != tuple(w.shape):
+                raise ValueError(
+                    f"{self.name}.averaged: {tree.format_path('params', path)} is "
+                    f"{arrays.describe(w)}, but its average has shape {tuple(total.shape)}"
+                )
+            return arrays.converted(total / weight, w)
+
+        return tree.mapped(mean, params)
+
+    def swap_averaged(self, params: Any, *, which: int | None = None) -> Any:
+        """Exchange `params` for their averages, in place; called again, exchange them back.
+
+        Between the two calls `update` and `state_dict` are errors, and `reset` and
+        `load_state_dict` forget the parameters that wait to be put back.
+
+        Parameters
+        ----------
+        params
+            The tree of parameters.
+        which
+            As for `averaged`; the second call does not need it.
+
+        Returns
+        -------
+        The tree, as `update` does.
+
+        Raises
+        ------
+        ValueError
+            If there is no such average, or if the second call is given another tree: other
+            keys, shapes, dtypes, libraries or devices. Nothing is changed then.
+        """
+        leaves = validation.parameters(self.name, params, "swap_averaged")
+        if self._swapped is None:
+            average = self._average("swap_averaged", which)
+            new = [leaf for _, leaf in tree.flatten(self.averaged(params, which=which))]
+            kept = {leaf.key: arrays.converted(leaf.parameter, leaf.parameter) for leaf in leaves}
+            after = _Swapped(average, kept)
+        else:
+            new, after = self._parameters_back(self._swapped, leaves, which), None
+        with HeldInterrupts():
+            swapped = [
+                arrays.assigned(leaf.parameter, x) for leaf, x in zip(leaves, new, strict=True)
+            ]
+            self._swapped = after
+        return tree.rebuild(params, swapped)
+
+    def _parameters_back(
+        self, swapped: _Swapped, leaves: Sequence[validation.Leaf], which: int | None
+    ) -> list[Any]:
+        """Return the parameters that the first call of `swap_averaged` has kept, or raise."""
+        kept = swapped.parameters
+        where = f"{self.name}.swap_averaged"
+        if which is not None and self._average("swap_averaged", which) != swapped.average:
+            raise ValueError(
+                f"{where}: another average than {which} is swapped in; call swap_averaged(params) "
+                f"once more before"
+            )
+        remedy = "give the tree of the first call, whose values are put back"
+        if {leaf.key for leaf in leaves} != kept.keys():
+            raise ValueError(
+                f"{where}: params has the leaves {[leaf.key for leaf in leaves]}, and had "
+                f"{list(kept)} in the first call; {remedy}"
+            )
+        for leaf in leaves:
+            now, before = arrays.describe(leaf.parameter), arrays.describe(kept[leaf.key])
+            if now != before:
+                raise ValueError(
+                    f"{where}: {tree.format_path('params', leaf.path)} is {now}, and was {before} "
+                    f"in the first call; {remedy}"
+                )
+        return [kept[leaf.key] for leaf in leaves]
+
+    def _average(self, call: str, which: int | None) -> str:
+        """Return the prefix of an average: of the only one, if `which` does not say."""
+        found = {prefix: rule for prefix, rule in self._rules.items() if isinstance(rule, average)}
+        if not found:
+            raise ValueError(
+                f"{self.name}.{call}: {self!r} keeps no averages; put average(decay) at its end"
+            )
+        if which is None and len(found) == 1:
+            which = 0
+        if not isinstance(which, int) or which not in range(len(found)):
+            numbers = ", ".join(f"{i} for {rule!r}" for i, rule in enumerate(found.values()))
+            raise ValueError(
+                f"{self.name}.{call}: which must say which average, {numbers}; got {which!r}"
+            )
+        return list(found)[which]
+
+
+def chain(
+    *rules: Rule,
+    engine: str | None = None,
+    threads: int | None = None,
+    overrides: Overrides | None = None,
+    frozen: Sequence[str] | None = None,
+) -> Chain:
+    """Compose transforms and one optimizer into one optimizer, which takes the fewest passes.
+
+    Transforms of the gradient stand before the optimizer and transforms of the parameter after
+    it; the order is the order of application. The whole composition is one rule: one pass over
+    memory if it is elementwise, two if a norm is needed first.
+
+    Parameters
+    ----------
+    *rules
+        Transforms and exactly one optimizer.
+    engine, threads, overrides, frozen
+        As for `Optimizer`; by default those of the optimizer in the chain. From then on they are
+        attributes of the chain, and those of the optimizer in it are not looked at.
+        In `overrides`, hyperparameters of the optimizer have their own names, and those of
+        transforms the name of the transform before it: ``weight_decay_rate`` is the `rate` of
+        `weight_decay`, ``weight_decay2_rate`` that of a second one.
+
+    Returns
+    -------
+    An optimizer, with the same `update(params, grads)`. Hyperparameters of the optimizer in the
+    chain are its attributes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something else is given, or in an order that makes no sense.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import clip_by_global_norm
+    >>> optimizer = chain(clip_by_global_norm(1.0), SGD(lr=1.0))
+    >>> optimizer.update([np.zeros(1), np.zeros(1)], [np.array([3.0]), np.array([4.0])])
+    [array([-0.6]), array([-0.8])]
+    """
+    return Chain(*rules, engine=engine, threads=threads, overrides=overrides, frozen=frozen)
