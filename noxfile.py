@@ -145,8 +145,22 @@ def gpu(session: nox.Session) -> None:
 @nox.session(venv_backend=TORCH_BACKEND)
 def bench(session: nox.Session) -> None:
     """Measure against the peers, in one run."""
-    session.install(".", *group("benchmarks"), *group("peers"))
+    session.install(".", *group("benchmarks"), *group("contenders"), *group("peers"))
     session.run("pytest", "benchmarks", "--benchmark-columns=median,iqr,rounds", *session.posargs)
+
+
+@nox.session
+def bench_smoke(session: nox.Session) -> None:
+    """Run a corner of the benchmarks, so that they keep working; its times mean nothing."""
+    session.install(".", *group("benchmarks"))
+    session.run(
+        "pytest",
+        "benchmarks",
+        *("--budget", "0.01", "--peers", "listing"),
+        *("-k", "tiny or small_step or test_dtype or test_size and 1000"),
+        *("--record", str(Path(session.create_tmp()) / "bench.json")),
+        *session.posargs,
+    )
 
 
 @nox.session

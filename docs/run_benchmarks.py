@@ -27,6 +27,8 @@ TITLES = {
     "dtypes": "Storage dtypes",
     "shapes": "The same elements in one tensor, or in many",
     "claims": "The cases of the claims",
+    "product": "All axes at once",
+    "product of networks": "All networks",
 }
 
 
@@ -41,6 +43,11 @@ def draw() -> None:
     found = command.read(RESULTS.read_text(encoding="utf-8"))
     parts = ["## Machine", environment(found["environment"])]
     parts += titled("Claims", tables.of_claims(found["claims"]))
+    for table in (
+        tables.of_passes(found["profile"]["passes"]),
+        tables.of_parts(found["profile"]["parts"]),
+    ):
+        parts += titled(table.title, table)
     for name, title in TITLES.items():
         for table in tables.by_setting(title, found["sections"].get(name, ())):
             parts += titled(table.title, table)

@@ -5,8 +5,8 @@ import json
 import math
 import subprocess
 import sys
+import time
 
-import numpy as np
 import pytest
 
 from instep.bench import (
@@ -15,14 +15,14 @@ from instep.bench import (
     Worker,
     clocks,
     command,
-    contenders,
+    figures,
     measure,
+    measuring,
     networks,
     tables,
-    traffic,
 )
 from instep.bench.cases import CHAIN, trees
-from instep.bench.contenders import KIT, listing, streams
+from instep.bench.contenders import KIT
 from instep.cli import main
 
 TINY = command.Extent(large=50, sizes=(1, 10), tensors=(1, 3), budget=0.0)
@@ -67,11 +67,14 @@ def test_case_survives_json():
     assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
 
 
-def test_trees_have_the_shapes_and_dtype_of_a_case():
-    params, grads = trees(Case("Adam", ((3, 2), (0,), ()), "some", dtype="float16"))
+@pytest.mark.parametrize("dtype", command.DTYPES)
+def test_trees_have_the_shapes_and_dtype_of_a_case(dtype):
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    params, grads = trees(Case("Adam", ((3, 2), (0,), ()), "some", dtype=dtype))
     for tree in (params, grads):
         assert [array.shape for array in tree.values()] == [(3, 2), (0,), ()]
-        assert {array.dtype.name for array in tree.values()} == {"float16"}
+        assert {array.dtype.name for array in tree.values()} == {dtype}
     assert list(params) == list(grads) == sorted(params)
 
 
@@ -113,58 +116,106 @@ def test_ratio_is_that_to_the_fastest_peer_that_ran():
     assert result.bytes_per_second == 1400
 
 
+def test_ratio_at_the_limit_is_that_of_the_fastest_peer_to_the_faster_stream():
+    case = Case.uniform("Adam", 1, 100)
+    seconds = {KIT: [2.0], "a": [4.0], "b": [8.0], "stream": [1.0], "stream add": [1.5]}
+    result = Result(case, seconds, bytes_per_element=28)
+    assert result.ratio_at_limit("a", "b", "c") == 4.0
+    assert result.ratio_at_limit("stream", "stream add") == 1.0
+    assert result.ratio_at_limit("c") is None
+    assert result.share_of("a") == 0.25
+    assert Result(case, {KIT: [2.0], "a": [4.0]}).ratio_at_limit("a") is None
+
+
+@pytest.fixture
+def crowded(monkeypatch):
+    """Results of a machine with so little memory that the kit finds none."""
+    monkeypatch.setattr(measuring, "free_memory", lambda: 1000)
+    few, many = (Case.uniform("Adam", 1, size, threads=1) for size in (10, 100_000))
+    return {name: [measure(many, [KIT], budget=0.0)] for name in figures.PANELS} | {
+        "size": [measure(case, [KIT, "listing"], budget=0.0) for case in (few, many)]
+    }
+
+
+def test_case_that_finds_no_memory_has_an_empty_row(crowded):
+    few, many = crowded["size"]
+    assert many.skipped[KIT] == "needs 0.0 GiB, 0.0 GiB are left"
+    assert many.bytes_per_second is many.share is many.ratio("listing") is None
+    table = tables.of_results("Crowded", [few, many])
+    assert table.rows[0][:2] == ("10", tables.duration(few.median()))
+    assert set(table.rows[1][1:]) == {""}
+    assert Result.from_json(json.loads(json.dumps(many.to_json()))).seconds == {}
+
+
+def test_case_that_finds_no_memory_is_left_out_of_figures(crowded, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra 'plot'")
+    figures.draw(crowded, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_claims_stand_beside_the_share_of_the_limit_and_what_it_allows():
+    claim = {"name": "large", "threads": 1, "measured": 1.02, "goal": 1.2, "share": 0.945}
+    small = {"name": "small", "threads": 2, "measured": 12.0, "goal": 5.0, "share": None}
+    small["at_limit"], claim["at_limit"] = None, 1.07
+    table = tables.of_claims([claim, small, {**small, "goal": None}])
+    assert [heading.replace("\n", " ") for heading in table.headings] == [
+        *("claim", "threads", "measured", "goal", "met", "of the limit", "at the limit")
+    ]
+    assert table.rows == (
+        ("large", "1", "1.02", "1.20", "no", "94 %", "1.07"),
+        ("small", "2", "12.0", "5.00", "yes", "", ""),
+        ("small", "2", "12.0", "", "", "", ""),
+    )
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["stream", "stream add"])
-def test_streams_touch_every_array_of_a_pass(name, threads):
-    case = Case.uniform(CHAIN, 1, streams.SMALLEST // 40 + 16, threads=threads)
-    (stream,) = contenders.load([name], "numpy")
-    if importlib.util.find_spec(stream.package) is None:
-        pytest.skip(f"{stream.package} is not installed")
-    assert stream.refuses(case) is None
-    stream.prepare(case)()
+@pytest.mark.parametrize("optimizer", ["Adam", CHAIN])
+def test_parts_of_a_small_step_add_up_to_the_step(optimizer, threads):
+    breakdown = breakdown_of_native_steps()
+    case = Case.uniform(optimizer, 20, 10, threads=threads)
+    found = breakdown.parts_of_step(case.to_json(), budget=0.0)
+    parts = found["parts"]
+    assert tuple(parts) == breakdown.PARTS
+    assert all(seconds > 0 for name, seconds in parts.items() if name != breakdown.REMAINDER)
+    assert sum(parts.values()) >= found["seconds"] * (1 - 1e-9)
+    assert Case.from_json(found["case"]) == case
+    (row,) = tables.of_parts([json.loads(json.dumps(found))]).rows
+    assert row[:2] == ("20 tensors of 10", str(threads))
+    assert len(row) == 3 + len(parts)
 
 
-def test_chain_moves_forty_bytes_an_element_in_two_passes():
-    case = Case.uniform(CHAIN, 1, 10)
-    assert len(traffic.passes(case)) == 2
-    assert traffic.bytes_per_element(case) == 40
+def test_passes_of_a_step_are_timed_beside_streams_of_their_arrays(monkeypatch):
+    breakdown = breakdown_of_native_steps()
+    monkeypatch.setattr("instep.bench.contenders.streams.SMALLEST", 0)
+    found = breakdown.passes_of_step(Case.uniform(CHAIN, 2, 1000).to_json(), budget=0.0)
+    counts = [(entry["reads"], entry["writes"]) for entry in found["passes"]]
+    assert counts == [(1, 0), (5, 4)]
+    assert sum(entry["seconds"] for entry in found["passes"]) < found["seconds"]
+    rows = tables.of_passes([json.loads(json.dumps(found))]).rows
+    assert [row[1:4] for row in rows] == [
+        ("1: reads 1, writes 0", "1", "4"),
+        ("2: reads 5, writes 4", "1", "36"),
+        ("the step", "1", "40"),
+    ]
 
 
-@pytest.mark.peers
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam", CHAIN])
-@pytest.mark.parametrize("name", contenders.peers("numpy"))
-def test_every_peer_takes_steps_or_says_why_not(name, optimizer, worker):
-    (contender,) = contenders.load([name], "numpy")
-    if importlib.util.find_spec(contender.package) is None:
-        pytest.skip(f"{contender.package} is not installed")
-    case = Case.uniform(optimizer, 2, 20)
-    result = worker.measure(case, [KIT, name], budget=0.0)
-    assert name in result.seconds or name in result.skipped
-    assert (name in result.skipped) == (contender.refuses(case) is not None)
+def test_stopwatch_counts_the_time_of_an_inner_call_once(monkeypatch):
+    breakdown = breakdown_of_native_steps()
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    watch = breakdown.Stopwatch()
+
+    def wait(seconds):
+        now[0] += seconds
+
+    inner = watch.around("inner", wait)
+    watch.around("outer", lambda: [wait(1.0), inner(4.0), inner(8.0), wait(2.0)])()
+    assert watch.seconds == {"inner": 12.0, "outer": 3.0}
 
 
-@pytest.mark.parametrize("name", contenders.peers("cupy"))
-def test_every_peer_on_a_gpu_takes_steps_or_says_why_not(name, cupy):
-    case = Case.uniform("Adam", 2, 20, backend="cupy")
-    result = measure(case, [KIT, name], budget=0.0)
-    assert name in result.seconds or name in result.skipped
-    assert result.launches == 1
-
-
-@pytest.mark.parametrize("optimizer", ["SGD", "Momentum", "RMSProp", "Adam", "AdamW"])
-def test_listings_are_the_rules_of_the_kit(optimizer):
-    from instep import optimizers
-
-    case = Case.uniform(optimizer, 2, 30, dtype="float64")
-    (params, grads), (expected, _) = trees(case), trees(case)
-    plain = listing.LISTINGS[optimizer](np, params)
-    kit = getattr(optimizers, optimizer)()
-    for _ in range(5):
-        plain.update(params, grads)
-        kit.update(expected, grads)
-    for key, w in expected.items():
-        # Their eps differ, and stand inside or outside of the correction.
-        np.testing.assert_allclose(params[key], w, rtol=1e-3)
+def breakdown_of_native_steps():
+    pytest.importorskip("llvmlite")
+    return importlib.import_module("instep.bench.breakdown")
 
 
 def test_worker_keeps_to_its_cpus(worker):
@@ -248,7 +299,7 @@ def test_tables_need_no_rich(monkeypatch, capsys):
     ("arguments", "text"),
     [
         (["--backend", "abacus"], "--backend abacus: choose among numpy, cupy"),
-        (["--dtype", "int8"], "--dtype int8: choose one of float16, float32, float64"),
+        (["--dtype", "int8"], "--dtype int8: choose one of float16, bfloat16, float32, float64"),
         (["--optimizers", "Newton"], "--optimizers Newton: unknown"),
         (["--peers", "nobody"], "--peers nobody: choose among torch fused"),
         (["--threads", "0"], "expected an integer of at least 1"),

@@ -1,5 +1,6 @@
 """What is measured: an optimizer on tensors of some shapes, with a number of threads."""
 
+import importlib
 import itertools
 import math
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.bench.networks import Shape
+from instep.numerics import STATE_DTYPE
 
 #: The chain that is measured as if it were one optimizer: clip_by_global_norm(1), AdamW and
 #: average(0.999).
@@ -67,7 +69,26 @@ class Case:
     @property
     def nbytes(self) -> int:
         """Bytes of all parameters."""
-        return self.elements * np.dtype(self.dtype).itemsize
+        return self.elements * storage(self.dtype).itemsize
+
+    @property
+    def state_nbytes(self) -> int:
+        """Bytes of an array of state: that of 16-bit parameters is float32."""
+        return self.elements * storage(STATE_DTYPE[self.dtype]).itemsize
+
+
+@dataclass(frozen=True)
+class OnePass(Case):
+    """One of the passes of the step of a case, the first being number 0: streams can walk it."""
+
+    number: int = 0
+
+
+def storage(dtype: str) -> np.dtype[Any]:
+    """Return the dtype of this name. bfloat16 is that of ml_dtypes, for NumPy has none."""
+    module = importlib.import_module("ml_dtypes") if dtype == "bfloat16" else np
+    found: np.dtype[Any] = np.dtype(getattr(module, dtype))
+    return found
 
 
 def count(number: int) -> str:
@@ -83,10 +104,10 @@ def arrays(case: Case, seed: int) -> list[NDArray[Any]]:
     # that they repeat.
     rng = np.random.default_rng(seed)
     block = rng.standard_normal(min(_BLOCK, max(map(math.prod, case.shapes), default=0)))
-    block = block.astype(case.dtype)
+    block = block.astype(storage(case.dtype))
     found = []
     for shape in case.shapes:
-        array = np.empty(shape, case.dtype)
+        array = np.empty(shape, block.dtype)
         flat = array.reshape(-1)
         for start in range(0, flat.size, _BLOCK):
             part = flat[start : start + _BLOCK]

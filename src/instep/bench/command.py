@@ -17,7 +17,7 @@ from instep.experiments.contenders import select
 from instep.experiments.errors import CommandError
 
 OPTIMIZERS = ("SGD", "Momentum", "AdaGrad", "RMSProp", "Adam", "AdamW")
-DTYPES = ("float16", "float32", "float64")
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 TITLES = {
     "limit": "Against the memory limit",
@@ -29,7 +29,7 @@ TITLES = {
 _SMALL = 100
 
 #: Version of the JSON.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,11 @@ def _checked(request: Request) -> tuple[int, ...]:
             raise CommandError(f"--backend {backend}: choose among {choices}")
     if request.dtype not in DTYPES:
         raise CommandError(f"--dtype {request.dtype}: choose one of {', '.join(DTYPES)}")
-    if "cupy" in request.backends:
-        from instep.engines import available
-
-        reason = available()["cuda"]
+    for backend in request.backends:
+        (kit,) = contenders.load([KIT], backend)
+        reason = kit.refuses(Case.uniform("SGD", 1, 1, dtype=request.dtype, backend=backend))
         if reason is not None:
-            raise CommandError(f"--backend cupy: {reason}")
+            raise CommandError(f"--backend {backend} --dtype {request.dtype}: {reason}")
     known = dict.fromkeys(n for b in request.backends for n in contenders.peers(b))
     for name in request.peers or ():
         if name not in known:

@@ -89,9 +89,9 @@ def against_limit(axes: Any, results: Sequence[Result]) -> None:
     for result in results:
         top = place
         for name in names:
-            if name not in result.seconds or result.limit is None:
+            if name not in result.seconds or not result.limit:
                 continue
-            share = result.share * result.median() / result.median(name) if result.share else 0
+            share = result.share_of(name) or 0.0
             axes.barh(place, share, height=0.86, color=COLOURS[name], align="edge")
             if name == KIT:
                 axes.text(
@@ -113,13 +113,13 @@ def against_limit(axes: Any, results: Sequence[Result]) -> None:
         axes.barh(0, 0, color=COLOURS[name], label=name)
     axes.set_xlabel("bytes a second, as a share of the memory limit of the same run")
     axes.set_title(f"A step on {results[0].case.label} elements")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    _legend(axes)
 
 
 def against_size(axes: Any, results: Sequence[Result]) -> None:
     """Draw the time of a step of each contender against the number of elements."""
     _lines(axes, results, [result.case.elements for result in results])
-    limits = [(r.case.elements, min(r.median(n) for n in LIMITS if n in r.seconds))
+    limits = [(r.case.elements, r.case.elements * r.bytes_per_element / r.limit)
               for r in results if r.limit]  # fmt: skip
     if limits:
         # Where the caches serve a part there is no one limit: the line is straight from there.
@@ -131,7 +131,7 @@ def against_size(axes: Any, results: Sequence[Result]) -> None:
         )  # fmt: skip
     axes.set_xlabel("elements of one tensor")
     axes.set_title(f"{results[0].case.optimizer} on one tensor")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    _legend(axes)
 
 
 def against_tensors(axes: Any, results: Sequence[Result]) -> None:
@@ -140,11 +140,12 @@ def against_tensors(axes: Any, results: Sequence[Result]) -> None:
     size = results[0].case.elements // len(results[0].case.shapes)
     axes.set_xlabel("tensors")
     axes.set_title(f"{results[0].case.optimizer} on tensors of {size:,} elements")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    _legend(axes)
 
 
 def _lines(axes: Any, results: Sequence[Result], positions: Sequence[int]) -> None:
-    lowest = min(min(map(result.median, _steps(result))) for result in results)
+    # Where memory was short, none may have run.
+    lowest = min((r.median(name) for r in results for name in _steps(r)), default=1.0)
     for name in _names(results):
         points = [
             (x, result.median(name))
@@ -161,6 +162,11 @@ def _lines(axes: Any, results: Sequence[Result], positions: Sequence[int]) -> No
     axes.yaxis.set_major_formatter(lambda value, _: _tick(value))
     axes.xaxis.set_major_formatter(lambda value, _: _count(value))
     axes.grid(visible=True)
+
+
+def _legend(axes: Any) -> None:
+    if axes.get_legend_handles_labels()[0]:  # none, where no contender found memory
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
 
 
 def _tick(seconds: float) -> str:

@@ -70,29 +70,46 @@ class Result:
 
         Peers that did not run do not count; None if none did.
         """
-        found = [self.median(peer) for peer in peers if peer in self.seconds]
-        return min(found) / self.median() if found and KIT in self.seconds else None
+        fastest = self._fastest(peers)
+        return fastest / self.median() if fastest and KIT in self.seconds else None
+
+    def ratio_at_limit(self, *peers: str) -> float | None:
+        """Return the ratio that a step of exactly the memory limit would have."""
+        fastest, limit = self._fastest(peers), self._fastest(LIMITS)
+        return fastest / limit if fastest and limit else None
+
+    def _fastest(self, names: Sequence[str]) -> float | None:
+        return min((self.median(name) for name in names if name in self.seconds), default=None)
 
     @property
     def ran(self) -> tuple[str, ...]:
         """Names of the peers that ran."""
         return tuple(name for name in self.seconds if name != KIT and name not in LIMITS)
 
+    def rate(self, *names: str) -> float | None:
+        """Return the bytes of a step that the fastest of these contenders moves in a second."""
+        fastest = self._fastest(names)
+        return self.bytes_per_element * self.case.elements / fastest if fastest else None
+
     @property
-    def bytes_per_second(self) -> float:
+    def bytes_per_second(self) -> float | None:
         """Memory traffic of the kit in bytes a second."""
-        return self.bytes_per_element * self.case.elements / self.median()
+        return self.rate(KIT)
 
     @property
     def limit(self) -> float | None:
         """The memory limit in bytes a second: the faster of the streams that ran."""
-        found = [self.median(name) for name in LIMITS if name in self.seconds]
-        return self.bytes_per_element * self.case.elements / min(found) if found else None
+        return self.rate(*LIMITS)
 
     @property
     def share(self) -> float | None:
         """Traffic of the kit as a share of the memory limit."""
-        return self.bytes_per_second / self.limit if self.limit else None
+        return self.share_of(KIT)
+
+    def share_of(self, name: str) -> float | None:
+        """Return the speed of a contender as a share of what the memory allows the kit."""
+        seconds, limit = self._fastest((name,)), self._fastest(LIMITS)
+        return limit / seconds if seconds and limit else None
 
 
 def measure(case: Case, names: Sequence[str], *, budget: float) -> Result:
@@ -112,9 +129,9 @@ def measure(case: Case, names: Sequence[str], *, budget: float) -> Result:
     steps: dict[str, Step] = {}
     skipped: dict[str, str] = {}
     for contender in contenders.load(names, case.backend):
-        needed = contender.copies * case.nbytes
         reason = contender.refuses(case)
-        if reason is None and case.backend == "numpy" and needed > room:
+        needed = 0 if reason else contender.memory(case)
+        if case.backend == "numpy" and needed > room:
             reason = f"needs {needed / 2**30:.1f} GiB, {room / 2**30:.1f} GiB are left"
         if reason is not None:
             skipped[contender.name] = reason

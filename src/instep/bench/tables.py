@@ -9,6 +9,7 @@ from typing import Any
 
 from instep.bench import contenders
 from instep.bench.cases import Case, count
+from instep.bench.contenders import KIT
 from instep.bench.measuring import Result
 
 
@@ -74,18 +75,52 @@ def show(shown: Sequence[Table]) -> None:
 
 
 def of_claims(claims: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a table of claims: name, threads, what was measured, the goal, and whether it is met.
+    """Return a table of claims: what was measured, what was the goal, and what is possible.
 
-    A claim without a goal is only measured.
+    A claim without a goal is only measured. "At the limit" is the ratio of a step that takes no
+    longer than its memory traffic: no code reaches a goal above it.
     """
     rows = []
     for claim in claims:
         goal, measured = claim["goal"], claim["measured"]
         met = "" if goal is None else "yes" if measured >= goal else "no"
-        row = (claim["name"], str(claim["threads"]), digits(measured))
-        rows.append((*row, "" if goal is None else digits(goal), met))
-    headings = ("claim", "threads", "measured", "goal", "met")
+        row = (claim["name"], str(claim["threads"]), digits(measured), times(goal), met)
+        rows.append((*row, percent(claim["share"]), times(claim["at_limit"])))
+    headings = ("claim", "threads", "measured", "goal", "met", "of the\nlimit", "at the\nlimit")
     return Table("Claims: above 1, instep is the faster", headings, tuple(rows))
+
+
+def of_passes(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of the passes of steps: what each moves, and how fast, beside a stream."""
+    rows = []
+    for step in found:
+        for number, entry in enumerate(step["passes"], start=1):
+            what = f"{number}: reads {entry['reads']}, writes {entry['writes']}"
+            rows.append(_pass(step, what, entry))
+        rows.append(_pass(step, "the step", step))
+    headings = ("optimizer", "arrays of a pass", "threads", "bytes an\nelement", "time", "GB/s")
+    title = "The passes of a step, each beside a stream of the same arrays"
+    return Table(title, (*headings, "stream,\nGB/s", "of the\nstream"), tuple(rows), left=2)
+
+
+def _pass(step: Mapping[str, Any], what: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    case = Case.from_json(step["case"])
+    traffic = case.elements * entry["bytes_per_element"]
+    rates = [digits(traffic / entry[name] / 1e9) for name in ("seconds", "stream")]
+    row = (case.optimizer, what, str(case.threads), str(entry["bytes_per_element"]))
+    return (*row, duration(entry["seconds"]), *rates, percent(entry["stream"] / entry["seconds"]))
+
+
+def of_parts(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of where the time of small steps goes."""
+    rows = []
+    for step in found:
+        case = Case.from_json(step["case"])
+        row = (case.label, str(case.threads), duration(step["seconds"]))
+        rows.append((*row, *(duration(seconds) for seconds in step["parts"].values())))
+    names = found[0]["parts"] if found else ()
+    headings = ("parameters", "threads", "a step", *(name.replace(" ", "\n") for name in names))
+    return Table("Where the time of a small step goes", headings, tuple(rows))
 
 
 def of_processes(found: Sequence[Mapping[str, Any]]) -> Table:
@@ -125,7 +160,7 @@ def of_results(title: str, results: Sequence[Result]) -> Table:
     rows = []
     for i, result in enumerate(results):
         row = [found[i] for found in other.values()]
-        row += [duration(result.median()), gigabytes(result)]
+        row += [duration(result.median()) if KIT in result.seconds else "", gigabytes(result)]
         row += [percent(result.share)] if limited else []
         row += [times(result.ratio(name)) for name in names]
         rows.append(tuple(row))
@@ -173,8 +208,8 @@ def digits(value: float) -> str:
 
 
 def gigabytes(result: Result) -> str:
-    """Return the traffic in GB/s."""
-    return digits(result.bytes_per_second / 1e9) if result.bytes_per_element else ""
+    """Return the traffic in GB/s; nothing where there is none to speak of."""
+    return digits(result.bytes_per_second / 1e9) if result.bytes_per_second else ""
 
 
 def percent(share: float | None) -> str:
@@ -183,5 +218,5 @@ def percent(share: float | None) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """Return a ratio; nothing for none."""
+    """Return a ratio with three digits; nothing for none."""
     return "" if ratio is None else digits(ratio)

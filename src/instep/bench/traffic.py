@@ -1,17 +1,17 @@
 """The memory traffic of a step, from the graphs of its passes."""
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
-from instep.bench.cases import Case
+from instep.bench.cases import Case, OnePass, storage
 from instep.graph import Graph
 
 
-def passes(case: Case) -> Sequence[Graph]:
+def passes(case: Case) -> tuple[Graph, ...]:
     """Return the passes over memory of the step of a case."""
-    return _passes(case.optimizer, case.dtype)
+    graphs = _passes(case.optimizer, case.dtype)
+    return (graphs[case.number],) if isinstance(case, OnePass) else graphs
 
 
 def bytes_per_element(case: Case) -> int:
@@ -24,5 +24,5 @@ def _passes(optimizer: str, dtype: str) -> tuple[Graph, ...]:
     from instep.bench.contenders import kit
 
     small = Case(optimizer, ((1,),), "", dtype)
-    (bucket,) = kit.optimizer(small).explain(np.zeros(1, dtype)).buckets
+    (bucket,) = kit.optimizer(small).explain(np.zeros(1, storage(dtype))).buckets
     return tuple(bucket.graphs)

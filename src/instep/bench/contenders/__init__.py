@@ -9,7 +9,7 @@ import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from instep.bench.cases import Case
+from instep.bench.cases import CHAIN, Case
 from instep.bench.clocks import Step
 
 
@@ -23,7 +23,8 @@ class Contender(ABC):
     package
         What must be importable.
     copies
-        Memory that it takes, in arrays of the size of the parameters, temporaries included.
+        Memory that it takes for a plain optimizer, in arrays of the size of the parameters,
+        temporaries included.
     """
 
     name: str
@@ -39,6 +40,10 @@ class Contender(ABC):
     @abstractmethod
     def lacks(self, case: Case) -> str | None:
         """Return None, or what it has not got that the case needs."""
+
+    def memory(self, case: Case) -> int:
+        """Return the bytes that it takes, about. The chain has an average beside the rest."""
+        return (self.copies + (case.optimizer == CHAIN)) * case.state_nbytes
 
     @abstractmethod
     def prepare(self, case: Case) -> Step:

@@ -38,7 +38,11 @@ class _Kernels(Contender):
     package = "cupy"
 
     def lacks(self, case: Case) -> str | None:
-        return None if case.optimizer in SLOTS else f"no kernel of {case.optimizer} is written out"
+        if case.optimizer not in SLOTS:
+            return f"no kernel of {case.optimizer} is written out"
+        if case.dtype not in ("float32", "float64"):
+            return f"the kernels keep the state of {case.dtype} parameters in {case.dtype}"
+        return None
 
     def compiled(self, case: Case) -> Callable[..., Any]:
         """Return what updates the arrays of one tensor in place."""

@@ -2,11 +2,13 @@
 
 import functools
 import importlib
+import importlib.util
 from typing import Any
 
-from instep.bench.cases import CHAIN, Case, trees
+from instep.bench.cases import CHAIN, Case, storage, trees
 from instep.bench.clocks import Step
 from instep.bench.contenders import KIT, Contender
+from instep.bench.traffic import passes
 
 
 class Kit(Contender):
@@ -16,11 +18,20 @@ class Kit(Contender):
     package = "instep"
 
     def lacks(self, case: Case) -> str | None:
+        if case.dtype == "bfloat16":
+            if case.backend != "numpy":
+                return "bfloat16 is measured with NumPy arrays"
+            if importlib.util.find_spec("ml_dtypes") is None:
+                return "bfloat16 arrays need ml_dtypes"
         if case.backend == "cupy":
             from instep.engines import available
 
             return available()["cuda"]
         return None
+
+    def memory(self, case: Case) -> int:
+        arrays = passes(case)[-1].arrays  # all of the rule, whichever pass touches them
+        return case.elements * sum(storage(array.dtype).itemsize for array in arrays)
 
     def prepare(self, case: Case) -> Step:
         params, grads = place(case)

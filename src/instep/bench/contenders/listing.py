@@ -23,7 +23,11 @@ class Listing(Contender):
     copies = 7
 
     def lacks(self, case: Case) -> str | None:
-        return None if case.optimizer in LISTINGS else f"no listing of {case.optimizer}"
+        if case.optimizer not in LISTINGS:
+            return f"no listing of {case.optimizer}"
+        if case.dtype not in ("float32", "float64"):
+            return f"the listing keeps the state of {case.dtype} parameters in {case.dtype}"
+        return None
 
     def prepare(self, case: Case) -> Step:
         params, grads = place(case)

@@ -1,15 +1,15 @@
 """The memory limit: what moves the bytes of a step and computes nothing.
 
 `Stream` walks the arrays that the step walks, in as many passes, and reads and writes what the
-step reads and writes. `Add` is NumPy's in-place addition of 1, on one array, at the same number
-of bytes. Both have the best of memory: arrays that begin on huge pages. The faster one is the
-limit.
+step reads and writes, on the threads of the native engine. `Add` is NumPy's in-place addition of
+1, on one array, at the same number of bytes. Both have the best of memory: arrays that begin on
+huge pages. The faster one is the limit.
 """
 
-import ctypes
 import itertools
 import mmap
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from instep.bench.cases import Case
 from instep.bench.clocks import Step
 from instep.bench.contenders import Contender
 from instep.bench.traffic import bytes_per_element, passes
-from instep.engines.native.threads import run_on_threads
 from instep.graph import Graph
 
 #: Bytes of traffic below which the caches serve a part of it, and there is no one limit.
@@ -32,6 +31,10 @@ _STAGGER = 9 * 128
 
 _CHUNK = 256 * 1024
 _LANES = 16
+
+# Positions in the arguments of a walk, after the address of its arrays' addresses.
+_VECTORS, _NEXT = 1, 2
+
 _BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 
 
@@ -58,11 +61,11 @@ class Stream(_Limit):
             name: aligned(case.elements, size // 8, number * _STAGGER)
             for number, (name, size) in enumerate(bits.items())
         }
-        walks = [_Walk(graph, memory) for graph in graphs]
+        walks = [_Walk(graph, memory, case) for graph in graphs]
 
         def step() -> None:
             for walk in walks:
-                share(walk, case.elements, case.threads)
+                walk()
 
         return step
 
@@ -81,23 +84,28 @@ class Add(_Limit):
             part = array[start:stop]
             np.add(part, np.float32(1), out=part)
 
-        return lambda: share(add, len(array), case.threads)
+        if case.threads == 1:
+            return lambda: add(0, len(array))
+        return shared(add, len(array), case.threads)
 
 
-def share(work: Callable[[int, int], object], elements: int, threads: int) -> None:
-    """Call `work` on ranges of elements that threads take as they come free."""
-    if threads == 1:
-        work(0, elements)
-        return
-    starts = itertools.count(0, _CHUNK)  # one step of it cannot be interrupted
+def shared(work: Callable[[int, int], object], elements: int, threads: int) -> Step:
+    """Return what calls `work` on ranges of elements that threads take as they come free."""
+    others = ThreadPoolExecutor(threads - 1)
 
-    def take() -> None:
-        for start in starts:
-            if start >= elements:
-                return
-            work(start, min(start + _CHUNK, elements))
+    def step() -> None:
+        starts = itertools.count(0, _CHUNK)  # one step of it cannot be interrupted
 
-    run_on_threads(take, threads)
+        def take() -> None:
+            for start in itertools.takewhile(elements.__gt__, starts):
+                work(start, min(start + _CHUNK, elements))
+
+        futures = [others.submit(take) for _ in range(threads - 1)]
+        take()
+        for future in futures:
+            future.result()
+
+    return step
 
 
 def aligned(elements: int, size: int, offset: int = 0) -> NDArray[np.uint8]:
@@ -114,30 +122,34 @@ def aligned(elements: int, size: int, offset: int = 0) -> NDArray[np.uint8]:
 
 
 class _Walk:
-    """A compiled loop, and the arrays that it walks."""
+    """A compiled loop, the arrays that it walks, and the number of threads that share it."""
 
-    def __init__(self, graph: Graph, memory: dict[str, NDArray[np.uint8]]) -> None:
-        from instep.engines.native.compile import compile_function
+    def __init__(self, graph: Graph, memory: dict[str, NDArray[np.uint8]], case: Case) -> None:
+        from instep.engines.native.compile import address_of, compile_kernel
+        from instep.engines.native.pool import run_on_threads
 
-        word = ctypes.c_int64
-        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, word, word)
-        self._function = compile_function(emit(graph), "stream", kind)
         self._arrays = [memory[array.name] for array in graph.arrays]  # kept alive
         self._addresses = np.array([array.ctypes.data for array in self._arrays], np.int64)
-
-    def __call__(self, start: int, stop: int) -> None:
-        # What has been read goes somewhere, or the compiler would not read it.
-        sink = np.empty(_LANES * 8 * len(self._arrays), np.uint8)
-        self._function(
-            self._addresses.ctypes.data, sink.ctypes.data, start // _LANES, stop // _LANES
+        vectors = case.elements // _LANES
+        self._arguments = np.array([self._addresses.ctypes.data, vectors, 0], np.int64)
+        self._call = (
+            address_of(compile_kernel(emit(graph))),
+            self._arguments.ctypes.data,
+            case.threads,
         )
+        self._run = run_on_threads
+
+    def __call__(self) -> None:
+        self._arguments[_NEXT] = 0
+        self._run(*self._call)
 
 
 def emit(graph: Graph) -> str:
-    """Return a loop that loads and stores what a pass does, a vector of each array at a time.
+    """Return a kernel that loads and stores what a pass does, a vector of each array at a time.
 
     Arrays that are loaded and stored have their bits changed, those that are only loaded go
-    into an exclusive or, and those that are only stored are filled.
+    into an exclusive or, and those that are only stored are filled. Threads take chunks, as they
+    do of the native engine's passes.
     """
     loaded = {array.name for array in graph.loaded}
     stored = {array.name for array in graph.stored}
@@ -162,28 +174,42 @@ def emit(graph: Graph) -> str:
                 body.append(f"  %y{k} = xor {kind} %x{k}, {ones}")
             body.append(f"  store {kind} {value}, ptr %p{k}, {align}")
         elif array.name in loaded:
-            heads.append(f"  %r{k} = phi {kind} [ zeroinitializer, %entry ], [ %s{k}, %body ]")
+            before.append(f"  %sink{k} = alloca {kind}")
+            heads.append(f"  %r{k} = phi {kind} [ zeroinitializer, %chunk ], [ %s{k}, %body ]")
             body.append(f"  %s{k} = xor {kind} %r{k}, %x{k}")
-            after += [
-                f"  %to{k} = getelementptr i8, ptr %sink, i64 {_LANES * 8 * k}",
-                f"  store {kind} %r{k}, ptr %to{k}, align 1",
-            ]
+            # What has been read goes somewhere, or the compiler would not read it.
+            after.append(f"  store volatile {kind} %r{k}, ptr %sink{k}")
     lines = [
-        "define void @stream(ptr %arrays, ptr %sink, i64 %start, i64 %stop) {",
+        "define void @run(ptr %arguments) {",
         "entry:",
+        "  %arrays = load ptr, ptr %arguments",
+        f"  %vectors_at = getelementptr i64, ptr %arguments, i64 {_VECTORS}",
+        "  %vectors = load i64, ptr %vectors_at",
+        f"  %next_at = getelementptr i64, ptr %arguments, i64 {_NEXT}",
         *before,
+        "  br label %take",
+        "take:",
+        f"  %start = atomicrmw add ptr %next_at, i64 {_CHUNK // _LANES} monotonic",
+        "  %is_left = icmp ult i64 %start, %vectors",
+        "  br i1 %is_left, label %chunk, label %done",
+        "chunk:",
+        f"  %wanted = add i64 %start, {_CHUNK // _LANES}",
+        "  %is_full = icmp ult i64 %wanted, %vectors",
+        "  %stop = select i1 %is_full, i64 %wanted, i64 %vectors",
         "  br label %head",
         "head:",
-        "  %i = phi i64 [ %start, %entry ], [ %next, %body ]",
+        "  %i = phi i64 [ %start, %chunk ], [ %next, %body ]",
         *heads,
         "  %more = icmp ult i64 %i, %stop",
-        "  br i1 %more, label %body, label %done",
+        "  br i1 %more, label %body, label %end",
         "body:",
         *body,
         "  %next = add i64 %i, 1",
         "  br label %head",
-        "done:",
+        "end:",
         *after,
+        "  br label %take",
+        "done:",
         "  ret void",
         "}",
     ]
