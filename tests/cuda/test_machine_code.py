@@ -8,17 +8,19 @@ import cases
 import machine_code
 import pytest
 from bits import DTYPES
-from emitted import clipped, passes
+from emitted import clipped, guarded, passes
 from machine_code import ARCHITECTURES, compile_code, expected_vectors
 
 from instep.engines.cuda.canonical_sum import ADD_UP_KERNEL
 from instep.engines.cuda.emit import emit, vector_length
+from instep.engines.cuda.verdicts import JUDGE_KERNEL
 
 pytestmark = pytest.mark.skipif(
     machine_code.why_not() is not None, reason=str(machine_code.why_not())
 )
 
-OPTIMIZERS = {case.optimizer.__name__: case.make for case in cases.CLASSES} | {"Chain": clipped}
+OPTIMIZERS = {case.optimizer.__name__: case.make for case in cases.CLASSES}
+OPTIMIZERS |= {"Chain": clipped, "Guarded chain": guarded}
 
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -106,9 +108,10 @@ def assert_wide(graph, code):
     assert not [name for name in memory if re.match(r"(LD|ST)(\.|$)", name)]
 
 
-def test_the_sum_over_a_tree_compiles_everywhere():
+@pytest.mark.parametrize("text", [ADD_UP_KERNEL, JUDGE_KERNEL], ids=["sum of a tree", "verdict"])
+def test_kernels_beside_the_rules_compile_everywhere(text):
     for arch in ARCHITECTURES:
-        code = compile_code(ADD_UP_KERNEL, arch)
+        code = compile_code(text, arch)
         assert_exact(code.ptx)
         assert code.stack == 0
 
