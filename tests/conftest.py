@@ -5,6 +5,7 @@ import importlib.util
 import os
 from types import ModuleType
 
+import engine_runs
 import hypothesis
 import pytest
 import stand_in
@@ -106,3 +107,12 @@ def cupy(request: pytest.FixtureRequest) -> ModuleType:
     if request.config.getoption("--xp"):
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+@pytest.fixture
+def eager_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the native engine share even little work among threads, in chunks of a cache line."""
+    if engine_runs.why_not("native") is None:
+        bucket = importlib.import_module("instep.engines.native.bucket")
+        monkeypatch.setattr(bucket, "ELEMENTS_TO_WAKE", 1)
+        monkeypatch.setattr(bucket, "SMALLEST_CHUNK", 64)

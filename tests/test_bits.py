@@ -1,7 +1,6 @@
 """Every engine gives the same bits: parameters and state, for all dtypes, layouts and trees."""
 
 import functools
-import importlib
 
 import bits
 import cases
@@ -36,15 +35,6 @@ def reference():
         return run(cases.CASES[number], bits.leaves_of(dtype), gradients, "array_api")
 
     return find
-
-
-@pytest.fixture
-def eager_threads(monkeypatch):
-    """Share even little work among threads, in chunks of a few cache lines."""
-    if engine_runs.why_not("native") is None:
-        bucket = importlib.import_module("instep.engines.native.bucket")
-        monkeypatch.setattr(bucket, "ELEMENTS_TO_WAKE", 1)
-        monkeypatch.setattr(bucket, "SMALLEST_CHUNK", 64)
 
 
 def assert_agrees_on_every_layout(case, dtype, engine, threads, reference):
@@ -101,7 +91,7 @@ def large_run(case, dtype, engine, threads=None):
         for dtype in (DTYPES if case.optimizer is cases.Adam else ["float32"])
     ],
 )
-def test_engines_agree_on_arrays_that_threads_share(case, dtype):
+def test_engines_agree_on_arrays_that_threads_share(case, dtype, eager_threads):
     expected = large_run(case, dtype, "array_api")
     for engine, threads in [*engine_runs.NUMPY_ENGINES, ("native", 5)]:
         if engine_runs.why_not(engine) is None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from instep import SGD, Adam
+from instep.bench.measuring import free_memory
 
 pytest.importorskip("llvmlite", reason="the native engine needs llvmlite")
 
@@ -14,12 +15,8 @@ GIB = 2**30
 STATM = Path("/proc/self/statm")
 
 
-def available_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(available_memory() < 12 * GIB, reason="needs 12 GiB of free memory")
+@pytest.mark.skipif(free_memory() < 12 * GIB, reason="needs 12 GiB of free memory")
 def test_a_step_covers_more_than_two_to_the_31_elements():
     """DeepSpeed's kernels, with sizes of 32 bits, skip the elements from there on."""
     count = 2**31 + 12_345

@@ -35,7 +35,7 @@ def path_of(case, engine, threads, size=200_003):
 
 
 @pytest.mark.parametrize("engine", ["native", "blocked", "array_api"])
-def test_the_number_of_threads_changes_no_bit(engine):
+def test_the_number_of_threads_changes_no_bit(engine, eager_threads):
     engine_runs.require(engine)
     case = cases.Case(Adam, None)
     expected = path_of(case, engine, 1)
@@ -47,7 +47,7 @@ ELEMENTWISE = [case for case in cases.CLASSES if case.elementwise]
 
 
 @engine_runs.every_engine
-def test_several_optimizers_run_in_several_threads(engine):
+def test_several_optimizers_run_in_several_threads(engine, eager_threads):
     engine_runs.require(engine)
     step_in_eight_threads(engine)
 
