@@ -59,3 +59,9 @@ def test_every_optimizer_is_in_the_table_of_optimizers(name):
 @pytest.mark.parametrize("name", transforms.__all__)
 def test_every_transform_is_in_the_table_of_transforms(name):
     assert f"`~instep.transforms.{name}`" in (DOCS / "composing.md").read_text()
+
+
+def test_the_code_that_is_shown_is_what_is_emitted():
+    (shown,) = re.findall(r"```c\+\+\n(.*?)```", (DOCS / "cuda.md").read_text(), re.DOTALL)
+    golden = Path(__file__).parent / "cuda" / "golden" / "Adam_float32.cu"
+    assert shown in golden.read_text()

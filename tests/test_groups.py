@@ -78,13 +78,13 @@ class Spy:
     def __init__(self, monkeypatch):
         self.calls = 0
         launch = importlib.import_module("instep.engines.native.bucket").Launch
-        run = launch._run_kernel
+        run = launch.run_kernel
 
         def run_and_count(*arguments):
             self.calls += 1
             run(*arguments)
 
-        monkeypatch.setattr(launch, "_run_kernel", run_and_count)
+        monkeypatch.setattr(launch, "run_kernel", run_and_count)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class NativeRepeater(Repeater):
 
     def __init__(self, bucket: NativeBucket, launch: "Launch", fits: check.SignatureCheck) -> None:
         self._bucket, self._launch, self._check = bucket, launch, fits
-        self.run = launch.again
+        self.run = launch.run_kernel
 
     def stage(self, params: Any, grads: Any, numbers: tuple[float, ...]) -> bool:
         own = self._bucket.own
@@ -193,7 +193,7 @@ class Launch:
             return False
         return True
 
-    def again(self) -> None:
+    def run_kernel(self) -> None:
         """Run the kernel, on several threads where there are chunks to share."""
         arguments = self._arguments
         arguments[_NEXT] = 0
@@ -227,7 +227,7 @@ class Launch:
         if self.graph.sum_count:
             self._arguments[_SUMS] = sums.address
             self._arguments[_SUMS_STRIDE] = sums.values.shape[1]
-        self.again()
+        self.run_kernel()
 
     def _add_tiles(self, sums: SumTable) -> None:
         """Write the sums of the tensors, from the sums of their tiles."""
