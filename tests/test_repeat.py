@@ -7,6 +7,7 @@ import pytest
 
 from instep import SGD, Adam, chain
 from instep.engines.host import HostBucket
+from instep.plan import Plan
 from instep.transforms import accumulate
 
 
@@ -126,3 +127,79 @@ def test_passes_that_come_back_are_prepared_once(engine, monkeypatch):
         optimizer.update(params, grads)
     assert len(prepared) == 10
     assert len({id(groups) for groups in prepared}) == 2
+
+
+@pytest.fixture
+def long_ways(monkeypatch):
+    """Count the steps that are not taken the short way."""
+    taken, step = [], Plan.step
+
+    def count(self, params):
+        taken.append(self)
+        return step(self, params)
+
+    monkeypatch.setattr(Plan, "step", count)
+    return taken
+
+
+def test_gradients_that_are_new_arrays_go_the_short_way(long_ways):
+    """Most users compute new arrays at every step."""
+    engine_runs.require("native")
+    params, grads = problem()
+    others, kept = copies(params), []
+    one, other = Adam(engine="native"), Adam(engine="blocked")
+    for _ in range(6):
+        kept.append(copies(grads))  # all are alive, so that none has the address of another
+        one.update(params, kept[-1])
+    assert len(long_ways) == 1
+    for _ in range(6):
+        other.update(others, grads)
+    for name, w in params.items():
+        bits.assert_same_bits(w, others[name])
+
+
+def test_parameters_that_move_go_the_long_way_once(long_ways):
+    engine_runs.require("native")
+    params, grads = problem()
+    optimizer = Adam(engine="native")
+    for step in range(9):
+        if step in (3, 6):
+            params["w1"] = params["w1"].copy()
+        optimizer.update(params, copies(grads))
+    assert len(long_ways) == 3
+
+
+@pytest.mark.parametrize("shift", [-7, -6, -1, 0, 1, 6, 7])
+@pytest.mark.parametrize("owner", range(3))
+def test_a_gradient_beside_a_parameter_is_taken_and_one_upon_it_is_refused(owner, shift):
+    """Parameters and gradient are in one block of memory, a parameter's length apart."""
+    engine_runs.require("native")
+    block = np.zeros(70, "float32")
+    params = {f"w{i}": block[14 + 14 * i :][:7] for i in range(3)}
+    optimizer = SGD(engine="native")
+    for _ in range(3):
+        optimizer.update(params, {name: np.ones(7, "float32") for name in params})
+    before, start = block.copy(), 14 + 14 * owner + shift
+    grads = {name: np.ones(7, "float32") for name in params}
+    grads["w1"] = block[start:][:7]
+    if abs(shift) == 7:
+        optimizer.update(params, grads)
+        assert optimizer.t == 4
+    else:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="share memory"):
+                optimizer.update(params, grads)
+        bits.assert_same_bits(block, before)
+        assert optimizer.t == 3
+
+
+def test_empty_parameters_and_gradients_touch_nothing(long_ways):
+    engine_runs.require("native")
+    params = {"a": np.zeros(0), "b": np.ones(5), "c": np.zeros(0)}
+    optimizer, kept = SGD(1.0, engine="native"), []
+    for _ in range(4):
+        kept.append({name: np.ones_like(w) for name, w in params.items()})
+        kept[-1]["a"] = params["b"][2:2]
+        optimizer.update(params, kept[-1])
+    assert params["b"].tolist() == [-3.0] * 5
+    assert len(long_ways) == 1

@@ -182,9 +182,9 @@ class Plan:
     def repeat(self, params: Any, grads: Any) -> bool:
         """Take the step if it is as the one before but for its number; else do nothing.
 
-        The same trees of the same arrays, and the same hyperparameters, all plain numbers: then
-        nothing is left to validate, and the step takes a quarter of the time of `step`, which is
-        what counts when the arrays are small.
+        The same trees of the same arrays, but for gradients that are new arrays of the same kind,
+        and the same hyperparameters, all plain numbers: then nothing is left to validate, and the
+        step takes a quarter of the time of `step`, which is what counts when arrays are small.
         """
         if self._repeater is None or not self._verified:
             return False
@@ -209,6 +209,7 @@ class Plan:
             return
         numbers = self._read_numbers(self.program.parts[0].rule.__dict__)
         if self._repeater is not None and numbers == self._numbers:
+            self._repeater.refresh()
             return
         self._numbers, self._repeater = numbers, None
         (source,), (part,) = self._sources, self.program.parts
@@ -216,6 +217,8 @@ class Plan:
         everyone = not (self._idle or self._idle_states or source.overrides or source.missed)
         if plain and everyone and all(type(number) is float for number in numbers):
             self._repeater = self.buckets[0].repeater()
+            if self._repeater is not None:
+                self._repeater.refresh()
 
     def step(self, params: Any) -> Any:
         """Take the step that `accepts` has looked at."""

@@ -266,14 +266,21 @@ class Written:
     """Ranges of memory that a step writes, sorted: what makes the check of a step cheap.
 
     Parameters seldom move, while gradients often are new arrays, so the sorting is done once.
+
+    Attributes
+    ----------
+    starts, stops
+        The ranges that are not empty, sorted.
+    overlaps
+        Whether one of them touches another.
     """
 
     def __init__(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
         self._given = starts.copy()
         occupied = np.flatnonzero(stops > starts)
         order = occupied[np.argsort(starts[occupied])]
-        self._starts, self._stops = starts[order], stops[order]
-        self._overlaps = bool((self._stops[:-1] > self._starts[1:]).any())
+        self.starts, self.stops = starts[order], stops[order]
+        self.overlaps = bool((self.stops[:-1] > self.starts[1:]).any())
 
     def is_for(self, starts: NDArray[np.int64]) -> bool:
         """Return whether the ranges begin where those given now begin."""
@@ -284,9 +291,9 @@ class Written:
 
         A True is looked at again by `check_overlaps`: views can interleave and share nothing.
         """
-        if self._overlaps or len(self._starts) == 0:
-            return self._overlaps
+        if self.overlaps or len(self.starts) == 0:
+            return self.overlaps
         # Nothing written overlaps, so the first range that ends after `starts` decides.
-        neighbour = np.searchsorted(self._stops, starts, side="right")
-        begins = np.append(self._starts, np.iinfo(np.int64).max)[neighbour]
+        neighbour = np.searchsorted(self.stops, starts, side="right")
+        begins = np.append(self.starts, np.iinfo(np.int64).max)[neighbour]
         return bool(((begins < stops) & (stops > starts)).any())

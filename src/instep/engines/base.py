@@ -160,7 +160,10 @@ class SumTable:
 
 
 class Repeater(ABC):
-    """Takes the step again with the very arrays of the step before: the short way of a bucket."""
+    """Takes the step again with the arrays of the step before: the short way of a bucket.
+
+    Gradients may be others of the same signature, for many are new arrays at every step.
+    """
 
     #: Runs the step that `stage` has prepared. It cannot fail.
     run: Callable[[], None]
@@ -168,6 +171,10 @@ class Repeater(ABC):
     @abstractmethod
     def stage(self, params: Any, grads: Any, numbers: tuple[float, ...]) -> bool:
         """Prepare the step with these numbers, or return False: then the long way is taken."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Take note of where the parameters are now: a step was taken the long way."""
 
 
 class Bucket(ABC):

@@ -18,6 +18,7 @@ from instep.engines.native.threads import thread_count
 from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.numerics import LANES, TILE
 from instep.program import Program, Row
+from instep.validation import Written
 
 #: Elements under which a step stays on one thread; each thread has half as many at least. Steps
 #: on two threads and on one take, in us (medians, float32, Zen 5): Adam 26 and 28 at 128 Ki
@@ -120,8 +121,14 @@ class NativeRepeater(Repeater):
 
     def stage(self, params: Any, grads: Any, numbers: tuple[float, ...]) -> bool:
         own = self._bucket.own
-        same = self._check(own(params), own(grads)) == check.SAME
-        return same and self._launch.pack(numbers)
+        found = self._check(own(params), own(grads))
+        return found in (check.SAME, check.CLEAR) and self._launch.pack(numbers)
+
+    def refresh(self) -> None:
+        if not self._check.is_watching:
+            written = Written(*self._bucket.bounds()[0])
+            if not written.overlaps:
+                self._check.watch(written.starts, written.stops)
 
 
 class Launch:
