@@ -173,7 +173,7 @@ def _watched(case: Case, watch: Stopwatch) -> Step:
         return _put(watch, read(structure), _OF_READER)
 
     def signature(*arguments: Any) -> Any:
-        return watch.around(CHECK, look(*arguments))
+        return _put(watch, look(*arguments), {"compare": CHECK})
 
     with (
         mock.patch.object(engine, "bucket", bucket),

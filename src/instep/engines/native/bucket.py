@@ -68,7 +68,7 @@ class NativeBucket(HostBucket):
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         if self._check is not None:
-            found = self._check(self.own(params), self.own(grads))
+            found = self._check.compare(self.own(params), self.own(grads))
             if found != check.DIFFERENT:
                 self._params, self._grads = params, grads
                 return Fit.SAME if found == check.SAME else Fit.MOVED
@@ -121,7 +121,7 @@ class NativeRepeater(Repeater):
 
     def stage(self, params: Any, grads: Any, numbers: tuple[float, ...]) -> bool:
         own = self._bucket.own
-        found = self._check(own(params), own(grads))
+        found = self._check.compare(own(params), own(grads))
         return found in (check.SAME, check.CLEAR) and self._launch.pack(numbers)
 
     def refresh(self) -> None:

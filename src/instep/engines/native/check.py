@@ -283,7 +283,7 @@ class SignatureCheck:
         """Whether it is known where the parameters are."""
         return self._block[7] != _UNKNOWN
 
-    def __call__(self, parameters: tuple[Any, ...], gradients: tuple[Any, ...]) -> int:
+    def compare(self, parameters: tuple[Any, ...], gradients: tuple[Any, ...]) -> int:
         """Return DIFFERENT, SAME, MOVED or CLEAR."""
         # The references of a tuple are read where they lie: a list of their addresses would take
         # four times as long to make as the check takes. One argument: each costs 0.1 us.
