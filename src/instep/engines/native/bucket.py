@@ -33,6 +33,8 @@ ELEMENTS_TO_WAKE = 256 * 1024
 #: Adam takes 50 us at 256 Ki elements, and 39 with 16 Ki.
 SMALLEST_CHUNK, LARGEST_CHUNK = 16 * 1024, 256 * 1024
 
+#: Chunks of a thread, where they are not too small or too large for it. On a quiet machine 1, 4 and
+#: 16 are alike (RMSProp and AdamW on 2**22 to 2**25 elements, two threads of Zen 5).
 _CHUNKS_PER_THREAD = 16
 
 _WORD = 8
