@@ -223,6 +223,28 @@ def test_state_that_starts_from_a_hyperparameter_takes_that_of_its_group():
 # Frozen parameters ------------------------------------------------------------------------
 
 
+def test_a_step_with_frozen_leaves_that_are_no_arrays_can_be_explained():
+    params = {"w": np.zeros(3), "calls": 7, "table": np.arange(4)}
+    optimizer = SGD(frozen=["calls", "table"])
+    (bucket,) = optimizer.explain(params).buckets
+    assert bucket.leaves == ("w",)
+    optimizer.update(params, {"w": np.ones(3), "calls": None, "table": None})
+    with pytest.raises(TypeError, match=r"SGD\.explain: params\['calls'\]"):
+        SGD().explain(params)
+
+
+def test_leaves_that_do_different_things_are_explained_apart():
+    params = {"a": np.zeros(3), "b": np.zeros(3)}
+    optimizer = chain(accumulate(2), SGD())
+    optimizer.update(params, {"a": np.ones(3), "b": None})
+    explanation = optimizer.explain(params)
+    assert [(b.leaves, b.bytes_per_element) for b in explanation.buckets] == [
+        (("a",), 40),
+        (("b",), 24),
+    ]
+    assert "2 calls make a step; this is number 2 of them" in str(explanation)
+
+
 @engine_runs.every_engine
 def test_frozen_parameters_are_left_alone(engine):
     engine_runs.require(engine)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from instep import arrays, engines, validation
+from instep.assignment import assign, resolve
 from instep.graph import FusionError, Graph
-from instep.plan import assign, resolve
 from instep.program import Program, Source
 
 if TYPE_CHECKING:
@@ -128,9 +128,10 @@ class Explanation:
 
 def explain(optimizer: "Optimizer", params: Any) -> Explanation:
     """Say how a step of `optimizer` on `params` runs, without taking it."""
-    leaves = validation.parameters(optimizer.name, params)
+    leaves = validation.unchecked(params)
     overrides, frozen = resolve(optimizer, leaves)
-    leaves = [leaf for leaf in leaves if leaf.key not in frozen]
+    leaves = [leaf for leaf in leaves if leaf.key not in frozen]  # which may be anything
+    validation.check_parameters(optimizer.name, leaves, "explain")
     program = Program(optimizer)
     sources = {}
     for leaf in leaves:

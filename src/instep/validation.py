@@ -53,11 +53,21 @@ def match(owner: str, params: Any, grads: Any) -> list[Leaf]:
 
 def parameters(owner: str, params: Any, call: str = "update") -> list[Leaf]:
     """Return the leaves of `params`, checked, without gradients."""
-    leaves = [Leaf(i, path, w, None) for i, (path, w) in enumerate(tree.flatten(params))]
+    leaves = unchecked(params)
+    check_parameters(owner, leaves, call)
+    return leaves
+
+
+def unchecked(params: Any) -> list[Leaf]:
+    """Return the leaves of `params`, whatever they are, without gradients."""
+    return [Leaf(i, path, w, None) for i, (path, w) in enumerate(tree.flatten(params))]
+
+
+def check_parameters(owner: str, leaves: Sequence[Leaf], call: str) -> None:
+    """Raise unless all leaves can be updated, and have names of their own in the state."""
     for leaf in leaves:
         check_parameter(f"{owner}.{call}", leaf.path, leaf.parameter)
     _check_unique_keys(f"{owner}.{call}", leaves)
-    return leaves
 
 
 def _walk(
