@@ -339,6 +339,23 @@ def test_a_copy_made_while_averages_are_swapped_in_puts_the_parameters_back(how)
     bits.assert_same_bits(copied.averaged(others)["a"], optimizer.averaged(params)["a"])
 
 
+def test_averages_of_a_tree_with_frozen_leaves_of_any_kind():
+    params = {"w": np.zeros(2), "calls": 7, "table": np.arange(3)}
+    optimizer = chain(SGD(1.0, frozen=["calls", "table"]), average(0.5))
+    for _ in range(2):
+        optimizer.update(params, {"w": np.full(2, -3.0), "calls": None, "table": None})
+    means = optimizer.averaged(params)
+    assert (means["w"].tolist(), means["calls"], means["table"].tolist()) == (
+        [5.0] * 2,
+        7,
+        [0, 1, 2],
+    )
+    for expected in (5.0, 6.0):
+        params = optimizer.swap_averaged(params)
+        assert params["w"].tolist() == [expected] * 2
+        assert (params["calls"], params["table"].tolist()) == (7, [0, 1, 2])
+
+
 def test_no_state_is_saved_while_averages_are_swapped_in(tmp_path):
     """It would be saved beside parameters that are averages."""
     w, optimizer = np.ones(3), chain(SGD(1.0), average(0.5))

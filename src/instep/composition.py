@@ -20,6 +20,7 @@ class _Swapped:
     """The parameters by their keys, while an average of them stands in their place."""
 
     average: str
+    keys: Sequence[str]  # of all leaves of the tree
     parameters: Mapping[str, Any]
 
 
@@ -176,7 +177,7 @@ class Chain(Optimizer):
             state = self._states.get(tree.join_path(path))
             weight = state.scalars.get(f"{prefix}weight") if state is not None else None
             if state is None or not weight:
-                return arrays.converted(w, w)
+                return w if arrays.library(w) is None else arrays.converted(w, w)
             total = state.slots[f"{prefix}average"]
             if tuple(total.shape) != tuple(w.shape):
                 raise ValueError(
@@ -210,23 +211,32 @@ class Chain(Optimizer):
             If there is no such average, or if the second call is given another tree: other
             keys, shapes, dtypes, libraries or devices. Nothing is changed then.
         """
-        leaves = validation.parameters(self.name, params, "swap_averaged")
+        everything = validation.unchecked(params)
+        keys = [leaf.key for leaf in everything]
+        # What no step has touched, frozen leaves of any kind among them, is its own average.
+        leaves = [leaf for leaf in everything if leaf.key in self._states]
+        validation.check_parameters(self.name, leaves, "swap_averaged")
         if self._swapped is None:
             average = self._average("swap_averaged", which)
-            new = [leaf for _, leaf in tree.flatten(self.averaged(params, which=which))]
+            means = [leaf for _, leaf in tree.flatten(self.averaged(params, which=which))]
+            new = [means[leaf.position] for leaf in leaves]
             kept = {leaf.key: arrays.converted(leaf.parameter, leaf.parameter) for leaf in leaves}
-            after = _Swapped(average, kept)
+            after = _Swapped(average, keys, kept)
         else:
-            new, after = self._parameters_back(self._swapped, leaves, which), None
+            new, after = self._parameters_back(self._swapped, keys, leaves, which), None
         with HeldInterrupts():
-            swapped = [
-                arrays.assigned(leaf.parameter, x) for leaf, x in zip(leaves, new, strict=True)
-            ]
+            swapped = [leaf.parameter for leaf in everything]
+            for leaf, x in zip(leaves, new, strict=True):
+                swapped[leaf.position] = arrays.assigned(leaf.parameter, x)
             self._swapped = after
         return tree.rebuild(params, swapped)
 
     def _parameters_back(
-        self, swapped: _Swapped, leaves: Sequence[validation.Leaf], which: int | None
+        self,
+        swapped: _Swapped,
+        keys: Sequence[str],
+        leaves: Sequence[validation.Leaf],
+        which: int | None,
     ) -> list[Any]:
         """Return the parameters that the first call of `swap_averaged` has kept, or raise."""
         kept = swapped.parameters
@@ -237,10 +247,10 @@ class Chain(Optimizer):
                 f"once more before"
             )
         remedy = "give the tree of the first call, whose values are put back"
-        if {leaf.key for leaf in leaves} != kept.keys():
+        if set(keys) != set(swapped.keys):
             raise ValueError(
-                f"{where}: params has the leaves {[leaf.key for leaf in leaves]}, and had "
-                f"{list(kept)} in the first call; {remedy}"
+                f"{where}: params has the leaves {keys}, and had {swapped.keys} in the first call; "
+                f"{remedy}"
             )
         for leaf in leaves:
             now, before = arrays.describe(leaf.parameter), arrays.describe(kept[leaf.key])

@@ -51,13 +51,6 @@ def match(owner: str, params: Any, grads: Any) -> list[Leaf]:
     return leaves
 
 
-def parameters(owner: str, params: Any, call: str = "update") -> list[Leaf]:
-    """Return the leaves of `params`, checked, without gradients."""
-    leaves = unchecked(params)
-    check_parameters(owner, leaves, call)
-    return leaves
-
-
 def unchecked(params: Any) -> list[Leaf]:
     """Return the leaves of `params`, whatever they are, without gradients."""
     return [Leaf(i, path, w, None) for i, (path, w) in enumerate(tree.flatten(params))]
