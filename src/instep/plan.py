@@ -294,13 +294,14 @@ class Plan:
 
     def _judged_on_device(self, candidates: list[list[Row]]) -> Undecided | None:
         """Return what remembers the calls that one device judges, if one can judge this call."""
-        if not any(bucket.guards for bucket in self.buckets):
+        remote = self._sums.only_remote
+        guarded = any(bucket.guards for bucket in self.buckets)
+        # The passes of one call may need the host where those of another do not. Then there is one
+        # candidate: nothing is undecided, and nothing is lost.
+        if remote is None or not guarded or not all(b.decides(candidates) for b in self.buckets):
             return None
         if self._undecided is not None:
             return self._undecided
-        remote = self._sums.only_remote
-        if remote is None or not all(bucket.decides(candidates) for bucket in self.buckets):
-            return None
         undecided = Undecided(remote.verdicts, self._sources)
         undecided.candidates(self._rows_after)
         return undecided

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from device_arrays import arrays_of, mirrors
 
-from instep import Adam, AdamW, Muon, NAdam, RAdam, Rprop, chain, schedules, transforms
+from instep import Adafactor, Adam, AdamW, Muon, NAdam, RAdam, Rprop, chain, schedules, transforms
 from instep.engines.base import Verdicts
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.transforms import accumulate, average, clip_by_global_norm, lookahead, skip_nonfinite
@@ -219,3 +219,20 @@ def test_functions_of_the_library_are_called_for_steps_that_are_taken_only(cupy)
         found.append((optimizer.t, optimizer.skipped, w.get()))
     assert found[0][:2] == found[1][:2] == (2, 1)
     assert np.allclose(found[0][2], found[1][2], rtol=1e-5)
+
+
+def test_calls_that_the_device_judges_alternate_with_calls_that_the_host_judges(cupy, delay):
+    """Adafactor's rows and columns are written by the host, in every second call only."""
+    optimizer, w = chain(skip_nonfinite(), accumulate(2), Adafactor()), cupy.ones((4, 6), "float32")
+    for value in (1.0, 2.0, 3.0):
+        optimizer.update(w, cupy.full((4, 6), value, "float32"))
+    before = w.get(), engine_runs.slots_of(optimizer)[""]
+    for _ in range(3):  # each would complete a step
+        optimizer.update(w, cupy.full((4, 6), np.nan, "float32"))
+    bits.assert_same_bits(w.get(), before[0])
+    for name, slot in engine_runs.slots_of(optimizer)[""].items():
+        bits.assert_same_bits(slot, before[1][name], name)
+    assert (optimizer.t, optimizer.skipped) == (3, 3)
+    optimizer.update(w, cupy.full((4, 6), 4.0, "float32"))
+    assert (optimizer.t, optimizer.skipped) == (4, 3)
+    assert (w.get() != before[0]).all()
