@@ -1,7 +1,6 @@
 """Threads, processes and interrupts: none of them changes a bit or leaves half a step."""
 
 import array
-import collections
 import importlib
 import os
 import signal
@@ -14,10 +13,8 @@ import cases
 import engine_runs
 import numpy as np
 import pytest
-from conftest import why_missing
 
 from instep import LAMB, Adam, Momentum, Optimizer
-from instep import plan as plan_module
 
 
 def problem(size=200_003, dtype="float32"):
@@ -494,37 +491,6 @@ def test_a_wrong_bound_in_the_environment_is_an_error(monkeypatch, value):
 # Interrupts --------------------------------------------------------------------------------------
 
 
-class Interrupter:
-    """Raises a real SIGINT at the n-th line that runs in some modules of instep.
-
-    In a loop, the first two times of a line count.
-    """
-
-    def __init__(self, line, modules):
-        self.remaining = line
-        self.files = {module.__file__ for module in modules}
-        self.times = collections.Counter()
-
-    def __enter__(self):
-        sys.settrace(self.enter)
-
-    def __exit__(self, *_):
-        sys.settrace(None)
-
-    def enter(self, frame, event, _):
-        return self.line if frame.f_code.co_filename in self.files else None
-
-    def line(self, frame, event, _):
-        place = frame.f_code, frame.f_lineno
-        self.times[place] += event == "line"
-        if event == "line" and self.times[place] <= 2:
-            self.remaining -= 1
-            if self.remaining == 0:
-                sys.settrace(None)
-                signal.raise_signal(signal.SIGINT)
-        return self.line
-
-
 @pytest.fixture
 def interrupts():
     """Let SIGINT raise KeyboardInterrupt, as Python does on a terminal."""
@@ -532,67 +498,6 @@ def interrupts():
     yield
     sys.settrace(None)
     signal.signal(signal.SIGINT, before)
-
-
-def modules_of(engine):
-    names = {
-        "array_api": ["instep.engines.array_api"],
-        "blocked": ["instep.engines.blocked", "instep.engines.host"],
-        "native": ["instep.engines.native.bucket", "instep.engines.host"],
-    }[engine]
-    return [plan_module, *(importlib.import_module(name) for name in names)]
-
-
-def interrupted_step(engine, line, taken, array):
-    """Interrupt the step after `taken` ones at a line; return what is left, or None at the end."""
-    rng = np.random.default_rng(0)
-    params = {name: array(rng.standard_normal(9)) for name in "abc"}
-    optimizer = Momentum(engine=engine, threads=2)
-    for t in range(taken):
-        optimizer.update(params, {name: array(np.full(9, t + 1.0)) for name in params})
-    grads = {name: array(np.full(9, taken + 1.0)) for name in params}
-    interrupter = Interrupter(line, modules_of(engine))
-    try:
-        with interrupter:
-            optimizer.update(params, grads)
-    except KeyboardInterrupt:
-        pass
-    return (params, optimizer) if interrupter.remaining <= 0 else None
-
-
-@engine_runs.every_engine
-@pytest.mark.parametrize(("library", "taken"), [("numpy", 0), ("numpy", 2), ("jax.numpy", 2)])
-def test_an_interrupt_leaves_all_of_a_step_or_nothing(engine, taken, library, interrupts):
-    engine_runs.require(engine)
-    if why_missing(library):
-        pytest.skip(why_missing(library))
-    if library != "numpy" and engine != "array_api":
-        pytest.skip("this engine is for NumPy arrays")
-    array = importlib.import_module(library).asarray
-    array = array if library != "numpy" else np.array
-    done = {t: after(t, engine, array) for t in (taken, taken + 1, taken + 2)}
-    counts = {taken: 0, taken + 1: 0}
-    line = 1
-    while (left := interrupted_step(engine, line, taken, array)) is not None:
-        params, optimizer = left
-        assert optimizer.t in counts
-        counts[optimizer.t] += 1
-        engine_runs.assert_same_run(left, done[optimizer.t])
-        optimizer.update(params, {name: array(np.full(9, optimizer.t + 1.0)) for name in params})
-        engine_runs.assert_same_run(left, done[optimizer.t])
-        line += 1
-    assert counts[taken] > 3
-    assert counts[taken + 1] > 3
-
-
-def after(steps, engine, array):
-    """Return what an undisturbed run leaves after `steps`."""
-    rng = np.random.default_rng(0)
-    params = {name: array(rng.standard_normal(9)) for name in "abc"}
-    optimizer = Momentum(engine=engine, threads=2)
-    for t in range(steps):
-        optimizer.update(params, {name: array(np.full(9, t + 1.0)) for name in params})
-    return params, optimizer
 
 
 INTERRUPTED_PROGRAM = """
@@ -640,15 +545,14 @@ def test_ctrl_c_from_outside_leaves_whole_steps(engine):
 
 
 @engine_runs.every_engine
-def test_a_handler_of_the_users_own_is_called(engine, interrupts):
+def test_a_step_leaves_handlers_of_signals_alone(engine, interrupts):
     engine_runs.require(engine)
     seen = []
-    signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
-    line = 1
-    while interrupted_step(engine, line, 1, np.array) is not None:
-        assert len(seen) == line
-        line += 1
-    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    handler = seen.append
+    signal.signal(signal.SIGINT, handler)
+    for _ in range(3):
+        path_of(cases.Case(Momentum, None), engine, 2, 1000)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @engine_runs.every_engine

@@ -6,12 +6,14 @@ import numbers
 import os
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from instep import arrays
+from instep.interrupts import at_once
 from instep.rule import Rule
 
 if TYPE_CHECKING:
@@ -58,12 +60,14 @@ def load_state_dict(optimizer: "Optimizer", state: Mapping[str, Any]) -> None:
     entries = _mapping(owner, "'states'", state["states"])
     states = {key: _leaf_state(owner, optimizer, state["t"], key, entries[key]) for key in entries}
 
-    for rule, new in values:
-        rule._assign(new)
-    optimizer._t = state["t"]
-    optimizer._skipped = state["skipped"]
-    optimizer._states = states
-    optimizer._plan = None
+    loaded = {"_t": state["t"], "_skipped": state["skipped"], "_states": states}
+    optimizer._settle()
+    at_once(
+        [
+            *(partial(rule.__dict__.update, new) for rule, new in values),
+            partial(optimizer.__dict__.update, {**optimizer._start(), **loaded}),
+        ]
+    )
 
 
 def _parts(optimizer: "Optimizer") -> dict[str, str]:

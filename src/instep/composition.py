@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from instep import arrays, tree, validation
 from instep.graph.trace import check_result
-from instep.interrupts import HeldInterrupts
+from instep.interrupts import finish
 from instep.optimizer import LeafState, Optimizer, Overrides
 from instep.parts import AfterGathering, check_order, gathers, name_parts
 from instep.rule import Rule
@@ -116,6 +116,13 @@ class Chain(Optimizer):
             for key, state in self._states.items()
         }
 
+    def __copy__(self) -> Self:
+        new = super().__copy__()
+        parts = {prefix: copy.copy(rule) for prefix, rule in self._rules.items()}
+        (main,) = (rule for rule in parts.values() if isinstance(rule, Optimizer))
+        new.__dict__.update(_rules=parts, _main=main)
+        return new
+
     def __setattr__(self, name: str, value: Any) -> None:
         main = self.__dict__.get("_main")
         if main is not None and any(entry.name == name for entry in main._hyperparameters):
@@ -133,18 +140,12 @@ class Chain(Optimizer):
         self._refuse_averages("update")
         return super().update(params, grads)
 
-    def reset(self) -> None:
-        super().reset()
-        self._swapped = None
+    def _start(self) -> dict[str, Any]:
+        return {**super()._start(), "_swapped": None}
 
     def state_dict(self) -> dict[str, Any]:
         self._refuse_averages("state_dict")
         return super().state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        super().load_state_dict(state)
-        self._swapped = None
-        return self
 
     def _refuse_averages(self, call: str) -> None:
         if self._swapped is not None:
@@ -224,12 +225,15 @@ class Chain(Optimizer):
             after = _Swapped(average, keys, kept)
         else:
             new, after = self._parameters_back(self._swapped, keys, leaves, which), None
-        with HeldInterrupts():
-            swapped = [leaf.parameter for leaf in everything]
+        swapped = [leaf.parameter for leaf in everything]
+
+        def swap() -> Any:  # called again, it writes the same again
             for leaf, x in zip(leaves, new, strict=True):
                 swapped[leaf.position] = arrays.assigned(leaf.parameter, x)
             self._swapped = after
-        return tree.rebuild(params, swapped)
+            return tree.rebuild(params, swapped)
+
+        return finish(swap)
 
     def _parameters_back(
         self,

@@ -1,50 +1,53 @@
-"""Ctrl-C during a step: the step is finished first, then the interrupt is raised."""
+"""Steps that are whole, whatever interrupts them.
 
-import importlib
-import signal
-import threading
-from types import FrameType, TracebackType
-from typing import Any
+Python runs the handlers of signals in its main thread between two of its own instructions, and a
+handler may raise: KeyboardInterrupt for Ctrl-C, a TimeoutError for SIGALRM, SystemExit for
+SIGTERM. Holding signals back would not do: there are many of them, their handlers may be changed
+at any time, and another thread may receive them. So nothing is held back. What changes a step's
+results is made of calls that no handler can divide, each of which leaves behind how far it has
+come, and what is cut off in between is taken up again before the exception goes its way.
+"""
 
-try:
-    # The C functions behind `signal.signal`, which takes ten times as long to make enums of
-    # handlers: 0.8 us against 10 us, in a step that may be as short as 5 us.
-    _signal: Any = importlib.import_module("_signal")
-except ImportError:  # another Python than CPython
-    _signal = signal
+from collections import deque
+from collections.abc import Callable, Iterable
+from operator import call as call_it
+from typing import Any, TypeVar
+
+#: A function that is implemented in C, with its arguments.
+Call = Callable[[], Any]
+
+_Result = TypeVar("_Result")
 
 
-class HeldInterrupts:
-    """A context in which SIGINT is recorded, and handled when the context ends.
+def at_once(calls: Iterable[Call]) -> None:
+    """Call functions that are implemented in C, one after the other, as one.
 
-    Python handles signals in its main thread only, so other threads need no holding.
+    No instruction of Python runs in between, and so no handler of a signal. Bind arguments with
+    `functools.partial`; `operator.setitem` and `dict.update` are such functions, but those of
+    NumPy's main namespace are not: many ask a function in Python for their arguments first.
     """
+    deque(map(call_it, calls), maxlen=0)
 
-    __slots__ = ("_arrived", "_handler")
 
-    def __init__(self) -> None:
-        self._handler: Any = None
-        self._arrived: tuple[int, FrameType | None] | None = None
+def finish(run: Callable[[], _Result]) -> _Result:
+    """Return ``run()``; where an exception comes from between its parts, only after it is done.
 
-    def __enter__(self) -> None:
-        self._arrived = None
-        self._handler = None
-        if threading.get_ident() == threading.main_thread().ident:
-            handler = _signal.getsignal(signal.SIGINT)
-            if callable(handler):
-                self._handler = handler
-                _signal.signal(signal.SIGINT, self._record)
+    `run` goes on where it was cut off when it is called again. Handlers may raise twice in a row:
+    a call follows the exception without an instruction at which a third could come. An error of
+    `run` itself comes again each time, and is raised.
+    """
+    try:
+        return run()
+    except BaseException:
+        try:
+            run()
+        except BaseException:
+            run()
+            raise
+        raise
 
-    def _record(self, number: int, frame: FrameType | None) -> None:
-        self._arrived = (number, frame)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._handler is not None:
-            _signal.signal(signal.SIGINT, self._handler)
-            if self._arrived is not None:
-                self._handler(*self._arrived)
+def require_frames(count: int = 20) -> None:
+    """Raise RecursionError now, where so many calls cannot be nested, rather than half-way."""
+    if count:
+        require_frames(count - 1)

@@ -1,6 +1,9 @@
 """The base class of all optimizers: the step, and state. Nothing about engines."""
 
+import copy
 import os
+import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -8,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from instep.rule import Rule
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from instep.explain import Explanation
     from instep.plan import Plan
 
@@ -114,21 +119,59 @@ class Optimizer(Rule):
         self._skipped = 0
         self._states: dict[str, LeafState] = {}
         self._plan: Plan | None = None
+        self._changes = 0  # of settings: plans made before one are not used after it
+        self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         # A plan holds addresses of arrays and compiled code; the next step makes a new one.
-        self._settle()
-        return {**self.__dict__, "_plan": None}
+        with self._exclusive("copy"):
+            self._settle()
+            values = {**self.__dict__, "_plan": None}
+        del values["_lock"]
+        return values
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values, _lock=threading.RLock())
+
+    def __copy__(self) -> Self:
+        """Return an optimizer with state of its own; schedules are shared."""
+        values, new = self.__getstate__(), type(self).__new__(type(self))
+        new.__setstate__({**values, "_states": copy.deepcopy(values["_states"])})
+        return new
 
     def _changed(self) -> None:
         self._settle()
-        object.__setattr__(self, "_plan", None)
+        self.__dict__.update(_plan=None, _changes=self.__dict__.get("_changes", 0) + 1)
 
     def _settle(self) -> None:
         """Wait until it is known of every call whether it was taken: a GPU may have to tell."""
         plan = self.__dict__.get("_plan")
-        if plan is not None:
-            plan.settle()
+        if plan is not None and plan.waits:
+            with self._lock:
+                plan.settle(self)
+
+    def _exclusive(self, call: str) -> "threading.RLock":
+        """Return the lock for a call that must see whole steps: other threads wait for it.
+
+        Raises
+        ------
+        RuntimeError
+            If this thread is in the midst of another such call.
+        """
+        lock = self._lock
+        if lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001  (as in `threading`)
+            if _is_within_another_call(self):
+                raise RuntimeError(
+                    f"{self.name}.{call}: called in the midst of a step, by a schedule or the "
+                    f"handler of a signal; let it set a flag, and call {call} after update has "
+                    f"returned"
+                )
+            lock.release()  # an exception came between the lock and the block that it guards
+        return lock
+
+    def _start(self) -> dict[str, Any]:
+        """Return the attributes of an optimizer that has taken no steps."""
+        return {"_t": 0, "_skipped": 0, "_states": {}, "_plan": None}
 
     @property
     def t(self) -> int:
@@ -167,16 +210,34 @@ class Optimizer(Rule):
         TypeError, ValueError
             If the trees do not match, or hold something that cannot be updated. Everything is
             checked before anything is changed: parameters, state and step number are as before.
-        """
-        plan = self._plan
-        if plan is not None and plan.repeat(params, grads):
-            return params
-        if plan is None or not plan.accepts(params, grads):
-            from instep.plan import Plan
+        RuntimeError
+            If it is called in the midst of a step of this optimizer, by a schedule or the handler
+            of a signal.
 
-            self._settle()
-            plan = Plan(self, params, grads)
-        return plan.step(params)
+        Notes
+        -----
+        What the handler of a signal raises - KeyboardInterrupt, a TimeoutError, SystemExit - comes
+        out of `update` before the step or after it, never between: `t` tells which. Several threads
+        may step one optimizer: each waits for the step of another.
+        """
+        with self._exclusive("update"):
+            plan = self._plan
+            if plan is not None and plan.repeat(self, params, grads):
+                return params
+            return self._step(plan, params, grads)
+
+    def _step(self, plan: "Plan | None", params: Any, grads: Any) -> Any:
+        """Take a step that is not a mere repetition of the one before."""
+        try:
+            if plan is None or not plan.accepts(self, params, grads):
+                from instep.plan import Plan
+
+                self._settle()
+                plan = Plan(self, params, grads)
+            return plan.step(self, params)
+        finally:
+            if plan is not None:
+                plan.release()
 
     def explain(self, params: Any) -> "Explanation":
         """Say how a step on `params` runs: engines, passes, bytes an element, and the code.
@@ -189,16 +250,16 @@ class Optimizer(Rule):
 
     def reset(self) -> None:
         """Forget all state and start again from step 1."""
-        self._settle()
-        self._t = self._skipped = 0
-        self._states = {}
-        self._plan = None
+        with self._exclusive("reset"):
+            self._settle()
+            self.__dict__.update(self._start())
 
     def state_dict(self) -> dict[str, Any]:
         """Return step number, hyperparameters and copies of all state, as a plain dict."""
         from instep.checkpoint import state_dict
 
-        return state_dict(self)
+        with self._exclusive("state_dict"):
+            return state_dict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
         """Take over what `state_dict` returned; the dict is neither changed nor kept.
@@ -208,7 +269,8 @@ class Optimizer(Rule):
         """
         from instep.checkpoint import load_state_dict
 
-        load_state_dict(self, state)
+        with self._exclusive("load_state_dict"):
+            load_state_dict(self, state)
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -227,6 +289,18 @@ class Optimizer(Rule):
 
         load(self, path)
         return self
+
+
+def _is_within_another_call(optimizer: Optimizer) -> bool:
+    """Return whether this thread is within an exclusive call other than the one that asks."""
+    names = ("update", "reset", "state_dict", "load_state_dict", "__getstate__")
+    codes = {vars(Optimizer)[name].__code__ for name in names}
+    frame: FrameType | None = sys._getframe(3)  # noqa: SLF001  (beyond the call that asks)
+    while frame is not None:
+        if frame.f_code in codes and frame.f_locals.get("self") is optimizer:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @dataclass(eq=False)

@@ -1,6 +1,7 @@
 """The plan of a step: made once for a signature of the trees, checked cheaply at every step."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from instep import arrays, engines, tree, validation
 from instep.assignment import assign, resolve
 from instep.engines.base import Fit, Member, Range, Repeater, SumTable, Verdicts
-from instep.interrupts import HeldInterrupts
+from instep.interrupts import Call, at_once, finish, require_frames
 from instep.numerics import STATE_DTYPE
 from instep.optimizer import LeafState
 from instep.program import Program, Row, Source
@@ -25,12 +26,15 @@ class Plan:
     """Buckets of leaves, their state, and what it takes to run a step on them.
 
     Making a plan validates everything and allocates new state, but changes nothing in the
-    optimizer: that happens when the step is certain.
+    optimizer: that happens when the step is certain. The optimizer, which holds its plan, is given
+    to each method: it is freed with all its state where nobody refers to it any more.
     """
 
     def __init__(self, optimizer: "Optimizer", params: Any, grads: Any) -> None:
-        self._optimizer = optimizer
         owner = optimizer.name
+        # Settings that are changed while the plan is made, by a schedule, are for another one.
+        self._changes = optimizer._changes
+        self._is_kept = False
         leaves = validation.match(owner, params, grads)
         overrides, frozen = resolve(optimizer, leaves)
         self._active = [
@@ -55,7 +59,7 @@ class Plan:
             sources.setdefault(key, Source(overrides[leaf.key], missed, memory))
             keys.append(key)
         self._sources = list(sources.values())
-        rows = self._rows(optimizer.t + 1)
+        rows = self._rows(optimizer.t + 1, self._sources)
         numbers = {key: number for number, key in enumerate(sources)}
         row_of = [numbers[key] for key in keys]
 
@@ -84,19 +88,17 @@ class Plan:
         self._numbers: Any = None
         self._undecided: Undecided | None = None
         self._read_numbers = _reader([entry.name for entry in self.program.parts[0].fields])
-        self._interrupts = HeldInterrupts()
         self._sums = SumTable(len(leaves), len(self.buckets))
         active_keys = {leaf.key for leaf in self._active}
         self._idle_states = [state for key, state in self.states.items() if key not in active_keys]
         for leaf in self._active:  # the arrays are the user's: keep none of them
             leaf.parameter = leaf.gradient = None
 
-        if self._fit(params, grads) is Fit.DIFFERENT:
+        if self._fit(optimizer, params, grads) is Fit.DIFFERENT:
             raise RuntimeError(f"{owner}.update: the trees changed while they were looked at")
 
-    def _rows(self, step: int, sources: Sequence[Source] | None = None) -> list[Row]:
-        chosen = self._sources if sources is None else sources
-        return [self.program.row(step, source) for source in chosen]
+    def _rows(self, step: int, sources: Sequence[Source]) -> list[Row]:
+        return [self.program.row(step, source) for source in sources]
 
     def _slots(
         self,
@@ -147,16 +149,16 @@ class Plan:
             for slots, new in zip(found, drafts, strict=True)
         ]
 
-    def accepts(self, params: Any, grads: Any) -> bool:
-        """Return whether this plan can step these trees. Keeps their leaves for `step`."""
-        fit = self._fit(params, grads)
+    def accepts(self, optimizer: "Optimizer", params: Any, grads: Any) -> bool:
+        """Return whether this plan can step these trees. Keeps their leaves until `release`."""
+        fit = self._fit(optimizer, params, grads)
         if fit is not Fit.SAME:
             self._verified = False
         return fit is not Fit.DIFFERENT and (self._verified or not self._may_overlap())
 
-    def _fit(self, params: Any, grads: Any) -> Fit:
+    def _fit(self, optimizer: "Optimizer", params: Any, grads: Any) -> Fit:
         # Overrides are compared, for the user's dict may have been changed in place.
-        if not self.program.is_current() or self._optimizer.overrides != self._overrides:
+        if not self.program.is_current() or optimizer.overrides != self._overrides:
             return Fit.DIFFERENT
         leaves = self._read_params.read(params)
         gradients = self._read_grads.read(grads)
@@ -179,35 +181,46 @@ class Plan:
             self._written = validation.Written(starts, stops)
         return self._written.may_touch(*_joined(read))
 
-    def repeat(self, params: Any, grads: Any) -> bool:
+    def release(self) -> None:
+        """Keep no arrays of the user: the step is over, or an exception came in its way."""
+        for bucket in self.buckets:
+            bucket.release()
+
+    def repeat(self, optimizer: "Optimizer", params: Any, grads: Any) -> bool:
         """Take the step if it is as the one before but for its number; else do nothing.
 
         The same trees of the same arrays, but for gradients that are new arrays of the same kind,
         and the same hyperparameters, all plain numbers: then nothing is left to validate, and the
         step takes a quarter of the time of `step`, which is what counts when arrays are small.
         """
-        if self._repeater is None or not self._verified:
+        repeater = self._repeater
+        if repeater is None or not self._verified:
             return False
-        values = self._optimizer.__dict__
+        values = optimizer.__dict__
         leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
         if leaves is None or gradients is None or len(leaves) != len(gradients):
             return False
-        numbers, step = self._read_numbers(self.program.parts[0].rule.__dict__), values["_t"] + 1
+        # A plain optimizer is the only part, so its hyperparameters are its own attributes.
+        numbers, step = self._read_numbers(values), values["_t"] + 1
         if numbers != self._numbers or values["overrides"]:
             return False
-        if not self._repeater.stage(leaves, gradients, (*numbers, step)):
+        if not repeater.stage(leaves, gradients, (*numbers, step)):
             self._verified = False
             return False
-        with self._interrupts:
-            self._repeater.run()
+        try:
+            repeater.run()
             values["_t"] = step
+        except BaseException:  # from a handler of a signal: before the one call, or after it
+            if repeater.has_run:
+                values["_t"] = step
+            raise
         return True
 
-    def _find_repeater(self) -> None:
+    def _find_repeater(self, optimizer: "Optimizer") -> None:
         """Look for the short way to repeat the step that was just taken."""
-        if len(self.buckets) != 1 or len(self._sources) != 1 or len(self.program.parts) != 1:
+        if len(self.buckets) != 1 or len(self._sources) != 1 or optimizer.main is not optimizer:
             return
-        numbers = self._read_numbers(self.program.parts[0].rule.__dict__)
+        numbers = self._read_numbers(optimizer.__dict__)
         if self._repeater is not None and numbers == self._numbers:
             self._repeater.refresh()
             return
@@ -220,43 +233,42 @@ class Plan:
             if self._repeater is not None:
                 self._repeater.refresh()
 
-    def step(self, params: Any) -> Any:
+    def step(self, optimizer: "Optimizer", params: Any) -> Any:
         """Take the step that `accepts` has looked at."""
         sums, buckets = self._sums, self.buckets
-        candidates = self._candidates()
+        sums.begin()
+        candidates = self._candidates(optimizer)
         for bucket in buckets:
             bucket.stage(candidates, sums)
-        sums.known.clear()
         while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
             sums.add_up(numbers)
-        self._undecided = self._judged_on_device(candidates)
+        self._undecided = self._judged_on_device(optimizer, candidates)
         if self._undecided is None and self._is_forbidden():
             # A new plan is not kept: its state may start from what the user changes before the
             # first step that is taken, parameters or hyperparameters.
-            self._optimizer._skipped += 1
-            for bucket in buckets:
-                bucket.release()
+            optimizer._skipped += 1
             return params
-
-        replaced: dict[int, Any] = {}
-        with HeldInterrupts():
-            for bucket in buckets:
-                replaced.update(bucket.commit(sums))
-            if self._undecided is None:
-                self._take_note(candidates[0])
-            elif not self._judge():
-                return params
-            # Past `__setattr__`, which validates what users set and takes its time.
-            values = self._optimizer.__dict__
-            values["_states"] = self.states
-            values["_plan"] = self
-            if replaced:
-                leaves = [leaf for _, leaf in tree.flatten(params)]
-                for position, array in replaced.items():
-                    leaves[position] = array
-                params = tree.rebuild(params, leaves)
+        require_frames()
+        notes = self._notes(optimizer, candidates[0])
+        result = finish(partial(self._commit, optimizer, params, notes))
         self._verified = True
-        self._find_repeater()
+        self._find_repeater(optimizer)
+        return result
+
+    def _commit(self, optimizer: "Optimizer", params: Any, notes: Sequence[Call]) -> Any:
+        """Do what the step changes, or what is left of it: called again, it goes on."""
+        replaced: dict[int, Any] = {}
+        for bucket in self.buckets:
+            replaced.update(bucket.commit(self._sums))
+        if self._undecided is None:
+            at_once(notes)
+        else:
+            self._judge(optimizer)
+        if replaced:
+            leaves = [leaf for _, leaf in tree.flatten(params)]
+            for position, array in replaced.items():
+                leaves[position] = array
+            params = tree.rebuild(params, leaves)
         return params
 
     def _is_forbidden(self) -> bool:
@@ -264,35 +276,55 @@ class Plan:
         sums = self._sums
         return any(sums.total(number) != 0 for bucket in self.buckets for number in bucket.guards)
 
-    def _take_note(self, rows: Sequence[Row] = ()) -> None:
-        """Count a step that was taken, with these rows where what they remember is not known."""
-        self._optimizer.__dict__["_t"] += 1
-        for state in self._idle_states:
-            state.missed += 1
-        for source, row in zip(self._sources, rows, strict=False):
-            if row.memory:
-                source.memory.update(row.memory)
+    def _notes(self, optimizer: "Optimizer", rows: Sequence[Row] = ()) -> list[Call]:
+        """Return the calls that take note of a step: functions in C, which may be called again.
+
+        With these rows, where it is not known yet what they remember.
+        """
+        # Past `__setattr__`, which validates what users set and takes its time.
+        values: dict[str, Any] = {"_t": optimizer._t + 1}
+        notes: list[Call] = [partial(optimizer.__dict__.update, values)]
+        if not self._is_kept:
+            values["_states"] = self.states
+            if optimizer._changes == self._changes:
+                values["_plan"] = self
+            notes.append(partial(self.__dict__.update, {"_is_kept": True}))
+        notes += [
+            partial(state.__dict__.update, {"missed": state.missed + 1})
+            for state in self._idle_states
+        ]
+        notes += [
+            partial(source.memory.update, row.memory)
+            for source, row in zip(self._sources, rows, strict=False)
+            if row.memory
+        ]
+        return notes
 
     # Steps that a device judges --------------------------------------------------------------
 
-    def _candidates(self) -> list[list[Row]]:
+    def _candidates(self, optimizer: "Optimizer") -> list[list[Row]]:
         """Return the rows of the step, for every number of undecided steps that may be taken."""
         if self._undecided is None:
-            return [self._rows(self._optimizer._t + 1)]
-        self.settle(Verdicts.MOST)
-        found = self._undecided.candidates(self._rows_after)
+            return [self._rows(optimizer._t + 1, self._sources)]
+        self.settle(optimizer, Verdicts.MOST)
+        rows_after = partial(self._rows_after, optimizer)
+        found = self._undecided.candidates(rows_after)
         if found is None or not (
             len(found) == 1 or all(bucket.decides(found) for bucket in self.buckets)
         ):
-            self.settle()
-            found = self._undecided.candidates(self._rows_after)
+            self.settle(optimizer)
+            found = self._undecided.candidates(rows_after)
             assert found is not None
         return found
 
-    def _rows_after(self, steps: int, sources: Sequence[Source]) -> list[Row]:
-        return self._rows(self._optimizer._t + 1 + steps, sources)
+    def _rows_after(
+        self, optimizer: "Optimizer", steps: int, sources: Sequence[Source]
+    ) -> list[Row]:
+        return self._rows(optimizer._t + 1 + steps, sources)
 
-    def _judged_on_device(self, candidates: list[list[Row]]) -> Undecided | None:
+    def _judged_on_device(
+        self, optimizer: "Optimizer", candidates: list[list[Row]]
+    ) -> Undecided | None:
         """Return what remembers the calls that one device judges, if one can judge this call."""
         remote = self._sums.only_remote
         guarded = any(bucket.guards for bucket in self.buckets)
@@ -303,32 +335,38 @@ class Plan:
         if self._undecided is not None:
             return self._undecided
         undecided = Undecided(remote.verdicts, self._sources)
-        undecided.candidates(self._rows_after)
+        undecided.candidates(partial(self._rows_after, optimizer))
         return undecided
 
-    def _judge(self) -> bool:
-        """Let the device judge the step; return whether to keep the plan.
+    def _judge(self, optimizer: "Optimizer") -> None:
+        """Let the device judge the step.
 
         The state of a new plan may start from what the user changes before the first step that
         is taken: the first verdict is waited for. The others are not.
         """
         assert self._undecided is not None
-        self._undecided.judge()
-        if self._optimizer._plan is self:
-            return True
-        before = self._optimizer._t
-        self.settle()
-        return self._optimizer._t > before
+        if not self._undecided.is_judged:
+            self._undecided.judge()
+        if not self._is_kept:
+            self.settle(optimizer)
 
-    def settle(self, most: int = 0) -> None:
+    @property
+    def waits(self) -> bool:
+        """Whether there may be steps of which only a device knows whether they were taken."""
+        return self._undecided is not None
+
+    def settle(self, optimizer: "Optimizer", most: int = 0) -> None:
         """Take note of what devices have judged, and wait until at most `most` calls are left."""
         if self._undecided is None:
             return
-        for taken in self._undecided.hear(most):
-            if taken:
-                self._take_note()
-            else:
-                self._optimizer._skipped += 1
+        while (taken := self._undecided.hear(most)) is not None:
+            notes = self._notes(optimizer) if taken else [_skip(optimizer)]
+            at_once([*self._undecided.noting(taken), *notes])
+
+
+def _skip(optimizer: "Optimizer") -> Call:
+    """Return the call that counts a call of `update` that was turned away."""
+    return partial(optimizer.__dict__.update, {"_skipped": optimizer._skipped + 1})
 
 
 def _reader(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:

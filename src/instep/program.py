@@ -1,10 +1,11 @@
 """A rule as engines see it: its graphs, and the numbers of a step."""
 
 import copy
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from instep.graph import Graph, cut, trace
 from instep.graph.trace import Values
@@ -12,6 +13,8 @@ from instep.rule import Rule
 
 if TYPE_CHECKING:
     from instep.optimizer import Optimizer
+
+_Kept = TypeVar("_Kept")
 
 Flags = tuple[tuple[str, bool], ...]
 
@@ -63,11 +66,14 @@ class Source:
 
 
 class Part:
-    """One rule of an optimizer: a plain optimizer has one, a chain several."""
+    """One rule of an optimizer: a plain optimizer has one, a chain several.
+
+    It does not keep the rule alive, which through its plan keeps this.
+    """
 
     def __init__(self, prefix: str, rule: Rule, period: int) -> None:
         self.prefix = prefix
-        self.rule = rule
+        self._rule = weakref.ref(rule)
         self.period = period  # calls of `update` that make one step of this rule
         self.owner = rule.name
         self.fields = [field for field in rule._hyperparameters if not field.option]
@@ -86,6 +92,11 @@ class Part:
 
         # Whether nothing but a new value of an option can make this part another one.
         self.fixed = not self.options and type(rule).state_slots is Rule.state_slots
+
+    @property
+    def rule(self) -> Rule:
+        """The rule, which lives as long as its optimizer."""
+        return _alive(self._rule)
 
     def is_current(self) -> bool:
         """Return whether options and slots are those of the rule now."""
@@ -138,11 +149,11 @@ class Part:
 
 
 class Program:
-    """The rules of an optimizer under their present options."""
+    """The rules of an optimizer under their present options. It does not keep it alive."""
 
     def __init__(self, optimizer: "Optimizer") -> None:
         self.name = optimizer.name
-        self.rule = optimizer.rule
+        self._optimizer = weakref.ref(optimizer)
         self.parts: list[Part] = []
         period = 1
         for prefix, rule in optimizer.parts.items():
@@ -158,6 +169,11 @@ class Program:
         self._forms: dict[object, Program] = {}
         self._has_forms = any(part.has_forms for part in self.parts)
 
+    @property
+    def rule(self) -> Callable[..., Any]:
+        """The mathematics: that of a chain is the composition of its rules."""
+        return _alive(self._optimizer).rule
+
     def for_shape(self, shape: tuple[int, ...]) -> "Program":
         """Return the program for parameters of a shape: this one, unless a rule has forms."""
         if not self._has_forms:
@@ -170,7 +186,7 @@ class Program:
             program.between = tuple(p + name for p, form in forms for name in form.between)
             program.whole = tuple(p + name for p, form in forms for name in form.whole)
             program._options = self._options | {f"{p}kind": form.kind for p, form in forms}
-            program._passes = {}
+            program._passes, program._forms = {}, {}
         return self._forms[kinds]
 
     def whole_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -295,6 +311,13 @@ class Program:
             for slot, value in part.rule.initial_state().items()
             if slot in part.slots
         }
+
+
+def _alive(reference: "weakref.ref[_Kept]") -> _Kept:
+    found = reference()
+    if found is None:
+        raise ReferenceError("the optimizer is gone; keep it as long as what was made for it")
+    return found
 
 
 @cache

@@ -99,12 +99,6 @@ class Rule:
             known = ", ".join(entry.name for entry in self._hyperparameters) or "none"
             raise AttributeError(f"{self.name} has no hyperparameter {name!r}; it has {known}")
 
-    def _assign(self, values: Mapping[str, Any]) -> None:
-        """Set hyperparameters that have been validated one by one and together."""
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-        self._changed()
-
     def _changed(self) -> None:
         """Take note that something changed of which plans depend."""
 

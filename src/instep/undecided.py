@@ -8,7 +8,10 @@ number of steps that may have been taken by then. What the device decided is hea
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
+
+from instep.interrupts import Call
 
 if TYPE_CHECKING:
     from instep.engines.base import Verdicts
@@ -60,20 +63,31 @@ class Undecided:
         self._next = [self._memories[0], *taken]
         return found
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether the call whose candidates were made last was given to the device to judge."""
+        return not self._next
+
     def judge(self) -> None:
         """Let the device judge the call whose candidates were made last."""
-        self._verdicts.judge()
-        self._memories = self._next
+        after = {"_memories": self._next, "_next": []}
+        self._verdicts.judge([partial(self.__dict__.update, after)])
 
-    def hear(self, most: int) -> list[bool]:
-        """Return, for the calls that are decided now, whether each was taken.
+    def hear(self, most: int) -> bool | None:
+        """Return whether the oldest call was taken, or None if that is not known yet.
 
-        Waits until at most `most` are undecided.
+        Waits if more than `most` are undecided. `noting` goes on to the next.
         """
-        heard = self._verdicts.hear(most)
-        for taken in heard:
-            self._memories = self._memories[1:] if taken else self._memories[:-1]
-        if heard:
-            for source, memory in zip(self._sources, self._memories[0], strict=True):
-                source.memory.update(memory)
-        return heard
+        return self._verdicts.next(most)
+
+    def noting(self, taken: bool) -> list[Call]:
+        """Return the calls, functions in C, that take note of what was heard of the oldest call."""
+        memories = self._memories[1:] if taken else self._memories[:-1]
+        return [
+            *self._verdicts.forgetting(taken),
+            partial(self.__dict__.update, {"_memories": memories}),
+            *(
+                partial(source.memory.update, memory)
+                for source, memory in zip(self._sources, memories[0], strict=True)
+            ),
+        ]

@@ -124,7 +124,7 @@ def test_a_step_does_not_wait_for_its_verdict(cupy, monkeypatch):
     for name in ("streamSynchronize", "deviceSynchronize", "eventSynchronize", "memcpy"):
         monkeypatch.setattr(runtime, name, wait)
     monkeypatch.setattr(DeviceVerdicts, "_has_arrived", lambda self, event: False)
-    monkeypatch.setattr(type(optimizer._plan._undecided), "hear", lambda self, most: [])
+    monkeypatch.setattr(type(optimizer._plan._undecided), "hear", lambda self, most: None)
     for _ in range(Verdicts.MOST):
         optimizer.update(params, grads)
 

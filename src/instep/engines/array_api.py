@@ -74,7 +74,7 @@ class ArrayAPIBucket(Bucket):
         (rows,) = candidates
         # A leaf whose flags have changed may have no part in a sum in which it had one.
         if [row.flags for row in self._rows_now] != [rows[row].flags for row in self._rows]:
-            sums.clear()
+            sums.clear()  # first: an exception now leaves the rows as they were
         self._rows_now = [rows[row] for row in self._rows]
         self._results = [None] * len(self.positions)
         self.guards = frozenset()
@@ -130,7 +130,6 @@ class ArrayAPIBucket(Bucket):
             else:
                 w[...] = new
             self._slots[i].update(new_slots)
-        self.release()
         return replaced
 
     def release(self) -> None:

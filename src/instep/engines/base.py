@@ -2,7 +2,7 @@
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from instep import arrays
 from instep.graph import Graph
+from instep.interrupts import Call
 from instep.program import Program, Row
 
 Range = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -42,15 +43,22 @@ class Verdicts(ABC):
     MOST: ClassVar[int] = 15
 
     @abstractmethod
-    def judge(self) -> None:
-        """Judge on the device whether the step is taken that all buckets have launched."""
+    def judge(self, notes: Iterable[Call]) -> None:
+        """Judge on the device whether the step is taken that all buckets have launched.
+
+        These functions in C are called at once with that.
+        """
 
     @abstractmethod
-    def hear(self, most: int) -> list[bool]:
-        """Return for the calls that have been judged, in order, whether the step was taken.
+    def next(self, most: int) -> bool | None:
+        """Return whether the step of the oldest call that was judged was taken.
 
-        Waits until at most `most` calls are undecided. Each call is told of once.
+        None if that is not known yet. Waits if more than `most` calls are undecided.
         """
+
+    @abstractmethod
+    def forgetting(self, taken: bool) -> list[Call]:
+        """Return the calls that take what `next` has told as heard, and go on to the call after."""
 
 
 class RemoteSums(ABC):
@@ -60,6 +68,10 @@ class RemoteSums(ABC):
     @abstractmethod
     def verdicts(self) -> Verdicts:
         """What decides on the device whether a step is taken."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin a step: forget which sums are known, and what the step before was judged by."""
 
     @abstractmethod
     def clear(self) -> None:
@@ -111,6 +123,12 @@ class SumTable:
             new_rows = np.zeros((missing, self.values.shape[1]))
             self.values = np.concatenate([self.values, new_rows])
             self.address = self.values.ctypes.data
+
+    def begin(self) -> None:
+        """Begin a step: forget what is known of the one before."""
+        self.known.clear()
+        for remote in self.remotes.values():
+            remote.begin()
 
     def clear(self) -> None:
         """Set all sums to zero: before a step in which other leaves contribute than before."""
@@ -165,8 +183,13 @@ class Repeater(ABC):
     Gradients may be others of the same signature, for many are new arrays at every step.
     """
 
-    #: Runs the step that `stage` has prepared. It cannot fail.
+    #: Runs the step that `stage` has prepared, in one call that no handler of a signal divides.
     run: Callable[[], None]
+
+    @property
+    @abstractmethod
+    def has_run(self) -> bool:
+        """Whether `run` has taken the step that was prepared last."""
 
     @abstractmethod
     def stage(self, params: Any, grads: Any, numbers: tuple[float, ...]) -> bool:
@@ -180,8 +203,10 @@ class Repeater(ABC):
 class Bucket(ABC):
     """Leaves that one engine updates together: of one library, device, dtype and graph.
 
-    A step is `fit`, `stage`, `reduce` until no sums are left, then `commit`. Whatever can fail
-    fails before `commit`, and nothing that a user can see changes before it.
+    A step is `fit`, `stage`, `reduce` until no sums are left, then `commit` and `release`. Whatever
+    can fail fails before `commit`, for lack of memory too, and nothing that a user can see changes
+    before it. A handler of a signal may raise anywhere: what `stage` does not set anew must be
+    right after each instruction, and `commit` is called again until it has returned.
     """
 
     #: Positions of the leaves in the tree.
@@ -228,7 +253,10 @@ class Bucket(ABC):
 
     @abstractmethod
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
-        """Run the last pass. Return new arrays, by position, where arrays cannot be written."""
+        """Run the last pass. Return new arrays, by position, where arrays cannot be written.
+
+        Called again, it does what it has not done since `stage`, and returns the same.
+        """
 
 
 class Engine(ABC):

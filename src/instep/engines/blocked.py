@@ -4,15 +4,18 @@ No dependency beyond NumPy: what runs where llvmlite cannot be had. It runs on o
 are no faster, since the interpreter lock and the blocks' traffic take what they gain.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import setitem
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.base import Bucket, Member, SumTable
-from instep.engines.host import Group, HostBucket, HostEngine, gathered
+from instep.engines.host import Group, HostBucket, HostEngine, Placement
 from instep.graph import Graph, sum_scope
+from instep.interrupts import Call, at_once
 from instep.numerics import LANES, TILE, canonical_sum
 from instep.program import Program, Row
 
@@ -58,7 +61,10 @@ class BlockedBucket(HostBucket):
         self._scalars: dict[Group, list[dict[int, tuple[float, ...]]]] = {}
 
     def runner(self, graph: Graph, members: list[int]) -> "Procedure":
-        return Procedure(graph)
+        longest = max(self.leaves[i].count for i in members)
+        if not all(self.leaves[i].is_walked(graph) for i in members):
+            _ = self.gathering
+        return Procedure(graph, min(longest, BLOCK))
 
     def prepare(self, groups: Sequence[Group], rows: Sequence[Row]) -> None:
         self._scalars = {}
@@ -79,21 +85,51 @@ class BlockedBucket(HostBucket):
                 sums.values[number, leaf.position if sum_scope(number) == "tensor" else -1]
                 for number in range(graph.sum_count)
             ]
-            arrays = self.arrays(leaf)
-            if leaf.c_order or (leaf.line and not graph.sums):
-                lines = [leaf.walk(array) for array in arrays]
-                blocks: Any = (
-                    [line[start : start + BLOCK] for line in lines]
-                    for start in range(0, leaf.count, BLOCK)
-                )
+            if graph.sums:
+                self._reduce(leaf, procedure, scalars, reduced, sums)
             else:
-                blocks = gathered(graph, arrays)
-            tiles = [procedure.run(block, scalars, reduced) for block in blocks]
-            for k, entry in enumerate(graph.sums):
-                sums_of_tiles = np.concatenate([np.zeros(0), *(found[k] for found in tiles)])
-                with np.errstate(all="ignore"):
-                    total = canonical_sum(_NUMPY, sums_of_tiles)
-                sums.values[entry.number, leaf.position] = total
+                self._store(i, procedure, scalars, reduced)
+
+    def _reduce(
+        self,
+        leaf: Placement,
+        procedure: "Procedure",
+        scalars: Sequence[float],
+        reduced: Sequence[float],
+        sums: SumTable,
+    ) -> None:
+        graph, arrays = procedure.graph, self.arrays(leaf)
+        walked = leaf.is_walked(graph)
+        blocks = _lines(leaf, arrays) if walked else self.gathering.tiles(graph, arrays)
+        tiles = [procedure.reduce(block, scalars, reduced) for block in blocks]
+        for k, entry in enumerate(graph.sums):
+            sums_of_tiles = np.concatenate([np.zeros(0), *(found[k] for found in tiles)])
+            with np.errstate(all="ignore"):
+                total = canonical_sum(_NUMPY, sums_of_tiles)
+            sums.values[entry.number, leaf.position] = total
+
+    def _store(
+        self, i: int, procedure: "Procedure", scalars: Sequence[float], reduced: Sequence[float]
+    ) -> None:
+        leaf, graph = self.leaves[i], procedure.graph
+        arrays, done = self.arrays(leaf), self.progress[i]
+        if leaf.is_walked(graph):
+            for block in _lines(leaf, arrays, done):
+                done += len(block[0])
+                self.progress.store(i, done, procedure.stores(block, scalars, reduced))
+            return
+        for stop, block, stores in self.gathering.boxes(graph, arrays, done):
+            at_once(procedure.stores(block, scalars, reduced))
+            self.progress.store(i, stop, stores)
+
+
+def _lines(
+    leaf: Placement, arrays: Sequence[NDArray[Any]], begin: int = 0
+) -> Iterator[list[NDArray[Any]]]:
+    """Yield the blocks of arrays that are lines, from element `begin` on."""
+    lines = [leaf.walk(array) for array in arrays]
+    for start in range(begin, leaf.count, BLOCK):
+        yield [line[start : start + BLOCK] for line in lines]
 
 
 class _Float64Namespace:
@@ -119,11 +155,15 @@ class Procedure:
     three or four.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, longest: int = 0) -> None:
         self.graph = graph
         self._index = {array.name: i for i, array in enumerate(graph.arrays)}
-        self._buffers: dict[tuple[str, int], NDArray[Any]] = {}
         self._plan_registers()
+        # Here, for nothing may fail for lack of memory once a step has begun to store.
+        self._buffers = {
+            register: np.empty(longest, dtype=register[0])
+            for register in (*self._register.values(), *self._copies.values())
+        }
 
     def _plan_registers(self) -> None:
         graph = self.graph
@@ -153,16 +193,40 @@ class Procedure:
             for i in dead:
                 if i not in early:
                     free.setdefault(self._register[i][0], []).append(self._register[i][1])
+        # What is stored as it was loaded must be read before another store overwrites it.
+        loads = {s.node for s in graph.stores if graph.nodes[s.node].operation == "load"}
+        self._copies: dict[int, tuple[str, int]] = {}
+        for position in sorted(loads):
+            dtype = graph.nodes[position].dtype
+            count[dtype] = count.get(dtype, -1) + 1
+            self._copies[position] = (dtype, count[dtype])
 
-    def _buffer(self, register: tuple[str, int], length: int) -> NDArray[Any]:
-        if register not in self._buffers or len(self._buffers[register]) < length:
-            self._buffers[register] = np.empty(min(BLOCK, max(length, 1)), dtype=register[0])
-        return self._buffers[register][:length]
-
-    def run(
-        self, block: list[NDArray[Any]], scalars: Sequence[float], reduced: Sequence[float]
+    def reduce(
+        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Sequence[float]
     ) -> list[NDArray[np.float64]]:
-        """Run the pass on one block; return the sums of its tiles."""
+        """Return the sums of the tiles of a block."""
+        values = self._evaluate(block, scalars, reduced)
+        with np.errstate(all="ignore"):
+            return [_tile_sums(values[entry.node], len(block[0])) for entry in self.graph.sums]
+
+    def stores(
+        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Sequence[float]
+    ) -> list[Call]:
+        """Evaluate the pass on a block; return the calls that store the results."""
+        values = self._evaluate(block, scalars, reduced)
+        for position, register in self._copies.items():
+            copy = self._buffers[register][: len(block[0])]
+            copy[...] = values[position]
+            values[position] = copy
+        return [
+            partial(setitem, block[self._index[store.array]], ..., values[store.node])
+            for store in self.graph.stores
+        ]
+
+    def _evaluate(
+        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Sequence[float]
+    ) -> list[Any]:
+        """Return the values of all nodes for one block."""
         graph, length = self.graph, len(block[0])
         values: list[Any] = []
         with np.errstate(all="ignore"):
@@ -174,17 +238,10 @@ class Procedure:
                 if position in graph.uniform:
                     values.append(_uniform(node, operands, scalars, reduced))
                     continue
-                out = self._buffer(self._register[position], length)
+                out = self._buffers[self._register[position]][:length]
                 _apply(node.operation, operands, out)
                 values.append(out)
-            # What is stored as it was loaded must be read before another store overwrites it.
-            new = [
-                values[s.node].copy() if graph.nodes[s.node].operation == "load" else values[s.node]
-                for s in graph.stores
-            ]
-            for store, value in zip(graph.stores, new, strict=True):
-                np.copyto(block[self._index[store.array]], value, casting="same_kind")
-            return [_tile_sums(values[entry.node], length) for entry in graph.sums]
+        return values
 
     def __str__(self) -> str:
         lines = [f"for each block of {BLOCK} elements:"]

@@ -3,6 +3,8 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from instep import layout
 from instep.engines.base import Bucket, Engine, Fit, Member, Range, SumTable
 from instep.engines.calls import RenewedSlots
 from instep.graph import Graph
+from instep.interrupts import Call, at_once
 from instep.numerics import COMPUTE_DTYPE, TILE
 from instep.program import Flags, Program, Row
 
@@ -54,6 +57,10 @@ class Placement:
         )
         c_order = line and layout.is_c_order(w.shape, w.strides, w.itemsize)
         return cls(member.position, member.row, member.slots, w.size, axes or (), line, c_order)
+
+    def is_walked(self, graph: Graph) -> bool:
+        """Return whether a pass can walk the arrays where they lie."""
+        return self.c_order or (self.line and not graph.sums)
 
     def walk(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the elements of an array of this leaf as a view of one dimension."""
@@ -120,6 +127,97 @@ class Group:
     runners: list[Any]
 
 
+class Progress:
+    """How far the last pass has come on each leaf, in elements.
+
+    It is noted in the call that stores, so that nothing is stored twice after an exception.
+    """
+
+    def __init__(self, leaves: int) -> None:
+        self._done = [0] * leaves
+
+    def begin(self) -> None:
+        """Begin a step."""
+        self._done[:] = [0] * len(self._done)
+
+    def __getitem__(self, leaf: int) -> int:
+        return self._done[leaf]
+
+    def store(self, leaf: int, stop: int, stores: Sequence[Call]) -> None:
+        """Run these, which are implemented in C, and note that all up to `stop` is done."""
+        at_once([*stores, partial(setitem, self._done, leaf, stop)])
+
+
+class Gathering:
+    """Contiguous copies, in C order, of parts of arrays that are no line.
+
+    Parameters
+    ----------
+    dtypes
+        Of the arrays of a leaf.
+    longest
+        Elements of the largest leaf.
+    """
+
+    def __init__(self, dtypes: Sequence[Any], longest: int) -> None:
+        self.buffers = [np.empty(min(longest, GATHERED), dtype) for dtype in dtypes]
+
+    def tiles(self, graph: Graph, arrays: Sequence[NDArray[Any]]) -> Iterator[list[NDArray[Any]]]:
+        """Yield what a pass that reduces loads, in blocks of whole tiles."""
+        loaded = {array.name for array in graph.loaded}
+        for start in range(0, arrays[0].size, GATHERED):
+            stop = min(start + GATHERED, arrays[0].size)
+            block = [buffer[: stop - start] for buffer in self.buffers]
+            for copy, array, spec in zip(block, arrays, graph.arrays, strict=True):
+                if spec.name in loaded:
+                    copy[...] = array.flat[start:stop]
+            yield block
+
+    def boxes(
+        self, graph: Graph, arrays: Sequence[NDArray[Any]], begin: int
+    ) -> Iterator[tuple[int, list[NDArray[Any]], list[Call]]]:
+        """Yield what the last pass loads from element `begin` on, without allocating anything.
+
+        Each time the element after the part, copies of it, and the calls that write it back.
+        """
+        loaded, stored = ({array.name for array in of} for of in (graph.loaded, graph.stored))
+        for stop, index in boxes(arrays[0].shape, GATHERED):
+            if stop <= begin:
+                continue
+            block: list[NDArray[Any]] = []
+            stores: list[Call] = []
+            for buffer, array, spec in zip(self.buffers, arrays, graph.arrays, strict=True):
+                part = array[index]
+                copy = buffer[: part.size]
+                block.append(copy)
+                if spec.name in loaded:
+                    copy.reshape(part.shape)[...] = part
+                if spec.name in stored:
+                    stores.append(partial(setitem, array, index, copy.reshape(part.shape)))
+            yield stop, block, stores
+
+
+def boxes(shape: Sequence[int], most: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Cut an array into boxes of at most so many elements, each without a gap in C order.
+
+    Yield the number of elements up to the end of each, and its index.
+    """
+    axis, inner = len(shape), 1
+    while axis and inner * shape[axis - 1] <= most:
+        axis -= 1
+        inner *= shape[axis]
+    if axis == 0:
+        if inner:
+            yield inner, (...,)
+        return
+    axis -= 1
+    step, done = max(1, most // max(1, inner)), 0
+    for outer in np.ndindex(*shape[:axis]):
+        for start in range(0, shape[axis], step):
+            done += inner * (min(start + step, shape[axis]) - start)
+            yield done, (*outer, slice(start, start + step), ...)
+
+
 class HostBucket(Bucket):
     """Leaves of NumPy arrays of one dtype.
 
@@ -145,6 +243,14 @@ class HostBucket(Bucket):
         self._level = 0
         self._rows: Sequence[Row] = ()
         self._renewed = RenewedSlots()
+        self.progress = Progress(len(members))
+
+    @cached_property
+    def gathering(self) -> Gathering:
+        """Memory for copies of arrays that are no line. Ask for it before the last pass."""
+        slots = [self.leaves[0].slots[name].dtype for name in self._program.arrays]
+        longest = max(leaf.count for leaf in self.leaves)
+        return Gathering([self._dtype, self._dtype, *slots], longest)
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         for leaf, (parameter, gradient) in zip(self.leaves, self._expected, strict=True):
@@ -168,11 +274,12 @@ class HostBucket(Bucket):
             self._program.check_rounding(row, self._compute)
         groups = self._grouped(tuple([row.flags for row in rows]))
         if groups is not self._groups:
+            sums.clear()  # first: where an exception comes now, the groups are still others
             self.guards = frozenset(n for group in groups for n in group.passes[0].guards)
             self._groups = groups
-            sums.clear()
         self._level, self._rows = 0, rows
         self._renewed.clear()
+        self.progress.begin()
         sums.reserve(max((group.passes[0].sum_count for group in groups), default=0))
         self.prepare(groups, rows)
 
@@ -202,6 +309,7 @@ class HostBucket(Bucket):
                     if graph.calls:
                         self._call(graph, group.members)
             self._level += 1
+            self.progress.begin()  # what passes before the last one store is no state
         return numbers
 
     def _call(self, graph: Graph, members: Sequence[int]) -> None:
@@ -212,7 +320,6 @@ class HostBucket(Bucket):
         for group in self._groups:
             self.run(group, -1, sums)
         self._renewed.store()
-        self.release()
         return {}
 
     def release(self) -> None:
@@ -224,35 +331,16 @@ class HostBucket(Bucket):
 
     @abstractmethod
     def prepare(self, groups: Sequence[Group], rows: Sequence[Row]) -> None:
-        """Compute the scalars of the step: what may raise."""
+        """Compute the scalars of the step, and allocate all it needs: what may raise."""
 
     @abstractmethod
     def run(self, group: Group, level: int, sums: SumTable) -> None:
-        """Run a pass of a group."""
+        """Run a pass of a group; the last one goes on where it was cut off since `prepare`."""
 
     def arrays(self, leaf: Placement) -> list[NDArray[Any]]:
         """Return the arrays of a leaf in the order of `Graph.arrays`."""
         slots = [leaf.slots[name] for name in self._program.arrays]
         return [self._params[leaf.position], self._grads[leaf.position], *slots]
-
-
-def gathered(graph: Graph, arrays: list[NDArray[Any]]) -> Iterator[list[NDArray[Any]]]:
-    """Yield contiguous copies of blocks of arrays, in C order, and write back what is stored."""
-    loaded = {array.name for array in graph.loaded}
-    stored = {array.name for array in graph.stored}
-    count = arrays[0].size
-    for start in range(0, count, GATHERED):
-        stop = min(start + GATHERED, count)
-        block = []
-        for array, spec in zip(arrays, graph.arrays, strict=True):
-            if spec.name in loaded:
-                block.append(np.ascontiguousarray(array.flat[start:stop]))
-            else:
-                block.append(np.empty(stop - start, array.dtype))
-        yield block
-        for array, spec, copy in zip(arrays, graph.arrays, block, strict=True):
-            if spec.name in stored:
-                array.flat[start:stop] = copy
 
 
 def _signature(array: Any) -> tuple[Any, ...]:

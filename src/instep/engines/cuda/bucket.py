@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,8 @@ class CudaBucket(Bucket):
         self._now: list[Arrangement] = []
         self._rows: Sequence[Row] = ()
         self._level = 0
+        #: Number of the launches of the last pass that were made in this step.
+        self._launched = [0]
         self._renewed = RenewedSlots()
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
@@ -145,12 +149,12 @@ class CudaBucket(Bucket):
         # A leaf may have no part in a sum in which it had one. Where there are several, it is not
         # known whose sums the table holds.
         if now != self._now or len(now) > 1:
-            self._now = now
+            sums.clear()  # first: where an exception comes now, the launches are still others
             self.guards = frozenset(number for one in now for number in one.guards)
-            sums.clear()
+            self._now = now
         remote.reserve(max(one.sum_count for one in now), self.positions)
-        remote.begin()
         self._level, self._rows = 0, candidates[0]
+        self._launched = [0]
         self._renewed.clear()
         for arrangement in now:
             mine = [i for i, one in enumerate(chosen) if one is arrangement]
@@ -245,8 +249,10 @@ class CudaBucket(Bucket):
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
         remote = self._remote(sums)
         with self._device:
-            for launch in (launch for arrangement in self._now for launch in arrangement.final):
-                launch.run(self._pairs, remote, whole_tree=False)
+            launches = [launch for arrangement in self._now for launch in arrangement.final]
+            for number, launch in list(enumerate(launches))[self._launched[0] :]:
+                note = partial(setitem, self._launched, 0, number + 1)
+                launch.run(self._pairs, remote, whole_tree=False, notes=[note])
             self._renewed.store()
         return {}
 

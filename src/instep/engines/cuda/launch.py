@@ -1,7 +1,8 @@
 """Launches: one pass over tensors that are walked in one way, with the tables it reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from instep.engines.cuda.emit import (
 )
 from instep.engines.cuda.memory import Mailbox, Placement, chunk_length, upload
 from instep.graph import Graph
+from instep.interrupts import Call, at_once
 from instep.numerics import TILE
 
 if TYPE_CHECKING:
@@ -145,8 +147,18 @@ class Launch:
         self._set("known", verdicts.known)
         self._set("candidates", candidates)
 
-    def run(self, addresses: NDArray[np.int64], sums: Any, *, whole_tree: bool) -> None:
-        """Launch on the current stream. `addresses`: parameter and gradient of every leaf."""
+    def run(
+        self,
+        addresses: NDArray[np.int64],
+        sums: Any,
+        *,
+        whole_tree: bool,
+        notes: Iterable[Call] = (),
+    ) -> None:
+        """Launch on the current stream. `addresses`: parameter and gradient of every leaf.
+
+        `notes` are functions in C that are called at once with the launch.
+        """
         if self._grid[0] == 0:
             return
         pairs = addresses if len(self.members) == len(addresses) else addresses[self.members]
@@ -158,4 +170,5 @@ class Launch:
         if self._mailbox is not None:
             counters.copies += self._mailbox.send(self._step[NEAR:])
         counters.launches += 1
-        self._kernel(self._grid, self._threads, (self._argument,))
+        launch = partial(self._kernel, self._grid, self._threads, (self._argument,))
+        at_once([launch, *notes])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from instep import layout
 from instep.arrays import describe
+from instep.interrupts import at_once
 
 
 @dataclass(eq=False)
@@ -157,12 +159,16 @@ class Mailbox:
         """Copy `words` to the device, in order with the current stream, if they changed."""
         if self._sent is not None and np.array_equal(self._sent, words):
             return False
-        self._sent = words.copy()
         memory, view, event = self._free_buffer()
         view[:] = words
         stream = self._cupy.cuda.get_current_stream()
-        self._memory.copy_from_host_async(memory.ptr, self._nbytes, stream)
-        event.record(stream)
+        at_once(
+            [
+                partial(self._memory.copy_from_host_async, memory.ptr, self._nbytes, stream),
+                partial(event.record, stream),
+                partial(self.__dict__.update, {"_sent": words.copy()}),
+            ]
+        )
         return True
 
     def _free_buffer(self) -> tuple[Any, NDArray[np.uint64], Any]:

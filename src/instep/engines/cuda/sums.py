@@ -56,8 +56,9 @@ class DeviceSums(RemoteSums):
             return DeviceVerdicts(self)
 
     def begin(self) -> None:
-        """Forget which sums over the tree are known."""
         self._added.clear()
+        if "verdicts" in self.__dict__:
+            self.verdicts.begin()
 
     def added(self, numbers: Iterable[int]) -> None:
         """Take note that a kernel has added up the tree for these sums by itself."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from instep.engines.base import Verdicts
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.launch import counters
+from instep.interrupts import Call, at_once
 
 if TYPE_CHECKING:
     from instep.engines.cuda.sums import DeviceSums
@@ -76,32 +78,36 @@ class DeviceVerdicts(Verdicts):
         """Take note of the guards of the step, if the unknown steps are as many as these bits."""
         self._expected.setdefault(candidates, set()).update(guards)
 
-    def judge(self) -> None:
+    def judge(self, notes: Iterable[Call]) -> None:
         with self._device:
-            kernel = load(JUDGE_KERNEL, JUDGE_NAME)
-            following = self._words + _WORD
-            for candidates, guards in self._expected.items():
-                word = sum(1 << number for number in guards)
-                counters.launches += 1
-                kernel(
-                    (1,),
-                    (1,),
-                    (
-                        np.uint64(self._sums.address),
-                        np.int64(self._sums.columns),
-                        np.uint64(word),
-                        np.uint64(candidates),
-                        np.int64(self.known),
-                        np.uint64(self._words.ptr),
-                        np.uint64(following.ptr),
-                    ),
-                )
-            stream = self._cupy.cuda.get_current_stream()
-            self._words.copy_from_device_async(following, _WORD, stream)
-            event, memory, view = self._free.pop() if self._free else self._place()
-            self._words.copy_to_host_async(memory.ptr, _WORD, stream)
-            event.record(stream)
-            self._sent.append((event, memory, view))
+            calls = self._judging(self._cupy.cuda.get_current_stream())
+            at_once([*calls, *notes])
+
+    def _judging(self, stream: Any) -> list[Call]:
+        """Return the calls that judge the step and send the verdict to the host."""
+        kernel, following = load(JUDGE_KERNEL, JUDGE_NAME), self._words + _WORD
+        place = event, memory, _ = self._free[-1] if self._free else self._place()
+        calls: list[Call] = []
+        for candidates, guards in self._expected.items():
+            arguments = (
+                np.uint64(self._sums.address),
+                np.int64(self._sums.columns),
+                np.uint64(sum(1 << number for number in guards)),
+                np.uint64(candidates),
+                np.int64(self.known),
+                np.uint64(self._words.ptr),
+                np.uint64(following.ptr),
+            )
+            calls.append(partial(kernel, (1,), (1,), arguments))
+        counters.launches += len(calls)
+        return [
+            *calls,
+            partial(self._words.copy_from_device_async, following, _WORD, stream),
+            partial(self._words.copy_to_host_async, memory.ptr, _WORD, stream),
+            partial(event.record, stream),
+            partial(self._sent.append, place),
+            *([self._free.pop] if self._free else []),
+        ]
 
     def _place(self) -> tuple[Any, Any, NDArray[np.int64]]:
         """Return pinned memory for one number, and an event that tells when it is there."""
@@ -109,16 +115,21 @@ class DeviceVerdicts(Verdicts):
         view = np.frombuffer(memory, dtype=np.int64, count=1)
         return self._cupy.cuda.Event(disable_timing=True), memory, view
 
-    def hear(self, most: int) -> list[bool]:
-        found = []
-        while self._sent and (len(self._sent) > most or self._has_arrived(self._sent[0][0])):
-            event, memory, view = self._sent.popleft()
-            event.synchronize()
-            taken = int(view[0])
-            found.append(taken > self.known)
-            self.known = taken
-            self._free.append((event, memory, view))
-        return found
+    def next(self, most: int) -> bool | None:
+        if not self._sent:
+            return None
+        event, _, view = self._sent[0]
+        if len(self._sent) <= most and not self._has_arrived(event):
+            return None
+        event.synchronize()
+        return int(view[0]) > self.known
+
+    def forgetting(self, taken: bool) -> list[Call]:
+        return [
+            self._sent.popleft,
+            partial(self._free.append, self._sent[0]),
+            partial(self.__dict__.update, {"known": self.known + taken}),
+        ]
 
     @staticmethod
     def _has_arrived(event: Any) -> bool:

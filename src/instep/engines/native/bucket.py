@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.base import Fit, Member, Range, Repeater, SumTable
-from instep.engines.host import Group, HostBucket, gathered
+from instep.engines.host import GATHERED, Group, HostBucket, Placement
 from instep.engines.native import check
 from instep.engines.native.compile import address_of, compile_kernel
 from instep.engines.native.emit import Argument, Entry, emit, entry_words
-from instep.engines.native.pool import run_on_threads
+from instep.engines.native.pool import run_on_threads, start_workers
 from instep.engines.native.threads import thread_count
 from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.numerics import LANES, TILE
@@ -105,7 +105,7 @@ class NativeBucket(HostBucket):
                 launch.take(rows)
 
     def run(self, group: Group, level: int, sums: SumTable) -> None:
-        group.runners[level].run(sums)
+        group.runners[level].run(self, sums)
 
     def repeater(self) -> "Repeater | None":
         launches = [launch for group in self._groups for launch in group.runners]
@@ -115,7 +115,11 @@ class NativeBucket(HostBucket):
 
 
 class NativeRepeater(Repeater):
-    """One call to check, one to run: all that a step with the arrays of the step before takes."""
+    """One call to check, one to run: all that a step with the arrays of the step before takes.
+
+    Its one call of compiled code is what makes the step whole: the count of chunks that it leaves
+    tells whether it was made.
+    """
 
     def __init__(self, bucket: NativeBucket, launch: "Launch", fits: check.SignatureCheck) -> None:
         self._bucket, self._launch, self._check = bucket, launch, fits
@@ -126,11 +130,39 @@ class NativeRepeater(Repeater):
         found = self._check.compare(own(params), own(grads))
         return found in (check.SAME, check.CLEAR) and self._launch.pack(numbers)
 
+    @property
+    def has_run(self) -> bool:
+        return self._launch.has_run
+
     def refresh(self) -> None:
         if not self._check.is_watching:
             written = Written(*self._bucket.bounds()[0])
             if not written.overlaps:
                 self._check.watch(written.starts, written.stops)
+
+
+class Arguments:
+    """The block of arguments of a kernel, and the arrays that it points at: these live as long."""
+
+    def __init__(
+        self,
+        table: NDArray[np.int64],
+        chunks: NDArray[np.int64],
+        scalars: NDArray[Any] | None,
+        partials: NDArray[np.float64],
+    ) -> None:
+        # A list of words that Python writes in 30 ns each; NumPy takes three times as long.
+        self.words = array("q", bytes(8 * len(Argument)))
+        self.words[Argument.TABLE] = table.ctypes.data
+        self.words[Argument.CHUNKS] = chunks.ctypes.data
+        self.words[Argument.COUNT] = len(chunks)
+        if scalars is not None:
+            self.words[Argument.SCALARS] = scalars.ctypes.data
+        self.words[Argument.PARTIALS] = partials.ctypes.data
+        self.words[Argument.PARTIALS_STRIDE] = partials.shape[1]
+        self.address = self.words.buffer_info()[0]
+        self.table, self.chunks, self.partials = table, chunks, partials
+        self._scalars = scalars
 
 
 class Launch:
@@ -141,58 +173,60 @@ class Launch:
     def __init__(self, bucket: NativeBucket, graph: Graph, members: list[int], rows: int) -> None:
         self.graph = graph
         self.scalars: NDArray[Any] = np.zeros((rows, len(graph.scalars)), dtype=graph.compute)
-        self._bucket = bucket
-        leaves = bucket.leaves
+        leaves, width = bucket.leaves, bucket.width
+        self._width = width
         # Others are of other buckets, or of leaves that run another graph.
         self._rows = sorted({leaves[i].row for i in members})
-        walks = [i for i in members if leaves[i].c_order or (leaves[i].line and not graph.sums)]
+        walks = [i for i in members if leaves[i].is_walked(graph)]
         self._gathered = sorted(set(members) - set(walks))
         self._members = np.array(walks, dtype=np.intp)
-        everything = len(walks) == len(bucket.table)
-        self._table = bucket.table if everything else bucket.table[self._members]
-        width = bucket.width
-        self._table[:, width + Entry.ROW] = [leaves[i].row for i in walks]
+        self._own_table = len(walks) != len(bucket.table)
+        table = bucket.table[self._members] if self._own_table else bucket.table
+        table[:, width + Entry.ROW] = [leaves[i].row for i in walks]
+        if self._own_table:  # these tensors have tiles of numbers from 0 on
+            counts = table[:, width + Entry.TILES]
+            table[:, width + Entry.FIRST_TILE] = np.cumsum(counts) - counts
 
-        extents = self._table[:, width + (Entry.TILES if graph.sums else Entry.COUNT)]
+        extents = table[:, width + (Entry.TILES if graph.sums else Entry.COUNT)]
         unit = TILE if graph.sums else 1
-        elements = int(self._table[:, width + Entry.COUNT].sum())
+        elements = int(table[:, width + Entry.COUNT].sum())
         if graph.sums:  # a tile, however short, costs as much as this many elements: its fold
             elements += LANES * int(extents.sum())
         threads = max(1, min(bucket.threads, 2 * elements // ELEMENTS_TO_WAKE))
-        self._chunks = split(extents, threads, unit)
-        self._threads = min(threads, len(self._chunks))
-        tiles = int(self._table[:, width + Entry.TILES].sum()) if graph.sums else 0
-        self._table_tiles(width)
-        self._partials = np.zeros((max(1, len(graph.sums)), max(1, tiles)))
-        # A list of words that Python writes in 30 ns each; NumPy takes three times as long.
-        self._arguments = array("q", bytes(8 * len(Argument)))
-        self._arguments[Argument.TABLE] = self._table.ctypes.data
-        self._arguments[Argument.SCALARS] = self.scalars.ctypes.data
-        self._arguments[Argument.CHUNKS] = self._chunks.ctypes.data
-        self._arguments[Argument.COUNT] = len(self._chunks)
-        self._arguments[Argument.PARTIALS] = self._partials.ctypes.data
-        self._arguments[Argument.PARTIALS_STRIDE] = self._partials.shape[1]
-        self._address = self._arguments.buffer_info()[0]
-        self._own_table = self._table is not bucket.table
+        chunks = split(extents, threads, unit)
+        self._threads = min(threads, len(chunks))
+        tiles = int(table[:, width + Entry.TILES].sum()) if graph.sums else 0
+        partials = np.zeros((max(1, len(graph.sums)), max(1, tiles)))
+        self._lines = Arguments(table, chunks, self.scalars, partials)
+        self._words, self._address = self._lines.words, self._lines.address
+        self._block = self._gathered_block(bucket) if self._gathered else None
         letter = {"float32": "f", "float64": "d"}[graph.compute]
         self._pack = struct.Struct(f"={len(graph.scalars)}{letter}").pack_into
         self._kernel = compile_kernel(emit(graph))
         self._kernel_address = address_of(self._kernel)
+        if self._threads > 1:
+            start_workers(self._threads)
 
-    def _table_tiles(self, width: int) -> None:
-        """Give the tiles of these tensors numbers from 0 on."""
-        if self._table is not self._bucket.table:
-            tiles = self._table[:, width + Entry.TILES]
-            self._table[:, width + Entry.FIRST_TILE] = np.cumsum(tiles) - tiles
+    def _gathered_block(self, bucket: NativeBucket) -> Arguments:
+        """Return the arguments for a block that is gathered from a leaf that is no line."""
+        row = np.zeros((1, self._width + len(Entry)), dtype=np.int64)
+        row[0, : self._width] = [buffer.ctypes.data for buffer in bucket.gathering.buffers]
+        partials = np.zeros((max(1, len(self.graph.sums)), GATHERED // TILE))
+        return Arguments(row, np.zeros((1, 4), dtype=np.int64), self.scalars, partials)
 
     @property
     def is_simple(self) -> bool:
         """Return whether one call of the kernel with one row is all there is."""
         return (
             not (self._own_table or self._gathered or self.graph.sum_count or self.graph.calls)
-            and self._arguments[_COUNT] > 0
+            and self._words[_COUNT] > 0
             and len(self.scalars) == 1
         )
+
+    @property
+    def has_run(self) -> bool:
+        """Return whether the kernel was called since the scalars were taken."""
+        return self._words[_NEXT] != 0
 
     def pack(self, numbers: tuple[float, ...]) -> bool:
         """Take the scalars of the only row; return False where one is beyond the dtype."""
@@ -200,27 +234,8 @@ class Launch:
             self._pack(self.scalars.data, 0, *self.host_expressions(*numbers))
         except OverflowError:
             return False
+        self._words[_NEXT] = 0
         return True
-
-    def run_kernel(self) -> None:
-        """Run the kernel, on several threads where there are chunks to share."""
-        arguments = self._arguments
-        arguments[_NEXT] = 0
-        if arguments[_COUNT] == 1:
-            self._kernel(self._address)
-        else:
-            run_on_threads(self._kernel_address, self._address, self._threads)
-
-    def run(self, sums: SumTable) -> None:
-        """Run the pass on all its leaves."""
-        if self._own_table:
-            self._table[:, :2] = self._bucket.table[self._members, :2]
-        if self._arguments[_COUNT]:
-            self._call(sums)
-        if self.graph.sums:
-            self._add_tiles(sums)
-        for i in self._gathered:
-            self._run_gathered(i, sums)
 
     def take(self, rows: Sequence[Row]) -> None:
         """Evaluate the host expressions, each rounded once to the compute dtype."""
@@ -231,56 +246,77 @@ class Launch:
             except OverflowError:  # beyond the largest float32: infinite, as NumPy rounds it
                 with np.errstate(over="ignore"):
                     self.scalars[number, : len(values)] = values
+        self._words[_NEXT] = 0
 
-    def _call(self, sums: SumTable) -> None:
+    def run_kernel(self) -> None:
+        """Run the kernel, on several threads where there are chunks to share."""
+        if self._words[_COUNT] == 1:
+            self._kernel(self._address)
+        else:
+            run_on_threads(self._kernel_address, self._address, self._threads)
+
+    def run(self, bucket: NativeBucket, sums: SumTable) -> None:
+        """Run the pass on all its leaves, or what is left of it since `take`."""
+        if self._own_table:
+            self._lines.table[:, :2] = bucket.table[self._members, :2]
+        if self._words[_COUNT] and not self.has_run:
+            self._point_at(sums, self._lines)
+            self.run_kernel()
+        if self.graph.sums:
+            self._add_tiles(sums)
+        for i in self._gathered:
+            if self.graph.sums:
+                self._reduce_gathered(bucket, bucket.leaves[i], sums)
+            else:
+                self._store_gathered(bucket, i, sums)
+
+    def _point_at(self, sums: SumTable, arguments: Arguments) -> None:
         if self.graph.sum_count:
-            self._arguments[_SUMS] = sums.address
-            self._arguments[_SUMS_STRIDE] = sums.values.shape[1]
-        self.run_kernel()
+            arguments.words[_SUMS] = sums.address
+            arguments.words[_SUMS_STRIDE] = sums.values.shape[1]
 
     def _add_tiles(self, sums: SumTable) -> None:
         """Write the sums of the tensors, from the sums of their tiles."""
-        width = self._bucket.width
-        columns = self._table[:, width + Entry.COLUMN]
-        counts = self._table[:, width + Entry.TILES]
-        firsts = self._table[:, width + Entry.FIRST_TILE]
+        table, width = self._lines.table, self._width
+        columns = table[:, width + Entry.COLUMN]
+        counts = table[:, width + Entry.TILES]
+        firsts = table[:, width + Entry.FIRST_TILE]
         for k, entry in enumerate(self.graph.sums):
-            partials = self._partials[k]
+            partials = self._lines.partials[k]
             sums.values[entry.number, columns] = partials[firsts]
             for i in np.flatnonzero(counts > 1):
                 tiles = partials[firsts[i] : firsts[i] + counts[i]]
                 sums.values[entry.number, columns[i]] = canonical_sum(tiles)
 
-    def _run_gathered(self, i: int, sums: SumTable) -> None:
-        """Run the pass on a leaf whose arrays are no line, on contiguous copies of its blocks."""
-        leaf, width = self._bucket.leaves[i], self._bucket.width
-        row = np.zeros(width + len(Entry), dtype=np.int64)
-        table, chunks = self._table, self._chunks
-        partials: list[NDArray[np.float64]] = []
-        for block in gathered(self.graph, self._bucket.arrays(leaf)):
-            count = len(block[0])
-            tiles = max(1, -(-count // TILE))
-            row[:width] = [copy.ctypes.data for copy in block]
-            row[width:] = [count, leaf.row, leaf.position, tiles, 0]
-            chunk = np.array([[0, 0, 0, tiles if self.graph.sums else count]])
-            found = np.zeros((max(1, len(self.graph.sums)), tiles))
-            self._point_at(row[None], chunk, found)
-            self._call(sums)
-            partials.append(found)
-        self._point_at(table, chunks, self._partials)
+    def _reduce_gathered(self, bucket: NativeBucket, leaf: Placement, sums: SumTable) -> None:
+        found = [np.zeros((len(self.graph.sums), 0))]
+        for block in bucket.gathering.tiles(self.graph, bucket.arrays(leaf)):
+            tiles = max(1, -(-len(block[0]) // TILE))
+            partials = self._run_block(leaf, len(block[0]), tiles, sums)
+            found.append(partials[: len(self.graph.sums), :tiles].copy())
+        totals = np.concatenate(found, axis=1)
         for k, entry in enumerate(self.graph.sums):
-            tiles_of_leaf = np.concatenate([np.zeros(0), *(found[k] for found in partials)])
-            sums.values[entry.number, leaf.position] = canonical_sum(tiles_of_leaf)
+            sums.values[entry.number, leaf.position] = canonical_sum(totals[k])
 
-    def _point_at(
-        self, table: NDArray[np.int64], chunks: NDArray[np.int64], partials: NDArray[np.float64]
-    ) -> None:
-        arguments = self._arguments
-        arguments[Argument.TABLE] = table.ctypes.data
-        arguments[Argument.CHUNKS] = chunks.ctypes.data
-        arguments[Argument.COUNT] = len(chunks)
-        arguments[Argument.PARTIALS] = partials.ctypes.data
-        arguments[Argument.PARTIALS_STRIDE] = partials.shape[1]
+    def _store_gathered(self, bucket: NativeBucket, i: int, sums: SumTable) -> None:
+        leaf, progress = bucket.leaves[i], bucket.progress
+        arrays = bucket.arrays(leaf)
+        for stop, block, stores in bucket.gathering.boxes(self.graph, arrays, progress[i]):
+            self._run_block(leaf, len(block[0]), 1, sums)
+            progress.store(i, stop, stores)
+
+    def _run_block(
+        self, leaf: Placement, count: int, tiles: int, sums: SumTable
+    ) -> NDArray[np.float64]:
+        """Run the pass on what was gathered; return the sums of its tiles."""
+        arguments = self._block
+        assert arguments is not None
+        arguments.table[0, self._width :] = [count, leaf.row, leaf.position, tiles, 0]
+        arguments.chunks[0] = [0, 0, 0, tiles if self.graph.sums else count]
+        arguments.words[_NEXT] = 0
+        self._point_at(sums, arguments)
+        self._kernel(arguments.address)
+        return arguments.partials
 
 
 def split(extents: NDArray[np.int64], threads: int, unit: int) -> NDArray[np.int64]:
@@ -322,18 +358,11 @@ def canonical_sum(x: NDArray[np.float64]) -> float:
     """Return the canonical sum of a contiguous float64 array."""
     while True:
         tiles = max(1, -(-len(x) // TILE))
-        partials = np.zeros(tiles)
-        row = np.zeros(entry_words(_SUM), dtype=np.int64)
-        row[0] = x.ctypes.data
-        row[1:] = [len(x), 0, 0, tiles, 0]
-        chunk = np.array([0, 0, 0, tiles], dtype=np.int64)
-        arguments = array("q", bytes(8 * len(Argument)))
-        arguments[Argument.TABLE] = row.ctypes.data
-        arguments[Argument.CHUNKS] = chunk.ctypes.data
-        arguments[Argument.COUNT] = 1
-        arguments[Argument.PARTIALS] = partials.ctypes.data
-        arguments[Argument.PARTIALS_STRIDE] = tiles
-        compile_kernel(emit(_SUM))(arguments.buffer_info()[0])
+        row = np.zeros((1, entry_words(_SUM)), dtype=np.int64)
+        row[0] = [x.ctypes.data, len(x), 0, 0, tiles, 0]
+        chunk = np.array([[0, 0, 0, tiles]], dtype=np.int64)
+        arguments = Arguments(row, chunk, None, np.zeros((1, tiles)))
+        compile_kernel(emit(_SUM))(arguments.address)
         if tiles == 1:
-            return float(partials[0])
-        x = partials
+            return float(arguments.partials[0, 0])
+        x = arguments.partials[0]

@@ -60,6 +60,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_POOL.begin)
 
 
+def start_workers(threads: int) -> None:
+    """Start the other threads that `run_on_threads` will use, where they can be had.
+
+    Starting one takes memory, which may be lacking: not in the midst of a step.
+    """
+    if threads - 1 > _POOL.workers:
+        _POOL.grow(threads - 1)
+
+
 def run_on_threads(kernel: int, arguments: int, threads: int) -> None:
     """Call a kernel on this thread and on `threads - 1` others, and return when all are done.
 

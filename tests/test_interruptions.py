@@ -1,0 +1,478 @@
+"""A step is taken or it is not, whatever comes in its way: never a part of it."""
+
+import copy
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections import Counter
+
+import engine_runs
+import faults
+import numpy as np
+import pytest
+
+from instep import LAMB, SGD, Adam, Momentum, Muon, chain, interrupts, plan
+from instep.engines import blocked, host
+from instep.transforms import (
+    accumulate,
+    average,
+    clip_by_global_norm,
+    skip_nonfinite,
+    weight_decay,
+)
+
+
+def arrays(rng, shapes):
+    """Return float32 arrays; those whose names begin with s are strided, t's are transposed."""
+    found = {}
+    for name, shape in shapes.items():
+        x = rng.standard_normal(shape).astype("float32")
+        if name.startswith("s"):
+            wide = np.zeros((*shape, 2), "float32")
+            wide[..., 0] = x
+            x = wide[..., 0]
+        found[name] = x.T if name.startswith("t") else x
+    return found
+
+
+PLAIN = {"a": (5,), "b": (3, 4)}
+STRIDED = {"a": (5,), "s1": (4, 3), "t2": (2, 3)}
+
+
+class Problem:
+    """An optimizer on a tree, stepped with gradients that the step number decides."""
+
+    def __init__(self, make, shapes=PLAIN, missing=(), stride=1):
+        self.make, self.shapes, self.missing = make, shapes, missing
+        self.stride = stride  # of the lines at which it is interrupted
+
+    def begin(self, steps, **settings):
+        rng = np.random.default_rng(0)
+        params, optimizer = arrays(rng, self.shapes), self.make(**settings)
+        run = params, optimizer
+        for _ in range(steps):
+            self.step(run, optimizer.t + getattr(optimizer, "skipped", 0))
+        return run
+
+    def gradients(self, number):
+        grads = arrays(np.random.default_rng(100 + number), self.shapes)
+        if number % 3 == 1:
+            grads |= dict.fromkeys(self.missing)
+        return grads
+
+    def step(self, run, number):
+        params, optimizer = run
+        optimizer.update(params, self.gradients(number))
+
+
+PROBLEMS = {
+    "plain": Problem(Adam),
+    "strided": Problem(Momentum, STRIDED),
+    "strided, in several blocks": Problem(SGD, {"s1": (70_000,), "s2": (70_000,)}),
+    "strided, in two passes": Problem(
+        lambda **settings: chain(clip_by_global_norm(0.5), Adam(), **settings),
+        STRIDED,
+        stride=2,
+    ),
+    "grouped": Problem(
+        lambda **settings: Momentum(overrides={"b": {"lr": 0.5}}, **settings),
+        PLAIN | {"c": (2,)},
+        missing=("c",),
+    ),
+    "chained": Problem(
+        lambda **settings: chain(
+            skip_nonfinite(),
+            accumulate(2),
+            weight_decay(0.1),
+            LAMB(),
+            average(0.9),
+            **settings,
+        ),
+        stride=4,
+    ),
+    "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}),
+}
+
+
+def same(run, other):
+    """Return whether two runs hold the same bits."""
+    try:
+        engine_runs.assert_same_run(run, other)
+    except AssertionError:
+        return False
+    return True
+
+
+def interrupted(problem, taken, settings, fault):
+    """Return a run after `taken` steps and one that a fault may have come in the way of."""
+    run = problem.begin(taken, **settings)
+    grads = problem.gradients(taken)
+    try:
+        with fault:
+            run[1].update(run[0], grads)
+    except (KeyboardInterrupt, TimeoutError, MemoryError) as error:
+        assert error is fault.exception  # noqa: PT017  (and no other)
+    return run
+
+
+def assert_whole(problem, taken, settings, after=None, stride=1):
+    """Raise unless a step is whole wherever it is cut off, and the next one as it should be.
+
+    Returns how often it was found not taken, and taken.
+    """
+    runs = [problem.begin(taken + n, **settings) for n in range(3)]
+    counts = [0, 0]
+    exceptions = [KeyboardInterrupt(), TimeoutError("from a handler"), MemoryError()]
+    for fault, run in faults.each_line(
+        lambda fault: interrupted(problem, taken, settings, fault), exceptions, after, stride
+    ):
+        found = [same(run, expected) for expected in runs[:2]]
+        assert any(found), f"torn at {fault.place}"
+        number = found.index(True)
+        counts[number] += 1
+        problem.step(run, taken + number)
+        assert same(run, runs[number + 1]), f"goes on wrong from {fault.place}"
+    return counts
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+def test_an_exception_at_any_line_leaves_all_of_a_step_or_nothing(engine, problem):
+    engine_runs.require(engine)
+    settings = {"engine": engine, "threads": 2}
+    not_taken, taken = assert_whole(problem, 3, settings, stride=problem.stride)
+    assert not_taken > 3
+    assert taken > 1
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+def test_an_exception_in_the_first_step_leaves_all_of_it_or_nothing(engine, problem):
+    engine_runs.require(engine)
+    settings = {"engine": engine, "threads": 2}
+    not_taken, taken = assert_whole(problem, 0, settings, "Plan.step", problem.stride)
+    assert not_taken > 3
+    assert taken > 1
+
+
+@engine_runs.every_engine
+def test_an_exception_while_the_plan_is_made_changes_nothing(engine):
+    engine_runs.require(engine)
+    problem = PROBLEMS["chained"]
+    not_taken, _ = assert_whole(problem, 0, {"engine": engine}, stride=37)
+    assert not_taken > 10
+
+
+def test_the_exception_of_a_second_handler_waits_too():
+    problem = Problem(Momentum, STRIDED)
+    run, after = (problem.begin(3 + n, engine="blocked") for n in range(2))
+    calls, real = [], interrupts.at_once
+
+    def raising(step):
+        calls.append(step)
+        real(step)
+        if len(calls) in (2, 4):
+            raise TimeoutError(len(calls))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (plan, host, blocked):
+            patch.setattr(module, "at_once", raising)
+        with pytest.raises(TimeoutError):
+            problem.step(run, 3)
+    assert same(run, after)
+
+
+SIGNALS = """
+import signal
+import numpy as np
+from instep import Adam
+
+w, g = np.zeros(2_000_000, "f4"), np.ones(2_000_000, "f4")
+optimizer = Adam(lr=1.0, beta1=0.0, beta2=0.0, eps=0.0, engine=ENGINE, threads=2)
+optimizer.update(w, g)
+
+def handler(number, frame):
+    raise TimeoutError
+
+signal.signal(signal.SIGALRM, handler)
+caught = 0
+while caught < 30:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002 * (1 + caught))
+        while True:
+            optimizer.update(w, g)
+    except TimeoutError:
+        caught += 1
+        assert (w == -optimizer.t).all(), (w[0], w[-1], optimizer.t)
+"""
+
+MEMORY = """
+import resource
+import numpy as np
+from instep import Adam, chain
+from instep.transforms import clip_by_global_norm
+
+params = {"a": np.zeros(1000, "f4"), "m": np.zeros((400_000, 2), "f4")[:, 0]}
+grads = {"a": np.ones(1000, "f4"), "m": np.ones(400_000, "f4")}
+adam = Adam(lr=1.0, beta1=0.0, beta2=0.0, eps=0.0)
+# Another has imported all modules: without memory Python finds errors in their text.
+chain(clip_by_global_norm(1e9), adam, engine=ENGINE).update(np.zeros(3, "f4"), np.ones(3, "f4"))
+optimizer = chain(clip_by_global_norm(1e9), adam, engine=ENGINE)
+for _ in range(STEPS):
+    optimizer.update(params, grads)
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), -1))
+hog = []
+try:
+    while True:
+        hog.append(bytearray(1 << 16))
+except MemoryError:
+    pass
+try:
+    optimizer.update(params, grads)
+except (MemoryError, OSError):
+    pass
+del hog
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+for w in params.values():
+    assert (w == -optimizer.t).all(), (w[0], w[-1], optimizer.t)
+optimizer.update(params, grads)
+for w in params.values():
+    assert (w == -optimizer.t).all(), (w[0], w[-1], optimizer.t)
+"""
+
+
+def run_program(text, **values):
+    for name, value in values.items():
+        text = text.replace(name, repr(value))
+    result = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers of POSIX")
+@engine_runs.every_engine
+def test_a_timer_leaves_whole_steps(engine):
+    engine_runs.require(engine)
+    run_program(SIGNALS, ENGINE=engine)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+@pytest.mark.parametrize("steps", [0, 2])
+@engine_runs.every_engine
+def test_a_lack_of_memory_leaves_whole_steps(engine, steps):
+    engine_runs.require(engine)
+    run_program(MEMORY, ENGINE=engine, STEPS=steps)
+
+
+def test_no_step_is_taken_where_calls_cannot_be_nested_to_its_end():
+    optimizer, w, g = Momentum(), np.zeros(9, "f4"), np.ones(9, "f4")
+    optimizer.update(w, g)
+
+    def dive(depth, w):
+        if depth:
+            return dive(depth - 1, w)
+        return optimizer.update(w, g)
+
+    outcomes = set()
+    for spare in range(2, 80):
+        fresh, t = w.copy(), optimizer.t
+        try:
+            dive(sys.getrecursionlimit() - frames_in_use() - spare, fresh)
+        except RecursionError:
+            assert optimizer.t == t, f"{spare} frames"
+            assert (fresh == w).all(), f"{spare} frames"
+            outcomes.add("error")
+        else:
+            assert optimizer.t == t + 1
+            outcomes.add("step")
+    assert outcomes == {"error", "step"}
+
+
+def frames_in_use():
+    frame, count = sys._getframe(), 0
+    while frame is not None:
+        frame, count = frame.f_back, count + 1
+    return count
+
+
+# Loading, resetting ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["load_state_dict", "reset"])
+def test_state_is_replaced_whole_or_not_at_all(call):
+    problem = PROBLEMS["chained"]
+    _, other = problem.begin(5, engine="blocked")
+    state = other.state_dict() | {"hyperparameters": problem.make().state_dict()["hyperparameters"]}
+    state["hyperparameters"]["weight_decay_rate"] = 0.25
+
+    def run(fault):
+        run = problem.begin(3, engine="blocked")
+        try:
+            with fault:
+                if call == "reset":
+                    run[1].reset()
+                else:
+                    run[1].load_state_dict(state)
+        except KeyboardInterrupt:
+            pass
+        return run[1].state_dict()
+
+    old = run(faults.Fault(0, None))
+    before = problem.begin(3, engine="blocked")[1].state_dict()
+    seen = Counter()
+    for fault, found in faults.each_line(run, [KeyboardInterrupt()]):
+        matches = [np.array_equal(flat(found), flat(one)) for one in (before, old)]
+        assert any(matches), fault.place
+        seen[matches.index(True)] += 1
+    assert seen[0] > 3
+    assert flat(old) != flat(before)
+
+
+def flat(state):
+    """Return a state as text that can be compared."""
+    return repr(state)
+
+
+# Several callers ---------------------------------------------------------------------------------
+
+
+@engine_runs.every_engine
+def test_threads_take_turns_with_one_optimizer(engine):
+    engine_runs.require(engine)
+    optimizer = SGD(lr=1.0, engine=engine, threads=2)
+    arrays_of = [np.zeros(70_000, "f4") for _ in range(3)]
+    gradient, errors = np.ones(70_000, "f4"), []
+
+    def work(w):
+        try:
+            for _ in range(50):
+                optimizer.update(w, gradient)
+        except Exception as error:  # noqa: BLE001  (the main thread raises it)
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(w,)) for w in arrays_of[1:]]
+    for thread in threads:
+        thread.start()
+    work(arrays_of[0])
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert optimizer.t == 150
+    for w in arrays_of:
+        assert (w == -50).all()
+
+
+@pytest.mark.parametrize("call", ["update", "reset", "state_dict", "load_state_dict"])
+def test_a_call_in_the_midst_of_a_step_is_refused(call):
+    w, g = np.zeros(3), np.ones(3)
+    calls = {
+        "update": lambda: optimizer.update(w, g),
+        "load_state_dict": lambda: optimizer.load_state_dict(SGD().state_dict()),
+    }
+
+    def schedule(step):
+        if step == 2:
+            calls.get(call, getattr(optimizer, call))()
+        return 1.0
+
+    optimizer = SGD(lr=schedule)
+    optimizer.update(w, g)
+    with pytest.raises(
+        RuntimeError, match=f"SGD.{call}: called in the midst of a step, .* after update"
+    ):
+        optimizer.update(w, g)
+    assert optimizer.t == 1
+    assert (w == -1).all()
+    optimizer.lr = 1.0
+    optimizer.update(w, g)
+    assert (w == -2).all()
+
+
+def test_a_lock_that_an_exception_left_behind_is_taken_again():
+    optimizer, w = SGD(lr=1.0), np.zeros(3)
+    optimizer._lock.acquire()
+    optimizer.update(w, np.ones(3))
+    assert (w == -1).all()
+    thread = threading.Thread(target=optimizer.update, args=(w, np.ones(3)))
+    thread.start()
+    thread.join(60)
+    assert (w == -2).all()
+
+
+# What a step leaves behind -----------------------------------------------------------------------
+
+
+def test_settings_that_a_schedule_changes_take_effect():
+    def schedule(step):
+        if step == 2:
+            optimizer.engine = "array_api"
+            optimizer.frozen = ("b",)
+        return 1.0
+
+    optimizer = SGD(lr=schedule, engine="blocked")
+    params = {"a": np.zeros(3), "b": np.zeros(3)}
+    grads = {"a": np.ones(3), "b": np.ones(3)}
+    for _ in range(3):
+        optimizer.update(params, grads)
+    assert optimizer.engine == "array_api"
+    assert type(optimizer._plan.buckets[0]).__module__ == "instep.engines.array_api"
+    assert (params["a"] == -3).all()
+    assert (params["b"] == -2).all()
+
+
+@pytest.mark.parametrize("make", [Adam, lambda: chain(accumulate(2), Adam(), average(0.9))])
+def test_a_copy_has_state_of_its_own(make):
+    optimizer, w, g = make(), np.zeros(3), np.arange(1.0, 4.0)
+    for _ in range(3):
+        optimizer.update(w, g)
+    copied, before = copy.copy(optimizer), flat(optimizer.state_dict())
+    assert flat(copied.state_dict()) == before
+    copied.lr = 0.5
+    copied.update(w.copy(), 100 * g)
+    copied.update(w.copy(), 100 * g)
+    assert flat(optimizer.state_dict()) == before
+    assert optimizer.lr == Adam().lr
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("make", [Adam, Muon, PROBLEMS["chained"].make], ids=["Adam", "Muon", "-"])
+def test_state_is_freed_without_the_garbage_collector(engine, make):
+    engine_runs.require(engine)
+    optimizer, params = make(engine=engine), {"w": np.zeros((300, 4)), "b": np.zeros(3)}
+    grads = {name: np.ones_like(w) for name, w in params.items()}
+    for _ in range(3):
+        optimizer.update(params, grads)
+    slots = [weakref.ref(x) for s in optimizer._states.values() for x in s.slots.values()]
+    gone = [weakref.ref(optimizer), weakref.ref(optimizer._plan), *slots]
+    gc.disable()
+    try:
+        del optimizer
+        assert [reference() for reference in gone if reference() is not None] == []
+    finally:
+        gc.enable()
+
+
+@engine_runs.every_engine
+def test_arrays_are_released_after_a_schedule_has_raised(engine):
+    engine_runs.require(engine)
+
+    def schedule(step):
+        if step == 3:
+            raise ZeroDivisionError
+        return 1.0
+
+    optimizer = SGD(lr=schedule, engine=engine)
+    params, grads = {"w": np.zeros(9)}, {"w": np.ones(9)}
+    optimizer.update(params, grads)
+    optimizer.update(params, grads)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.update(params, grads)
+    arrays_of = [weakref.ref(params["w"]), weakref.ref(grads["w"])]
+    del params, grads
+    gc.collect()
+    assert [reference() for reference in arrays_of] == [None, None]
