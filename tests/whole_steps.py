@@ -1,0 +1,95 @@
+"""Steps that are cut off by an exception: whether they were taken, or not at all."""
+
+import engine_runs
+import faults
+import numpy as np
+
+
+def arrays(rng, shapes, xp=np):
+    """Return float32 arrays; those whose names begin with s are strided, t's are transposed."""
+    found = {}
+    for name, shape in shapes.items():
+        x = xp.asarray(rng.standard_normal(shape).astype("float32"))
+        if name.startswith("s"):
+            wide = xp.zeros((*shape, 2), "float32")
+            wide[..., 0] = x
+            x = wide[..., 0]
+        found[name] = x.T if name.startswith("t") else x
+    return found
+
+
+PLAIN = {"a": (5,), "b": (3, 4)}
+STRIDED = {"a": (5,), "s1": (4, 3), "t2": (2, 3)}
+
+
+class Problem:
+    """An optimizer on a tree, stepped with gradients that the step number decides."""
+
+    def __init__(self, make, shapes=PLAIN, missing=(), stride=1, xp=np):
+        self.make, self.shapes, self.missing, self.xp = make, shapes, missing, xp
+        self.stride = stride  # of the lines at which it is interrupted
+
+    def begin(self, steps, **settings):
+        rng = np.random.default_rng(0)
+        params, optimizer = arrays(rng, self.shapes, self.xp), self.make(**settings)
+        run = params, optimizer
+        for _ in range(steps):
+            self.step(run, optimizer.t + getattr(optimizer, "skipped", 0))
+        return run
+
+    def gradients(self, number):
+        grads = arrays(np.random.default_rng(100 + number), self.shapes, self.xp)
+        if number % 3 == 1:
+            grads |= dict.fromkeys(self.missing)
+        return grads
+
+    def step(self, run, number):
+        params, optimizer = run
+        optimizer.update(params, self.gradients(number))
+
+
+def on_host(run):
+    """Return a run with its parameters as NumPy arrays."""
+    params, optimizer = run
+    return {name: getattr(w, "get", lambda w=w: w)() for name, w in params.items()}, optimizer
+
+
+def same(run, other):
+    """Return whether two runs hold the same bits."""
+    try:
+        engine_runs.assert_same_run(on_host(run), on_host(other))
+    except AssertionError:
+        return False
+    return True
+
+
+def interrupted(problem, taken, settings, fault):
+    """Return a run after `taken` steps and one that a fault may have come in the way of."""
+    run = problem.begin(taken, **settings)
+    grads = problem.gradients(taken)
+    try:
+        with fault:
+            run[1].update(run[0], grads)
+    except (KeyboardInterrupt, TimeoutError, MemoryError) as error:
+        assert error is fault.exception  # noqa: PT017  (and no other)
+    return run
+
+
+def assert_whole(problem, taken, settings, after=None, stride=1):
+    """Raise unless a step is whole wherever it is cut off, and the next one as it should be.
+
+    Returns how often it was found not taken, and taken.
+    """
+    runs = [problem.begin(taken + n, **settings) for n in range(3)]
+    counts = [0, 0]
+    exceptions = [KeyboardInterrupt(), TimeoutError("from a handler"), MemoryError()]
+    for fault, run in faults.each_line(
+        lambda fault: interrupted(problem, taken, settings, fault), exceptions, after, stride
+    ):
+        found = [same(run, expected) for expected in runs[:2]]
+        assert any(found), f"torn at {fault.place}"
+        number = found.index(True)
+        counts[number] += 1
+        problem.step(run, taken + number)
+        assert same(run, runs[number + 1]), f"goes on wrong from {fault.place}"
+    return counts
