@@ -7,6 +7,7 @@ environment variable INSTEP_CUPY_ON_CPU names, as an installed package, and in
 
 import ctypes
 import functools
+import importlib
 import importlib.util
 import os
 import sys
@@ -36,6 +37,20 @@ def why_no_cupy():
     """Make CuPy ready to be imported; return None, or why it cannot be tested here."""
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed"
+    return why_no_device() or why_not_imported()
+
+
+def why_not_imported():
+    """Import CuPy; return None, or why that fails: without a home, say, or a library."""
+    try:
+        importlib.import_module("cupy")
+    except Exception as error:  # noqa: BLE001  (whatever it is, CuPy cannot be tested here)
+        return f"CuPy is installed but cannot be imported: {type(error).__name__}: {error}"
+    return None
+
+
+def why_no_device():
+    """Start the stand-in where there is no CUDA device; return None, or why it does not start."""
     if has_driver():
         return None
     folder = os.environ.get(VARIABLE)

@@ -60,9 +60,11 @@ def versions() -> dict[str, str]:
     found = {"instep": instep.__version__, "Python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name) or "unknown"
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
+        except Exception as error:  # noqa: BLE001 - metadata can be damaged in many ways
+            found[name] = f"unknown ({describe(error)})"
     if found["cupy-cuda12x"] != "not installed" or found["cupy-cuda13x"] != "not installed":
         del found["cupy"]  # the one that is built from source
     return found
@@ -102,7 +104,7 @@ def simd_target() -> str:
         features = llvm.get_host_cpu_features()
         units = [name for name in VECTOR_UNITS if features.get(name)]
         return f"{llvm.get_host_cpu_name()}, {next(iter(units), 'no vector unit known')}"
-    except (ImportError, RuntimeError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - as CuPy: a damaged library fails in many ways
         return f"unknown ({describe(error)})"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from instep.experiments.errors import CommandError
+from instep.info import describe
 
 #: Name on the command line -> module of the array namespace, and what to install.
 LIBRARIES = {
@@ -67,14 +68,17 @@ def load(name: str) -> Backend:
             f"--backend {name} cannot be imported ({reason}); install it with: "
             f"pip install '{package}'"
         ) from error
+    except Exception as error:
+        raise CommandError(
+            f"--backend {name} is installed but cannot be imported ({describe(error)}); see what "
+            "instep info says of it, or use --backend numpy"
+        ) from error
     try:
         backend.numpy(backend.array([0.0]))
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
         raise CommandError(
-            f"--backend {name} is installed but cannot make an array "
-            f"({type(error).__name__}: {reason}); check its device and driver, or use "
-            "--backend numpy"
+            f"--backend {name} is installed but cannot make an array ({describe(error)}); check "
+            "its device and driver, or use --backend numpy"
         ) from error
     return backend
 

@@ -18,7 +18,7 @@ def problem() -> str | None:
 
 def _package_problem() -> str | None:
     wheels = cupy_packages()
-    if not wheels and importlib.util.find_spec("cupy") is None:
+    if not wheels and not _is_there():
         return f"CuPy is not installed; {_INSTALL}"
     if len(wheels) > 1:
         return (
@@ -28,17 +28,29 @@ def _package_problem() -> str | None:
     return None
 
 
+def _is_there() -> bool:
+    """Return whether there is a module `cupy`; a folder of that name alone is none."""
+    try:
+        spec = importlib.util.find_spec("cupy")
+    except ValueError:  # something stands in sys.modules under this name: its import will tell
+        return True
+    return spec is not None and spec.origin is not None
+
+
 def _device_problem() -> str | None:
     try:
         import cupy
-
+    except Exception as error:  # noqa: BLE001 - it asks the system for much, and all may be missing
+        cause = _cause(error)
+        return f"CuPy cannot be imported ({_describe(cause)}); {_import_remedy(cause)}"
+    try:
         if cupy.cuda.runtime.is_hip:
             return "this CuPy is built for AMD's HIP, and the kernels are written for CUDA"
         count = cupy.cuda.runtime.getDeviceCount()
-    except ImportError as error:
-        return f"CuPy cannot be imported ({error}); reinstall it: {_INSTALL}"
-    except RuntimeError as error:  # CUDARuntimeError is one
-        return f"CUDA does not start ({error}); {_remedy(str(error))}"
+    except AttributeError as error:
+        return f"this is not the CuPy that is wanted ({_describe(error)}); reinstall it: {_INSTALL}"
+    except Exception as error:  # noqa: BLE001 - CUDARuntimeError, or whatever a damaged driver brings
+        return f"CUDA does not start ({_describe(error)}); {_device_remedy(str(error))}"
     if count == 0:
         return "CuPy finds no CUDA device; check that nvidia-smi lists one"
     return None
@@ -46,16 +58,43 @@ def _device_problem() -> str | None:
 
 def cupy_packages() -> list[str]:
     """Return the distributions that bring the module `cupy`."""
-    names = {
-        (distribution.metadata["Name"] or "").lower()
-        for distribution in importlib.metadata.distributions()
-    }
+    names = {_name(distribution) for distribution in importlib.metadata.distributions()}
     return sorted(
         name for name in names if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm"))
     )
 
 
-def _remedy(error: str) -> str:
+def _name(distribution: importlib.metadata.Distribution) -> str:
+    """Return the name of a distribution; an empty text where its files are damaged."""
+    try:
+        return (distribution.metadata["Name"] or "").lower()
+    except Exception:  # noqa: BLE001 - another package's damage is no matter of CUDA's
+        return ""
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what an error came from: CuPy wraps it into a page of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _describe(error: BaseException) -> str:
+    """Return an error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _import_remedy(cause: BaseException) -> str:
+    # A library that cannot be loaded is an OSError too, but one without a number.
+    if (isinstance(cause, OSError) and cause.errno is not None) or "home" in str(cause).lower():
+        return "set CUPY_CACHE_DIR to a folder that can be written to, or HOME to one that exists"
+    if isinstance(cause, (ImportError, OSError)):
+        return f"reinstall it: {_INSTALL}"
+    return f"see the whole error with: python -c 'import cupy'; or reinstall it: {_INSTALL}"
+
+
+def _device_remedy(error: str) -> str:
     if "InsufficientDriver" in error:
         return "update the NVIDIA driver, or install the CuPy of an older CUDA version"
     if "NoDevice" in error:

@@ -72,8 +72,18 @@ def _cache_path(source: str) -> Path | None:
     version = cupy.cuda.nvrtc.getVersion()
     arch = compiler._get_arch_for_options_for_nvrtc()  # noqa: SLF001  (there is no other way)
     key = repr((source, OPTIONS, version, arch, cupy.__version__))
-    folder = os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache"
-    return Path(folder) / f"instep_{hashlib.sha256(key.encode()).hexdigest()}.cubin"
+    folder = _cache_folder()
+    name = f"instep_{hashlib.sha256(key.encode()).hexdigest()}.cubin"
+    return None if folder is None else folder / name
+
+
+def _cache_folder() -> Path | None:
+    """Return CuPy's folder of kernels; None where it would be in the home of a user without one."""
+    folder = os.environ.get("CUPY_CACHE_DIR")
+    try:
+        return Path(folder) if folder else Path.home() / ".cupy" / "kernel_cache"
+    except RuntimeError:  # no HOME, and no entry for this user, as in many containers
+        return None
 
 
 _DIGEST = 32
