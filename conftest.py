@@ -1,4 +1,46 @@
-"""Collects the examples of the README, the documentation and the docstrings."""
+"""What tests and examples share: the environment, the examples' collection, and xdist's order."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# What a terminal, or who started the suite, asks of programs in general; the tests read what the
+# commands print, and say themselves what is to be different.
+STEERING = (
+    *("FORCE_COLOR", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+    *("COLUMNS", "LINES", "INSTEP_NUM_THREADS", "PYTHONWARNINGS"),
+)
+
+# Hypothesis writes what it learns beside the tests, and may not be able to.
+if not os.access(Path(__file__).parent, os.W_OK):
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", tempfile.mkdtemp(prefix="hypothesis-"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_environment():
+    """Let programs that the tests start print as they do where nobody asked for anything."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEERING:
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the examples of a page in one process: each goes on where the one before it ended."""
+    if config.getvalue("dist") not in ("load", "worksteal"):
+        return None
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class Pages(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file.endswith(".md") or file.startswith("src/") else nodeid
+
+    return Pages(config, log)
+
 
 try:
     import sybil

@@ -74,7 +74,9 @@ def test_file_that_is_no_idx_file_is_refused_with_the_reason(tmp_path, images, c
         digits.full(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"cut short")[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b"cut short")[:-9]], ids=["no gzip", "cut short"]
+)
 def test_broken_compression_is_refused(tmp_path, images, content):
     write_set(tmp_path, *images, compressed=True)
     (tmp_path / f"{digits.FILES[1]}.gz").write_bytes(content)

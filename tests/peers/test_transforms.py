@@ -88,7 +88,7 @@ def optax_path(optax, transformation, gradients=GRADIENTS, after=None):
             lambda o: [o.clip_by_global_norm(3.0), o.add_decayed_weights(0.1), o.clip(0.2)],
         ),
     ],
-    ids=str,
+    ids=lambda value: "" if callable(value) else str(value),
 )
 @pytest.mark.parametrize("adam", [False, True], ids=["SGD", "Adam"])
 def test_transforms_of_gradients_are_those_of_optax(optax, parts, theirs, adam):

@@ -237,13 +237,15 @@ def one_blas_thread() -> Any:
 def progress(task: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar on the terminal, if standard error is one; give what advances it."""
     bars, console = extra("rich.progress"), extra("rich.console").Console(stderr=True)
+    if not console.is_terminal:  # a bar that is disabled ends a line all the same, before rich 14.3
+        yield lambda: None
+        return
     with bars.Progress(
         bars.TextColumn("{task.description:<18}"),
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
         bars.TimeElapsedColumn(),
         console=console,
-        disable=not console.is_terminal,
     ) as display:
         identifier = display.add_task(task, total=total)
         yield lambda: display.advance(identifier)
