@@ -27,6 +27,25 @@ def plain_environment():
         yield
 
 
+def is_example(nodeid):
+    """Return whether a test is an example of a page or of a docstring."""
+    file = nodeid.partition("::")[0]
+    return file.endswith(".md") or file.startswith("src/")
+
+
+@pytest.hookimpl(trylast=True)  # after plugins that shuffle
+def pytest_collection_modifyitems(items):
+    """Let the examples of a page follow one another, in whatever order the tests run."""
+    places = {}
+    for place, item in enumerate(items):
+        if is_example(item.nodeid):
+            places.setdefault(item.path, []).append(place)
+    for taken in places.values():
+        examples = sorted((items[place] for place in taken), key=lambda item: item.example.start)
+        for place, example in zip(taken, examples, strict=True):
+            items[place] = example
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Keep the examples of a page in one process: each goes on where the one before it ended."""
@@ -36,8 +55,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Pages(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file = nodeid.partition("::")[0]
-            return file if file.endswith(".md") or file.startswith("src/") else nodeid
+            return nodeid.partition("::")[0] if is_example(nodeid) else nodeid
 
     return Pages(config, log)
 

@@ -176,7 +176,8 @@ def test_parts_of_a_small_step_add_up_to_the_step(optimizer, threads):
     found = breakdown.parts_of_step(case.to_json(), budget=0.0)
     parts = found["parts"]
     assert tuple(parts) == breakdown.PARTS
-    assert all(seconds > 0 for name, seconds in parts.items() if name != breakdown.REMAINDER)
+    # What the stopwatch takes is subtracted on an average: on a busy machine a part may be below 0.
+    assert all(seconds != 0 for name, seconds in parts.items() if name != breakdown.REMAINDER)
     assert sum(parts.values()) >= found["seconds"] * (1 - 1e-9)
     assert Case.from_json(found["case"]) == case
     (row,) = tables.of_parts([json.loads(json.dumps(found))]).rows
