@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instep.bench import contenders
+from instep.bench import contenders, control_groups
 from instep.bench.cases import Case
 from instep.bench.clocks import REST, EventClock, Step, WallClock, host_seconds, in_turns
 from instep.bench.contenders import KIT, LIMITS
@@ -164,7 +164,12 @@ def _launches(case: Case, step: Step) -> int:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that can be had without swapping."""
+    """Return the bytes of memory that can be had without swapping, or being killed for them."""
+    left = control_groups.memory_left()
+    return _free_on_machine() if left is None else min(left, _free_on_machine())
+
+
+def _free_on_machine() -> int:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         (kibibytes,) = (line.split()[1] for line in lines if line.startswith("MemAvailable"))
