@@ -1,6 +1,7 @@
 """Every check of the project, each in an environment of its own: `nox -l` lists them."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,19 +12,32 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "docs", "tests", "strict", "minimal"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "oldest", "strict", "minimal"]
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
-# The oldest NumPy 2 that has wheels for each Python.
-NUMPY_FLOOR = {"3.11": "2.0.*", "3.12": "2.0.*", "3.13": "2.1.*", "3.14": "2.3.*"}
+SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 
 # pip follows a machine's configuration to a CPU build of torch; uv does not read it.
 TORCH_BACKEND = "virtualenv"
 
 # On a CI machine each slow test runs once, in the environment that the README makes.
 SELECTION = ("-m", "not slow") if "CI" in os.environ else ()
+
+# Nothing is built but the project itself.
+WHEELS = ("--only-binary", ":all:", "--no-binary", PROJECT["project"]["name"])
+
+# What shows most on another processor, in a few minutes where instructions are emulated.
+SAME_BITS = (
+    "tests/test_operations.py",
+    "tests/test_user_rules.py",
+    "tests/test_whole_arrays.py",
+    "tests/test_canonical_sum.py",
+    "tests/test_nonfinite.py",
+    "tests/test_native_code.py",
+    "tests/test_schedules.py",
+)
 
 # NVRTC and the CUDA headers compile; ptxas and nvdisasm show what became of it.
 CUDA_TOOLS = (
@@ -44,7 +58,7 @@ def activate_pyenv() -> None:
     supported = [
         version
         for version in listing.stdout.split()
-        if ".".join(version.split(".")[:2]) in NUMPY_FLOOR
+        if ".".join(version.split(".")[:2]) in SUPPORTED
     ]
     if supported:
         os.environ["PYENV_VERSION"] = ":".join(supported)
@@ -59,15 +73,11 @@ def runs(python: str) -> bool:
 
 
 activate_pyenv()
-PYTHONS = [version for version in NUMPY_FLOOR if runs(f"python{version}")] or [
+PYTHONS = [version for version in SUPPORTED if runs(f"python{version}")] or [
     f"{sys.version_info.major}.{sys.version_info.minor}"
 ]
 # On a CI machine the README's own command has run the suite with this Python.
 COVERED = f"{sys.version_info.major}.{sys.version_info.minor}" if "CI" in os.environ else ""
-NUMPYS = [
-    (PYTHONS[0], NUMPY_FLOOR[PYTHONS[0]]),
-    *((python, "latest") for python in PYTHONS if python != COVERED),
-]
 
 
 def group(name: str) -> list[str]:
@@ -75,14 +85,18 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
-@nox.session
-@nox.parametrize(
-    ["python", "numpy"], NUMPYS, ids=[f"{python}, NumPy {numpy}" for python, numpy in NUMPYS]
-)
-def tests(session: nox.Session, numpy: str) -> None:
-    """Run the suite on each installed Python, and on the oldest NumPy."""
-    pin = [] if numpy == "latest" else [f"numpy=={numpy}"]
-    session.install(".[compare]", *group("tests"), *pin)
+@nox.session(python=[python for python in PYTHONS if python != COVERED] or PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the suite on each installed Python, with the newest dependencies."""
+    session.install(".[compare]", *group("tests"))
+    session.run("pytest", *SELECTION, *session.posargs)
+
+
+# On a CI machine the oldest Python is enough.
+@nox.session(python=PYTHONS[:1] if "CI" in os.environ else PYTHONS, venv_backend="uv")
+def oldest(session: nox.Session) -> None:
+    """Run the suite with the oldest version of every dependency that pyproject.toml allows."""
+    session.install(*WHEELS, "--resolution", "lowest-direct", ".[compare]", *group("tests"))
     session.run("pytest", *SELECTION, *session.posargs)
 
 
@@ -131,6 +145,37 @@ def cuda_compile(session: nox.Session) -> None:
         session.skip("tests/cuda does not exist")
     session.install(".", *group("tests"), *CUDA_TOOLS)
     session.run("pytest", str(folder), *session.posargs)
+
+
+@nox.session(venv_backend="uv")
+def aarch64(session: nox.Session) -> None:
+    """Run what compares bits on an emulated ARM processor; CONTRIBUTING.md says what it needs."""
+    emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    root = os.environ.get("INSTEP_AARCH64_ROOT", "")
+    pythons = sorted(Path(root).glob("usr/bin/python3.[0-9]*[0-9]")) if root else []
+    if emulator is None:
+        session.skip("no emulator: install qemu-user-static")
+    if not pythons:
+        session.skip("no Python for ARM: set INSTEP_AARCH64_ROOT to a root file system with one")
+    folder = Path(session.create_tmp()).absolute()
+    # What tests start themselves is emulated too, for Python takes this script for itself.
+    python = folder / "bin" / "python"
+    python.parent.mkdir(exist_ok=True)
+    command = shlex.join([emulator, "-L", root]), shlex.quote(str(pythons[-1]))
+    python.write_text(f'#!/bin/sh\nexec {command[0]} -0 "$0" {command[1]} "$@"\n', "utf-8")
+    python.chmod(0o755)
+    session.install(
+        *("--target", str(folder / "packages"), "--upgrade"),
+        *("--python-platform", "aarch64-manylinux_2_28"),
+        *("--python-version", pythons[-1].name.removeprefix("python")),
+        *(*WHEELS, ".", *group("tests")),
+    )
+    session.run(
+        *(str(python), "-m", "pytest", "-p", "no:cacheprovider"),
+        *(session.posargs or (*SAME_BITS, "-m", "not slow")),
+        env={"PYTHONPATH": str(folder / "packages"), "PYTHONNOUSERSITE": "1"},
+        external=True,
+    )
 
 
 @nox.session
