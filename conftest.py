@@ -1,9 +1,5 @@
 """What tests and examples share: the environment, the examples' collection, and xdist's order."""
 
-import os
-import tempfile
-from pathlib import Path
-
 import pytest
 
 # What a terminal, or who started the suite, asks of programs in general; the tests read what the
@@ -12,10 +8,6 @@ STEERING = (
     *("FORCE_COLOR", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
     *("COLUMNS", "LINES", "INSTEP_NUM_THREADS", "PYTHONWARNINGS"),
 )
-
-# Hypothesis writes what it learns beside the tests, and may not be able to.
-if not os.access(Path(__file__).parent, os.W_OK):
-    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", tempfile.mkdtemp(prefix="hypothesis-"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,7 +41,7 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Keep the examples of a page in one process: each goes on where the one before it ended."""
-    if config.getvalue("dist") not in ("load", "worksteal"):
+    if config.getoption("dist") not in ("load", "worksteal"):
         return None
     from xdist.scheduler.loadscope import LoadScopeScheduling
 

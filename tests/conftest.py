@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+from pathlib import Path
 from types import ModuleType
 
 import engine_runs
@@ -20,8 +21,11 @@ os.environ.setdefault("XLA_FLAGS", "--xla_disable_hlo_passes=algsimp")
 
 # The first call of an engine compiles, and machines that run the tests are shared: no limits on
 # time. The blob replays a failure that was seen on another machine.
+# Failures are kept beside the tests, where that can be written to.
+WRITABLE = os.access(Path(__file__).parents[1], os.W_OK)
 hypothesis.settings.register_profile(
     "ci",
+    **({} if WRITABLE else {"database": None}),
     deadline=None,
     print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
