@@ -1,64 +1,93 @@
-"""What LLVM makes of the native engine's text: every operation rounded once, in registers."""
+"""What LLVM makes of the native engine's text: every operation rounded once, in registers.
 
-import platform
+The code is read for named processors, not for the one at hand.
+"""
+
 import re
 
-import engine_runs
 import pytest
 from emitted import clipped, passes
+from processors import ALL, BASELINE, on_each
 
 from instep import Adam
 from instep.engines.native.emit import emit
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"), reason="reads the mnemonics of x86-64"
-)
+
+def found(pattern, instructions):
+    """Return the instructions that begin with a pattern."""
+    return [text for text in instructions if re.match(pattern, text)]
 
 
-def instructions(graph):
-    """Return the mnemonics of the machine code of a pass, for this CPU."""
-    engine_runs.require("native")
-    from instep.engines.native.compile import assembly
-
-    lines = (line.split() for line in assembly(emit(graph)).splitlines())
-    return [words[0] for words in lines if words and not words[0].startswith((".", "#"))]
+#: What rounds once where a rule rounds twice; what is not exactly rounded.
+CONTRACTED = {"x86": r"v?fn?m(add|sub)", "arm": r"fn?m(add|sub|la|ls)|fcmla"}
+APPROXIMATE = {"x86": r"v?r(cp|sqrt)|vexp2", "arm": r"fr(ecp|sqrt)|ursqrte|urecpe"}
 
 
-def features():
-    engine_runs.require("native")
-    import llvmlite.binding as llvm
-
-    return {name for name, there in llvm.get_host_cpu_features().items() if there}
-
-
+@on_each
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("make", [Adam, clipped])
-def test_nothing_is_contracted_or_approximated(make, dtype):
+def test_nothing_is_contracted_or_approximated(make, dtype, processor):
     for graph in passes(make(), dtype):
-        found = " ".join(instructions(graph))
-        assert re.search(r"\bv?f(n)?m(add|sub)", found) is None, "fused multiply-add"
-        assert re.search(r"\bv?r(cp|sqrt)", found) is None, "an approximate root or reciprocal"
+        instructions = processor.instructions(emit(graph))
+        assert not found(CONTRACTED[processor.family], instructions)
+        assert not found(APPROXIMATE[processor.family], instructions)
 
 
-@pytest.mark.parametrize(("dtype", "letter"), [("float32", "s"), ("float64", "d")])
-def test_division_and_root_take_whole_vectors(dtype, letter):
+#: Allows LLVM what the native engine never allows.
+FAST = """
+define <4 x float> @run(<4 x float> %a, <4 x float> %b, <4 x float> %c)
+    "reciprocal-estimates"="all" {
+  %product = fmul fast <4 x float> %a, %b
+  %sum = fadd fast <4 x float> %product, %c
+  %root = call fast <4 x float> @llvm.sqrt.v4f32(<4 x float> %sum)
+  %quotient = fdiv fast <4 x float> splat (float 1.0), %root
+  ret <4 x float> %quotient
+}
+
+declare <4 x float> @llvm.sqrt.v4f32(<4 x float>)
+"""
+
+
+@pytest.mark.parametrize("processor", [p for p in ALL if p is not BASELINE], ids=str)
+def test_a_contraction_would_be_seen(processor):
+    assert found(CONTRACTED[processor.family], processor.instructions(FAST))
+
+
+@on_each
+def test_an_approximation_would_be_seen(processor):
+    assert found(APPROXIMATE[processor.family], processor.instructions(FAST))
+
+
+@on_each
+@pytest.mark.parametrize(("dtype", "x86", "arm"), [("float32", "s", "4s"), ("float64", "d", "2d")])
+def test_division_and_root_take_whole_vectors(dtype, x86, arm, processor):
     (graph,) = passes(Adam(), dtype)
-    found = instructions(graph)
+    instructions = processor.instructions(emit(graph))
     for operation in ("div", "sqrt", "mul", "add"):
-        assert any(re.fullmatch(f"v?{operation}p{letter}", name) for name in found), operation
+        vectors = {"x86": rf"v?{operation}p{x86} ", "arm": rf"f{operation} v\d+\.{arm}"}
+        assert found(vectors[processor.family], instructions), operation
 
 
-def test_16_bits_are_converted_in_registers():
-    if "f16c" not in features():
-        pytest.skip("this CPU converts float16 in software")
+#: From and to float32; processors with AVX512-FP16 have forms of their own.
+CONVERSIONS = {
+    "x86": ("vcvtph2psx? .*[yz]mm", "vcvtps2phx? .*[yz]mm"),
+    "arm": (r"fcvtl2? v\d+\.4s", r"fcvtn2? v\d+\.(4|8)h"),
+}
+CALLS = {"x86": "call", "arm": "bl "}
+
+
+@pytest.mark.parametrize("processor", [p for p in ALL if p is not BASELINE], ids=str)
+def test_16_bits_are_converted_in_registers(processor):
     (graph,) = passes(Adam(), "float16")
-    found = instructions(graph)
-    assert "vcvtph2ps" in found
-    assert "vcvtps2ph" in found
-    assert sum(name.startswith("call") for name in found) == 1  # that of the span
+    instructions = processor.instructions(emit(graph))
+    for conversion in CONVERSIONS[processor.family]:
+        assert found(conversion, instructions)
+    assert len(found(CALLS[processor.family], instructions)) == 1  # that of the span
 
 
-def test_a_pass_that_reduces_fetches_ahead():
+@on_each
+def test_a_pass_that_reduces_fetches_ahead(processor):
+    prefetch = {"x86": "prefetch", "arm": "prfm"}[processor.family]
     reducing, storing = passes(clipped(), "float32")
-    assert any(name.startswith("prefetch") for name in instructions(reducing))
-    assert not any(name.startswith("prefetch") for name in instructions(storing))
+    assert found(prefetch, processor.instructions(emit(reducing)))
+    assert not found(prefetch, processor.instructions(emit(storing)))

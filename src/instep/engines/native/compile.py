@@ -6,6 +6,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from instep.engines.native.target import Target
+
 #: Keeps compiled code alive: functions are handed out for the life of the process.
 _engines: list[Any] = []
 
@@ -14,9 +16,10 @@ _RUN = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 def compile_function(ir: str, name: str, kind: Any) -> Any:
     """Return a function of a module as a callable of the ctypes prototype `kind`."""
+    machine = _machine(host())
     module = llvm.parse_assembly(ir)
     module.verify()
-    engine = llvm.create_mcjit_compiler(module, _machine())
+    engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     _engines.append(engine)
     return kind(engine.get_function_address(name))
@@ -38,27 +41,28 @@ def address_of(function: Any) -> int:
     return address
 
 
-def assembly(ir: str) -> str:
-    """Return the machine code of a module as text."""
-    text: str = _machine().emit_assembly(llvm.parse_assembly(ir))
+def assembly(ir: str, target: Target | None = None) -> str:
+    """Return the machine code of a module as text, for this CPU or for any other."""
+    if target is None:
+        target = host()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    text: str = _machine(target).emit_assembly(llvm.parse_assembly(ir))
     return text
 
 
-def _machine() -> Any:
-    """Return a new description of this CPU; an execution engine takes ownership of one."""
-    _initialize()
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=_features(), opt=2, jit=True
-    )
-
-
 @cache
-def _initialize() -> None:
+def host() -> Target:
+    """Return this CPU."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    features: str = llvm.get_host_cpu_features().flatten()
+    return Target(llvm.get_default_triple(), llvm.get_host_cpu_name(), features)
 
 
-@cache
-def _features() -> str:
-    text: str = llvm.get_host_cpu_features().flatten()
-    return text
+def _machine(target: Target) -> Any:
+    """Return what compiles for a CPU; an execution engine takes ownership of one."""
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2, jit=True
+    )
