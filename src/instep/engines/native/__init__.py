@@ -36,7 +36,9 @@ class NativeEngine(HostEngine):
         return NativeBucket(program, members, threads)
 
     def emit(self, graph: Graph) -> str:
-        return emit(graph)
+        from instep.engines.native.compile import traits
+
+        return emit(graph, traits())
 
 
 ENGINE = NativeEngine()

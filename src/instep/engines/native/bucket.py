@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from instep.engines.base import Fit, Member, Range, Repeater, SumTable
 from instep.engines.host import Group, HostBucket, gathered
 from instep.engines.native import check
-from instep.engines.native.compile import address_of, compile_kernel
+from instep.engines.native.compile import address_of, compile_kernel, traits
 from instep.engines.native.emit import Argument, Entry, emit, entry_words
 from instep.engines.native.pool import run_on_threads
 from instep.engines.native.threads import thread_count
@@ -176,7 +176,7 @@ class Launch:
         self._own_table = self._table is not bucket.table
         letter = {"float32": "f", "float64": "d"}[graph.compute]
         self._pack = struct.Struct(f"={len(graph.scalars)}{letter}").pack_into
-        self._kernel = compile_kernel(emit(graph))
+        self._kernel = compile_kernel(emit(graph, traits()))
         self._kernel_address = address_of(self._kernel)
 
     def _table_tiles(self, width: int) -> None:
@@ -333,7 +333,7 @@ def canonical_sum(x: NDArray[np.float64]) -> float:
         arguments[Argument.COUNT] = 1
         arguments[Argument.PARTIALS] = partials.ctypes.data
         arguments[Argument.PARTIALS_STRIDE] = tiles
-        compile_kernel(emit(_SUM))(arguments.buffer_info()[0])
+        compile_kernel(emit(_SUM, traits()))(arguments.buffer_info()[0])
         if tiles == 1:
             return float(partials[0])
         x = partials
