@@ -1,13 +1,80 @@
 """The native engine in poorer places: what is missing is named, or done without."""
 
 import ctypes
+import importlib.machinery
+import inspect
 import mmap
+import struct
 import sys
+import tomllib
+import types
+from pathlib import Path
 
 import engine_runs
 import numpy as np
 import pytest
 from processors import on_each
+
+from instep import Adam
+from instep.engines.native import availability
+
+
+@pytest.fixture
+def problem():
+    """Ask anew why the engine cannot run, and forget the answer."""
+    availability.problem.cache_clear()
+    yield availability.problem
+    availability.problem.cache_clear()
+
+
+def llvmlite(monkeypatch, **attributes):
+    """Put another llvmlite in the place of the installed one, if any is."""
+    package, binding = types.ModuleType("llvmlite"), types.ModuleType("llvmlite.binding")
+    package.__spec__ = importlib.machinery.ModuleSpec("llvmlite", None)
+    vars(binding).update(attributes)
+    package.binding = binding
+    monkeypatch.setitem(sys.modules, "llvmlite", package)
+    monkeypatch.setitem(sys.modules, "llvmlite.binding", binding)
+
+
+def test_an_llvm_that_is_too_old_is_unavailable(monkeypatch, problem):
+    llvmlite(monkeypatch, llvm_version_info=(15, 0, 7))
+    assert problem() == "llvmlite brings LLVM 15, older than 20; pip install 'llvmlite>=0.45'"
+    w = np.ones(3)
+    Adam().update(w, np.ones(3))  # another engine does it
+    assert (w < 1).all()
+    with pytest.raises(ValueError, match="engine='native' was asked for, but llvmlite brings LLVM"):
+        Adam(engine="native").update(w, np.ones(3))
+
+
+def test_an_llvmlite_that_cannot_be_imported_is_unavailable(monkeypatch, problem):
+    llvmlite(monkeypatch)
+    monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
+    monkeypatch.delattr(sys.modules["llvmlite"], "binding")
+    assert "llvmlite cannot be imported" in problem()
+    assert "reinstall it: pip install" in problem()
+
+
+def test_a_missing_llvmlite_is_unavailable(monkeypatch, problem):
+    monkeypatch.setitem(sys.modules, "llvmlite", None)
+    assert problem().startswith("llvmlite is not installed; pip install 'llvmlite>=0.45'")
+
+
+def test_a_python_of_32_bits_is_unavailable(monkeypatch, problem):
+    llvmlite(monkeypatch, llvm_version_info=(20, 1, 8))
+    monkeypatch.setattr(struct, "calcsize", lambda code: 4)
+    assert "use a Python of 64 bits" in problem()
+
+
+def test_the_oldest_llvmlite_is_the_one_that_the_package_asks_for():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    (floor,) = [
+        text.partition(";")[0]
+        for text in project["project"]["dependencies"]
+        if text.startswith("llvmlite")
+    ]
+    assert floor in inspect.getsource(availability)
+
 
 UNKNOWN = """
 declare float @nobody_has_this(float)

@@ -98,7 +98,7 @@ def orthogonalized(xp: Any, x: Any) -> Any:
     for _ in range(5):
         # NumPy takes a shorter way (BLAS's syrk) for a matrix and a view of its transpose, and
         # OpenBLAS's kernel of it for ARM's SME reads memory that it has not written: NaN, or other
-        # bits at every call. A copy is no view. It costs what syrk saves: 9 % at 1024 x 1024 (Zen 3).
+        # bits at every call. A copy is no view. It costs 9 % at 1024 x 1024 (Zen 3).
         transposed = xp.asarray(xp.matrix_transpose(x), copy=True)
         product = xp.matmul(x, transposed)
         x = 3.4445 * x + xp.matmul(-4.775 * product + 2.0315 * xp.matmul(product, product), x)
