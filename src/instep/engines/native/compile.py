@@ -63,7 +63,10 @@ def host() -> Target:
     """Return this CPU."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    features: str = llvm.get_host_cpu_features().flatten()
+    try:
+        features: str = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM cannot ask this one: then its model says what it has
+        features = ""
     return Target(llvm.get_default_triple(), llvm.get_host_cpu_name(), features)
 
 

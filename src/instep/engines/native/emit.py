@@ -14,7 +14,8 @@ import enum
 import struct
 from collections.abc import Iterable
 
-from instep.engines.native.cast import SIZES, cast, splat, vector
+from instep.engines.native.cast import SIZES as _SIZES
+from instep.engines.native.cast import cast, splat, vector
 from instep.engines.native.target import Traits
 from instep.graph import Graph, Node, sum_scope
 from instep.numerics import LANES, TILE
@@ -168,7 +169,7 @@ class _Emitter:
 
     def __init__(self, graph: Graph, traits: Traits) -> None:
         self.graph, self.traits = graph, traits
-        self.width = VECTOR_BYTES // SIZES[graph.compute]
+        self.width = VECTOR_BYTES // _SIZES[graph.compute]
         self.declarations: set[str] = set()
         self.position = {array.name: i for i, array in enumerate(graph.arrays)}
 
@@ -187,7 +188,7 @@ class _Emitter:
         lines += [
             f"%row_at = getelementptr i64, ptr %entry_row, i64 {fields + Entry.ROW}",
             "%row = load i64, ptr %row_at",
-            f"%offset = mul i64 %row, {len(graph.scalars) * SIZES[graph.compute]}",
+            f"%offset = mul i64 %row, {len(graph.scalars) * _SIZES[graph.compute]}",
             f"%scalars_argument = {_argument(Argument.SCALARS)}",
             "%all_scalars = load ptr, ptr %scalars_argument",
             "%scalars = getelementptr i8, ptr %all_scalars, i64 %offset",
@@ -257,7 +258,7 @@ class _Emitter:
 
     def load(self, name: str, node: Node, width: int, index: str) -> list[str]:
         kind = _TYPES[node.dtype]
-        array, align = f"%array{self.position[str(node.value)]}", f"align {SIZES[node.dtype]}"
+        array, align = f"%array{self.position[str(node.value)]}", f"align {_SIZES[node.dtype]}"
         return [
             f"{name}_at = getelementptr {kind}, ptr {array}, i64 {index}",
             f"{name} = load {vector(kind, width)}, ptr {name}_at, {align} ; {node.value}",
@@ -271,7 +272,7 @@ class _Emitter:
             kind = _TYPES[node.dtype]
             address, array = f"%{prefix}_store{number}", f"%array{self.position[store.array]}"
             value = f"{vector(kind, width)} {self.value(prefix, width, store.node)}"
-            align = f"align {SIZES[node.dtype]}"
+            align = f"align {_SIZES[node.dtype]}"
             lines += [
                 f"{address} = getelementptr {kind}, ptr {array}, i64 {index}",
                 f"store {value}, ptr {address}, {align} ; {store.array}",
@@ -322,7 +323,7 @@ class _Emitter:
     def call(self, intrinsic: str, dtype: str, width: int, operands: Iterable[str]) -> str:
         """Return the call of an intrinsic, and declare it."""
         kind = vector(_TYPES[dtype], width)
-        bits = f"f{8 * SIZES[dtype]}"
+        bits = f"f{8 * _SIZES[dtype]}"
         function = f"@llvm.{intrinsic}.{bits if width == 1 else f'v{width}{bits}'}"
         operands = list(operands)
         self.declarations.add(f"declare {kind} {function}({', '.join([kind] * len(operands))})")
@@ -335,7 +336,7 @@ class _Emitter:
         if not self.graph.stores:
             return _function(["ret void"])
         first = self.position[self.graph.stores[0].array]
-        itemsize = SIZES[self.graph.arrays[first].dtype]
+        itemsize = _SIZES[self.graph.arrays[first].dtype]
         lines = [
             *self.prologue(),
             # Single elements up to where the first array that is written meets a cache line:
@@ -474,7 +475,7 @@ class _Emitter:
         lines = []
         for array in self.graph.loaded:
             position = self.position[array.name]
-            ahead = PREFETCHED_BYTES // len(self.graph.loaded) // SIZES[array.dtype]
+            ahead = PREFETCHED_BYTES // len(self.graph.loaded) // _SIZES[array.dtype]
             name, kind = f"%{prefix}_ahead{position}", _TYPES[array.dtype]
             lines += [
                 f"{name}_index = add i64 {index}, {ahead}",
