@@ -176,7 +176,9 @@ def test_parts_of_a_small_step_add_up_to_the_step(optimizer, threads):
     found = breakdown.parts_of_step(case.to_json(), budget=0.0)
     parts = found["parts"]
     assert tuple(parts) == breakdown.PARTS
-    assert all(seconds > 0 for name, seconds in parts.items() if name != breakdown.REMAINDER)
+    # Each was timed. The cost of the stopwatch, an average, is taken off: on a machine that
+    # does other work a short part may come out below nothing.
+    assert all(seconds != 0 for name, seconds in parts.items() if name != breakdown.REMAINDER)
     assert sum(parts.values()) >= found["seconds"] * (1 - 1e-9)
     assert Case.from_json(found["case"]) == case
     (row,) = tables.of_parts([json.loads(json.dumps(found))]).rows
