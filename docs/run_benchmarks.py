@@ -65,7 +65,7 @@ def titled(title: str, table: tables.Table) -> list[str]:
 def environment(found: dict) -> str:
     """Return the machine and the versions as a paragraph."""
     load = found["load"]
-    busy = " (**other work was going on**)" if load > IDLE else ""
+    busy = " (**other work was going on**)" if load is not None and load > IDLE else ""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return (
         f"{found['processor']} ({found['simd']}), {found['cpus']} CPUs, "

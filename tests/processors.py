@@ -20,17 +20,30 @@ class Processor:
     def __str__(self):
         return f"{self.family}-{self.cpu}"
 
-    def instructions(self, ir):
-        """Return the instructions that LLVM makes of a module: mnemonic and operands."""
+    def target(self):
+        """Return it as the native engine knows it."""
         engine_runs.require("native")
         import llvmlite.binding as llvm
 
-        from instep.engines.native.compile import assembly
         from instep.engines.native.target import Target
 
         if llvm.llvm_version_info[0] < self.since:
             pytest.skip(f"LLVM knows {self.cpu} from version {self.since} on")
-        text = assembly(ir, Target(LINUX[self.family], self.cpu))
+        return Target(LINUX[self.family], self.cpu)
+
+    def traits(self):
+        """Return what the emitted text depends on."""
+        target = self.target()
+        from instep.engines.native.compile import traits
+
+        return traits(target)
+
+    def instructions(self, ir):
+        """Return the instructions that LLVM makes of a module: mnemonic and operands."""
+        target = self.target()
+        from instep.engines.native.compile import assembly
+
+        text = assembly(ir, target)
         lines = (re.sub(r"\s*(#|//).*", "", line).split() for line in text.splitlines())
         return [
             " ".join(words)

@@ -176,7 +176,8 @@ def test_parts_of_a_small_step_add_up_to_the_step(optimizer, threads):
     found = breakdown.parts_of_step(case.to_json(), budget=0.0)
     parts = found["parts"]
     assert tuple(parts) == breakdown.PARTS
-    # What the stopwatch takes is subtracted on an average: on a busy machine a part may be below 0.
+    # Each was timed. The cost of the stopwatch, an average, is taken off: on a machine that
+    # does other work a short part may come out below nothing.
     assert all(seconds != 0 for name, seconds in parts.items() if name != breakdown.REMAINDER)
     assert sum(parts.values()) >= found["seconds"] * (1 - 1e-9)
     assert Case.from_json(found["case"]) == case
@@ -234,7 +235,7 @@ def test_worker_tells_what_went_wrong_and_goes_on(worker):
 def test_worker_that_dies_is_reported():
     with Worker(threads=1) as worker:
         worker._process.kill()
-        with pytest.raises(command.CommandError, match="exit code -9"):
+        with pytest.raises(command.CommandError, match=r"exit code (-9|1)\b"):
             worker.ask("worker.available_cpus")
 
 

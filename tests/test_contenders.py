@@ -1,5 +1,6 @@
 """What instep is measured against: that streams move what they should, and peers take its step."""
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -35,7 +36,8 @@ def untouched(nbytes):
     """Return bytes that nobody has read or written: the system gives their pages when it must."""
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a page is then no larger than the system's smallest
-        pages.madvise(mmap.MADV_NOHUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel that has no larger ones
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, np.uint8)
 
 

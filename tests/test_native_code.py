@@ -28,7 +28,7 @@ APPROXIMATE = {"x86": r"v?r(cp|sqrt)|vexp2", "arm": r"fr(ecp|sqrt)|ursqrte|urecp
 @pytest.mark.parametrize("make", [Adam, clipped])
 def test_nothing_is_contracted_or_approximated(make, dtype, processor):
     for graph in passes(make(), dtype):
-        instructions = processor.instructions(emit(graph))
+        instructions = processor.instructions(emit(graph, processor.traits()))
         assert not found(CONTRACTED[processor.family], instructions)
         assert not found(APPROXIMATE[processor.family], instructions)
 
@@ -62,7 +62,7 @@ def test_an_approximation_would_be_seen(processor):
 @pytest.mark.parametrize(("dtype", "x86", "arm"), [("float32", "s", "4s"), ("float64", "d", "2d")])
 def test_division_and_root_take_whole_vectors(dtype, x86, arm, processor):
     (graph,) = passes(Adam(), dtype)
-    instructions = processor.instructions(emit(graph))
+    instructions = processor.instructions(emit(graph, processor.traits()))
     for operation in ("div", "sqrt", "mul", "add"):
         vectors = {"x86": rf"v?{operation}p{x86} ", "arm": rf"f{operation} v\d+\.{arm}"}
         assert found(vectors[processor.family], instructions), operation
@@ -76,12 +76,13 @@ CONVERSIONS = {
 CALLS = {"x86": "call", "arm": "bl "}
 
 
-@pytest.mark.parametrize("processor", [p for p in ALL if p is not BASELINE], ids=str)
+@on_each
 def test_16_bits_are_converted_in_registers(processor):
     (graph,) = passes(Adam(), "float16")
-    instructions = processor.instructions(emit(graph))
+    instructions = processor.instructions(emit(graph, processor.traits()))
     for conversion in CONVERSIONS[processor.family]:
-        assert found(conversion, instructions)
+        # The first processors of x86 have no such instruction: integers are added and shifted.
+        assert bool(found(conversion, instructions)) == (processor is not BASELINE)
     assert len(found(CALLS[processor.family], instructions)) == 1  # that of the span
 
 
@@ -89,5 +90,5 @@ def test_16_bits_are_converted_in_registers(processor):
 def test_a_pass_that_reduces_fetches_ahead(processor):
     prefetch = {"x86": "prefetch", "arm": "prfm"}[processor.family]
     reducing, storing = passes(clipped(), "float32")
-    assert found(prefetch, processor.instructions(emit(reducing)))
-    assert not found(prefetch, processor.instructions(emit(storing)))
+    assert found(prefetch, processor.instructions(emit(reducing, processor.traits())))
+    assert not found(prefetch, processor.instructions(emit(storing, processor.traits())))

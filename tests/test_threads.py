@@ -474,6 +474,63 @@ def test_the_environment_bounds_the_threads(monkeypatch):
     assert threads_of(monkeypatch, None, None) >= 1
 
 
+def limited(root, cgroup, files, cpus=64):
+    """Return the number of threads on a machine of 64 CPUs with these files of Linux."""
+    threads = importlib.import_module("instep.engines.native.threads")
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(cgroup, "ascii")
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "ascii")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)), raising=False)
+        return threads.available_threads(root)
+
+
+V1 = "5:memory:/box\n4:cpu,cpuacct:/box/inner\n0::/\n"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("0::/\n", {}, 64),
+        ("0::/box\n", {"box/cpu.max": "max 100000\n"}, 64),
+        ("0::/box\n", {"box/cpu.max": "300000 100000\n"}, 3),
+        ("0::/box\n", {"box/cpu.max": "150000 100000\n"}, 2),
+        ("0::/box\n", {"box/cpu.max": "5000 100000\n"}, 1),
+        # The group of a group, whichever has less; a container's, whose path is the host's.
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, 2),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000", "a/b/cpu.max": "200000 100000"}, 2),
+        ("0::/host/path\n", {"cpu.max": "500000 100000"}, 5),
+        ("0::/../other\n", {"cpu.max": "500000 100000"}, 5),
+        ("0::/box\n", {"box/cpu.max": "nonsense\n"}, 64),
+        (V1, {"cpu/box/inner/cpu.cfs_quota_us": "-1", "cpu/box/inner/cpu.cfs_period_us": "9"}, 64),
+        (
+            V1,
+            {
+                "cpu/box/inner/cpu.cfs_quota_us": "250000",
+                "cpu/box/inner/cpu.cfs_period_us": "99999",
+            },
+            3,
+        ),
+        (V1, {"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+    ],
+)
+def test_a_share_of_the_cpus_bounds_the_threads(tmp_path, cgroup, files, expected):
+    assert limited(tmp_path, cgroup, files) == expected
+
+
+def test_the_cpus_of_the_process_bound_a_larger_share(tmp_path):
+    assert limited(tmp_path, "0::/\n", {"cpu.max": "800000 100000"}, cpus=2) == 2
+
+
+def test_without_control_groups_all_cpus_of_the_process_are_used(tmp_path, monkeypatch):
+    threads = importlib.import_module("instep.engines.native.threads")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
+    assert threads.available_threads(tmp_path / "nothing") == 3
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])
 def test_a_wrong_bound_in_the_environment_is_an_error(monkeypatch, value):
     engine_runs.require("native")

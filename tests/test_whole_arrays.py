@@ -3,6 +3,7 @@
 import copy
 import math
 
+import array_api_compat.numpy
 import bits
 import cases
 import engine_runs
@@ -12,6 +13,7 @@ import textbook
 
 from instep import SGD, Adafactor, Muon, Optimizer, chain
 from instep.graph import FusionError
+from instep.optimizers.muon import orthogonalized
 from instep.rule import Form
 from instep.transforms import clip_by_global_norm
 
@@ -144,6 +146,25 @@ def test_muon_makes_the_step_nearly_orthogonal():
     singular_values = np.linalg.svd(w / np.sqrt(30 / 20), compute_uv=False)
     assert singular_values.min() > 0.6
     assert singular_values.max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (3, 7), (7, 3)])
+def test_muon_multiplies_no_matrix_by_a_view_of_itself(shape, monkeypatch):
+    pairs = []
+
+    def recorded(a, b, *others, **keywords):
+        pairs.append((a, b))
+        return multiply(a, b, *others, **keywords)
+
+    xp = array_api_compat.numpy
+    multiply = xp.matmul
+    monkeypatch.setattr(xp, "matmul", recorded)
+    x = np.random.default_rng(0).standard_normal(shape)
+    orthogonalized(xp, x)
+    assert len(pairs) == 15
+    for a, b in pairs:
+        assert a is b or not np.shares_memory(a, b)
+    assert any(np.array_equal(a, b.T) for a, b in pairs)
 
 
 @engine_runs.every_engine

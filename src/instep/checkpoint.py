@@ -220,9 +220,23 @@ def save(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
     try:
         with draft.open("wb") as file:
             np.savez(file, header=np.array(json.dumps(header)), **arrays_of_file)
-        draft.replace(path)
+        _replace(optimizer, draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _replace(optimizer: "Optimizer", draft: Path, path: Path) -> None:
+    try:
+        draft.replace(path)
+    except PermissionError as error:
+        if not path.exists():
+            raise
+        raise PermissionError(
+            error.errno,
+            f"{optimizer.name}.save: the file cannot be replaced, and is as it was; close whatever "
+            "has it open, for Windows replaces no open file",
+            os.fspath(path),
+        ) from error
 
 
 def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:

@@ -112,7 +112,7 @@ def threads() -> str:
     """Return the number of threads of the CPU engines, and where it comes from."""
     from instep.engines.native.threads import VARIABLE, available_threads, thread_count
 
-    source = f"the process may run on {available_threads()} CPUs"
+    source = f"the process may use {available_threads()} CPUs"
     if VARIABLE in os.environ:
         source += f"; {VARIABLE}={os.environ[VARIABLE]}"
     try:

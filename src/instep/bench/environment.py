@@ -2,12 +2,12 @@
 
 import importlib
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 from instep import __version__, info
+from instep.bench import system
 
 #: Distributions that take part in a measurement if they are installed; CuPy on a GPU alone.
 DISTRIBUTIONS = (
@@ -27,15 +27,16 @@ def describe(backends: tuple[str, ...]) -> dict[str, Any]:
     """Return the machine and the versions as plain data."""
     from instep.engines.native.threads import available_threads
 
+    memory = system.total_memory()
     names = DISTRIBUTIONS + (CUPY if "cupy" in backends else ())
     found: dict[str, Any] = {
         "processor": info.model(),
         "cpus": available_threads(),
         "simd": info.simd_target(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": None if memory is None else round(memory / 2**30, 1),
         "huge_pages": _huge_pages(),
         "system": f"{platform.system()} {platform.machine()}",
-        "load": round(os.getloadavg()[0], 2),
+        "load": system.load_average(),
         "versions": {
             "instep": __version__,
             "Python": platform.python_version(),

@@ -1,7 +1,6 @@
 """A case measured: its contenders in turns, in this process."""
 
 import importlib
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,14 @@ from instep.bench import contenders, control_groups
 from instep.bench.cases import Case
 from instep.bench.clocks import REST, EventClock, Step, WallClock, host_seconds, in_turns
 from instep.bench.contenders import KIT, LIMITS
+from instep.bench.system import total_memory
 from instep.bench.traffic import bytes_per_element, passes
 
 #: Part of the free memory that the contenders of a case may fill.
 _SHARE_OF_MEMORY = 0.7
+
+#: Bytes of memory that a machine is taken to have where the system does not tell.
+_UNKNOWN_MEMORY = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -175,4 +178,4 @@ def _free_on_machine() -> int:
         (kibibytes,) = (line.split()[1] for line in lines if line.startswith("MemAvailable"))
         return int(kibibytes) * 1024
     except (OSError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return (total_memory() or _UNKNOWN_MEMORY) // 2

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from instep.bench.cases import Case
+from instep.bench.system import exit_text
 from instep.experiments.errors import CommandError
 
 #: What bounds the threads of a library that does not look at the CPUs of the process.
@@ -59,6 +60,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            encoding="utf-8",
             env=environment,
         )
         return self
@@ -87,13 +89,13 @@ class Worker:
             process.stdin.write(json.dumps({"task": task, "arguments": arguments}) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
-        except BrokenPipeError:
+        except OSError:  # a broken pipe; Windows calls it an invalid argument
             answer = ""
         if not answer:
             code = process.wait()
             errors.seek(0)
             last = (errors.read().strip().splitlines() or ["it said nothing"])[-1]
-            raise CommandError(f"the measuring process ended (exit code {code}): {last}")
+            raise CommandError(f"the measuring process ended (exit code {exit_text(code)}): {last}")
         found = json.loads(answer)
         if "error" in found:
             raise CommandError(found["error"])
@@ -122,7 +124,10 @@ def available_cpus() -> int:
 
 
 def _bind(threads: int) -> None:
-    """Keep this process to so many CPUs: the last ones, for the first serves interrupts."""
+    """Keep this process to so many CPUs: the last ones, for the first serves interrupts.
+
+    macOS and Windows offer no such call to Python: there the bounds in the environment must do.
+    """
     if hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cpus[-threads:])

@@ -10,6 +10,7 @@ import itertools
 import mmap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +114,8 @@ def aligned(elements: int, size: int, offset: int = 0) -> NDArray[np.uint8]:
     nbytes = elements * size
     memory = mmap.mmap(-1, nbytes + offset + _HUGE_PAGE)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
     block = np.frombuffer(memory, dtype=np.uint8)
     start = -block.ctypes.data % _HUGE_PAGE + offset
     found = block[start : start + nbytes]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from instep.engines.base import Fit, Member, Range, Repeater, SumTable
 from instep.engines.host import GATHERED, Group, HostBucket, Placement
 from instep.engines.native import check
-from instep.engines.native.compile import address_of, compile_kernel
+from instep.engines.native.compile import address_of, compile_kernel, traits
 from instep.engines.native.emit import Argument, Entry, emit, entry_words
 from instep.engines.native.pool import run_on_threads, start_workers
 from instep.engines.native.threads import thread_count
@@ -202,7 +202,7 @@ class Launch:
         self._block = self._gathered_block(bucket) if self._gathered else None
         letter = {"float32": "f", "float64": "d"}[graph.compute]
         self._pack = struct.Struct(f"={len(graph.scalars)}{letter}").pack_into
-        self._kernel = compile_kernel(emit(graph))
+        self._kernel = compile_kernel(emit(graph, traits()))
         self._kernel_address = address_of(self._kernel)
         if self._threads > 1:
             start_workers(self._threads)
@@ -362,7 +362,7 @@ def canonical_sum(x: NDArray[np.float64]) -> float:
         row[0] = [x.ctypes.data, len(x), 0, 0, tiles, 0]
         chunk = np.array([[0, 0, 0, tiles]], dtype=np.int64)
         arguments = Arguments(row, chunk, None, np.zeros((1, tiles)))
-        compile_kernel(emit(_SUM))(arguments.address)
+        compile_kernel(emit(_SUM, traits()))(arguments.address)
         if tiles == 1:
             return float(arguments.partials[0, 0])
         x = arguments.partials[0]

@@ -1,12 +1,14 @@
 """LLVM IR to machine code for this CPU, with llvmlite."""
 
 import ctypes
+import re
 from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
 
-from instep.engines.native.target import Target
+from instep.engines.native import symbols
+from instep.engines.native.target import Target, Traits
 
 #: Keeps compiled code alive: functions are handed out for the life of the process.
 _engines: list[Any] = []
@@ -19,7 +21,11 @@ def compile_function(ir: str, name: str, kind: Any) -> Any:
     machine = _machine(host())
     module = llvm.parse_assembly(ir)
     module.verify()
-    engine = llvm.create_mcjit_compiler(module, machine)
+    code = machine.emit_object(module)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    symbols.provide()
+    symbols.check(code)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)
     return kind(engine.get_function_address(name))
@@ -57,8 +63,32 @@ def host() -> Target:
     """Return this CPU."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    features: str = llvm.get_host_cpu_features().flatten()
+    try:
+        features: str = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM cannot ask this one: then its model says what it has
+        features = ""
     return Target(llvm.get_default_triple(), llvm.get_host_cpu_name(), features)
+
+
+@cache
+def traits(target: Target | None = None) -> Traits:
+    """Return what the text for a CPU depends on; by default for this one."""
+    # LLVM is asked, for it alone knows what each model has: without an instruction it calls.
+    calls = re.search(r"__(extendhf|truncsfhf|gnu_h2f|gnu_f2h)", assembly(_HALF, target))
+    return Traits(calls is None, (target or host()).is_x86)
+
+
+_HALF = """
+define float @widen(half %x) {
+  %y = fpext half %x to float
+  ret float %y
+}
+
+define half @narrow(float %x) {
+  %y = fptrunc float %x to half
+  ret half %y
+}
+"""
 
 
 def _machine(target: Target) -> Any:

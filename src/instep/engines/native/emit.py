@@ -14,6 +14,9 @@ import enum
 import struct
 from collections.abc import Iterable
 
+from instep.engines.native.cast import SIZES as _SIZES
+from instep.engines.native.cast import cast, splat, vector
+from instep.engines.native.target import Traits
 from instep.graph import Graph, Node, sum_scope
 from instep.numerics import LANES, TILE
 
@@ -36,12 +39,11 @@ PREFETCHED_BYTES = 16 * 1024
 
 _TYPES = {
     "bool": "i1",
-    "float16": "half",
+    "float16": "i16",
     "bfloat16": "i16",
     "float32": "float",
     "float64": "double",
 }
-_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 _BINARY = {
     "add": "fadd",
     "subtract": "fsub",
@@ -57,6 +59,7 @@ _BINARY = {
     "equal": "fcmp oeq",
     "not_equal": "fcmp une",
 }
+_ORDERED = ("less", "less_equal", "greater", "greater_equal")
 _INTRINSICS = {
     "abs": "fabs",
     "sqrt": "sqrt",
@@ -97,9 +100,9 @@ def entry_words(graph: Graph) -> int:
     return len(graph.arrays) + len(Entry)
 
 
-def emit(graph: Graph) -> str:
-    """Return the LLVM module of a pass."""
-    emitter = _Emitter(graph)
+def emit(graph: Graph, traits: Traits = Traits()) -> str:  # noqa: B008 - it is frozen
+    """Return the LLVM module of a pass, for a processor with these traits."""
+    emitter = _Emitter(graph, traits)
     span = f"{emitter.reduce_span()}\n\n{_fold()}" if graph.sums else emitter.store_span()
     declarations = "\n".join(sorted(emitter.declarations))
     comment = "\n".join(f"; {line}" for line in str(graph).splitlines())
@@ -164,8 +167,8 @@ def _load(kind: str, name: str, argument: Argument) -> str:
 class _Emitter:
     """Writes the functions of one pass."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, traits: Traits) -> None:
+        self.graph, self.traits = graph, traits
         self.width = VECTOR_BYTES // _SIZES[graph.compute]
         self.declarations: set[str] = set()
         self.position = {array.name: i for i, array in enumerate(graph.arrays)}
@@ -226,11 +229,11 @@ class _Emitter:
             case _:
                 operands = [f"%u{i}" for i in node.operands]
                 lines = self.operation(name, node, operands, 1)
-        vector, zeros = f"<{self.width} x {kind}>", f"<{self.width} x i32> zeroinitializer"
+        many, zeros = vector(kind, self.width), f"<{self.width} x i32> zeroinitializer"
         return [
             *lines,
-            f"%i{position} = insertelement {vector} poison, {kind} {name}, i64 0",
-            f"%s{position} = shufflevector {vector} %i{position}, {vector} poison, {zeros}",
+            f"%i{position} = insertelement {many} poison, {kind} {name}, i64 0",
+            f"%s{position} = shufflevector {many} %i{position}, {many} poison, {zeros}",
         ]
 
     def body(self, prefix: str, width: int, index: str) -> list[str]:
@@ -258,7 +261,7 @@ class _Emitter:
         array, align = f"%array{self.position[str(node.value)]}", f"align {_SIZES[node.dtype]}"
         return [
             f"{name}_at = getelementptr {kind}, ptr {array}, i64 {index}",
-            f"{name} = load {_vector(kind, width)}, ptr {name}_at, {align} ; {node.value}",
+            f"{name} = load {vector(kind, width)}, ptr {name}_at, {align} ; {node.value}",
         ]
 
     def stores(self, prefix: str, width: int, index: str) -> list[str]:
@@ -268,7 +271,7 @@ class _Emitter:
             node = self.graph.nodes[store.node]
             kind = _TYPES[node.dtype]
             address, array = f"%{prefix}_store{number}", f"%array{self.position[store.array]}"
-            value = f"{_vector(kind, width)} {self.value(prefix, width, store.node)}"
+            value = f"{vector(kind, width)} {self.value(prefix, width, store.node)}"
             align = f"align {_SIZES[node.dtype]}"
             lines += [
                 f"{address} = getelementptr {kind}, ptr {array}, i64 {index}",
@@ -279,26 +282,47 @@ class _Emitter:
     def operation(self, name: str, node: Node, operands: list[str], width: int) -> list[str]:
         """Return the instructions of one operation."""
         source = self.graph.nodes[node.operands[-1]].dtype
-        kind = _vector(_TYPES[source], width)
+        kind = vector(_TYPES[source], width)
         match node.operation:
             case operation if operation in _BINARY:
-                return [f"{name} = {_BINARY[operation]} {kind} {operands[0]}, {operands[1]}"]
+                return self.binary(name, operation, source, operands, width)
             case operation if operation in _INTRINSICS:
                 return [f"{name} = {self.call(_INTRINSICS[operation], source, width, operands)}"]
             case "negative":
                 return [f"{name} = fneg {kind} {operands[0]}"]
             case "logical_not":
-                return [f"{name} = xor {kind} {operands[0]}, {_splat('i1', 'true', width)}"]
+                return [f"{name} = xor {kind} {operands[0]}, {splat('i1', 'true', width)}"]
             case "where":
-                condition = f"{_vector('i1', width)} {operands[0]}"
+                condition = f"{vector('i1', width)} {operands[0]}"
                 return [f"{name} = select {condition}, {kind} {operands[1]}, {kind} {operands[2]}"]
             case "cast":
-                return _cast(name, operands[0], source, node.dtype, width)
+                return self.cast(name, operands[0], source, node.dtype, width)
         raise NotImplementedError(f"LLVM IR for {node.operation}")
+
+    def cast(self, name: str, value: str, source: str, target: str, width: int) -> list[str]:
+        """Return a conversion between floating-point types."""
+        converts_half = self.traits.converts_half
+        return cast(name, value, source, target, width, converts_half=converts_half)
+
+    def binary(
+        self, name: str, operation: str, dtype: str, operands: list[str], width: int
+    ) -> list[str]:
+        """Return an operation on two values."""
+        lines: list[str] = []
+        if operation in _ORDERED and not self.traits.orders_signaling:
+            # LLVM makes `max(a, b) > c` of `a > c or b > c`, also where the maximum of a signaling
+            # NaN and a number is a NaN (aarch64: fmaxnm). A canonical NaN is quiet.
+            for side, operand in zip(("a", "b"), operands, strict=True):
+                lines.append(
+                    f"{name}_{side} = {self.call('canonicalize', dtype, width, [operand])}"
+                )
+            operands = [f"{name}_a", f"{name}_b"]
+        kind = vector(_TYPES[dtype], width)
+        return [*lines, f"{name} = {_BINARY[operation]} {kind} {operands[0]}, {operands[1]}"]
 
     def call(self, intrinsic: str, dtype: str, width: int, operands: Iterable[str]) -> str:
         """Return the call of an intrinsic, and declare it."""
-        kind = _vector(_TYPES[dtype], width)
+        kind = vector(_TYPES[dtype], width)
         bits = f"f{8 * _SIZES[dtype]}"
         function = f"@llvm.{intrinsic}.{bits if width == 1 else f'v{width}{bits}'}"
         operands = list(operands)
@@ -413,7 +437,7 @@ class _Emitter:
         self, prefix: str, width: int, begin: str, end: str, before: str, after: str
     ) -> list[str]:
         """Return a loop that adds `width` elements at a time to their lanes."""
-        index, kind = f"%{prefix}_i", _vector("double", width)
+        index, kind = f"%{prefix}_i", vector("double", width)
         lines = [
             f"{prefix}_loop:",
             f"{index} = phi i64 [ {begin}, %{before} ], [ {index}_next, %{prefix}_body ]",
@@ -429,7 +453,7 @@ class _Emitter:
             value = self.value(prefix, width, entry.node)
             dtype = self.graph.nodes[entry.node].dtype
             if dtype != "float64":
-                lines += _cast(f"{name}_term", value, dtype, "float64", width)
+                lines += self.cast(f"{name}_term", value, dtype, "float64", width)
                 value = f"{name}_term"
             lines += [
                 f"{name}_at = getelementptr double, ptr %lanes{k}, i64 %{prefix}_lane",
@@ -538,55 +562,3 @@ def _function(lines: Iterable[str]) -> str:
         "define internal void @span(ptr %entry_row, i64 %begin, i64 %end, ptr %arguments) "
         f"noinline {{\nentry:\n{body}\n}}"
     )
-
-
-def _vector(kind: str, width: int) -> str:
-    return kind if width == 1 else f"<{width} x {kind}>"
-
-
-def _splat(kind: str, value: str, width: int) -> str:
-    return value if width == 1 else f"<{', '.join([f'{kind} {value}'] * width)}>"
-
-
-def _cast(name: str, value: str, source: str, target: str, width: int) -> list[str]:
-    """Return a conversion between floating-point types, rounded to nearest even."""
-    if source == "bfloat16":
-        wide, bits = _vector("float", width), _vector("i32", width)
-        lines = [
-            f"{name}_wide = zext {_vector('i16', width)} {value} to {bits}",
-            f"{name}_bits = shl {bits} {name}_wide, {_splat('i32', '16', width)}",
-        ]
-        if target == "float32":
-            return [*lines, f"{name} = bitcast {bits} {name}_bits to {wide}"]
-        return [
-            *lines,
-            f"{name}_float = bitcast {bits} {name}_bits to {wide}",
-            *_cast(name, f"{name}_float", "float32", target, width),
-        ]
-    if target == "bfloat16":
-        return _to_bfloat16(name, value, source, width)
-    kinds = _vector(_TYPES[source], width), _vector(_TYPES[target], width)
-    instruction = "fpext" if _SIZES[source] < _SIZES[target] else "fptrunc"
-    return [f"{name} = {instruction} {kinds[0]} {value} to {kinds[1]}"]
-
-
-def _to_bfloat16(name: str, value: str, source: str, width: int) -> list[str]:
-    """Round float32 to bfloat16 in integer arithmetic: x86 has no instruction before AVX-512."""
-    assert source == "float32"
-    wide, bits, mask = (_vector(kind, width) for kind in ("float", "i32", "i1"))
-
-    def number(text: str) -> str:
-        return _splat("i32", text, width)
-
-    return [
-        f"{name}_bits = bitcast {wide} {value} to {bits}",
-        f"{name}_high = lshr {bits} {name}_bits, {number('16')}",
-        f"{name}_odd = and {bits} {name}_high, {number('1')}",
-        f"{name}_half = add {bits} {name}_odd, {number('32767')}",
-        f"{name}_sum = add {bits} {name}_bits, {name}_half",
-        f"{name}_round = lshr {bits} {name}_sum, {number('16')}",
-        f"{name}_quiet = or {bits} {name}_high, {number('64')}",
-        f"{name}_nan = fcmp uno {wide} {value}, {value}",
-        f"{name}_chosen = select {mask} {name}_nan, {bits} {name}_quiet, {bits} {name}_round",
-        f"{name} = trunc {bits} {name}_chosen to {_vector('i16', width)}",
-    ]

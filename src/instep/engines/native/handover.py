@@ -7,10 +7,16 @@ the memory of a job after `share` has returned.
 
 A thread sleeps on a lock of Python's own, which the stable ABI has on every platform: another
 thread may release it, and a signal does not end the wait. Neither function needs the interpreter.
+
+A job is published by the release of `post`, and seen by the acquire of `claim`; its results are
+published by the release with which a worker ends, and seen by the acquire of `look` or `await`.
+Locks order what they guard by themselves. This was reasoned out: only x86, which orders stores
+strongly, and emulators on it have run it, no processor that is free to reorder them.
 """
 
-import platform
 import sys
+
+from instep.engines.native.target import Target
 
 #: 64-bit words of a worker, and of what stands before the first one, whose only word says whether
 #: the pool is taken. Two cache lines, for processors fetch lines in pairs.
@@ -24,7 +30,8 @@ STATE, KERNEL, ARGUMENTS, WAKE, DONE, CPU = range(6)
 IDLE, POSTED, RUNNING, AWAITED, TAKEN_BACK = range(5)
 
 #: Looks at a worker that runs, before sleeping until it is done: about 20 us, the time of a chunk.
-#: Sleeping at once makes 26 us of Adam on 128 Ki elements 40 (Zen 5).
+#: Sleeping at once makes 26 us of Adam on 128 Ki elements 40 (Zen 5). Each look waits as long as
+#: the processor's own pause; that of ARM was not measured.
 LOOKS = 1000
 
 
@@ -74,9 +81,9 @@ tell:
 """
 
 
-def emit_share() -> str:
+def emit_share(target: Target) -> str:
     """Return the module of `share(pool, workers, kernel, arguments)`."""
-    declaration, pause = _pause()
+    declaration, pause = _pause(target)
     return f"""\
 {_LOCKS}
 {declaration}
@@ -168,13 +175,14 @@ declare void @PyThread_release_lock(ptr)
 """
 
 
-def _pause() -> tuple[str, str]:
+def _pause(target: Target) -> tuple[str, str]:
     """Return what tells a processor that it waits in a loop: a declaration and a call."""
-    machine = platform.machine().lower()
-    if machine in {"x86_64", "amd64"}:
+    if target.is_x86:
         return "declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"
-    if machine in {"aarch64", "arm64"}:
-        return "declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"
+    if target.is_arm:
+        # Not `yield`, which most processors take for nothing: the looks would be over at once.
+        # A barrier (isb sy) empties the pipeline, and so takes about as long as a pause of x86.
+        return "declare void @llvm.aarch64.isb(i32)", "call void @llvm.aarch64.isb(i32 15)"
     return "", ""
 
 

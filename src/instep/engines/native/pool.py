@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from instep.engines.native import handover
-from instep.engines.native.compile import compile_function
+from instep.engines.native.compile import compile_function, host
 
 #: Workers of a pool at most: each costs the thread that steps some microseconds to wake.
 MOST_WORKERS = 255
@@ -93,7 +93,7 @@ def _serve() -> Any:
 def _share() -> Any:
     address = ctypes.c_void_p
     kind = ctypes.CFUNCTYPE(None, address, ctypes.c_int64, address, address)
-    return compile_function(handover.emit_share(), "share", kind)
+    return compile_function(handover.emit_share(host()), "share", kind)
 
 
 def _held_lock() -> int:
