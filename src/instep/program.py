@@ -1,11 +1,13 @@
 """A rule as engines see it: its graphs, and the numbers of a step."""
 
+import ast
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from instep.correctly_rounded import POWERS, LookUpPowers, numbers_for, powers
 from instep.graph import Graph, cut, trace
 from instep.graph.trace import Values
 from instep.rule import Rule
@@ -119,7 +121,8 @@ class Part:
         names = (*(entry.name for entry in self.fields), "t")
         known = self.options | dict(zip(names, numbers, strict=True))
         old = {name: source.memory[self.prefix + name] for name in self.remembered}
-        found = self.rule.scalars(Values(self.owner, "hyperparameter", known | old))
+        h = Values(self.owner, "hyperparameter", numbers_for(known | old))
+        found = self.rule.scalars(h)
         if taken := found.keys() & known.keys():
             raise TypeError(
                 f"{self.owner}.scalars returned {min(taken)!r}, which is in `h` already; choose "
@@ -300,5 +303,7 @@ class Program:
 @cache
 def _compile(names: tuple[str, ...], sources: tuple[str, ...]) -> Callable[..., tuple[float, ...]]:
     text = f"lambda {', '.join(names)}: ({''.join(source + ', ' for source in sources)})"
-    function: Callable[..., tuple[float, ...]] = eval(text, {"__builtins__": {"abs": abs}})
+    tree = ast.fix_missing_locations(LookUpPowers().visit(ast.parse(text, mode="eval")))
+    known = {"__builtins__": {"abs": abs}, POWERS: powers}
+    function: Callable[..., tuple[float, ...]] = eval(compile(tree, text, "eval"), known)
     return function
