@@ -81,7 +81,7 @@ class Powers(dict[float, PowersOfBase]):
             table = self._whole.get(key)
             return _keep(self._whole, key, PowersOfBase(base)) if table is None else table
         # Kept for good when it is asked for a second time.
-        table = self._recent.get(base)
+        table = self._recent.pop(base, None)
         if table is None:
             return _keep(self._recent, base, PowersOfBase(base))
         return _keep(self, base, table)
