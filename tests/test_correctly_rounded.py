@@ -23,7 +23,15 @@ from instep import Optimizer, correctly_rounded, schedules
 from instep.correctly_rounded import Number, cos, enclosures, exp, log, numbers_for, power, tables
 from instep.correctly_rounded.blocks import BLOCK
 from instep.correctly_rounded.functions import computed_power
-from instep.correctly_rounded.tables import MOST_BASES, MOST_POWERS, Powers, PowersOfBase
+from instep.correctly_rounded.tables import (
+    MOST_BASES,
+    MOST_FRACTIONAL,
+    MOST_ROWS,
+    ROW_BITS,
+    ROW_MASK,
+    Powers,
+    PowersOfBase,
+)
 from instep.program import _compile
 
 ABOVE_1, BELOW_1 = 1 + 2.0**-52, 1 - 2.0**-53
@@ -59,6 +67,10 @@ def cosine_by_decimals(x):
             term *= -square / ((2 * k - 1) * 2 * k)
             if abs(term) < Decimal(10) ** -75:
                 return float(total)
+
+
+def looked_up(table, n):
+    return table[n >> ROW_BITS][n & ROW_MASK]
 
 
 def or_error(function, *arguments):
@@ -120,7 +132,7 @@ def test_powers_computed_in_blocks_are_those_computed_alone(base, first, count):
     table = PowersOfBase(base)
     exact = None
     for n in range(first, first + count):
-        got = or_error(table.__getitem__, n)
+        got = or_error(looked_up, table, n)
         assert got == or_error(computed_power, base, n), n
         if first == 1:
             numerator, denominator = base.as_integer_ratio()
@@ -131,10 +143,11 @@ def test_powers_computed_in_blocks_are_those_computed_alone(base, first, count):
 
 def test_powers_that_overflow_in_a_block_are_errors_when_they_are_asked_for():
     table = PowersOfBase(1.5)
-    assert [table[n] for n in range(1, 1000)] == [by_integers(1.5, n) for n in range(1, 1000)]
-    assert table[1750] == by_integers(1.5, 1750)
+    steps = range(1, 1000)
+    assert [looked_up(table, n) for n in steps] == [by_integers(1.5, n) for n in steps]
+    assert looked_up(table, 1750) == by_integers(1.5, 1750)
     with pytest.raises(OverflowError, match=r"1\.5 \*\* 1751 is larger than the largest float"):
-        table[1751]
+        looked_up(table, 1751)
 
 
 def test_step_numbers_may_be_as_large_as_they_like():
@@ -299,11 +312,10 @@ def test_neither_decimals_context_nor_numpys_errors_matter():
     expected = [power(0.9, n) for n in range(1, 200)] + [power(0.9, 0.3), cos(1.0)]
     with decimal.localcontext(decimal.Context(prec=3)), np.errstate(all="raise"):
         table = PowersOfBase(0.9)
-        assert [*(table[n] for n in range(1, 200)), computed_power(0.9, 0.3), cos(1.0)] == expected
-        table = PowersOfBase(0.1)
-        assert [table[n] for n in (*range(250, 400),)] == [
-            by_integers(0.1, n) for n in range(250, 400)
-        ]
+        powers = [looked_up(table, n) for n in range(1, 200)]
+        assert [*powers, computed_power(0.9, 0.3), cos(1.0)] == expected
+        table, small = PowersOfBase(0.1), range(250, 400)
+        assert [looked_up(table, n) for n in small] == [by_integers(0.1, n) for n in small]
 
 
 # What is kept
@@ -324,21 +336,21 @@ def test_what_is_kept_is_bounded():
     for k in range(3 * MOST_BASES):
         base = 0.9 + k * 1e-6
         for _ in range(2):
-            assert kept[base][7] == by_integers(base, 7)
-            assert kept[float(k)][7] == float(k) ** 7
-    assert len(kept) <= MOST_BASES
-    assert len(vars(kept)["_whole"]) <= MOST_BASES
-    assert len(vars(kept)["_recent"]) <= MOST_BASES
+            assert looked_up(kept[base], 7) == by_integers(base, 7)
+            assert looked_up(kept[float(k)], 7) == float(k) ** 7
+    for tables_of in (kept, vars(kept)["_whole"], vars(kept)["_recent"]):
+        assert len(tables_of) <= MOST_BASES
 
     table = kept[0.999]
-    for n in [*range(1, 6 * BLOCK), *(k * 0.001 for k in range(2 * MOST_POWERS))]:
-        table[n]
-        assert len(table) <= MOST_POWERS
-    for n in range(1, 5 * MOST_POWERS, 3):  # jumps, so that no run begins
-        assert len(vars(table)["_missed"]) <= MOST_POWERS
-        table[n]
-    table[math.nan], table[math.nan]
-    assert not any(math.isnan(n) for n in table)
+    for n in range(1, 30 * MOST_ROWS * BLOCK, 97):
+        looked_up(table, n)
+        assert len(table) <= MOST_ROWS
+    for k in range(3 * MOST_FRACTIONAL):
+        table.fractional(k * 0.001)
+    for _ in range(3):
+        assert math.isnan(table.fractional(math.nan))
+    assert len(vars(table)["_fractional"]) <= MOST_FRACTIONAL
+    assert not any(map(math.isnan, vars(table)["_fractional"]))
 
 
 def test_consecutive_powers_are_looked_up_not_computed(monkeypatch):
@@ -350,25 +362,26 @@ def test_consecutive_powers_are_looked_up_not_computed(monkeypatch):
 
     monkeypatch.setattr(tables, "computed_power", counted)
     table = PowersOfBase(0.999)
-    for n in range(1, 50 * BLOCK):
-        table[n]
-    assert len(computed) < 150
+    for n in range(1, 20 * BLOCK):
+        looked_up(table, n)
+    assert len(computed) < 20
 
 
 def test_threads_share_powers(monkeypatch):
     """With room for so little that they take it from each other all the time."""
-    monkeypatch.setattr(tables, "MOST_POWERS", BLOCK)
+    monkeypatch.setattr(tables, "MOST_ROWS", 1)
     kept, wrong = Powers(), []
-    expected = {base: [by_integers(base, n) for n in range(1, 1500)] for base in (0.9, 0.99)}
+    steps = range(BLOCK - 100, BLOCK + 100)
+    expected = {base: {n: by_integers(base, n) for n in steps} for base in (0.9, 0.99)}
 
     def look(base, first):
-        exponents = [*range(first, 1500), *range(1, first)]
-        wrong.extend(n for n in exponents if kept[base][n] != expected[base][n - 1])
+        exponents = [*range(first, steps.stop), *range(steps.start, first)]
+        wrong.extend(n for n in exponents if looked_up(kept[base], n) != expected[base][n])
 
     threads = [
         threading.Thread(target=look, args=(base, first))
         for base in expected
-        for first in (1, 400, 900)
+        for first in (steps.start, BLOCK, BLOCK + 50)
     ]
     for thread in threads:
         thread.start()
@@ -381,16 +394,19 @@ def test_threads_share_powers(monkeypatch):
 
 
 def test_the_powers_of_host_expressions_are_correctly_rounded():
-    names = ("beta", "t")
-    source = "(1 - ((beta ** t) ** 0.5))"
-    (got,) = _compile(names, (source,))(0.99, 331)
-    assert got == 1 - math.sqrt(float.fromhex("0x1.2632a01eaaca3p-5"))
-    assert _compile(names, ("((-beta) ** t)", "(0.9 ** (t * beta))"))(0.5, 3) == (
+    names, steps = ("beta", "t", "lr_t"), ("t",)
+    evaluate = _compile(names, ("(1 - ((beta ** t) ** 0.5))",), steps)
+    assert evaluate(0.99, 331, 0.0) == (1 - math.sqrt(float.fromhex("0x1.2632a01eaaca3p-5")),)
+    sources = ("((-beta) ** t)", "(0.9 ** (t * beta))", "(beta ** lr_t)", "(t ** t)", "(2 ** t)")
+    assert _compile(names, sources, steps)(0.5, 3, 1.5) == (
         -0.125,
         by_decimals(0.9, 1.5),
+        by_decimals(0.5, 1.5),
+        27,
+        8,
     )
-    looked_up = correctly_rounded.LookUpPowers().visit(ast.parse("a ** b ** c", mode="eval"))
-    assert not any(isinstance(node, ast.Pow) for node in ast.walk(looked_up))
+    text = ast.unparse(correctly_rounded.LookUpPowers(["t"]).visit(ast.parse("a ** b + a ** t")))
+    assert "**" not in text
 
 
 def test_the_numbers_of_scalars_have_correctly_rounded_powers():

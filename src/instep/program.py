@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from instep.correctly_rounded import POWERS, LookUpPowers, numbers_for, powers
+from instep.correctly_rounded import GLOBALS, LookUpPowers, numbers_for
 from instep.graph import Graph, cut, trace
 from instep.graph.trace import Values
 from instep.rule import Rule
@@ -151,6 +151,7 @@ class Program:
         for prefix, rule in optimizer.parts.items():
             self.parts.append(Part(prefix, rule, period))
             period *= rule.period
+        self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
         self._options = {
             part.prefix + name: value for part in self.parts for name, value in part.options.items()
@@ -276,14 +277,14 @@ class Program:
 
     def host_expressions(self, graph: Graph) -> Callable[..., tuple[float, ...]]:
         """Return the function from the numbers of a row to the scalars of `graph`."""
-        return _compile(self.names, graph.scalars)
+        return _compile(self.names, graph.scalars, self._steps)
 
     def call_arguments(self, graph: Graph, row: Row) -> list[dict[str, float]]:
         """Return the keyword arguments of the calls after a pass."""
         found = []
         for call in graph.calls:
             sources = tuple(source for _, source in call.numbers)
-            values = _compile(self.names, sources)(*row.numbers)
+            values = _compile(self.names, sources, self._steps)(*row.numbers)
             found.append(dict(zip((name for name, _ in call.numbers), values, strict=True)))
         return found
 
@@ -301,9 +302,13 @@ class Program:
 
 
 @cache
-def _compile(names: tuple[str, ...], sources: tuple[str, ...]) -> Callable[..., tuple[float, ...]]:
+def _compile(
+    names: tuple[str, ...], sources: tuple[str, ...], integers: tuple[str, ...]
+) -> Callable[..., tuple[float, ...]]:
     text = f"lambda {', '.join(names)}: ({''.join(source + ', ' for source in sources)})"
-    tree = ast.fix_missing_locations(LookUpPowers().visit(ast.parse(text, mode="eval")))
-    known = {"__builtins__": {"abs": abs}, POWERS: powers}
-    function: Callable[..., tuple[float, ...]] = eval(compile(tree, text, "eval"), known)
+    tree = LookUpPowers(integers).visit(ast.parse(text, mode="eval"))
+    known = {"__builtins__": {"abs": abs}, **GLOBALS}
+    function: Callable[..., tuple[float, ...]] = eval(
+        compile(ast.fix_missing_locations(tree), "<host expressions>", "eval"), known
+    )
     return function

@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from instep.correctly_rounded.tables import powers
+from instep.correctly_rounded.tables import power
 
 
 class Number(float):
@@ -98,7 +98,7 @@ def _numbered(value: Any) -> Any:
 
 def _power(base: Any, exponent: Any) -> Any:
     if isinstance(base, float | int) and isinstance(exponent, float | int):
-        return _numbered(powers[base][exponent])
+        return _numbered(power(base, exponent))
     return NotImplemented
 
 
