@@ -10,6 +10,7 @@ import numpy as np
 
 from instep.graph import Graph, cut, trace
 from instep.graph.evaluation import compile_expressions
+from instep.graph.host_expressions import shown
 from instep.graph.trace import Values
 from instep.rule import Rule
 
@@ -166,8 +167,8 @@ class Part:
                 derived[name] = float(value)
             except (TypeError, ValueError, OverflowError) as error:
                 raise TypeError(
-                    f"{self.owner}.scalars returned {value!r} for {name!r}: {error}; return "
-                    f"numbers that a float can hold, and booleans"
+                    f"{self.owner}.scalars returned {shown(value)} for {name!r}: {error}; "
+                    f"return numbers that a float can hold, and booleans"
                 ) from error
         return derived
 

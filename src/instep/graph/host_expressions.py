@@ -132,6 +132,13 @@ def is_number(x: Any) -> bool:
     return isinstance(x, bool | int | float) and not isinstance(x, np.generic)
 
 
+def shown(value: Any) -> str:
+    """Return a number as text for a message: Python writes no int of more than 4,300 digits."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an int of {value.bit_length()} bits"
+    return repr(value)
+
+
 def no_value(owner: str, what: str, problem: object) -> ValueError:
     """Return the error for arithmetic on hyperparameters that has no result."""
     return ValueError(
@@ -242,7 +249,7 @@ def _binary(symbol: str, function: Callable[[Any, Any], Any], reverse: bool) -> 
         other = plain(other)
         left, right = (other, self.value) if reverse else (self.value, other)
         if is_number(other):
-            return self.evaluate(f"{left!r} {symbol} {right!r}", function, left, right)
+            return self.evaluate(f"{shown(left)} {symbol} {shown(right)}", function, left, right)
         if not hasattr(other, "dtype"):
             return NotImplemented
         return function(left, right)
