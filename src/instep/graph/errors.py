@@ -8,10 +8,11 @@ from typing import Any
 
 _PACKAGE = Path(__file__).parents[1]
 
+#: Files of the stand-ins for arrays.
+_STAND_INS = (str(_PACKAGE / "graph"), str(_PACKAGE / "numerics.py"))
+
 #: Files whose frames lie between a trace and the text of a rule.
-_MACHINERY = tuple(
-    str(_PACKAGE / name) for name in ("graph", "numerics.py", "composition.py", "program.py")
-)
+_MACHINERY = (*_STAND_INS, str(_PACKAGE / "composition.py"))
 
 
 class FusionError(TypeError):
@@ -51,6 +52,15 @@ def place_of(error: BaseException) -> str:
         found.append((traceback.tb_frame, traceback.tb_lineno))
         traceback = traceback.tb_next
     return _place(found[1:])
+
+
+def is_about_rules(error: BaseException) -> bool:
+    """Return whether the kit raised an error itself: about how rules stand in a chain, say."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    name = "" if traceback is None else traceback.tb_frame.f_code.co_filename
+    return name.startswith(str(_PACKAGE)) and not name.startswith(_STAND_INS)
 
 
 def place_of_rule(rule: Callable[..., Any]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from instep import numerics
-from instep.graph.errors import FusionError, RuleError, UnknownNameError, place_of
+from instep.graph.errors import FusionError, RuleError, UnknownNameError, is_about_rules, place_of
 from instep.graph.namespace import TracedNamespace
 from instep.graph.nodes import Array, Graph, Store
 from instep.graph.passes import prune
@@ -116,6 +116,8 @@ def _call(recorder: Recorder, rule: Callable[..., Any], *arguments: Any) -> Any:
     except (FusionError, RuleError, UnknownNameError, MemoryError, RecursionError):
         raise
     except Exception as error:
+        if is_about_rules(error):
+            raise
         raise recorder.error(
             f"it raises {type(error).__name__}: {error}",
             place_of(error),
