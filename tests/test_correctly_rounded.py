@@ -14,6 +14,7 @@ import threading
 from decimal import Decimal
 from types import SimpleNamespace
 
+import engine_runs
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -32,7 +33,7 @@ from instep.correctly_rounded.tables import (
     Powers,
     PowersOfBase,
 )
-from instep.program import _compile
+from instep.graph.evaluation import compile_expressions
 
 ABOVE_1, BELOW_1 = 1 + 2.0**-52, 1 - 2.0**-53
 LEAST = 2.0**-1074
@@ -395,18 +396,49 @@ def test_threads_share_powers(monkeypatch):
 
 def test_the_powers_of_host_expressions_are_correctly_rounded():
     names, steps = ("beta", "t", "lr_t"), ("t",)
-    evaluate = _compile(names, ("(1 - ((beta ** t) ** 0.5))",), steps)
+    evaluate = compile_expressions("Rule", names, ("(1 - ((beta ** t) ** 0.5))",), steps)
     assert evaluate(0.99, 331, 0.0) == (1 - math.sqrt(float.fromhex("0x1.2632a01eaaca3p-5")),)
     sources = ("((-beta) ** t)", "(0.9 ** (t * beta))", "(beta ** lr_t)", "(t ** t)", "(2 ** t)")
-    assert _compile(names, sources, steps)(0.5, 3, 1.5) == (
+    assert compile_expressions("Rule", names, sources, steps)(0.5, 3, 1.5) == (
         -0.125,
         by_decimals(0.9, 1.5),
         by_decimals(0.5, 1.5),
-        27,
-        8,
+        27.0,
+        8.0,
     )
     text = ast.unparse(correctly_rounded.LookUpPowers(["t"]).visit(ast.parse("a ** b + a ** t")))
     assert "**" not in text
+
+
+class Raised(Optimizer):
+    """Its slots are powers of hyperparameters."""
+
+    beta: float = 0.99
+
+    slots = ("a", "b", "c", "d")
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        powers = {
+            "a": h.beta**h.t,
+            "b": 0.7 ** (h.t // 3),
+            "c": h.t**-0.7,
+            "d": (1 - h.beta**h.t) ** 1.5,
+        }
+        return w - h.beta * g, {name: xp.full_like(w, power) for name, power in powers.items()}
+
+
+@engine_runs.every_engine
+def test_every_engine_has_correctly_rounded_powers(engine):
+    engine_runs.require(engine)
+    optimizer = Raised(engine=engine)
+    w, g = np.zeros(1), np.ones(1)
+    for t in range(1, 800):
+        optimizer.update(w, g)
+        slots = next(iter(optimizer._states.values())).slots
+        a = by_integers(0.99, t)
+        expected = (a, by_integers(0.7, t // 3), by_decimals(t, -0.7), by_decimals(1 - a, 1.5))
+        assert tuple(slots[name].item() for name in "abcd") == expected, t
 
 
 def test_the_numbers_of_scalars_have_correctly_rounded_powers():

@@ -12,7 +12,7 @@ from instep.engines.base import Fit, Member, Range, Repeater, SumTable
 from instep.engines.host import Group, HostBucket, gathered
 from instep.engines.native import check
 from instep.engines.native.compile import address_of, compile_kernel
-from instep.engines.native.emit import Argument, Entry, emit, entry_words
+from instep.engines.native.emit import Argument, Entry, emit, entry_words, scalar_layout
 from instep.engines.native.pool import run_on_threads
 from instep.engines.native.threads import thread_count
 from instep.graph import Array, Graph, Node, Sum, sum_number
@@ -140,7 +140,9 @@ class Launch:
 
     def __init__(self, bucket: NativeBucket, graph: Graph, members: list[int], rows: int) -> None:
         self.graph = graph
-        self.scalars: NDArray[Any] = np.zeros((rows, len(graph.scalars)), dtype=graph.compute)
+        layout = scalar_layout(graph)
+        self.scalars = np.zeros((rows, layout.itemsize), dtype=np.uint8)
+        self._pack = struct.Struct(layout.format).pack_into
         self._bucket = bucket
         leaves = bucket.leaves
         # Others are of other buckets, or of leaves that run another graph.
@@ -174,8 +176,6 @@ class Launch:
         self._arguments[Argument.PARTIALS_STRIDE] = self._partials.shape[1]
         self._address = self._arguments.buffer_info()[0]
         self._own_table = self._table is not bucket.table
-        letter = {"float32": "f", "float64": "d"}[graph.compute]
-        self._pack = struct.Struct(f"={len(graph.scalars)}{letter}").pack_into
         self._kernel = compile_kernel(emit(graph))
         self._kernel_address = address_of(self._kernel)
 
@@ -223,14 +223,17 @@ class Launch:
             self._run_gathered(i, sums)
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Evaluate the host expressions, each rounded once to the compute dtype."""
+        """Evaluate the host expressions, each rounded once to the dtype of its scalar."""
         for number in self._rows:
             values = self.host_expressions(*rows[number].numbers)
+            at = number * self.scalars.strides[0]
             try:
-                self._pack(self.scalars.data, number * self.scalars.strides[0], *values)
+                self._pack(self.scalars.data, at, *values)
             except OverflowError:  # beyond the largest float32: infinite, as NumPy rounds it
+                dtypes = [np.dtype(scalar.dtype).type for scalar in self.graph.scalars]
                 with np.errstate(over="ignore"):
-                    self.scalars[number, : len(values)] = values
+                    values = [dtype(x) for dtype, x in zip(dtypes, values, strict=True)]
+                self._pack(self.scalars.data, at, *values)
 
     def _call(self, sums: SumTable) -> None:
         if self.graph.sum_count:
