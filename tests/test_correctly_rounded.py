@@ -428,6 +428,16 @@ class Raised(Optimizer):
         return w - h.beta * g, {name: xp.full_like(w, power) for name, power in powers.items()}
 
 
+def test_array_libraries_have_correctly_rounded_powers(xp):
+    optimizer = Raised(engine="array_api")
+    w, g = xp.zeros(1, dtype=xp.float32), xp.ones(1, dtype=xp.float32)
+    for _ in range(3):
+        w = optimizer.update(w, g)
+    slots = next(iter(optimizer._states.values())).slots
+    assert float(slots["a"][0]) == np.float32(by_integers(0.99, 3))
+    assert float(slots["d"][0]) == np.float32(by_decimals(1 - by_integers(0.99, 3), 1.5))
+
+
 @engine_runs.every_engine
 def test_every_engine_has_correctly_rounded_powers(engine):
     engine_runs.require(engine)

@@ -20,6 +20,7 @@ from instep.graph.host_expressions import (
     HostNumber,
     checked,
     is_number,
+    number_beside,
     plain,
 )
 from instep.graph.nodes import ARITHMETIC, COMPARISONS
@@ -175,14 +176,9 @@ class RuleNamespace:
         self.guards: frozenset[int] = frozenset()
 
     def host_number(self, value: float) -> Any:
-        """Return a hyperparameter as the rule is to see it.
-
-        array-api-strict, which is for tests, refuses all numbers but Python's own: there a power
-        of hyperparameters is that of the C library.
-        """
-        if arrays.library(self._like) == "array_api_strict":
-            return value
-        return HostNumber(self._rule, value)
+        """Return a hyperparameter as the rule is to see it."""
+        array_type: Any = type(self._like)
+        return number_beside(array_type)(self._rule, value)
 
     def __getattr__(self, name: str) -> Any:
         operation = self._operation(name)

@@ -8,6 +8,7 @@ the definitions of `numerics`, so that the numbers are the same.
 import math
 import operator
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -166,24 +167,26 @@ class HostNumber:
     decides. Beside other numbers it means what `CALLABLE` and `BINARY` say.
     """
 
-    __slots__ = ("owner", "value")
+    __slots__ = ()  # see `number_beside`
+    owner: str
+    value: float
 
     def __init__(self, owner: str, value: float) -> None:
-        self.owner, self.value = owner, value
+        self.owner, self.value = owner, value  # type: ignore[misc]  # slots of derived classes
 
     def evaluate(self, what: str, function: Callable[..., Any], *values: Any) -> Any:
         """Return what `function` makes of numbers, as one that goes on meaning the same."""
         result = checked(self.owner, what, function, *map(plain, values))
-        return result if isinstance(result, bool) else HostNumber(self.owner, result)
+        return result if isinstance(result, bool) else type(self)(self.owner, result)
 
     def __neg__(self) -> "HostNumber":
-        return HostNumber(self.owner, -self.value)
+        return type(self)(self.owner, -self.value)
 
     def __pos__(self) -> "HostNumber":
         return self
 
     def __abs__(self) -> "HostNumber":
-        return HostNumber(self.owner, abs(self.value))
+        return type(self)(self.owner, abs(self.value))
 
     def __round__(self, digits: int | None = None) -> Any:
         return self.evaluate(f"round({self.value!r})", round, self.value, digits)
@@ -239,6 +242,21 @@ class HostNumber:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         return np.array(self.value, dtype=dtype)
+
+
+@cache
+def number_beside(array_type: type) -> type[HostNumber]:
+    """Return the class of the numbers that meet arrays of a library.
+
+    array-api-strict refuses all numbers but Python's own on the right of an array. But if the
+    class of the right operand is derived from that of the left one, Python asks the right one
+    first: it puts its plain number there.
+    """
+    members: dict[str, Any] = {"__slots__": ("owner", "value")}
+    if not array_type.__module__.startswith("array_api_strict"):
+        return type("HostNumber", (HostNumber,), members)
+    members["__new__"] = lambda cls, *_: object.__new__(cls)  # an array's refuses to be called
+    return type("HostNumber", (HostNumber, array_type), members)
 
 
 def plain(x: Any) -> Any:
