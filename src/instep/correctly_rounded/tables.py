@@ -1,8 +1,8 @@
 """Powers that are kept: consecutive steps ask for consecutive powers of the same base.
 
 As they are correctly rounded, it does not matter how they were computed, nor what is kept. The
-power with a whole exponent n is ``powers[base][n >> ROW_BITS][n & ROW_MASK]``, which takes little
-longer than the C library's power; computing one takes some fifty times as long.
+power with a whole exponent n is ``powers[base][n >> ROW_BITS][n & ROW_MASK]``, which takes twice
+as long as the C library's power; computing one alone takes fifty times as long.
 """
 
 import math
