@@ -39,6 +39,11 @@ def sign(xp: Any, x: Any) -> Any:
     return xp.where(x > 0, 1.0, xp.where(x < 0, -1.0, xp.where(x == 0, 0.0, x)))
 
 
+def copysign(xp: Any, a: Any, b: Any) -> Any:
+    """Return `a` with the sign of `b`, which is positive if it is NaN: processors differ there."""
+    return xp.copysign(a, xp.where(b != b, 0.0, b))
+
+
 def isfinite(xp: Any, x: Any) -> Any:
     """Return whether `x` is neither infinite nor NaN."""
     return abs(x) < float("inf")
@@ -84,8 +89,8 @@ def tree_norm(xp: Any, x: Any) -> Any:
     return xp.astype(xp.sqrt(xp.tree_sum(wide * wide)), x.dtype)
 
 
-#: Operations that both namespaces define by the functions above.
-CANONICAL: dict[str, Callable[..., Any]] = {
+#: Operations on elements that all namespaces define by the functions above.
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "maximum": maximum,
     "minimum": minimum,
     "sign": sign,
@@ -94,9 +99,10 @@ CANONICAL: dict[str, Callable[..., Any]] = {
     "isinf": isinf,
     "square": square,
     "clip": clip,
-    "norm": norm,
-    "tree_norm": tree_norm,
 }
+
+#: And with these, which reduce, all that they define so.
+CANONICAL: dict[str, Callable[..., Any]] = {**ELEMENTWISE, "norm": norm, "tree_norm": tree_norm}
 
 
 def canonical_sum(xp: Any, x: Any) -> Any:

@@ -4,10 +4,15 @@ import copy
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
+from instep.correctly_rounded import numbers_for
 from instep.graph import Graph, cut, trace
+from instep.graph.evaluation import compile_expressions
+from instep.graph.host_expressions import shown
 from instep.graph.trace import Values
 from instep.rule import Rule
 
@@ -89,6 +94,7 @@ class Part:
         self.gathers = type(rule).period is not Rule.period
         self.remembered = tuple(rule.scalar_slots)
         self.derived: tuple[str, ...] = ()
+        self._found: set[str] = set()
 
         # Whether nothing but a new value of an option can make this part another one.
         self.fixed = not self.options and type(rule).state_slots is Rule.state_slots
@@ -130,14 +136,15 @@ class Part:
         names = (*(entry.name for entry in self.fields), "t")
         known = self.options | dict(zip(names, numbers, strict=True))
         old = {name: source.memory[self.prefix + name] for name in self.remembered}
-        found = self.rule.scalars(Values(self.owner, "hyperparameter", known | old))
+        h = Values(self.owner, "hyperparameter", numbers_for(known | old))
+        found = self._derive(h)
         if taken := found.keys() & known.keys():
             raise TypeError(
                 f"{self.owner}.scalars returned {min(taken)!r}, which is in `h` already; choose "
                 f"another name"
             )
         flags = {k: v for k, v in found.items() if isinstance(v, bool)}
-        extra = {k: float(v) for k, v in found.items() if not isinstance(v, bool)}
+        extra = {k: v for k, v in found.items() if not isinstance(v, bool)}
         self.derived = self.derived or tuple(extra)
         if set(extra) != set(self.derived):
             raise TypeError(
@@ -145,7 +152,46 @@ class Part:
                 f"before; return the same names at every step, and booleans for what differs"
             )
         extra = {name: extra[name] for name in self.derived}
+        if missing := [name for name in self.remembered if name not in extra]:
+            raise TypeError(
+                f"{self.owner}.scalars returned no number for {missing[0]!r}, which is one of its "
+                f"scalar_slots; return its new value, or h.{missing[0]} where it stays the same"
+            )
         return [*numbers, *extra.values()], flags, {name: extra[name] for name in self.remembered}
+
+    def _derive(self, h: Values) -> dict[str, float | bool]:
+        """Return what `scalars` makes of the numbers of a step: floats and booleans."""
+        found: Any = self.rule.scalars(h)
+        if not isinstance(found, Mapping):
+            raise TypeError(
+                f"{self.owner}.scalars must return a dict of numbers, got {type(found).__name__}"
+            )
+        derived: dict[str, float | bool] = {}
+        for name, value in found.items():
+            if name not in self._found:
+                _check_identifier(self.owner, name)
+                self._found.add(name)
+            if value.__class__ is float or isinstance(value, bool | np.bool_):
+                derived[name] = value if value.__class__ is float else bool(value)
+                continue
+            try:
+                if isinstance(value, str | bytes | bytearray):
+                    raise TypeError("it is text")  # noqa: TRY301
+                derived[name] = float(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise TypeError(
+                    f"{self.owner}.scalars returned {shown(value)} for {name!r}: {error}; "
+                    f"return numbers that a float can hold, and booleans"
+                ) from error
+        return derived
+
+
+def _check_identifier(owner: str, name: Any) -> None:
+    if not (isinstance(name, str) and name.isidentifier() and not iskeyword(name)):
+        raise TypeError(
+            f"{owner}.scalars returned a value for {name!r}; give it a name that can stand after "
+            f"`h.`"
+        )
 
 
 class Program:
@@ -159,6 +205,7 @@ class Program:
         for prefix, rule in optimizer.parts.items():
             self.parts.append(Part(prefix, rule, period))
             period *= rule.period
+        self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
         self._options = {
             part.prefix + name: value for part in self.parts for name, value in part.options.items()
@@ -242,9 +289,9 @@ class Program:
             waiting = waiting or (part.gathers and not flags.get("complete", True))
         return Row(tuple(everything), tuple(sorted(all_flags.items())), all_memory)
 
-    def hyperparameters(self, row: Row) -> Values:
-        """Return `h` for a rule that is called with arrays."""
-        numbers = dict(zip(self.names, row.numbers, strict=True))
+    def hyperparameters(self, row: Row, number: Callable[[float], Any]) -> Values:
+        """Return `h` for a rule that is called with arrays: `number` makes what it is to see."""
+        numbers = dict(zip(self.names, map(number, row.numbers), strict=True))
         return Values(self.name, "hyperparameter", numbers | self._options | dict(row.flags))
 
     def check_rounding(self, row: Row, compute: str) -> None:
@@ -289,14 +336,18 @@ class Program:
 
     def host_expressions(self, graph: Graph) -> Callable[..., tuple[float, ...]]:
         """Return the function from the numbers of a row to the scalars of `graph`."""
-        return _compile(self.names, graph.scalars)
+        sources = tuple(scalar.source for scalar in graph.scalars)
+        return compile_expressions(self.name, self.names, sources, self._steps)
 
     def call_arguments(self, graph: Graph, row: Row) -> list[dict[str, float]]:
         """Return the keyword arguments of the calls after a pass."""
         found = []
         for call in graph.calls:
             sources = tuple(source for _, source in call.numbers)
-            values = _compile(self.names, sources)(*row.numbers)
+            evaluate = compile_expressions(
+                self.name, self.names, sources, self._steps, floats=False
+            )
+            values = evaluate(*row.numbers)
             found.append(dict(zip((name for name, _ in call.numbers), values, strict=True)))
         return found
 
@@ -318,10 +369,3 @@ def _alive(reference: "weakref.ref[_Kept]") -> _Kept:
     if found is None:
         raise ReferenceError("the optimizer is gone; keep it as long as what was made for it")
     return found
-
-
-@cache
-def _compile(names: tuple[str, ...], sources: tuple[str, ...]) -> Callable[..., tuple[float, ...]]:
-    text = f"lambda {', '.join(names)}: ({''.join(source + ', ' for source in sources)})"
-    function: Callable[..., tuple[float, ...]] = eval(text, {"__builtins__": {"abs": abs}})
-    return function

@@ -1,5 +1,6 @@
 """The CUDA C++ that the engine emits: text, made without CuPy and without a GPU."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from emitted import SHOWN, passes, showcase
 
 from instep import Optimizer
 from instep.engines.cuda.emit import emit, kernel_name, leaf_dtype, step_dtype
-from instep.engines.cuda.expressions import literal
+from instep.engines.cuda.expressions import Names, literal
+from instep.engines.native.emit import emit as emit_llvm
+from instep.graph import Array, Graph, Node, Store
 from instep.program import Program
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -122,3 +125,50 @@ def test_kernels_are_named_after_their_rules():
     first, second = (graph for graph in passes(SHOWN["LAMB_float32_sums"][0](), "float32"))
     assert kernel_name(first, strided=False) == "LAMB_float32_sums"
     assert kernel_name(second, strided=True) == "LAMB_float32_strided"
+
+
+@pytest.mark.parametrize("kind", ["slot", "hyperparameter"])
+@pytest.mark.parametrize("name", ["t0", "u1", "h0", "sum1", "partial1", "NULL", "T", "candidate"])
+def test_names_of_the_user_are_none_that_the_text_makes_up(name, kind):
+    """A value that is used twice is called t0, and the first sum over a tensor sum1."""
+    slot, number = (name, "lr") if kind == "slot" else ("m", name)
+
+    def rule(xp, w, g, s, h):
+        twice = (w - g) * getattr(h, number)
+        scale = xp.sum(twice * twice)
+        return twice / scale + twice * twice, {slot: getattr(s, slot) - twice * getattr(h, number)}
+
+    members = {"slots": (slot,), "rule": staticmethod(rule), number: 0.5}
+    optimizer = type("Named", (Optimizer,), {**members, "__annotations__": {number: float}})()
+    for graph in Program(optimizer).passes("float32", ()):
+        names, text = Names(graph), emit(graph)
+        made_up = re.findall(r"const (?:float|double) (\w+) = ", text)
+        users = [*names.arrays.values(), *names.scalars]
+        assert len(set(users)) == len(users)
+        assert set(made_up) & set(names.arrays.values()) == set()
+        assert name not in users or name == "h0"  # the first of those that are counted
+    assert "t0" in made_up
+
+
+def test_a_scalar_in_two_dtypes_is_two_fields():
+    class Twice(Optimizer):
+        lr: float = 0.1
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w - xp.astype(h.lr * xp.astype(g, xp.float64), xp.float32) - h.lr * g, {}
+
+    (graph,) = Program(Twice()).passes("float32", ())
+    text = emit(graph)
+    assert "double lr;\n    float h1;  // lr\n" in text
+    assert "h.lr = __longlong_as_double((long long)word(step, first + 0));" in text
+    assert "h.h1 = __uint_as_float((unsigned)word(step, first + 1));" in text
+
+
+@pytest.mark.parametrize("write", [emit, emit_llvm], ids=["CUDA", "LLVM"])
+def test_an_operation_that_an_engine_does_not_know_is_an_error(write):
+    nodes = (Node("load", (), "float32", "w"), Node("cbrt", (0,), "float32"))
+    w = Array("w", "float32")
+    graph = Graph("Odd", "float32", (w, Array("g", "float32")), (), nodes, (Store("w", 1),))
+    with pytest.raises(NotImplementedError, match="for cbrt"):
+        write(graph)

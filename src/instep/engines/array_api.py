@@ -13,6 +13,17 @@ from instep import arrays, numerics
 from instep.engines import calls
 from instep.engines.base import Bucket, Engine, Fit, Member, Range, SumTable
 from instep.graph import Graph, sum_number
+from instep.graph.errors import RuleError, refuse_number
+from instep.graph.host_expressions import (
+    FUNCTIONS,
+    OPERATORS,
+    HostNumber,
+    checked,
+    is_number,
+    number_beside,
+    plain,
+)
+from instep.graph.nodes import ARITHMETIC, COMPARISONS
 from instep.graph.trace import Values, check_result
 from instep.program import Program, Row
 
@@ -109,7 +120,7 @@ class ArrayAPIBucket(Bucket):
                     namespace.astype(w, compute, copy=True),
                     namespace.astype(self._grads[i], compute, copy=True),
                     Values(program.name, "slot", copies),
-                    program.hyperparameters(self._rows_now[i]),
+                    program.hyperparameters(self._rows_now[i], xp.host_number),
                 ),
                 tuple(slots),
             )
@@ -147,7 +158,8 @@ class _TreeSumError(Exception):
 class RuleNamespace:
     """An array namespace in which the operations that libraries disagree on are the kit's own.
 
-    Everything else is the library's function of that name.
+    Functions of hyperparameters and numbers alone are host expressions, as in a trace. Everything
+    else is the library's function of that name.
     """
 
     def __init__(
@@ -162,44 +174,131 @@ class RuleNamespace:
         self._count = 0  # sums over the tree met so far
         self.guards: frozenset[int] = frozenset()
 
+    def host_number(self, value: float) -> Any:
+        """Return a hyperparameter as the rule is to see it."""
+        array_type: Any = type(self._like)
+        return number_beside(array_type)(self._rule, value)
+
     def __getattr__(self, name: str) -> Any:
-        function: Callable[..., Any] | None = numerics.CANONICAL.get(name)
-        if function is None:
-            return getattr(self._namespace, name)
+        operation = self._operation(name)
+        if not callable(operation) or isinstance(operation, type):
+            return operation  # a dtype or a constant
+
+        def function(*values: Any, **keywords: Any) -> Any:
+            if name in FUNCTIONS or name in OPERATORS:
+                given = [x for x in (*values, *keywords.values()) if x is not None]
+                if given and all(map(_is_host, given)):
+                    return self._on_host(name, values, keywords)
+            values = tuple(map(plain, values))
+            return operation(*values, **{key: plain(x) for key, x in keywords.items()})
+
+        return function
+
+    def _operation(self, name: str) -> Any:
+        """Return what a function of the namespace does with arrays."""
+        if name in numerics.CANONICAL:
+            return self._canonical(name)
+        if name in (*ARITHMETIC, *COMPARISONS):
+            return OPERATORS[name]  # as libraries want arrays here, and the standard allows numbers
+        return getattr(self._namespace, name)
+
+    def _on_host(self, name: str, values: Any, keywords: Mapping[str, Any]) -> Any:
+        """Return what a function of the namespace makes of numbers alone."""
+        if name in OPERATORS:
+            return OPERATORS[name](*values, **keywords)
+        numbers = {key: plain(x) for key, x in keywords.items()}
+        function, values = FUNCTIONS[name], tuple(map(plain, values))
+        result = checked(self._rule, f"xp.{name}", lambda: function(*values, **numbers))
+        return result if isinstance(result, bool) else self.host_number(result)
+
+    def _canonical(self, name: str) -> Callable[..., Any]:
+        function = numerics.CANONICAL[name]
 
         def canonical(*values: Any, **keywords: Any) -> Any:
-            given = iter(self._arrays(*(x for x in values if x is not None)))
+            if name in ("norm", "tree_norm") and any(map(_is_host, values)):
+                raise refuse_number(self._rule, name)
+            given = iter(self._arrays(*(x for x in (*values, *keywords.values()) if x is not None)))
             values = tuple(None if x is None else next(given) for x in values)
+            keywords = {k: None if x is None else next(given) for k, x in keywords.items()}
             return function(self, *values, **keywords)
 
         return canonical
 
     def _arrays(self, *values: Any) -> list[Any]:
-        """Return the values as arrays; a number takes the dtype of the arrays beside it."""
-        dtypes = [x.dtype for x in values if not isinstance(x, bool | int | float)]
-        wide = self._namespace.float64
-        dtype = wide if wide in dtypes else self._compute
+        """Return the values as arrays; a number takes the widest dtype of the arrays beside it."""
+        isdtype = self._namespace.isdtype
+        dtypes = [x.dtype for x in values if not _is_host(x)]
+        dtypes = [dtype for dtype in dtypes if isdtype(dtype, "real floating")]
+        dtype = self._namespace.result_type(*dtypes) if dtypes else self._compute
         return [self._array(x, dtype) for x in values]
 
     def _array(self, x: Any, dtype: Any = None) -> Any:
-        if isinstance(x, bool | int | float):
+        x = plain(x)
+        if is_number(x):
             device = arrays.namespace_device(self._like)
             dtype = self._namespace.bool if isinstance(x, bool) else dtype or self._compute
             return self._namespace.asarray(x, dtype=dtype, device=device)
         return x
 
+    def positive(self, x: Any) -> Any:
+        """Return `x`."""
+        return x if _is_host(x) else self._namespace.positive(x)
+
+    def astype(self, x: Any, dtype: Any, **keywords: Any) -> Any:
+        """Convert to a dtype; a number is rounded to it once."""
+        if _is_host(x) and not isinstance(x, bool):
+            return self._array(x, dtype)
+        return self._namespace.astype(self._array(x), dtype, **keywords)
+
+    def copysign(self, a: Any, b: Any) -> Any:
+        """Return `a` with the sign of `b`."""
+        if _is_host(a) and _is_host(b):
+            return self._on_host("copysign", (a, b), {})
+        a, b = self._arrays(a, b)
+        b = self.where(b != b, 0.0, b)
+        return self._namespace.copysign(a, b)
+
     def sqrt(self, x: Any) -> Any:
         """Return the root, rounded exactly: PyTorch's on CPUs is one unit off in 17 % of cases."""
+        if _is_host(x):
+            return self._on_host("sqrt", (x,), {})
         if arrays.library(x) == "torch" and x.device.type == "cpu":
             return self._namespace.asarray(np.sqrt(x.numpy()))
         return self._namespace.sqrt(x)
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """Choose by element; a number takes the dtype of the other operand."""
+        if _is_host(condition):
+            if not isinstance(condition, bool):
+                raise RuleError(
+                    f"{self._rule}.rule: the condition of xp.where is a number, {condition!r}; "
+                    f"compare, as in x > 0"
+                )
+            if _is_host(a) and _is_host(b):
+                return a if condition else b
         return self._namespace.where(self._array(condition), *self._arrays(a, b))
+
+    def zeros_like(self, x: Any, **keywords: Any) -> Any:
+        """Return zeros like an array."""
+        return self._filled("zeros_like", x, **keywords)
+
+    def ones_like(self, x: Any, **keywords: Any) -> Any:
+        """Return ones like an array."""
+        return self._filled("ones_like", x, **keywords)
+
+    def full_like(self, x: Any, value: Any, **keywords: Any) -> Any:
+        """Return an array like another, filled with a number."""
+        return self._filled("full_like", x, plain(value), **keywords)
+
+    def _filled(self, name: str, x: Any, *value: Any, **keywords: Any) -> Any:
+        if _is_host(x):
+            raise refuse_number(self._rule, name)
+        return getattr(self._namespace, name)(x, *value, **keywords)
 
     def sum(self, x: Any, **keywords: Any) -> Any:
         """Return the canonical sum over the tensor, in the dtype of `x`; of booleans, the count."""
+        if _is_host(x):
+            raise refuse_number(self._rule, "sum")
         if any(value is not None for value in keywords.values()):
             return self._namespace.sum(x, **keywords)
         total = numerics.canonical_sum(self._namespace, x)
@@ -207,6 +306,8 @@ class RuleNamespace:
 
     def tree_sum(self, x: Any) -> Any:
         """Return the canonical sum over all tensors of the tree."""
+        if _is_host(x):
+            raise refuse_number(self._rule, "tree_sum")
         number = sum_number(self._count, "tree")
         self._count += 1
         if number not in self._sums.known:
@@ -219,6 +320,9 @@ class RuleNamespace:
         """Apply a function to whole arrays."""
         xp = self._namespace
         x = xp.astype(self._array(x), self._compute, copy=False)
+        if tuple(x.shape) == ():  # a number for all elements
+            x = xp.broadcast_to(x, self._like.shape)
+        numbers = {name: plain(value) for name, value in numbers.items()}
         results = calls.apply(self._rule, function, xp, x, list(slots), numbers)
         return tuple(results) if slots else results[0]
 
@@ -228,13 +332,13 @@ class RuleNamespace:
     def require(self, condition: Any) -> None:
         """Turn the step away unless the condition holds everywhere in the tree."""
         self.guards |= {sum_number(self._count, "tree")}
-        self.tree_sum(self.where(condition, 0.0, 1.0))
+        failures = self.where(self._array(condition), 0.0, 1.0)
+        self.tree_sum(self._namespace.broadcast_to(failures, self._like.shape))
 
     def stored(self, rule: str, name: str, value: Any, like: Any) -> Any:
         """Return `value` as a new array of the shape and dtype of `like`."""
         xp = self._namespace
-        if isinstance(value, bool | int | float):
-            return xp.full_like(like, value)
+        value = self._array(value)
         if xp.isdtype(value.dtype, "bool"):
             raise TypeError(f"{rule}.rule returned a boolean for {name!r}; return real numbers")
         if tuple(value.shape) != tuple(like.shape):
@@ -247,6 +351,10 @@ class RuleNamespace:
         # By way of the compute dtype, as in a graph; a copy always: a rule may return its gradient.
         value = xp.astype(value, self._compute, copy=False)
         return xp.asarray(xp.astype(value, like.dtype, copy=True))
+
+
+def _is_host(x: Any) -> bool:
+    return isinstance(x, HostNumber) or is_number(x)
 
 
 def _signature(array: Any) -> tuple[Any, ...] | None:

@@ -252,7 +252,7 @@ class Procedure:
                 case "load" | "constant":
                     names[position] = str(node.value)
                 case "scalar":
-                    names[position] = self.graph.scalars[int(str(node.value))]
+                    names[position] = self.graph.scalars[int(str(node.value))].source
                 case "reduced":
                     names[position] = f"sum{node.value}"
                 case _ if position in self.graph.uniform:

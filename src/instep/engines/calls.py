@@ -55,10 +55,14 @@ def apply(
     with np.errstate(all="ignore"):
         copies = [_copied(xp, array) for array in (x, *slots)]
         result = function(xp, *copies, **numbers)
-    results = list(result) if slots else [result]
-    if len(results) != 1 + len(slots):
+    results = list(result) if slots and isinstance(result, tuple | list) else [result]
+    wrong = [x for x in results if not hasattr(x, "shape")]
+    if len(results) != 1 + len(slots) or wrong:
+        wanted = f"a tuple of {1 + len(slots)} arrays" if slots else "an array"
+        got = f"a {type(wrong[0]).__name__}" if wrong else f"{len(results)}"
         raise TypeError(
-            f"{owner}.rule: {name} must return {1 + len(slots)} arrays, got {len(results)}"
+            f"{owner}.rule: {name}, which is given to xp.apply, must return {wanted}, got {got}; "
+            f"return what takes the place of its operand{' and of each slot' if slots else ''}"
         )
     for new, old in zip(results, (x, *slots), strict=True):
         if tuple(new.shape) != tuple(old.shape):

@@ -4,9 +4,9 @@
 graph at its sums into passes over memory. Nothing in this package knows an engine.
 """
 
-from instep.graph.nodes import Array, Call, Graph, Node, Store, Sum, sum_number, sum_scope
+from instep.graph.errors import FusionError
+from instep.graph.nodes import Array, Call, Graph, Node, Scalar, Store, Sum, sum_number, sum_scope
 from instep.graph.passes import cut, prune
-from instep.graph.symbols import FusionError
 from instep.graph.trace import trace
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "FusionError",
     "Graph",
     "Node",
+    "Scalar",
     "Store",
     "Sum",
     "cut",

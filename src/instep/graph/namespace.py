@@ -1,15 +1,21 @@
 """The array namespace of a trace: what `xp` offers is what every engine can emit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from instep import numerics
+from instep.graph.errors import refuse_number
+from instep.graph.host_expressions import FUNCTIONS, OPERATORS, is_number
 from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Call, Sum
-from instep.graph.symbols import Recorder, TracedArray, WholeSlot
+from instep.graph.recorder import Recorder, is_boolean, is_host
+from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
 
 
 class TracedNamespace:
-    """The array namespace `xp` that a rule is traced with."""
+    """The array namespace `xp` that a rule is traced with.
+
+    A function of hyperparameters and numbers alone is a host expression, as their arithmetic is.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -18,54 +24,99 @@ class TracedNamespace:
     float64 = "float64"
 
     def __getattr__(self, name: str) -> Any:
+        operation = self._operation(name)
+
+        def function(*values: Any, **keywords: Any) -> Any:
+            if name in FUNCTIONS or name in OPERATORS:
+                given = [x for x in (*values, *keywords.values()) if x is not None]
+                if given and all(map(is_host, given)):
+                    return self._recorder.on_host(name, values, keywords)
+            return operation(*values, **keywords)
+
+        return function
+
+    def _operation(self, name: str) -> Callable[..., Any]:
+        """Return what a function of the namespace does with arrays."""
         recorder = self._recorder
         if name in numerics.CANONICAL:
-            function: Callable[..., Any] = numerics.CANONICAL[name]
-
-            def canonical(*values: Any, **keywords: Any) -> Any:
-                arrays = iter(recorder.promote(*(x for x in values if x is not None)))
-                values = tuple(None if x is None else next(arrays) for x in values)
-                return function(self, *values, **keywords)
-
-            return canonical
+            return self._canonical(name)
         if name in (*ARITHMETIC, *COMPARISONS, *LOGICAL):
-            return lambda a, b: recorder.array(a).binary(name, a, b)
+            return lambda a, b: recorder.binary(name, a, b)
         if name in (*UNARY, "logical_not"):
-            return lambda x: recorder.array(x).unary(name)
+            return lambda x: recorder.unary(name, x)
         recorder.fail(
             f"it calls xp.{name}, which is not among the operations that are rounded exactly "
             f"on every engine",
             "write it with + - * /, sqrt, abs, where, comparisons and the like",
         )
 
-    def positive(self, x: Any) -> TracedArray:
-        return self._recorder.array(x)
+    def _canonical(self, name: str) -> Callable[..., Any]:
+        function, recorder = numerics.CANONICAL[name], self._recorder
 
-    def where(self, condition: Any, a: Any, b: Any) -> TracedArray:
+        def canonical(*values: Any, **keywords: Any) -> Any:
+            if name in ("norm", "tree_norm") and any(map(is_host, values)):
+                raise refuse_number(recorder.rule, name)
+            given = [x for x in (*values, *keywords.values()) if x is not None]
+            arrays = iter(recorder.promote(*given))
+            values = tuple(None if x is None else next(arrays) for x in values)
+            keywords = {k: None if x is None else next(arrays) for k, x in keywords.items()}
+            return function(self, *values, **keywords)
+
+        return canonical
+
+    def positive(self, x: Any) -> Any:
+        return x if is_host(x) else self._recorder.array(x)
+
+    def copysign(self, a: Any, b: Any) -> Any:
         recorder = self._recorder
+        if is_host(a) and is_host(b):
+            return recorder.on_host("copysign", (a, b), {})
+        return numerics.copysign(_Signs(recorder, self.where), *recorder.promote(a, b))
+
+    def where(self, condition: Any, a: Any, b: Any) -> Any:
+        recorder = self._recorder
+        if is_host(condition) and not is_boolean(condition):
+            recorder.fail("the condition of xp.where is a number", "compare, as in x > 0")
+        if is_host(condition) and is_host(a) and is_host(b):
+            return recorder.on_host("where", (condition, a, b), {})
         condition = recorder.array(condition)
         if condition.dtype != "bool":
             recorder.fail("the condition of xp.where is not boolean", "compare, as in x > 0")
         x, y = recorder.promote(a, b)
         return recorder.add("where", (condition, x, y), x.dtype)
 
-    def astype(self, x: Any, dtype: str) -> TracedArray:
+    def astype(self, x: Any, dtype: str) -> Any:
         recorder = self._recorder
-        x = recorder.array(x)
         if dtype not in ("float32", "float64"):
             recorder.fail(f"it converts to {dtype}", "convert to xp.float32 or xp.float64")
+        x = recorder.array(x, dtype)
         if x.dtype == "bool":
             return self.where(x, recorder.array(1.0, dtype), recorder.array(0.0, dtype))
         return recorder.cast(x, dtype)
 
     def zeros_like(self, x: Any) -> TracedArray:
-        return self._recorder.array(0.0)
+        return self._filled("zeros_like", x, 0.0)
 
     def ones_like(self, x: Any) -> TracedArray:
-        return self._recorder.array(1.0)
+        return self._filled("ones_like", x, 1.0)
 
     def full_like(self, x: Any, value: Any) -> TracedArray:
-        return self._recorder.array(value)
+        return self._filled("full_like", x, value)
+
+    def _filled(self, name: str, x: Any, value: Any) -> TracedArray:
+        recorder = self._recorder
+        if is_host(x):
+            raise refuse_number(recorder.rule, name)
+        x = recorder.array(x)
+        if x.dtype == "bool" and is_number(value):
+            value = bool(value)
+        filling = recorder.array(value, x.dtype)
+        if (filling.dtype == "bool") != (x.dtype == "bool"):
+            recorder.fail(
+                f"it fills a {x.dtype} array with a {filling.dtype} value", "use xp.where"
+            )
+        filling = recorder.cast(filling, x.dtype)
+        return filling.widened() if x.full else filling
 
     def apply(self, function: Callable[..., Any], x: Any, *slots: Any, **numbers: Any) -> Any:
         """Record that a function of the array library is applied to the whole of `x`."""
@@ -83,41 +134,69 @@ class TracedNamespace:
                 )
         array = recorder.between[number]
         draft = recorder.cast(recorder.array(x), recorder.compute)
-        recorder.calls.append(
-            Call(
-                array.name,
-                draft.position,
-                function,
-                tuple(slot.name for slot in slots),
-                tuple(
-                    (key, getattr(value, "source", repr(value))) for key, value in numbers.items()
-                ),
-            )
-        )
+        sources = tuple((key, self._argument(value)) for key, value in numbers.items())
+        names = tuple(slot.name for slot in slots)
+        recorder.calls.append(Call(array.name, draft.position, function, names, sources))
         result = recorder.load(array)
         renewed = (WholeSlot(recorder, slot.name, number) for slot in slots)
         return (result, *renewed) if slots else result
 
+    def _argument(self, value: Any) -> str:
+        """Return the source of a keyword argument of the function of `apply`."""
+        if isinstance(value, str) or value is None:
+            return repr(value)
+        if isinstance(value, TracedScalar) or is_number(value):
+            return self._recorder.source(value)
+        self._recorder.fail(
+            f"xp.apply is given a {type(value).__name__} by name",
+            "give it hyperparameters, numbers and strings by name",
+        )
+
     def sum(self, x: Any, **keywords: Any) -> TracedArray:
         """Record the canonical sum over the tensor."""
-        return self._reduce(x, "tensor", keywords)
+        if any(value is not None for value in keywords.values()):
+            self._recorder.fail("xp.sum is given an axis or a dtype", "sum over the whole array")
+        x = self._summand("sum", x)
+        if not x.full:  # the sum of one element; the canonical one starts from +0.0
+            return self._recorder.binary("add", x, 0.0)
+        return self._reduce(x, "tensor")
 
     def tree_sum(self, x: Any) -> TracedArray:
         """Record the canonical sum over all tensors of the tree."""
-        return self._reduce(x, "tree", {})
+        x = self._summand("tree_sum", x)
+        if not x.full:
+            self._recorder.fail(
+                "it sums over the tree what is one number for each tensor", "sum an array"
+            )
+        return self._reduce(x, "tree")
 
     def require(self, condition: Any) -> None:
         """Record that the step happens only if the condition holds everywhere in the tree."""
         self._recorder.guards.append(self._recorder.next_sum("tree"))
-        self.tree_sum(self.where(condition, 0.0, 1.0))
+        failures = self.where(self._recorder.array(condition), 0.0, 1.0)
+        self._reduce(failures.widened(), "tree")
 
-    def _reduce(self, x: Any, scope: str, keywords: Mapping[str, Any]) -> TracedArray:
+    def _summand(self, name: str, x: Any) -> TracedArray:
+        if is_host(x):
+            raise refuse_number(self._recorder.rule, name)
+        array = self._recorder.array(x)
+        if array.dtype != "bool":
+            return array
+        one, zero = self._recorder.array(1.0), self._recorder.array(0.0)
+        return self._recorder.add("where", (array, one, zero), one.dtype)
+
+    def _reduce(self, x: TracedArray, scope: str) -> TracedArray:
         recorder = self._recorder
-        if any(value is not None for value in keywords.values()):
-            recorder.fail("xp.sum is given an axis or a dtype", "sum over the whole array")
-        x = recorder.array(x)
-        if x.dtype == "bool":
-            x = self.where(x, 1.0, 0.0)
         number = recorder.next_sum(scope)
         recorder.sums.append(Sum(number, x.position, scope))
         return recorder.cast(recorder.add("reduced", (), "float64", number), x.dtype)
+
+
+class _Signs:
+    """The namespace in which `numerics.copysign` finds the operation that it refines."""
+
+    def __init__(self, recorder: Recorder, where: Callable[..., Any]) -> None:
+        self._recorder, self.where = recorder, where
+
+    def copysign(self, a: Any, b: Any) -> TracedArray:
+        return self._recorder.binary("copysign", a, b)

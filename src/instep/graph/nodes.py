@@ -43,6 +43,18 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Scalar:
+    """A host expression: Python source over the hyperparameters and the step number `t`.
+
+    It is evaluated once a step in Python floats, and rounded once to `dtype`, which is that of
+    the nodes that use it. A rule may use one expression in two dtypes: these are two scalars.
+    """
+
+    source: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """Node `node` is written to array `array`."""
 
@@ -120,8 +132,7 @@ class Graph:
         All arrays of the rule, whether this pass touches them or not: `w`, `g`, the slots, then
         those between two passes.
     scalars
-        Host expressions over the hyperparameters and the step number `t`, as Python source. Each
-        is evaluated once a step in Python floats and rounded once to the compute dtype.
+        Host expressions, evaluated once a step.
     nodes
         Operations; every operand stands before its use.
     stores, sums
@@ -138,7 +149,7 @@ class Graph:
     name: str
     compute: str
     arrays: tuple[Array, ...]
-    scalars: tuple[str, ...]
+    scalars: tuple[Scalar, ...]
     nodes: tuple[Node, ...]
     stores: tuple[Store, ...] = ()
     sums: tuple[Sum, ...] = ()
@@ -175,7 +186,7 @@ class Graph:
     def __str__(self) -> str:
         """Readable listing, one operation a line."""
         lines = [f"{self.name} (computes in {self.compute})"]
-        lines += [f"  h{i} = {text}" for i, text in enumerate(self.scalars)]
+        lines += [f"  h{i} = {scalar.source}" for i, scalar in enumerate(self.scalars)]
         for position, node in enumerate(self.nodes):
             operands = [f"%{operand}" for operand in node.operands]
             match node.operation:

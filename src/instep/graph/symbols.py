@@ -1,109 +1,48 @@
 """What a rule is called with when it is traced: symbols that record what is done with them."""
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, Never
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Never
 
-from instep.graph.nodes import Array, Call, Node, Sum, sum_number
+from instep.graph.host_expressions import BINARY, COMPARISONS, is_number
 
-_WIDTH = {"bool": 0, "float32": 1, "float64": 2}
+if TYPE_CHECKING:
+    from instep.graph.recorder import Recorder
+
+#: NumPy's functions that stand for an operator, which NumPy calls for its numbers and arrays.
+_UFUNCS = {
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "less",
+    "less_equal",
+    "greater",
+    "greater_equal",
+    "equal",
+    "not_equal",
+}
 
 
-class FusionError(TypeError):
-    """A rule uses an operation that cannot be compiled into a fused kernel."""
+class _Traced:
+    """What becomes of a symbol in the hands of NumPy."""
 
+    __slots__ = ("recorder",)
 
-class Recorder:
-    """The growing list of nodes of one trace."""
+    recorder: "Recorder"
 
-    def __init__(self, rule: str, compute: str) -> None:
-        self.rule = rule
-        self.compute = compute
-        self.nodes: list[Node] = []
-        self.scalars: list[str] = []
-        self.sums: list[Sum] = []
-        self.calls: list[Call] = []
-        self.between: list[Array] = []
-        self.guards: list[int] = []
-        self._positions: dict[Node, int] = {}
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        if ufunc.__name__ in _UFUNCS and method == "__call__" and not keywords:
+            return self.recorder.binary(ufunc.__name__, *inputs)
+        self._refuse(f"np.{ufunc.__name__}")
 
-    def fail(self, what: str, remedy: str) -> Never:
-        """Raise a FusionError that names the rule, the operation, and the way out."""
-        raise FusionError(
-            f"{self.rule}.rule cannot be fused: {what}; {remedy}, or run the rule as it is "
-            f'with engine="array_api"'
+    def __array_function__(self, function: Any, types: Any, inputs: Any, keywords: Any) -> Never:
+        self._refuse(f"{function.__module__}.{function.__name__}".replace("numpy", "np", 1))
+
+    def _refuse(self, function: str) -> Never:
+        self.recorder.fail(
+            f"it calls {function}, which is given a stand-in for an array or hyperparameter",
+            f"call the functions of xp, as in xp.{function.rpartition('.')[2]}",
         )
-
-    def next_sum(self, scope: str) -> int:
-        """Return the number of the sum that is recorded next, if it is over `scope`."""
-        return sum_number(sum(entry.scope == scope for entry in self.sums), scope)
-
-    def check_whole(self, returned: Mapping[str, Any]) -> None:
-        """Raise unless every slot of another shape is returned as `xp.apply` has left it."""
-        for name, value in returned.items():
-            calls = [number for number, call in enumerate(self.calls) if name in call.slots]
-            expected = (name, calls[-1] if calls else None)
-            if not isinstance(value, WholeSlot) or (value.name, value.call) != expected:
-                self.fail(
-                    f"it does not return the slot {name!r} as xp.apply has left it",
-                    f"return what xp.apply gives for it under the name {name!r}",
-                )
-
-    def add(
-        self,
-        operation: str,
-        operands: tuple["TracedArray", ...],
-        dtype: str,
-        value: str | float | None = None,
-    ) -> "TracedArray":
-        """Record one operation, or find the equal one that was recorded before."""
-        node = Node(operation, tuple(operand.position for operand in operands), dtype, value)
-        # A constant is told apart by its bits: 0.0 and -0.0 are equal and hash equally.
-        key = node if operation != "constant" else Node(operation, (), dtype, repr(value))
-        position = self._positions.get(key)
-        if position is None:
-            position = self._positions[key] = len(self.nodes)
-            self.nodes.append(node)
-        return TracedArray(self, position, dtype)
-
-    def load(self, array: Array) -> "TracedArray":
-        """Record the load of an array, as a value of the compute dtype."""
-        return self.cast(self.add("load", (), array.dtype, array.name), self.compute)
-
-    def cast(self, x: "TracedArray", dtype: str) -> "TracedArray":
-        """Record a conversion, where one is needed."""
-        return x if x.dtype == dtype else self.add("cast", (x,), dtype)
-
-    def array(self, x: Any, dtype: str | None = None) -> "TracedArray":
-        """Return `x`, a traced array, traced scalar or number, as a traced array."""
-        if isinstance(x, TracedArray):
-            return x
-        if isinstance(x, WholeSlot):
-            x.refuse()
-        dtype = dtype or self.compute
-        if isinstance(x, TracedScalar):
-            if x.source not in self.scalars:
-                self.scalars.append(x.source)
-            return self.add("scalar", (), dtype, self.scalars.index(x.source))
-        if isinstance(x, bool):
-            return self.add("constant", (), "bool", x)
-        if isinstance(x, int | float):
-            return self.add("constant", (), dtype, float(x))
-        self.fail(f"a {type(x).__name__} stands among its operands", "use arrays and numbers only")
-
-    def promote(self, *values: Any) -> tuple["TracedArray", ...]:
-        """Return the values as traced arrays of one dtype: the widest among the arrays."""
-        dtypes = [x.dtype for x in values if isinstance(x, TracedArray) and x.dtype != "bool"]
-        dtype = max(dtypes, key=_WIDTH.__getitem__, default=self.compute)
-        arrays = [self.array(x, dtype) for x in values]
-        if all(x.dtype == "bool" for x in arrays):
-            return tuple(arrays)
-        if any(x.dtype == "bool" for x in arrays):
-            self.fail(
-                "it mixes a boolean and a real array in one operation",
-                "write xp.where(condition, 1.0, 0.0)",
-            )
-        return tuple(self.cast(x, dtype) for x in arrays)
 
 
 class WholeSlot:
@@ -111,7 +50,7 @@ class WholeSlot:
 
     __slots__ = ("call", "name", "recorder")
 
-    def __init__(self, recorder: Recorder, name: str, call: int | None = None) -> None:
+    def __init__(self, recorder: "Recorder", name: str, call: int | None = None) -> None:
         self.recorder, self.name, self.call = recorder, name, call
 
     def refuse(self, *_: Any) -> Never:
@@ -126,54 +65,13 @@ class WholeSlot:
     __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = refuse
 
 
-class TracedScalar:
+class TracedScalar(_Traced):
     """Arithmetic on hyperparameters: Python source, evaluated on the host at every step."""
 
-    __slots__ = ("recorder", "source")
-    __array_ufunc__ = None
+    __slots__ = ("boolean", "source")
 
-    def __init__(self, recorder: Recorder, source: str) -> None:
-        self.recorder, self.source = recorder, source
-
-    def _binary(self, other: Any, symbol: str, reverse: bool = False) -> Any:
-        if isinstance(other, TracedScalar):
-            text = other.source
-        elif isinstance(other, int | float) and math.isfinite(other):
-            text = repr(other) if other >= 0 else f"({other!r})"
-        else:
-            return NotImplemented
-        left, right = (text, self.source) if reverse else (self.source, text)
-        return TracedScalar(self.recorder, f"({left} {symbol} {right})")
-
-    def __add__(self, other: Any) -> Any:
-        return self._binary(other, "+")
-
-    def __radd__(self, other: Any) -> Any:
-        return self._binary(other, "+", reverse=True)
-
-    def __sub__(self, other: Any) -> Any:
-        return self._binary(other, "-")
-
-    def __rsub__(self, other: Any) -> Any:
-        return self._binary(other, "-", reverse=True)
-
-    def __mul__(self, other: Any) -> Any:
-        return self._binary(other, "*")
-
-    def __rmul__(self, other: Any) -> Any:
-        return self._binary(other, "*", reverse=True)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self._binary(other, "/")
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self._binary(other, "/", reverse=True)
-
-    def __pow__(self, other: Any) -> Any:
-        return self._binary(other, "**")
-
-    def __rpow__(self, other: Any) -> Any:
-        return self._binary(other, "**", reverse=True)
+    def __init__(self, recorder: "Recorder", source: str, boolean: bool = False) -> None:
+        self.recorder, self.source, self.boolean = recorder, source, boolean
 
     def __neg__(self) -> "TracedScalar":
         return TracedScalar(self.recorder, f"(-{self.source})")
@@ -182,7 +80,32 @@ class TracedScalar:
         return self
 
     def __abs__(self) -> "TracedScalar":
-        return TracedScalar(self.recorder, f"abs({self.source})")
+        return self._call("abs")
+
+    def __round__(self, digits: int | None = None) -> "TracedScalar":
+        return self._call("round", *(() if digits is None else (digits,)))
+
+    def __floor__(self) -> "TracedScalar":
+        return self._call("math.floor")
+
+    def __ceil__(self) -> "TracedScalar":
+        return self._call("math.ceil")
+
+    def __trunc__(self) -> "TracedScalar":
+        return self._call("math.trunc")
+
+    def _call(self, function: str, *others: Any) -> "TracedScalar":
+        texts = [self.source, *(self.recorder.source(other) for other in others)]
+        return TracedScalar(self.recorder, f"{function}({', '.join(texts)})")
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
+    def __invert__(self) -> Never:
+        self.recorder.fail(f"it inverts {self.source}", "call xp.logical_not")
 
     def _decide(self, *_: Any) -> Never:
         self.recorder.fail(
@@ -190,52 +113,58 @@ class TracedScalar:
             "compute what depends on the value in the method `scalars`, which runs once a step",
         )
 
-    __bool__ = __float__ = __int__ = __index__ = _decide
-    __lt__ = __le__ = __gt__ = __ge__ = _decide
-    __eq__ = __ne__ = _decide
+    __bool__ = __float__ = __int__ = __index__ = __complex__ = __array__ = _decide
     __hash__ = None  # type: ignore[assignment]
 
 
-def _arithmetic(operation: str, reverse: bool = False) -> Callable[..., Any]:
-    def method(self: "TracedArray", other: Any) -> Any:
-        return (
-            self.binary(operation, other, self) if reverse else self.binary(operation, self, other)
-        )
+def _expression(name: str, symbol: str, reverse: bool = False) -> Callable[..., Any]:
+    """Return the method that writes an operator on numbers alone into a host expression."""
+    compares = name in COMPARISONS
+
+    def method(self: TracedScalar, other: Any) -> Any:
+        if isinstance(other, TracedScalar):
+            both_boolean = self.boolean and other.boolean
+        elif is_number(other):
+            both_boolean = self.boolean and isinstance(other, bool)
+        else:
+            return NotImplemented
+        texts = [self.source, self.recorder.source(other)]
+        left, right = reversed(texts) if reverse else texts
+        boolean = compares or (symbol in "&|^" and both_boolean)
+        return TracedScalar(self.recorder, f"({left} {symbol} {right})", boolean)
 
     return method
 
 
-class TracedArray:
-    """A value of one element, with the operators of an array-API array."""
+for _name, (_symbol, _) in BINARY.items():
+    setattr(TracedScalar, f"__{_name}__", _expression(_name, _symbol))
+    setattr(TracedScalar, f"__r{_name}__", _expression(_name, _symbol, reverse=True))
+for _name, (_symbol, _) in COMPARISONS.items():
+    setattr(TracedScalar, f"__{_name}__", _expression(_name, _symbol))
 
-    __slots__ = ("dtype", "position", "recorder")
-    __array_ufunc__ = None
 
-    def __init__(self, recorder: Recorder, position: int, dtype: str) -> None:
-        self.recorder, self.position, self.dtype = recorder, position, dtype
+def _arithmetic(operation: str, reverse: bool = False) -> Callable[..., Any]:
+    def method(self: "TracedArray", other: Any) -> Any:
+        operands = (other, self) if reverse else (self, other)
+        return self.recorder.binary(operation, *operands)
 
-    def binary(self, operation: str, a: Any, b: Any) -> "TracedArray":
-        """Record an operation on two values."""
-        recorder = self.recorder
-        x, y = recorder.promote(a, b)
-        logical = operation.startswith("logical_")
-        if logical != (x.dtype == "bool") and operation not in ("equal", "not_equal"):
-            recorder.fail(
-                f"{operation} is applied to {x.dtype} values",
-                "use comparisons to make booleans, and xp.where to use them",
-            )
-        compares = operation.startswith(("less", "greater", "equal", "not_equal"))
-        if compares and x.dtype == "bool":
-            recorder.fail(f"{operation} compares booleans", "use & | ^ ~")
-        return recorder.add(operation, (x, y), "bool" if compares else x.dtype)
+    return method
 
-    def unary(self, operation: str) -> "TracedArray":
-        """Record an operation on this value."""
-        if (operation == "logical_not") != (self.dtype == "bool"):
-            self.recorder.fail(
-                f"{operation} is applied to a {self.dtype} value", "use & | ^ ~ on booleans only"
-            )
-        return self.recorder.add(operation, (self,), self.dtype)
+
+class TracedArray(_Traced):
+    """A value of one element, with the operators of an array-API array.
+
+    `full` says whether it has the shape of the parameter; otherwise it has no dimensions.
+    """
+
+    __slots__ = ("dtype", "full", "position")
+
+    def __init__(self, recorder: "Recorder", position: int, dtype: str, full: bool) -> None:
+        self.recorder, self.position, self.dtype, self.full = recorder, position, dtype, full
+
+    def widened(self) -> "TracedArray":
+        """Return the same value as one that has the shape of the parameter."""
+        return TracedArray(self.recorder, self.position, self.dtype, full=True)
 
     __add__ = _arithmetic("add")
     __radd__ = _arithmetic("add", reverse=True)
@@ -257,21 +186,21 @@ class TracedArray:
     __hash__ = None  # type: ignore[assignment]
 
     def __neg__(self) -> "TracedArray":
-        return self.unary("negative")
+        return self.recorder.unary("negative", self)
 
     def __pos__(self) -> "TracedArray":
         return self
 
     def __abs__(self) -> "TracedArray":
-        return self.unary("abs")
+        return self.recorder.unary("abs", self)
 
     def __invert__(self) -> "TracedArray":
-        return self.unary("logical_not")
+        return self.recorder.unary("logical_not", self)
 
     def __pow__(self, exponent: Any) -> "TracedArray":
         # NumPy's x**3 and x*x*x differ in a quarter of cases; only the square is safe.
-        if isinstance(exponent, int | float) and exponent == 2:
-            return self.binary("multiply", self, self)
+        if is_number(exponent) and exponent == 2:
+            return self.recorder.binary("multiply", self, self)
         self.recorder.fail(
             f"it raises an array to the power {getattr(exponent, 'source', exponent)}",
             "write powers out as multiplications (x*x*x)",
@@ -286,7 +215,15 @@ class TracedArray:
     def _decide(self, *_: Any) -> Never:
         self.recorder.fail("it branches on the value of an array", "use xp.where")
 
-    __bool__ = __float__ = __int__ = __index__ = __iter__ = __len__ = _decide
+    __bool__ = __float__ = __int__ = __index__ = __complex__ = _decide
+
+    def _list(self, *_: Any) -> Never:
+        self.recorder.fail(
+            "it needs the elements of an array one by one",
+            "a rule computes each element from the same element of every array",
+        )
+
+    __iter__ = __len__ = __contains__ = __array__ = _list
 
     def _in_place(self, _: Any) -> Never:
         self.recorder.fail("it changes an array in place", "write x = x + y for x += y")

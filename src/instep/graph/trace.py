@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from instep import numerics
+from instep.graph.errors import FusionError, RuleError, UnknownNameError, is_about_rules, place_of
 from instep.graph.namespace import TracedNamespace
 from instep.graph.nodes import Array, Graph, Store
 from instep.graph.passes import prune
-from instep.graph.symbols import Recorder, TracedScalar, WholeSlot
+from instep.graph.recorder import Recorder
+from instep.graph.symbols import TracedScalar, WholeSlot
 
 
 def trace(
@@ -52,7 +54,7 @@ def trace(
     FusionError
         If the rule does something that a kernel cannot.
     """
-    recorder = Recorder(name, numerics.COMPUTE_DTYPE[dtype])
+    recorder = Recorder(name, numerics.COMPUTE_DTYPE[dtype], rule, _call.__code__)
     state_dtype = numerics.STATE_DTYPE[dtype]
     arrays = (
         Array("w", dtype),
@@ -69,7 +71,7 @@ def trace(
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
     s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
 
-    result = rule(TracedNamespace(recorder), loaded["w"], loaded["g"], s, h)
+    result = _call(recorder, rule, TracedNamespace(recorder), loaded["w"], loaded["g"], s, h)
     new_parameter, new_slots = check_result(name, result, (*slots, *whole))
     recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
     stores = []
@@ -104,6 +106,25 @@ def trace(
     )
 
 
+def _call(recorder: Recorder, rule: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a rule with symbols; whatever it raises is a reason to run it with arrays instead.
+
+    There the rule raises its own error again, if that was none of the symbols' doing.
+    """
+    try:
+        return rule(*arguments)
+    except (FusionError, RuleError, UnknownNameError, MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        if is_about_rules(error):
+            raise
+        raise recorder.error(
+            f"it raises {type(error).__name__}: {error}",
+            place_of(error),
+            "use the operators and functions of xp on arrays",
+        ) from error
+
+
 def check_result(name: str, result: Any, slots: tuple[str, ...]) -> tuple[Any, Mapping[str, Any]]:
     """Return what a rule returned as (new parameter, new slots), or raise TypeError."""
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
@@ -132,7 +153,7 @@ class Values:
         try:
             return self._values[name]
         except KeyError:
-            raise AttributeError(
+            raise UnknownNameError(
                 f"{self._owner}.rule reads the {self._kind} {name!r}, which does not exist; "
                 f"there are {', '.join(self._values) or 'none'}"
             ) from None

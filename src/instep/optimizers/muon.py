@@ -1,5 +1,6 @@
 """Momentum that is made orthogonal, for matrices."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,4 +105,4 @@ def orthogonalized(xp: Any, x: Any) -> Any:
         x = 3.4445 * x + xp.matmul(-4.775 * product + 2.0315 * xp.matmul(product, product), x)
     if rows > columns:
         x = xp.matrix_transpose(x)
-    return max(1, rows / columns) ** 0.5 * x
+    return math.sqrt(max(1, rows / columns)) * x

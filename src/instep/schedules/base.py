@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
+from instep.correctly_rounded import cos
 from instep.hyperparameters import Domain
 
 #: A number, or a function from the step number to one.
@@ -108,7 +109,7 @@ def along_line(start: float, end: float, done: float) -> float:
 
 def along_cosine(start: float, end: float, done: float) -> float:
     """Return where half a cosine is after the share `done` of its way."""
-    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+    return end + (start - end) * (1 + cos(math.pi * done)) / 2
 
 
 def along_root(start: float, end: float, done: float) -> float:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from instep.correctly_rounded import power
 from instep.schedules.base import (
     Finite,
     NonNegative,
@@ -113,7 +114,7 @@ class Polynomial(Schedule):
     power: Positive = 1.0
 
     def _at(self, step: int) -> float:
-        left: float = (1 - progress(step, self.steps)) ** self.power
+        left = power(1 - progress(step, self.steps), self.power)
         return self.end + (self.start - self.end) * left
 
     @property
@@ -152,7 +153,7 @@ class StepDecay(Schedule):
     every: Steps
 
     def _at(self, step: int) -> float:
-        return self.start * self.factor ** ((step - 1) // self.every)
+        return self.start * power(self.factor, (step - 1) // self.every)
 
     @property
     def span(self) -> int:
@@ -186,7 +187,7 @@ class Exponential(Schedule):
     factor: NonNegative
 
     def _at(self, step: int) -> float:
-        return self.start * self.factor ** (step - 1)
+        return self.start * power(self.factor, step - 1)
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,7 @@ class InverseTime(Schedule):
     power: Positive = 1.0
 
     def _at(self, step: int) -> float:
-        divisor: float = (1 + self.rate * (step - 1)) ** self.power
-        return self.start / divisor
+        return self.start / power(1 + self.rate * (step - 1), self.power)
 
 
 @dataclass(frozen=True)

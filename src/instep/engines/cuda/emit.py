@@ -285,26 +285,28 @@ __device__ __forceinline__ long long candidate(const Step& step)
         graph, names = self._graph, self._names
         fields = []
         for i in self._used("scalar"):
-            name, source = names.scalars[i], graph.scalars[i]
-            comment = "" if name == source else f"  // {source}"
-            fields.append(f"{TYPES[graph.compute]} {name};{comment}")
+            name, scalar = names.scalars[i], graph.scalars[i]
+            comment = "" if name == scalar.source else f"  // {scalar.source}"
+            fields.append(f"{TYPES[scalar.dtype]} {name};{comment}")
         fields += [f"{TYPES[graph.nodes[i].dtype]} u{i};" for i in self._derived]
         body = f"{{\n{_indent(fields, 1)}\n}}" if fields else "{}"
         return f"// What is the same for all elements of a tensor.\nstruct Uniform {body};"
 
     def _read_uniform(self) -> str:
         graph, names = self._graph, self._names
-        # A hyperparameter has the dtype of the arithmetic, in the low bits of a word.
-        read = (
-            "__uint_as_float((unsigned)word(step, first + {}))"
-            if graph.compute == "float32"
-            else "__longlong_as_double((long long)word(step, first + {}))"
-        )
+        # A float32 is in the low bits of a word.
+        read = {
+            "float32": "__uint_as_float((unsigned)word(step, first + {}))",
+            "float64": "__longlong_as_double((long long)word(step, first + {}))",
+        }
         lines = []
         if self._used("scalar"):
             row = "(candidate(step) * step.rows + leaf.row)" if graph.guards else "leaf.row"
             lines.append(f"const long long first = {row} * {len(graph.scalars)};")
-        lines += [f"h.{names.scalars[i]} = {read.format(i)};" for i in self._used("scalar")]
+        lines += [
+            f"h.{names.scalars[i]} = {read[graph.scalars[i].dtype].format(i)};"
+            for i in self._used("scalar")
+        ]
         if self._derived:
             lines += [
                 f"const double sum{number} = __ldcg(step.sums + {number} * step.columns + "

@@ -23,6 +23,8 @@ TYPES = {
 }
 
 _KEYWORDS = """
+    char8_t char16_t char32_t co_await co_return co_yield concept consteval constinit requires
+    typeof
     alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl const
     const_cast constexpr continue decltype default delete do double dynamic_cast else enum
     explicit export extern false final float for friend goto half if inline int long main mutable
@@ -39,9 +41,20 @@ _TAKEN = """
     uniform word bits pack Pack Leaf Step Uniform Offsets V THREADS LANES TILE NEAR GLOBAL fold
     canonical_sum add_up pointer locate min abs sqrt sqrtf fabs fabsf floor floorf ceil ceilf
     trunc truncf rint rintf copysign copysignf warpSize threadIdx blockIdx blockDim gridDim
+    candidate allowed linux unix assert
 """
 
 _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())
+
+#: Names that the text makes up, by number: of values (`t0`), sums, scalars and what is uniform.
+#: And names in capitals: these are macros, of C and of what the text includes.
+_GENERATED = re.compile(r"(h|partial|sum|t|u)[0-9]+|[A-Z][A-Z0-9_]*")
+
+
+def _is_free(name: str) -> bool:
+    """Return whether a name of the user's has no meaning in the text around it."""
+    return name not in _RESERVED and not _GENERATED.fullmatch(name)
+
 
 # How tightly an expression binds.
 _CHOICE, _LOGICAL, _COMPARISON, _SUM, _PRODUCT, _SIGN, _ATOM = range(7)
@@ -91,14 +104,18 @@ class Names:
     def __init__(self, graph: Graph) -> None:
         self._used: set[str] = set()
         self.arrays = {array.name: self._array(array.name) for array in graph.arrays}
-        self.scalars = [self._scalar(i, source) for i, source in enumerate(graph.scalars)]
+        self.scalars: list[str] = []
+        for i, scalar in enumerate(graph.scalars):
+            name = self._scalar(i, scalar.source)
+            # The same expression in another dtype is another number.
+            self.scalars.append(f"h{i}" if name in self.scalars else name)
 
     def _array(self, name: str) -> str:
         name = re.sub(r"[^0-9A-Za-z_]", "x", name)
         # Names that begin or end so, or hold two underscores, belong to the compiler.
         name = re.sub(r"_+", "_", name).strip("_") or "slot"
         forms = ("{}", "new_{}", "{}_i", "{}_pack")
-        while name in _RESERVED or any(form.format(name) in self._used for form in forms):
+        while not _is_free(name) or any(form.format(name) in self._used for form in forms):
             name += "x"
         self._used.update(form.format(name) for form in forms)
         return name
@@ -106,7 +123,7 @@ class Names:
     @staticmethod
     def _scalar(position: int, source: str) -> str:
         plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", source)
-        if plain and source not in _RESERVED and not re.fullmatch(r"[hu]\d+", source):
+        if plain and _is_free(source):
             return source
         return f"h{position}"
 
@@ -193,8 +210,10 @@ class Expressions:
                 text = self._names.arrays[str(node.value)]
             case "reduced":
                 text = f"sum{node.value}"
-            case _:
+            case "scalar" | "constant":
                 text = outside(node, -1, self._names)
+            case _:
+                raise NotImplementedError(f"CUDA C++ for {operation}")
         return text, binding
 
     def _cast(self, node: Node) -> str:

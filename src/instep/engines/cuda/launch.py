@@ -36,6 +36,15 @@ _NEAR_AT = _STEP.fields["near"][1] // 8  # type: ignore[index]
 _WORD_AT = {name: _STEP.fields[name][1] // 8 for name in _STEP.names}  # type: ignore[index, union-attr]
 
 
+def _places(graph: Graph, rows: int) -> list[tuple[str, list[int] | None]]:
+    """Return the dtypes of the scalars, with the positions of each, or None for all of them."""
+    dtypes = [scalar.dtype for scalar in graph.scalars] * rows
+    kinds = sorted(set(dtypes))
+    if len(kinds) < 2:
+        return [(kind, None) for kind in kinds]
+    return [(kind, [i for i, dtype in enumerate(dtypes) if dtype == kind]) for kind in kinds]
+
+
 @dataclass
 class Counters:
     """What was asked of the device in this process: tests compare them before and after."""
@@ -85,6 +94,7 @@ class Launch:
         self._mailbox = Mailbox(words - NEAR) if words > NEAR else None
         self._tables(chosen, multiprocessors)
         self._threads = (threads_per_block(graph),)
+        self._places = _places(graph, len(self.rows))
         self._kernel = load(emit(graph, strided=strided), kernel_name(graph, strided=strided))
 
     def _tables(self, leaves: Sequence[Placement], multiprocessors: int) -> None:
@@ -135,11 +145,13 @@ class Launch:
         values = [value for row in rows for value in row]
         words = self._step[candidate * self._row_words :]
         with np.errstate(over="ignore"):
-            if self.graph.compute == "float32":
-                # In the low half of a word.
-                words.view(np.float32)[: 2 * len(values) : 2] = values
-            else:
-                words.view(np.float64)[: len(values)] = values
+            for dtype, places in self._places:
+                # A float32 is in the low half of its word.
+                typed = words.view(dtype)[:: 8 // np.dtype(dtype).itemsize]
+                if places is None:
+                    typed[: len(values)] = values
+                else:
+                    typed[places] = [values[i] for i in places]
 
     def stage_guard(self, verdicts: "DeviceVerdicts", candidates: int) -> None:
         """Take what tells the device whether this launch is for the steps it has taken."""

@@ -12,7 +12,7 @@ from instep.engines.base import Fit, Member, Range, Repeater, SumTable
 from instep.engines.host import GATHERED, Group, HostBucket, Placement
 from instep.engines.native import check
 from instep.engines.native.compile import address_of, compile_kernel, traits
-from instep.engines.native.emit import Argument, Entry, emit, entry_words
+from instep.engines.native.emit import Argument, Entry, emit, entry_words, scalar_layout
 from instep.engines.native.pool import run_on_threads, start_workers
 from instep.engines.native.threads import thread_count
 from instep.graph import Array, Graph, Node, Sum, sum_number
@@ -172,7 +172,9 @@ class Launch:
 
     def __init__(self, bucket: NativeBucket, graph: Graph, members: list[int], rows: int) -> None:
         self.graph = graph
-        self.scalars: NDArray[Any] = np.zeros((rows, len(graph.scalars)), dtype=graph.compute)
+        layout = scalar_layout(graph)
+        self.scalars = np.zeros((rows, layout.itemsize), dtype=np.uint8)
+        self._pack = struct.Struct(layout.format).pack_into
         leaves, width = bucket.leaves, bucket.width
         self._width = width
         # Others are of other buckets, or of leaves that run another graph.
@@ -200,8 +202,6 @@ class Launch:
         self._lines = Arguments(table, chunks, self.scalars, partials)
         self._words, self._address = self._lines.words, self._lines.address
         self._block = self._gathered_block(bucket) if self._gathered else None
-        letter = {"float32": "f", "float64": "d"}[graph.compute]
-        self._pack = struct.Struct(f"={len(graph.scalars)}{letter}").pack_into
         self._kernel = compile_kernel(emit(graph, traits()))
         self._kernel_address = address_of(self._kernel)
         if self._threads > 1:
@@ -238,14 +238,17 @@ class Launch:
         return True
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Evaluate the host expressions, each rounded once to the compute dtype."""
+        """Evaluate the host expressions, each rounded once to the dtype of its scalar."""
         for number in self._rows:
             values = self.host_expressions(*rows[number].numbers)
+            at = number * self.scalars.strides[0]
             try:
-                self._pack(self.scalars.data, number * self.scalars.strides[0], *values)
+                self._pack(self.scalars.data, at, *values)
             except OverflowError:  # beyond the largest float32: infinite, as NumPy rounds it
+                dtypes = [np.dtype(scalar.dtype).type for scalar in self.graph.scalars]
                 with np.errstate(over="ignore"):
-                    self.scalars[number, : len(values)] = values
+                    values = [dtype(x) for dtype, x in zip(dtypes, values, strict=True)]
+                self._pack(self.scalars.data, at, *values)
         self._words[_NEXT] = 0
 
     def run_kernel(self) -> None:

@@ -13,6 +13,7 @@ in one row of words (`entry_words`), so a call costs the same for any number of 
 import enum
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from instep.engines.native.cast import SIZES as _SIZES
 from instep.engines.native.cast import cast, splat, vector
@@ -98,6 +99,28 @@ class Entry(enum.IntEnum):
 def entry_words(graph: Graph) -> int:
     """Return the number of 64-bit words of the row of a tensor."""
     return len(graph.arrays) + len(Entry)
+
+
+@dataclass(frozen=True)
+class ScalarLayout:
+    """How a row of scalars lies in memory: as a structure of C, each in its own dtype."""
+
+    offsets: tuple[int, ...]
+    itemsize: int
+    format: str  # of the module struct
+
+
+def scalar_layout(graph: Graph) -> ScalarLayout:
+    """Return the layout of the rows of scalars that a pass loads."""
+    offsets, end, letters = [], 0, ""
+    for scalar in graph.scalars:
+        size = _SIZES[scalar.dtype]
+        padding = -end % size
+        offsets.append(end + padding)
+        end += padding + size
+        letters += padding * "x" + {4: "f", 8: "d"}[size]
+    widest = max((_SIZES[scalar.dtype] for scalar in graph.scalars), default=1)
+    return ScalarLayout(tuple(offsets), end + -end % widest, f"={letters}")
 
 
 def emit(graph: Graph, traits: Traits = Traits()) -> str:  # noqa: B008 - it is frozen
@@ -188,7 +211,7 @@ class _Emitter:
         lines += [
             f"%row_at = getelementptr i64, ptr %entry_row, i64 {fields + Entry.ROW}",
             "%row = load i64, ptr %row_at",
-            f"%offset = mul i64 %row, {len(graph.scalars) * _SIZES[graph.compute]}",
+            f"%offset = mul i64 %row, {scalar_layout(graph).itemsize}",
             f"%scalars_argument = {_argument(Argument.SCALARS)}",
             "%all_scalars = load ptr, ptr %scalars_argument",
             "%scalars = getelementptr i8, ptr %all_scalars, i64 %offset",
@@ -210,10 +233,11 @@ class _Emitter:
         name, kind = f"%u{position}", _TYPES[node.dtype]
         match node.operation:
             case "scalar":
-                source = self.graph.scalars[int(str(node.value))]
+                i = int(str(node.value))
+                offset = scalar_layout(self.graph).offsets[i]
                 lines = [
-                    f"{name}_at = getelementptr {kind}, ptr %scalars, i64 {node.value}",
-                    f"{name} = load {kind}, ptr {name}_at ; {source}",
+                    f"{name}_at = getelementptr i8, ptr %scalars, i64 {offset}",
+                    f"{name} = load {kind}, ptr {name}_at ; {self.graph.scalars[i].source}",
                 ]
             case "constant":
                 lines = [f"{name} = select i1 true, {kind} {literal(node)}, {kind} {literal(node)}"]

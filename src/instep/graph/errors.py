@@ -1,0 +1,80 @@
+"""What is raised about a rule, and where in the rule it happened."""
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+_PACKAGE = Path(__file__).parents[1]
+
+#: Files of the stand-ins for arrays.
+_STAND_INS = (str(_PACKAGE / "graph"), str(_PACKAGE / "numerics.py"))
+
+#: Files whose frames lie between a trace and the text of a rule.
+_MACHINERY = (*_STAND_INS, str(_PACKAGE / "composition.py"))
+
+
+class FusionError(TypeError):
+    """A rule uses an operation that cannot be compiled into a fused kernel."""
+
+
+class RuleError(TypeError):
+    """A rule does what no engine can do."""
+
+
+class UnknownNameError(AttributeError):
+    """A rule reads a hyperparameter or a slot that does not exist."""
+
+
+def refuse_number(rule: str, function: str) -> RuleError:
+    """Return the error for a number where only an array has a meaning."""
+    return RuleError(
+        f"{rule}.rule: xp.{function} is given a number, and works on arrays; give it an array, as "
+        f"in xp.{function}(w), or leave it out"
+    )
+
+
+def place_above(entry: CodeType) -> str:
+    """Say in which line of the rule this is called, beneath the function of code `entry`."""
+    found: list[tuple[FrameType, int]] = []
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  (documented)
+    while frame is not None and frame.f_code is not entry:
+        found.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    return _place(reversed(found)) if frame is not None else ""
+
+
+def place_of(error: BaseException) -> str:
+    """Say in which line of the rule an error was raised that came out of it."""
+    found, traceback = [], error.__traceback__
+    while traceback is not None:
+        found.append((traceback.tb_frame, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return _place(found[1:])
+
+
+def is_about_rules(error: BaseException) -> bool:
+    """Return whether the kit raised an error itself: about how rules stand in a chain, say."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    name = "" if traceback is None else traceback.tb_frame.f_code.co_filename
+    return name.startswith(str(_PACKAGE)) and not name.startswith(_STAND_INS)
+
+
+def place_of_rule(rule: Callable[..., Any]) -> str:
+    """Say where a rule is defined, for what is found when it has returned."""
+    code = getattr(rule, "__code__", None)
+    if code is None or code.co_filename.startswith(_MACHINERY):
+        return ""
+    return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"
+
+
+def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
+    """Return the first place, from the outside, that is not the machinery's."""
+    for frame, line in frames:
+        name = frame.f_code.co_filename
+        if not name.startswith(_MACHINERY):
+            return f" ({Path(name).name}, line {line})"
+    return ""

@@ -1,0 +1,208 @@
+"""The growing list of nodes of one trace."""
+
+import math
+from collections.abc import Callable, Mapping
+from types import CodeType
+from typing import Any, Never
+
+import numpy as np
+
+from instep.graph import host_expressions
+from instep.graph.errors import FusionError, place_above, place_of_rule
+from instep.graph.nodes import Array, Call, Node, Scalar, Sum, sum_number
+from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
+
+_WIDTH = {"bool": 0, "float32": 1, "float64": 2}
+
+
+class Recorder:
+    """The growing list of nodes of one trace.
+
+    Parameters
+    ----------
+    name
+        Name of the rule, for messages.
+    compute
+        The dtype of the arithmetic.
+    rule, entry
+        The rule, and the code of the function that calls it: for the lines in messages.
+    """
+
+    def __init__(self, name: str, compute: str, rule: Callable[..., Any], entry: CodeType) -> None:
+        self.rule = name
+        self.compute = compute
+        self.nodes: list[Node] = []
+        self.scalars: list[Scalar] = []
+        self.sums: list[Sum] = []
+        self.calls: list[Call] = []
+        self.between: list[Array] = []
+        self.guards: list[int] = []
+        self._positions: dict[Node, int] = {}
+        self._function, self._entry = rule, entry
+
+    def fail(self, what: str, remedy: str) -> Never:
+        """Raise a FusionError that names the rule, its line, the operation, and the way out."""
+        place = place_above(self._entry) or place_of_rule(self._function)
+        raise self.error(what, place, remedy)
+
+    def error(self, what: str, place: str, remedy: str) -> FusionError:
+        """Return the error that `fail` raises."""
+        return FusionError(
+            f"{self.rule}.rule cannot be fused: {what}{place}; {remedy}, or run the rule as it is "
+            f'with engine="array_api"'
+        )
+
+    def next_sum(self, scope: str) -> int:
+        """Return the number of the sum that is recorded next, if it is over `scope`."""
+        return sum_number(sum(entry.scope == scope for entry in self.sums), scope)
+
+    def check_whole(self, returned: Mapping[str, Any]) -> None:
+        """Raise unless every slot of another shape is returned as `xp.apply` has left it."""
+        for name, value in returned.items():
+            calls = [number for number, call in enumerate(self.calls) if name in call.slots]
+            expected = (name, calls[-1] if calls else None)
+            if not isinstance(value, WholeSlot) or (value.name, value.call) != expected:
+                self.fail(
+                    f"it does not return the slot {name!r} as xp.apply has left it",
+                    f"return what xp.apply gives for it under the name {name!r}",
+                )
+
+    def add(
+        self,
+        operation: str,
+        operands: tuple[TracedArray, ...],
+        dtype: str,
+        value: str | float | None = None,
+    ) -> TracedArray:
+        """Record one operation, or find the equal one that was recorded before."""
+        node = Node(operation, tuple(operand.position for operand in operands), dtype, value)
+        # A constant is told apart by its bits: 0.0 and -0.0 are equal and hash equally.
+        key = node if operation != "constant" else Node(operation, (), dtype, repr(value))
+        position = self._positions.get(key)
+        if position is None:
+            position = self._positions[key] = len(self.nodes)
+            self.nodes.append(node)
+        full = operation == "load" or any(operand.full for operand in operands)
+        return TracedArray(self, position, dtype, full)
+
+    def load(self, array: Array) -> TracedArray:
+        """Record the load of an array, as a value of the compute dtype."""
+        return self.cast(self.add("load", (), array.dtype, array.name), self.compute)
+
+    def cast(self, x: TracedArray, dtype: str) -> TracedArray:
+        """Record a conversion, where one is needed."""
+        return x if x.dtype == dtype else self.add("cast", (x,), dtype)
+
+    def array(self, x: Any, dtype: str | None = None) -> TracedArray:
+        """Return `x`, a traced array, traced scalar or number, as a traced array.
+
+        A scalar or number takes `dtype`, to which it is rounded once.
+        """
+        if isinstance(x, TracedArray):
+            return x
+        if isinstance(x, WholeSlot):
+            x.refuse()
+        dtype = dtype or self.compute
+        if isinstance(x, TracedScalar):
+            return self._scalar(x, dtype)
+        if isinstance(x, bool | np.bool_):
+            return self.add("constant", (), "bool", bool(x))
+        if isinstance(x, np.generic):  # it has a dtype of its own, as an array has
+            if x.dtype.name not in ("float32", "float64"):
+                self.fail(f"a {type(x).__name__} stands among its operands", "use a Python number")
+            return self.add("constant", (), x.dtype.name, float(x))
+        if isinstance(x, int | float):
+            return self.add("constant", (), dtype, self._float(x))
+        self.fail(f"a {type(x).__name__} stands among its operands", "use arrays and numbers only")
+
+    def _scalar(self, x: TracedScalar, dtype: str) -> TracedArray:
+        if x.boolean:  # engines are handed numbers
+            number = TracedScalar(self, f"xp.where({x.source}, 1.0, 0.0)")
+            return self.add("not_equal", (self.array(number), self.array(0.0)), "bool")
+        entry = Scalar(x.source, dtype)
+        if entry not in self.scalars:
+            self.scalars.append(entry)
+        return self.add("scalar", (), dtype, self.scalars.index(entry))
+
+    def _float(self, x: float) -> float:
+        try:
+            return float(x)
+        except OverflowError:
+            self.fail("an integer in it is beyond the largest float", "use a smaller number")
+
+    def promote(self, *values: Any) -> tuple[TracedArray, ...]:
+        """Return the values as traced arrays of one dtype: the widest among the arrays."""
+        values = tuple(self.array(x) if isinstance(x, np.generic) else x for x in values)
+        dtypes = [x.dtype for x in values if isinstance(x, TracedArray) and x.dtype != "bool"]
+        dtype = max(dtypes, key=_WIDTH.__getitem__, default=self.compute)
+        arrays = [self.array(x, dtype) for x in values]
+        if all(x.dtype == "bool" for x in arrays):
+            return tuple(arrays)
+        if any(x.dtype == "bool" for x in arrays):
+            self.fail(
+                "it mixes a boolean and a real array in one operation",
+                "write xp.where(condition, 1.0, 0.0)",
+            )
+        return tuple(self.cast(x, dtype) for x in arrays)
+
+    def binary(self, operation: str, a: Any, b: Any) -> TracedArray:
+        """Record an operation on two values."""
+        x, y = self.promote(a, b)
+        logical = operation.startswith("logical_")
+        if logical != (x.dtype == "bool") and operation not in ("equal", "not_equal"):
+            self.fail(
+                f"{operation} is applied to {x.dtype} values",
+                "use comparisons to make booleans, and xp.where to use them",
+            )
+        compares = operation.startswith(("less", "greater", "equal", "not_equal"))
+        if compares and x.dtype == "bool":
+            self.fail(f"{operation} compares booleans", "use & | ^ ~")
+        return self.add(operation, (x, y), "bool" if compares else x.dtype)
+
+    def unary(self, operation: str, x: Any) -> TracedArray:
+        """Record an operation on a value."""
+        x = self.array(x)
+        if (operation == "logical_not") != (x.dtype == "bool"):
+            self.fail(
+                f"{operation} is applied to a {x.dtype} value", "use & | ^ ~ on booleans only"
+            )
+        return self.add(operation, (x,), x.dtype)
+
+    def source(self, x: Any) -> str:
+        """Return the Python source of a traced scalar or a number."""
+        if isinstance(x, TracedScalar):
+            return x.source
+        if not isinstance(x, bool):
+            number = host_expressions.checked(self.rule, "an integer in it", float, x)
+            if not math.isfinite(number):
+                return f"float('{x}')"
+            if repr(x).startswith("-"):  # binds less than a power
+                return f"({x!r})"
+        return repr(x)
+
+    def on_host(self, name: str, values: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+        """Return what a function of the namespace makes of numbers alone: a host expression."""
+        if name in host_expressions.OPERATORS:
+            return host_expressions.OPERATORS[name](*values, **keywords)
+        if not any(isinstance(x, TracedScalar) for x in (*values, *keywords.values())):
+            function = host_expressions.FUNCTIONS[name]
+            return host_expressions.checked(
+                self.rule, f"xp.{name}", lambda: function(*values, **keywords)
+            )
+        texts = ["None" if x is None else self.source(x) for x in values]
+        texts += [f"{key}={self.source(x)}" for key, x in keywords.items() if x is not None]
+        chosen = values[1:] if name == "where" else ()
+        boolean = name in host_expressions.PREDICATES or (
+            bool(chosen) and all(is_boolean(x) for x in chosen)
+        )
+        return TracedScalar(self, f"xp.{name}({', '.join(texts)})", boolean)
+
+
+def is_boolean(x: Any) -> bool:
+    """Return whether a number or traced scalar is a boolean."""
+    return x.boolean if isinstance(x, TracedScalar) else isinstance(x, bool)
+
+
+def is_host(x: Any) -> bool:
+    """Return whether `x` is known to the host before the step: a traced scalar or a number."""
+    return isinstance(x, TracedScalar) or host_expressions.is_number(x)
