@@ -518,21 +518,6 @@ def test_an_engine_that_was_asked_for_and_cannot_run_is_an_error(engine):
     assert optimizer.t == 0
 
 
-@pytest.mark.parametrize(
-    ("slot", "message"), [("w", "'w' cannot be the name of a slot"), ("g", "'g' cannot be")]
-)
-def test_slots_may_not_be_called_as_the_parameter_or_the_gradient(slot, message):
-    class Confused(Optimizer):
-        slots = (slot,)
-
-        @staticmethod
-        def rule(xp, w, g, s, h):
-            return w, {}
-
-    with pytest.raises(TypeError, match=message):
-        Confused().update(np.ones(3), np.ones(3))
-
-
 class InPlace(Optimizer):
     """A rule as nobody should write it: it changes its arguments."""
 

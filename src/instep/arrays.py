@@ -1,6 +1,7 @@
 """What the kit asks of an array, whatever library it comes from."""
 
 import sys
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -69,6 +70,54 @@ def is_immutable(array: Array) -> bool:
     return library(array) == "jax"
 
 
+def is_traced(array: Array) -> bool:
+    """Return whether an array only stands for values, while a function of it is transformed.
+
+    So do tracers of `jax.jit`, `vmap` and `grad`, what `torch.func` wraps, and the fake tensors of
+    `torch.compile` and `torch.export`.
+    """
+    match library(array):
+        case "jax":
+            return isinstance(array, sys.modules["jax"].core.Tracer)
+        case "torch":
+            torch = sys.modules["torch"]
+            functorch = getattr(torch._C, "_functorch", None)  # noqa: SLF001  (nothing public says)
+            is_wrapped = getattr(functorch, "is_functorch_wrapped_tensor", None)
+            return type(array).__name__ in ("FakeTensor", "FunctionalTensor") or bool(
+                is_wrapped is not None and is_wrapped(array)
+            )
+    return False
+
+
+def signature(array: Array) -> tuple[Any, ...] | None:
+    """Return what the checks of a parameter or gradient look at, so that they hold again.
+
+    None where they would refuse it, or look closer.
+    """
+    if isinstance(array, np.ndarray):
+        return (type(array), array.dtype, array.shape, array.strides, array.flags.writeable)
+    name = library(array)
+    if name == "torch":
+        return _signature_of_tensor(array)
+    if name == "jax" and (is_traced(array) or array.is_deleted()):
+        return None
+    if not hasattr(array, "device") or not hasattr(array, "shape"):
+        return None
+    strides = array.strides if name == "cupy" else None
+    return (type(array), dtype_name(array), tuple(array.shape), strides, device(array))
+
+
+def _signature_of_tensor(x: Array) -> tuple[Any, ...] | None:
+    torch = sys.modules["torch"]
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or is_traced(x):
+        return None
+    if x.layout is not torch.strided or x.is_nested:
+        return None
+    is_frozen = x.is_inference() and not torch.is_inference_mode_enabled()
+    has_memory = x.data_ptr() != 0
+    return (x.dtype, x.shape, x.stride(), x.device, x.requires_grad, is_frozen, has_memory)
+
+
 def memory_bounds(array: Array) -> tuple[int, int] | None:
     """Return the addresses of the first byte of an array and of the one after its last.
 
@@ -99,7 +148,7 @@ def to_numpy(array: Array) -> Array:
         case "cupy":
             return array.get()
         case "torch":  # NumPy 2 warns where it asks torch for a copy
-            return array.detach().cpu().numpy().copy()
+            return array.detach().resolve_neg().cpu().numpy().copy()
     return np.array(array)
 
 
@@ -130,3 +179,15 @@ def assigned(array: Array, value: Array) -> Array:
         return value
     array[...] = value
     return array
+
+
+def left_by_compilers(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
+    """Return a function on arrays like `array` that `torch.compile` does not look into.
+
+    It would fuse operations whose roundings are promised. Where nothing is compiled, that part of
+    PyTorch has not been imported, and is not for this: it takes a second.
+    """
+    if library(array) != "torch" or "torch._dynamo" not in sys.modules:
+        return function
+    disabled: Callable[..., Any] = sys.modules["torch"].compiler.disable(function)
+    return disabled

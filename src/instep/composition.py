@@ -171,6 +171,7 @@ class Chain(Optimizer):
             If there is no such average, or if `params` has other shapes.
         """
         prefix = self._average("averaged", which)
+        tree.check_nesting(f"{self.name}.averaged", "params", params)
         self._settle()
 
         def mean(path: tree.Path, w: Any) -> Any:
@@ -211,7 +212,7 @@ class Chain(Optimizer):
             If there is no such average, or if the second call is given another tree: other
             keys, shapes, dtypes, libraries or devices. Nothing is changed then.
         """
-        everything = validation.unchecked(params)
+        everything = validation.unchecked(f"{self.name}.swap_averaged", params)
         keys = [leaf.key for leaf in everything]
         # What no step has touched, frozen leaves of any kind among them, is its own average.
         leaves = [leaf for leaf in everything if leaf.key in self._states]

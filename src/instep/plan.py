@@ -39,8 +39,11 @@ class Plan:
         self._idle = [
             leaf.position for leaf in leaves if leaf.gradient is None and leaf.key not in frozen
         ]
-        self._read_params = tree.LeafReader(params)
-        self._read_grads = tree.LeafReader(grads)
+        validation.check(owner, self._active)
+        seen = {leaf.position for leaf in self._active}
+        unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
+        self._read_params = tree.LeafReader(params, unseen)
+        self._read_grads = tree.LeafReader(grads, unseen)
         self.program = Program(optimizer)
         self._overrides = {pattern: dict(entry) for pattern, entry in optimizer.overrides.items()}
 
