@@ -195,8 +195,8 @@ def described(value: Any) -> str:
     """Return a value that was refused, in words."""
     if arrays.is_traced(value):
         return (
-            f"{' '.join(repr(value).split())}, which is traced by {arrays.library(value)} and has no "
-            f"value; set numbers outside of the function that is compiled or transformed"
+            f"{' '.join(repr(value).split())}, which is traced by {arrays.library(value)} and has "
+            f"no value; set numbers outside of the function that is compiled or transformed"
         )
     try:
         text = repr(value)

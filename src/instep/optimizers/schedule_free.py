@@ -102,4 +102,5 @@ class ScheduleFreeAdamW(Optimizer):
             place = state.scalars["place"]
             return arrays.converted(y / place + (1 - 1 / place) * state.slots["z"], y)
 
+        tree.check_nesting(f"{self.name}.eval_params", "params", params)
         return tree.mapped(mean, params)
