@@ -166,10 +166,19 @@ def filled(array: Array, value: Any) -> Array:
 
 
 def converted(array: Array, like: Array) -> Array:
-    """Return the elements of `array` as a new array of the library, device and dtype of `like`."""
+    """Return the elements of `array` as a new array of the library, device and dtype of `like`.
+
+    CuPy's own casts flush subnormal numbers, so NumPy makes them; none is made in a step.
+    """
     xp = namespace(like)
-    if (library(array), device(array)) != (library(like), device(like)):
-        array = xp.asarray(to_numpy(array), device=namespace_device(like))
+    if library(array) == "torch":
+        array = array.detach()
+    casts = library(like) == "cupy" and array.dtype != like.dtype
+    if casts or (library(array), device(array)) != (library(like), device(like)):
+        array = to_numpy(array)
+        array = xp.asarray(
+            array.astype(like.dtype) if casts else array, device=namespace_device(like)
+        )
     return xp.asarray(xp.astype(array, like.dtype, copy=True))
 
 

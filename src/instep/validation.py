@@ -197,6 +197,11 @@ def _check_gradient(owner: str, leaf: Leaf) -> None:
         raise ValueError(f"{comparison}; move the gradient to the device of the parameter")
 
 
+def check_array(call: str, path: Path, x: Any) -> None:
+    """Raise if a leaf of `params` is no array that can be read."""
+    _check_array(f"{call}: {format_path('params', path)}", x)
+
+
 def _check_array(where: str, x: Any) -> None:
     name = arrays.library(x)
     if name is None:

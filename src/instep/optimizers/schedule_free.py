@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from instep import arrays, tree
+from instep import means
 from instep.hyperparameters import DecayRate, Domain, Epsilon, NonNegative, Schedule
-from instep.optimizer import Optimizer
+from instep.optimizer import LeafState, Optimizer
 
 Interpolation = Annotated[
     float | Schedule, Domain(lower=0.0, upper=1.0, open_lower=True, open_upper=True)
@@ -94,13 +94,25 @@ class ScheduleFreeAdamW(Optimizer):
 
     def eval_params(self, params: Any) -> Any:
         """Return the tree of the means `x`, as new arrays; `params` are the points `y`."""
+        states = {
+            key: LeafState({"z": state.slots["z"]}, scalars={"place": state.scalars["place"]})
+            for key, state in self._states.items()
+        }
+        return means.evaluate(
+            f"{self.name}.eval_params", _Mean(threads=self.threads), params, states
+        )
 
-        def mean(path: tree.Path, y: Any) -> Any:
-            state = self._states.get(tree.join_path(path))
-            if state is None:
-                return arrays.converted(y, y)
-            place = state.scalars["place"]
-            return arrays.converted(y / place + (1 - 1 / place) * state.slots["z"], y)
 
-        tree.check_nesting(f"{self.name}.eval_params", "params", params)
-        return tree.mapped(mean, params)
+class _Mean(Optimizer):
+    """The mean x, which follows from y, the parameter, and z."""
+
+    slots = ("z",)
+    scalar_slots: ClassVar[Mapping[str, float]] = {"place": 1.0}
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        return {"place": h.place}
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        return w / h.place + (1 - 1 / h.place) * s.z, {}
