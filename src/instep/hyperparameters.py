@@ -97,7 +97,8 @@ class Hyperparameter:
         if self.option:
             return self._chosen(owner, value)
         value = _held(value)
-        if not self.domain.fixed and callable(value) and not _is_number(value):
+        is_schedule = callable(value) and not isinstance(value, type) and not _is_number(value)
+        if is_schedule and not self.domain.fixed:
             return value
         return self.number(owner, value, otherwise="" if self.domain.fixed else _SCHEDULE)
 
@@ -198,10 +199,9 @@ def described(value: Any) -> str:
             f"{' '.join(repr(value).split())}, which is traced by {arrays.library(value)} and has "
             f"no value; set numbers outside of the function that is compiled or transformed"
         )
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of too many digits
+    if isinstance(value, int) and value.bit_length() > 1000:
         return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
     return text if len(text) < 1000 else f"{text[:1000]}..."
 
 

@@ -1,5 +1,6 @@
 """AdamW that averages its path, so that no schedule need lower the learning rate."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -77,8 +78,16 @@ class ScheduleFreeAdamW(Optimizer):
     def scalars(h: Any) -> Mapping[str, float | bool]:
         """Return the share of this step in the mean, and what it follows from."""
         largest = max(h.largest_lr, h.lr)
-        weight = h.t**h.r * largest**2
-        total = h.total + weight
+        try:
+            weight = h.t**h.r * largest**2
+            total = h.total + weight
+        except OverflowError:
+            total = math.inf
+        if total == math.inf:
+            raise ValueError(
+                f"ScheduleFreeAdamW: the weights t**r * lr**2 are beyond the range of floats at "
+                f"step {h.t:.0f}, with r={h.r!r} and lr={largest!r}; give a smaller r or lr"
+            )
         share = weight / total if total > 0 else 0.0
         return {"largest_lr": largest, "total": total, "share": share, "place": h.beta1}
 
