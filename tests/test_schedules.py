@@ -463,17 +463,16 @@ def test_a_plateau_is_checked_when_it_is_changed():
 
 
 @engine_runs.every_engine
-@pytest.mark.parametrize("keywords", [{"r": 400}, {"lr": 1e200}, {"r": 1e308}])
-def test_weights_beyond_floats_are_a_named_error(keywords, engine):
+@pytest.mark.parametrize(
+    ("keywords", "taken"), [({"r": 400}, 5), ({"r": 1e308}, 1), ({"lr": 1e200}, 0)], ids=str
+)
+def test_weights_beyond_floats_are_a_named_error(keywords, taken, engine):
     engine_runs.require(engine)
     optimizer, w = ScheduleFreeAdamW(engine=engine, **keywords), np.zeros(3)
-    largest = keywords.get("lr", 0.0025)
-    taken = 0
-    while taken < 9 and math.log(taken + 1) * keywords.get("r", 0) + 2 * math.log(largest) < 709:
+    for _ in range(taken):
         optimizer.update(w, np.ones(3))
-        taken += 1
     before = w.copy()
     with pytest.raises(ValueError, match=r"ScheduleFreeAdamW: the weights .* beyond .* smaller r"):
         optimizer.update(w, np.ones(3))
     bits.assert_same_bits(w, before)
-    assert optimizer.t == taken < 9
+    assert optimizer.t == taken
