@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 Array = Any
 
@@ -123,23 +124,57 @@ def memory_bounds(array: Array) -> tuple[int, int] | None:
 
     None where the library does not tell, or where there are no bytes.
     """
+    if isinstance(array, np.ndarray):
+        return np.lib.array_utils.byte_bounds(array) if array.size else None
+    places = _places(array)
+    if places is None:
+        return None
+    address, strides, itemsize = places
+    extents = [(n - 1) * stride for n, stride in zip(array.shape, strides, strict=True)]
+    return (
+        address + sum(extent for extent in extents if extent < 0),
+        address + sum(extent for extent in extents if extent > 0) + itemsize,
+    )
+
+
+def footprint(array: Array) -> NDArray[Any]:
+    """Return a NumPy array of the addresses, shape and strides of an array that has bounds.
+
+    It is there to be compared with others: its elements may lie on a device, and must not be read.
+    """
+    if isinstance(array, np.ndarray):
+        return array
+    places = _places(array)
+    assert places is not None
+    return np.asarray(_Places(places[0], tuple(array.shape), *places[1:]))
+
+
+def _places(array: Array) -> tuple[int, tuple[int, ...], int] | None:
+    """Return address, strides and itemsize in bytes, where there are any and the library tells."""
     if 0 in array.shape:
         return None
     match library(array):
-        case "numpy":
-            return np.lib.array_utils.byte_bounds(array)
         case "cupy":
-            start, strides, itemsize = array.data.ptr, array.strides, array.itemsize
-        case "torch" if array.layout is sys.modules["torch"].strided:
+            return array.data.ptr, array.strides, array.itemsize
+        case "torch" if array.layout is sys.modules["torch"].strided and array.data_ptr() != 0:
             itemsize = array.element_size()
-            start, strides = array.data_ptr(), [n * itemsize for n in array.stride()]
-        case _:
-            return None
-    extents = [(n - 1) * stride for n, stride in zip(array.shape, strides, strict=True)]
-    return (
-        start + sum(extent for extent in extents if extent < 0),
-        start + sum(extent for extent in extents if extent > 0) + itemsize,
-    )
+            return array.data_ptr(), tuple([n * itemsize for n in array.stride()]), itemsize
+    return None
+
+
+class _Places:
+    """Addresses, as NumPy's array interface tells them."""
+
+    def __init__(
+        self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
+    ) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, True),
+            "shape": shape,
+            "strides": strides,
+            "typestr": f"|V{itemsize}",
+        }
 
 
 def to_numpy(array: Array) -> Array:

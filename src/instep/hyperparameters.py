@@ -97,7 +97,9 @@ class Hyperparameter:
         if self.option:
             return self._chosen(owner, value)
         value = _held(value)
-        is_schedule = callable(value) and not isinstance(value, type) and not _is_number(value)
+        is_schedule = (
+            callable(value) and not _is_number(value) and not _is_class_of_schedules(value)
+        )
         if is_schedule and not self.domain.fixed:
             return value
         return self.number(owner, value, otherwise="" if self.domain.fixed else _SCHEDULE)
@@ -174,6 +176,15 @@ def _held(value: Any) -> Any:
     if isinstance(value, np.bool_) or (type(value) is np.ndarray and value.ndim == 0):
         return value.item() if value.dtype.kind in "bOSU" else value
     return value
+
+
+def _is_class_of_schedules(value: Any) -> bool:
+    """Return whether a value is a class where one of its instances was meant."""
+    if not isinstance(value, type):
+        return False
+    from instep.schedules import base
+
+    return issubclass(value, base.Schedule)
 
 
 def _is_number(value: Any) -> bool:

@@ -155,7 +155,11 @@ class Plan:
         fit = self._fit(params, grads)
         if fit is not Fit.SAME:
             self._verified = False
-        return fit is not Fit.DIFFERENT and (self._verified or not self._may_overlap())
+        if fit is Fit.DIFFERENT:
+            return False
+        if not self._verified and self._may_overlap():
+            self._look_at_overlaps(params, grads)
+        return True
 
     def _fit(self, params: Any, grads: Any) -> Fit:
         # Overrides are compared, for the user's dict may have been changed in place.
@@ -181,6 +185,19 @@ class Plan:
         if self._written is None or not self._written.is_for(starts):
             self._written = validation.Written(starts, stops)
         return self._written.may_touch(*_joined(read))
+
+    def _look_at_overlaps(self, params: Any, grads: Any) -> None:
+        """Raise if arrays share memory; else remember that parameters do not."""
+        leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
+        assert leaves is not None
+        assert gradients is not None
+        assert self._written is not None
+        active = [
+            Leaf(leaf.position, leaf.path, leaves[leaf.position], gradients[leaf.position])
+            for leaf in self._active
+        ]
+        validation.check_overlaps(self._optimizer.name, active)
+        self._written.is_settled = True
 
     def repeat(self, params: Any, grads: Any) -> bool:
         """Take the step if it is as the one before but for its number; else do nothing.

@@ -154,6 +154,19 @@ class TestTorch:
         Momentum(lr=1.0).update(room.T[::2], torch.ones(2, 3, dtype=torch.float64))
         assert room.tolist() == [[-1.0, 0.0, -1.0, 0.0]] * 3
 
+    def test_the_columns_of_a_tensor_share_no_memory(self, torch):
+        room = torch.zeros(4, 6)
+        optimizer = Momentum(lr=1.0, momentum=0.0)
+        for step in range(3):
+            params = [room[:, i] for i in (0, 1, 2)]
+            optimizer.update(params, [room[:, 3], torch.ones(4), torch.ones(4) * step])
+        assert room.T[:4].tolist() == [[0.0] * 4, [-3.0] * 4, [-3.0] * 4, [0.0] * 4]
+        with pytest.raises(ValueError, match=r"params\[0\] and params\[2\] share memory"):
+            optimizer.update([room[:, 0], room[:, 1], room[:, :1][:, 0]], [torch.ones(4)] * 3)
+        with pytest.raises(ValueError, match="share memory"):
+            optimizer.update(params, [torch.ones(4), torch.ones(4), room[:, 1]])
+        assert optimizer.t == 3
+
     def test_overlapping_tensors_are_refused(self, torch):
         room = torch.ones(5)
         with pytest.raises(ValueError, match="share memory"):
