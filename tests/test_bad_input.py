@@ -1,6 +1,8 @@
 """What cannot be updated is refused: an error says who, what and the remedy; nothing changes."""
 
 import importlib
+import subprocess
+import sys
 from collections import OrderedDict, defaultdict
 
 import bits
@@ -765,3 +767,47 @@ def test_a_gradient_may_be_kept_as_state_and_is_copied():
             g[...] = 5.0
             optimizer.update(w, g)
             assert w.tolist() == [-5.0] * 3
+
+
+AT_THE_END = """
+import builtins, sys
+import numpy as np
+from instep import Adam
+
+class Late:
+    def __init__(self, engine, taken):
+        self.optimizer = Adam(engine=engine)
+        self.w, self.g = np.ones(3), np.ones(3)
+        for _ in range(taken):
+            self.optimizer.update(self.w, self.g)
+
+    def __del__(self):
+        before = self.w.copy()
+        try:
+            self.optimizer.update(self.w, self.g)
+        except RuntimeError as error:
+            assert self.w.tolist() == before.tolist()
+            print(error, flush=True)
+        else:
+            assert (self.w != before).all()
+            print("taken", flush=True)
+
+late = Late(sys.argv[1], int(sys.argv[2]))
+if sys.argv[3] == "builtins":
+    builtins.late = late
+elif sys.argv[3] == "cycle":
+    late.itself = late
+"""
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("taken", [0, 3])
+@pytest.mark.parametrize("place", ["globals", "builtins", "cycle"])
+def test_a_step_while_python_shuts_down_is_taken_or_is_one_clear_error(place, taken, engine):
+    engine_runs.require(engine)
+    command = [sys.executable, "-c", AT_THE_END, engine, str(taken), place]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stderr == ""
+    if found.stdout != "taken\n" or taken == 0:
+        assert found.stdout.startswith("Adam.update: Python is shutting down"), found.stdout
+        assert found.stdout.count("\n") == 1

@@ -1,6 +1,7 @@
 """The base class of all optimizers: the step, and state. Nothing about engines."""
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -171,6 +172,11 @@ class Optimizer(Rule):
         plan = self._plan
         if plan is not None and plan.repeat(params, grads):
             return params
+        if sys.is_finalizing():  # what a step needs may be gone, half of it
+            raise RuntimeError(
+                f"{self.name}.update: Python is shutting down, and no step can be taken any more; "
+                f"take the last one before, for example in a function for atexit.register"
+            )
         if plan is None or not plan.accepts(params, grads):
             from instep.plan import Plan
 
