@@ -5,7 +5,7 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import SGD, Adam, chain, validation
+from instep import SGD, Adam, chain, overlaps, validation
 from instep.engines.host import HostBucket
 from instep.plan import Plan
 from instep.transforms import accumulate
@@ -302,7 +302,7 @@ def test_what_shares_memory_is_found_exactly():
         found[shares] += 1
         if shares:
             with pytest.raises(ValueError, match="share memory"):
-                validation.check_overlaps("SGD", leaves)
+                overlaps.check_overlaps("SGD", leaves)
         else:
-            validation.check_overlaps("SGD", leaves)
+            overlaps.check_overlaps("SGD", leaves)
     assert min(found.values()) > 200

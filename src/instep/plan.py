@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep import arrays, engines, tree, validation
+from instep import arrays, engines, overlaps, tree, validation
 from instep.assignment import assign, resolve
 from instep.engines.base import Fit, Member, Range, Repeater, SumTable, Verdicts
 from instep.interrupts import HeldInterrupts
@@ -79,7 +79,7 @@ class Plan:
                     optimizer.threads,
                 )
             )
-        self._written: validation.Written | None = None
+        self._written: overlaps.Written | None = None
         # Whether the arrays that the buckets saw last have been looked at for overlaps: a step
         # that is refused leaves them unverified, and they are looked at again.
         self._verified = False
@@ -183,7 +183,7 @@ class Plan:
         written, read = zip(*(bucket.bounds() for bucket in self.buckets), strict=True)
         starts, stops = _joined(written)
         if self._written is None or not self._written.is_for(starts):
-            self._written = validation.Written(starts, stops)
+            self._written = overlaps.Written(starts, stops)
         return self._written.may_touch(*_joined(read))
 
     def _look_at_overlaps(self, params: Any, grads: Any) -> None:
@@ -196,7 +196,7 @@ class Plan:
             Leaf(leaf.position, leaf.path, leaves[leaf.position], gradients[leaf.position])
             for leaf in self._active
         ]
-        validation.check_overlaps(self._optimizer.name, active)
+        overlaps.check_overlaps(self._optimizer.name, active)
         self._written.is_settled = True
 
     def repeat(self, params: Any, grads: Any) -> bool:
