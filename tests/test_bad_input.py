@@ -1,6 +1,9 @@
 """What cannot be updated is refused: an error says who, what and the remedy; nothing changes."""
 
 import importlib
+import subprocess
+import sys
+from collections import OrderedDict, defaultdict
 
 import bits
 import engine_runs
@@ -8,8 +11,9 @@ import numpy as np
 import pytest
 from conftest import why_missing
 
-from instep import SGD, Adam, Optimizer
+from instep import SGD, Adam, Optimizer, ScheduleFreeAdamW, chain
 from instep.graph import FusionError
+from instep.transforms import average
 
 
 def arrays():
@@ -28,7 +32,9 @@ def arrays():
 
 
 def flat(tree, path=()):
-    """Return {path: leaf} for a tree of dicts and lists."""
+    """Return {path: leaf} for a tree of dicts and lists, the first levels of it."""
+    if len(path) == 4:
+        return {path: type(tree)}
     if isinstance(tree, dict):
         children = tree.items()
     elif isinstance(tree, list | tuple):
@@ -88,6 +94,31 @@ class Series:
     """Has a dtype and a shape as arrays have, and is none."""
 
     dtype, shape = np.dtype("float32"), (4,)
+
+
+class Answering(dict):
+    """Answers for any key, and keeps none."""
+
+    def __missing__(self, key):
+        return np.ones(4, "float32")
+
+
+class Matrix(np.ndarray):
+    """Arrays of which users may think that they mean more."""
+
+
+def made_up(branch, key):
+    """Return a dict of the same length that creates the value of `key` when it is read."""
+    rest = {name: leaf for name, leaf in branch.items() if name != key}
+    like = branch[key]
+    return defaultdict(lambda: like, {**rest, key.upper(): like})
+
+
+def endless(tree):
+    """Return a tree with a dict that contains itself."""
+    ring = {}
+    ring["b"] = ring
+    return replace(tree, B, ring)
 
 
 def windows():
@@ -241,6 +272,41 @@ BAD = {
         ValueError,
         ["params['encoder']['w']", "grads['encoder']['b']", "share memory"],
     ),
+    "dict that makes up a gradient": (
+        lambda p, g: (p, {**g, "encoder": made_up(g["encoder"], "b")}),
+        ValueError,
+        ["grads has no ['encoder']['b']", "None"],
+    ),
+    "dict that makes up a branch": (
+        lambda p, g: (p, made_up(g, "encoder")),
+        ValueError,
+        ["grads has no ['encoder']", "None"],
+    ),
+    "dict that makes up a parameter": (
+        lambda p, g: ({**p, "encoder": made_up(p["encoder"], "b")}, g),
+        ValueError,
+        ["grads has no ['encoder']['B']", "None"],
+    ),
+    "dict that answers for a missing gradient": (
+        lambda p, g: (p, {**g, "encoder": Answering(w=g["encoder"]["w"], B=np.ones(4, "f4"))}),
+        ValueError,
+        ["grads has no ['encoder']['b']"],
+    ),
+    "ordered dict of other keys": (
+        lambda p, g: (p, {**g, "encoder": OrderedDict(w=g["encoder"]["w"], B=np.ones(4, "f4"))}),
+        ValueError,
+        ["grads has no ['encoder']['b']"],
+    ),
+    "tree that contains itself": (
+        lambda p, g: (endless(p), endless(g)),
+        ValueError,
+        ["params['encoder']['b']['b'] is params['encoder']['b'] itself", "no end"],
+    ),
+    "matrix": (
+        lambda p, g: (replace(p, W, p["encoder"]["w"].view(Matrix)), g),
+        TypeError,
+        ["params['encoder']['w']", "Matrix", "plain array"],
+    ),
     "masked parameter": (
         lambda p, g: (replace(p, B, np.ma.masked_array(np.ones(4, "f4"), [0, 1, 0, 0])), g),
         TypeError,
@@ -350,6 +416,116 @@ def test_bad_input_is_refused_and_changes_nothing(kind, taken, engine):
     assert [part for part in fragments if part not in text] == [], text
     before.assert_unchanged()
     assert_goes_on(optimizer, params, grads, taken)
+
+
+def spoiled_encoders():
+    """Return the kinds that spoil the dict without branches that is in `arrays`."""
+    found = []
+    for kind, (spoil, *_) in BAD.items():
+        good = arrays()
+        pairs = list(zip(spoil(*good), good, strict=True))
+        bad = [tree.get("encoder") for tree, _ in pairs if isinstance(tree, dict)]
+        is_whole = len(bad) == 2 and all(isinstance(encoder, dict) for encoder in bad)
+        if is_whole and any(tree["encoder"] is not before["encoder"] for tree, before in pairs):
+            found.append(kind)
+    return found
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("kind", spoiled_encoders())
+def test_a_flat_tree_is_refused_later_in_the_words_of_the_first_step(kind, engine):
+    """Such a tree is read by one call, and a step like the one before goes a short way."""
+    engine_runs.require(engine)
+    texts = []
+    for taken in (0, 1, 3):
+        params, grads = (tree["encoder"] for tree in arrays())
+        bad_params, bad_grads = (tree["encoder"] for tree in BAD[kind][0](*arrays()))
+        optimizer = Adam(lr=0.1, engine=engine)
+        for _ in range(taken):
+            optimizer.update(params, grads)
+        before = Snapshot(optimizer, params, grads, bad_params, bad_grads)
+        with pytest.raises(BAD[kind][1]) as caught:
+            optimizer.update(bad_params, bad_grads)
+        before.assert_unchanged()
+        assert optimizer.t == taken
+        texts.append(str(caught.value))
+    assert len(set(texts)) == 1, texts
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("taken", [0, 3], ids=["at the first step", "at the fourth step"])
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+def test_leaves_that_are_left_alone_stay_leaves(nested, taken, engine):
+    """Nothing looks at their arrays, so nothing but the tree can tell that they are branches."""
+    engine_runs.require(engine)
+
+    def tree(**leaves):
+        return {"all": leaves, "more": [np.ones(2)]} if nested else leaves
+
+    def good():
+        return tree(a=np.ones(3), b=np.ones(3)), tree(a=np.ones(3), b=None)
+
+    branch = {"x": np.ones(3)}
+    where = "'all'" if nested else ""
+    for frozen, grads, message in [
+        ((), tree(a=np.ones(3), b=None), rf"params.*{where}.*'b'\] is a dict, but grads.*NoneType"),
+        (("*b",), tree(a=np.ones(3), b={"x": None}), "pattern '.b' matches no parameter"),
+        (("*b",), tree(a=np.ones(3), b={"x": np.ones(9)}), "pattern '.b' matches no parameter"),
+    ]:
+        optimizer = SGD(frozen=frozen, engine=engine)
+        for _ in range(taken):
+            optimizer.update(*good())
+        w = np.ones(3)
+        with pytest.raises((TypeError, ValueError), match=message):
+            optimizer.update(tree(a=w, b=branch), grads)
+        assert optimizer.t == taken
+        assert w.tolist() == [1.0] * 3
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("taken", [0, 3], ids=["at the first step", "at the fourth step"])
+def test_a_frozen_leaf_and_its_gradient_may_be_anything(taken, engine):
+    engine_runs.require(engine)
+    optimizer = SGD(1.0, frozen=("b",), engine=engine)
+    for _ in range(taken):
+        optimizer.update({"a": np.ones(3), "b": np.ones(3)}, {"a": np.ones(3), "b": np.ones(3)})
+    w = np.ones(3)
+    for frozen, gradient in [(np.ones(3), np.ones(5)), ("text", None), (w, w), (np.arange(2), 1)]:
+        optimizer.update({"a": w, "b": frozen}, {"a": np.ones(3), "b": gradient})
+    assert w.tolist() == [-3.0] * 3
+    assert optimizer.t == taken + 4
+
+
+@pytest.mark.parametrize("call", ["update", "explain", "averaged", "swap_averaged", "eval_params"])
+@pytest.mark.parametrize("make", [dict, list])
+def test_a_tree_without_an_end_or_with_too_many_levels_is_one_clear_error(call, make):
+    def ring():
+        tree = {"a": np.ones(3), "b": None} if make is dict else [np.ones(3), None]
+        tree["b" if make is dict else 1] = tree
+        return tree
+
+    def tower(levels):
+        tree = np.ones(3)
+        for _ in range(levels):
+            tree = {"a": tree} if make is dict else [tree]
+        return tree
+
+    optimizer = chain(SGD(), average(0.5))
+    if call == "eval_params":
+        optimizer = ScheduleFreeAdamW()
+    for tree, message in [
+        (ring(), r"params\[.*\] is params itself, so the tree has no end; give a tree"),
+        *(
+            (tower(levels), r"params\[.*\]\.\.\. has more than 100 levels; give a flatter tree")
+            for levels in (101, 2_000, 50_000)
+        ),
+    ]:
+        arguments = (tree, tree) if call == "update" else (tree,)
+        with pytest.raises(ValueError, match=rf"{optimizer.name}\.{call}: {message}"):
+            getattr(optimizer, call)(*arguments)
+    deepest = tower(100)
+    arguments = (deepest, tower(100)) if call == "update" else (deepest,)
+    getattr(optimizer, call)(*arguments)
 
 
 @engine_runs.every_engine
@@ -518,21 +694,6 @@ def test_an_engine_that_was_asked_for_and_cannot_run_is_an_error(engine):
     assert optimizer.t == 0
 
 
-@pytest.mark.parametrize(
-    ("slot", "message"), [("w", "'w' cannot be the name of a slot"), ("g", "'g' cannot be")]
-)
-def test_slots_may_not_be_called_as_the_parameter_or_the_gradient(slot, message):
-    class Confused(Optimizer):
-        slots = (slot,)
-
-        @staticmethod
-        def rule(xp, w, g, s, h):
-            return w, {}
-
-    with pytest.raises(TypeError, match=message):
-        Confused().update(np.ones(3), np.ones(3))
-
-
 class InPlace(Optimizer):
     """A rule as nobody should write it: it changes its arguments."""
 
@@ -606,3 +767,47 @@ def test_a_gradient_may_be_kept_as_state_and_is_copied():
             g[...] = 5.0
             optimizer.update(w, g)
             assert w.tolist() == [-5.0] * 3
+
+
+AT_THE_END = """
+import builtins, sys
+import numpy as np
+from instep import Adam
+
+class Late:
+    def __init__(self, engine, taken):
+        self.optimizer = Adam(engine=engine)
+        self.w, self.g = np.ones(3), np.ones(3)
+        for _ in range(taken):
+            self.optimizer.update(self.w, self.g)
+
+    def __del__(self):
+        before = self.w.copy()
+        try:
+            self.optimizer.update(self.w, self.g)
+        except RuntimeError as error:
+            assert self.w.tolist() == before.tolist()
+            print(error, flush=True)
+        else:
+            assert (self.w != before).all()
+            print("taken", flush=True)
+
+late = Late(sys.argv[1], int(sys.argv[2]))
+if sys.argv[3] == "builtins":
+    builtins.late = late
+elif sys.argv[3] == "cycle":
+    late.itself = late
+"""
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("taken", [0, 3])
+@pytest.mark.parametrize("place", ["globals", "builtins", "cycle"])
+def test_a_step_while_python_shuts_down_is_taken_or_is_one_clear_error(place, taken, engine):
+    engine_runs.require(engine)
+    command = [sys.executable, "-c", AT_THE_END, engine, str(taken), place]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stderr == ""
+    if found.stdout != "taken\n" or taken == 0:
+        assert found.stdout.startswith("Adam.update: Python is shutting down"), found.stdout
+        assert found.stdout.count("\n") == 1

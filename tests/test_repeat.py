@@ -5,7 +5,7 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import SGD, Adam, chain
+from instep import SGD, Adam, chain, overlaps, validation
 from instep.engines.host import HostBucket
 from instep.plan import Plan
 from instep.transforms import accumulate
@@ -203,3 +203,106 @@ def test_empty_parameters_and_gradients_touch_nothing(long_ways):
         optimizer.update(params, kept[-1])
     assert params["b"].tolist() == [-3.0] * 5
     assert len(long_ways) == 1
+
+
+# Views that interleave -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """Collect the plans that are made."""
+    made, make = [], Plan.__init__
+
+    def count(self, *arguments):
+        made.append(self)
+        make(self, *arguments)
+
+    monkeypatch.setattr(Plan, "__init__", count)
+    return made
+
+
+@engine_runs.every_engine
+def test_the_columns_of_a_matrix_are_planned_once(engine, plans):
+    """Their bounds overlap, and they share nothing."""
+    engine_runs.require(engine)
+    matrix, gradient, kept = np.zeros((5, 40), "float32"), np.ones((5, 40), "float32"), []
+    expected = matrix.copy()
+    one, other = SGD(0.5, engine=engine), SGD(0.5, engine=engine)
+    params = [matrix[:, i] for i in range(40)]
+    for step in range(9):
+        kept.append(gradient * (step + 1))  # all are alive, so that none has another's address
+        one.update(params, list(kept[-1].T))
+    assert len(plans) == 1
+    for step in range(9):
+        other.update(expected, kept[step])
+    bits.assert_same_bits(matrix, expected)
+
+
+@engine_runs.every_engine
+def test_gradients_between_the_columns_of_their_parameters_are_planned_once(engine, plans):
+    engine_runs.require(engine)
+    room = np.ones((5, 60), "float32")
+    params = [room[:, i] for i in range(0, 60, 3)]
+    optimizer = SGD(1.0, engine=engine)
+    for step in range(8):
+        optimizer.update(params, [room[:, i + 1 + step % 2] for i in range(0, 60, 3)])
+    assert len(plans) == 1
+    assert (room[:, ::3] == -7.0).all()
+    assert (room[:, 1::3] == 1.0).all()
+
+
+@engine_runs.every_engine
+def test_columns_that_move_onto_each_other_are_refused(engine):
+    engine_runs.require(engine)
+    room = np.zeros((5, 12), "float32")
+    grads = [np.ones(5, "float32") for _ in range(4)]
+    optimizer = SGD(1.0, engine=engine)
+    for columns in ([0, 3, 6, 9], [0, 3, 6, 9], [1, 4, 7, 10]):
+        optimizer.update([room[:, i] for i in columns], grads)
+    before = room.copy()
+    for columns in ([1, 4, 7, 7], [1, 4, 4, 10], [0, 3, 6, 0]):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="share memory"):
+                optimizer.update([room[:, i] for i in columns], grads)
+    for place in range(4):
+        shared = [*grads[:place], room[:, 7], *grads[place + 1 :]]
+        with pytest.raises(ValueError, match=r"params\[2\] and grads|grads.* and params\[2\]"):
+            optimizer.update([room[:, i] for i in (1, 4, 7, 10)], shared)
+    bits.assert_same_bits(room, before)
+    assert optimizer.t == 3
+    optimizer.update([room[:, i] for i in (1, 4, 7, 10)], grads)
+    assert optimizer.t == 4
+
+
+def view_of(rng, room):
+    """Return a random view of an array of three dimensions, whose elements are apart."""
+    slices = []
+    for n in room.shape:
+        first, step = int(rng.integers(n)), int(rng.choice([1, 1, 2, 3, -1, -2]))
+        slices.append(slice(first, None, step) if rng.random() < 0.6 else first)
+    view = room[tuple(slices)]
+    return view[..., :2] if view.ndim and rng.random() < 0.3 else view
+
+
+def test_what_shares_memory_is_found_exactly():
+    rng = np.random.default_rng(0)
+    found = {True: 0, False: 0}
+    for _ in range(2000):
+        room = np.zeros(rng.integers(2, 8, size=3), "float32")
+        params = [view_of(rng, room) for _ in range(rng.integers(2, 5))]
+        grads = [
+            view_of(rng, room) if rng.random() < 0.3 else np.zeros(w.shape, w.dtype) for w in params
+        ]
+        leaves = [
+            validation.Leaf(i, (i,), w, g)
+            for i, (w, g) in enumerate(zip(params, grads, strict=True))
+        ]
+        others = [(w, x) for i, w in enumerate(params) for x in (*params[:i], *grads)]
+        shares = any(w.size and x.size and np.shares_memory(w, x) for w, x in others)
+        found[shares] += 1
+        if shares:
+            with pytest.raises(ValueError, match="share memory"):
+                overlaps.check_overlaps("SGD", leaves)
+        else:
+            overlaps.check_overlaps("SGD", leaves)
+    assert min(found.values()) > 200

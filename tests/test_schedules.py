@@ -6,11 +6,14 @@ import inspect
 import itertools
 import math
 import pickle
+from fractions import Fraction
 
+import bits
+import engine_runs
 import numpy as np
 import pytest
 
-from instep import Adam, schedules
+from instep import SGD, Adam, ScheduleFreeAdamW, schedules
 from instep.schedules import (
     Constant,
     Cosine,
@@ -334,3 +337,142 @@ def test_plot_without_matplotlib_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'instep\[plot\]'"):
         Constant(1.0).plot()
+
+
+# Odd arguments --------------------------------------------------------------------------------
+
+ODD = {
+    **{repr(x): x for x in (None, "0.1", b"1", True, 1j, [], {}, [1, 2], math.nan, math.inf, -1)},
+    **{repr(x): x for x in (0, 1e308, -1e308, 5e-324, np.int64(3), np.float32(0.5), abs, Linear)},
+    **{repr(x): x for x in (np.array([1.0]), np.array(2), np.ma.masked, np.timedelta64(1, "s"))},
+    "an object": object(),
+    "10**400": 10**400,
+    "-10**5000": -(10**5000),
+    "-10**400": -(10**400),
+    "10**30": 10**30,
+    "a third": Fraction(1, 3),
+    "text": lambda step: "0.1",
+}
+
+GOOD = {
+    Constant: (0.1,),
+    Linear: (1.0, 0.0, 4),
+    Polynomial: (1.0, 0.0, 4, 2.0),
+    StepDecay: (1.0, 0.5, 2),
+    Exponential: (1.0, 0.5),
+    InverseTime: (1.0, 0.5, 1.0),
+    Cosine: (1.0, 4, 0.0),
+    CosineRestarts: (1.0, 2, 0.0, 2),
+    OneCycle: (1.0, 11, 0.4, 4.0, 1e4, "linear"),
+    WarmUpStableDecay: (1.0, 2, 3, 4, 0.0, 0.0, "linear"),
+    WarmUp: (4, 0.1, 0.0),
+    Join: ([1.0, 2.0], [3]),
+    ReduceOnPlateau: (0.1, 0.5, 1, 1e-4, 0, 0.0, "smallest"),
+}
+
+every_kind = pytest.mark.parametrize("kind", GOOD, ids=lambda kind: kind.__name__)
+every_oddity = pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+
+
+def attempt(kind, call):
+    """Return what a call returns, or None where it is refused by the name of the schedule."""
+    try:
+        return call()
+    except (TypeError, ValueError) as error:
+        text = str(error)
+        assert text.startswith(kind.__name__), text
+        assert len(text) < 500, text
+        return None
+
+
+@every_kind
+@every_oddity
+def test_odd_arguments_are_refused_by_name_or_give_finite_numbers(kind, odd):
+    for i in range(len(GOOD[kind])):
+        arguments = [*GOOD[kind][:i], odd, *GOOD[kind][i + 1 :]]
+        schedule = attempt(kind, lambda arguments=arguments: kind(*arguments))
+        if schedule is None:
+            continue
+        for step in (1, 2, 5, 1000, 10**6, 2**63):
+            value = attempt(kind, lambda schedule=schedule, step=step: schedule(step))
+            assert value is None or (type(value) is float and math.isfinite(value))
+
+
+@every_kind
+@every_oddity
+def test_odd_steps_are_refused_by_name_or_give_finite_numbers(kind, odd):
+    value = attempt(kind, lambda: kind(*GOOD[kind])(odd))
+    assert value is None or (type(value) is float and math.isfinite(value))
+    if isinstance(odd, str | bytes | bool | list | dict | complex) or callable(odd) or odd is None:
+        assert value is None
+
+
+@every_oddity
+def test_odd_metrics_are_refused_and_change_nothing(odd):
+    schedule = ReduceOnPlateau(0.1, patience=2)
+    schedule.report(3.0)
+    before = copy.deepcopy(schedule)
+    attempt(ReduceOnPlateau, lambda: schedule.report(odd))
+    if isinstance(odd, str | bytes | bool | list | dict | complex) or odd is None or callable(odd):
+        assert schedule == before
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Constant(10**400), ValueError, "Constant: value must be a finite number, got an "),
+        (lambda: Join(None, None), TypeError, "Join: schedules must be a list of .*, got None"),
+        (lambda: Join([1.0], None), TypeError, "Join: boundaries must be a list .*, got None"),
+        (lambda: Join("abc", [1]), TypeError, "Join: schedules must be a list .*, got 'abc'"),
+        (lambda: Join({1.0, 2.0}, [1]), TypeError, "Join: schedules must be a list"),
+        (lambda: Join([], []), ValueError, "Join: give at least one schedule"),
+        (lambda: Join([Linear, 1.0], [1]), TypeError, r"schedules\[0\] is the class Linear; write"),
+        (lambda: WarmUp(3, lambda t: True)(1), TypeError, "WarmUp: .* must return a finite .*True"),
+        (lambda: WarmUp(3, lambda t: 1e999)(9), ValueError, "must return .* inf at its step 6"),
+        (
+            lambda: ReduceOnPlateau(0.1).report(None),
+            TypeError,
+            r"Plateau\.report: the metric must",
+        ),
+        (lambda: ReduceOnPlateau(0.1).report("1"), TypeError, "must be a number, got '1'"),
+        (lambda: ReduceOnPlateau(0.1, best=[]), TypeError, "best must be one of 'smallest'"),
+        (lambda: Exponential(1.0, 2.0)(2000), ValueError, "Exponential.*step 2000 is beyond"),
+        (lambda: Linear(1.0, 0.0, 3)("2"), TypeError, "Linear: a step must be a number, .*'2'"),
+        (lambda: SGD(Linear), TypeError, "SGD: lr must be .*, or a schedule .*Linear'"),
+    ],
+)
+def test_what_is_odd_is_said_in_words(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_plateau_is_checked_when_it_is_changed():
+    schedule = ReduceOnPlateau(0.1)
+    before = copy.deepcopy(schedule)
+    for name, value in [
+        ("factor", 2.0),
+        ("patience", "x"),
+        ("best", "Least"),
+        ("smallest", None),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=f"ReduceOnPlateau: {name} must be"):
+            setattr(schedule, name, value)
+    assert schedule == before
+    schedule.factor = 0.5
+    assert schedule.factor == 0.5
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize(
+    ("keywords", "taken"), [({"r": 400}, 5), ({"r": 1e308}, 1), ({"lr": 1e200}, 0)], ids=str
+)
+def test_weights_beyond_floats_are_a_named_error(keywords, taken, engine):
+    engine_runs.require(engine)
+    optimizer, w = ScheduleFreeAdamW(engine=engine, **keywords), np.zeros(3)
+    for _ in range(taken):
+        optimizer.update(w, np.ones(3))
+    before = w.copy()
+    with pytest.raises(ValueError, match=r"ScheduleFreeAdamW: the weights .* beyond .* smaller r"):
+        optimizer.update(w, np.ones(3))
+    bits.assert_same_bits(w, before)
+    assert optimizer.t == taken

@@ -421,3 +421,16 @@ def test_the_step_number_does_not_overflow(t, engine):
     corrections = (1 - 0.9 ** (t + 1)), (1 - 0.999 ** (t + 1))
     step = 0.5 * (0.19 / corrections[0]) / (0.001999 / corrections[1]) ** 0.5
     assert w[0] == pytest.approx(0.5 - step, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["t", "skipped"])
+@pytest.mark.parametrize("value", [-1, True, 1.0, "1", None, 2**1000 + 1, 10**400])
+def test_a_number_of_steps_that_is_none_or_beyond_floats_is_refused(name, value):
+    optimizer = Adam()
+    optimizer.update(np.zeros(3), np.ones(3))
+    before = optimizer.state_dict()
+    with pytest.raises(ValueError, match=rf"Adam\.load_state_dict: {name} must be an integer from"):
+        optimizer.load_state_dict({**before, name: value})
+    engine_runs.assert_same_state(optimizer, Adam().load_state_dict(before))
+    optimizer.load_state_dict({**before, name: 2**1000})
+    optimizer.update(np.zeros(3), np.ones(3))

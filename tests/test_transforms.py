@@ -213,6 +213,26 @@ def test_a_bound_beyond_the_arithmetic_is_none(bound, engine):
     bits.assert_same_bits(w, 0 + gradient)
 
 
+@engine_runs.every_engine
+@pytest.mark.parametrize("dtype", bits.DTYPES)
+def test_a_bound_beyond_the_arithmetic_on_the_side_of_no_bound_is_none_too(dtype, engine):
+    """Clipped to it, all elements would be infinite."""
+    engine_runs.require(engine)
+    start = bits.special_values(dtype)
+    beyond = [math.inf, *([] if dtype == "float64" else [1e39, 2.0**128 - 2.0**103])]
+    for bound in beyond:
+        for keywords in ({"lower": bound}, {"upper": -bound}, {"lower": lambda t, b=bound: b}):
+            w, unbounded = start.copy(), start.copy()
+            chain(SGD(0.0), project(**keywords), engine=engine).update(w, np.ones_like(w))
+            SGD(0.0, engine=engine).update(unbounded, np.ones_like(w))
+            bits.assert_same_bits(w, unbounded)
+    largest = float(np.finfo(dtype).max)
+    w = start.copy()
+    chain(SGD(0.0), project(lower=largest), engine=engine).update(w, np.ones_like(w))
+    expected = np.where(np.isnan(start) | (start > largest), start, largest).astype(dtype)
+    bits.assert_same_bits(w, expected)
+
+
 def test_a_limit_of_nothing_is_refused():
     for limit in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="clip_by_value: limit must be a number > 0"):

@@ -1,10 +1,12 @@
 """What the kit asks of an array, whatever library it comes from."""
 
 import sys
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 Array = Any
 
@@ -69,28 +71,110 @@ def is_immutable(array: Array) -> bool:
     return library(array) == "jax"
 
 
+def is_traced(array: Array) -> bool:
+    """Return whether an array only stands for values, while a function of it is transformed.
+
+    So do tracers of `jax.jit`, `vmap` and `grad`, what `torch.func` wraps, and the fake tensors of
+    `torch.compile` and `torch.export`.
+    """
+    match library(array):
+        case "jax":
+            return isinstance(array, sys.modules["jax"].core.Tracer)
+        case "torch":
+            torch = sys.modules["torch"]
+            functorch = getattr(torch._C, "_functorch", None)  # noqa: SLF001  (nothing public says)
+            is_wrapped = getattr(functorch, "is_functorch_wrapped_tensor", None)
+            return type(array).__name__ in ("FakeTensor", "FunctionalTensor") or bool(
+                is_wrapped is not None and is_wrapped(array)
+            )
+    return False
+
+
+def signature(array: Array) -> tuple[Any, ...] | None:
+    """Return what the checks of a parameter or gradient look at, so that they hold again.
+
+    None where they would refuse it, or look closer.
+    """
+    if isinstance(array, np.ndarray):
+        return (type(array), array.dtype, array.shape, array.strides, array.flags.writeable)
+    name = library(array)
+    if name == "torch":
+        return _signature_of_tensor(array)
+    if name == "jax" and (is_traced(array) or array.is_deleted()):
+        return None
+    if not hasattr(array, "device") or not hasattr(array, "shape"):
+        return None
+    strides = array.strides if name == "cupy" else None
+    return (type(array), dtype_name(array), tuple(array.shape), strides, device(array))
+
+
+def _signature_of_tensor(x: Array) -> tuple[Any, ...] | None:
+    torch = sys.modules["torch"]
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or is_traced(x):
+        return None
+    if x.layout is not torch.strided or x.is_nested:
+        return None
+    is_frozen = x.is_inference() and not torch.is_inference_mode_enabled()
+    has_memory = x.data_ptr() != 0
+    return (x.dtype, x.shape, x.stride(), x.device, x.requires_grad, is_frozen, has_memory)
+
+
 def memory_bounds(array: Array) -> tuple[int, int] | None:
     """Return the addresses of the first byte of an array and of the one after its last.
 
     None where the library does not tell, or where there are no bytes.
     """
+    if isinstance(array, np.ndarray):
+        return np.lib.array_utils.byte_bounds(array) if array.size else None
+    places = _places(array)
+    if places is None:
+        return None
+    address, strides, itemsize = places
+    extents = [(n - 1) * stride for n, stride in zip(array.shape, strides, strict=True)]
+    return (
+        address + sum(extent for extent in extents if extent < 0),
+        address + sum(extent for extent in extents if extent > 0) + itemsize,
+    )
+
+
+def footprint(array: Array) -> NDArray[Any]:
+    """Return a NumPy array of the addresses, shape and strides of an array that has bounds.
+
+    It is there to be compared with others: its elements may lie on a device, and must not be read.
+    """
+    if isinstance(array, np.ndarray):
+        return array
+    places = _places(array)
+    assert places is not None
+    return np.asarray(_Places(places[0], tuple(array.shape), *places[1:]))
+
+
+def _places(array: Array) -> tuple[int, tuple[int, ...], int] | None:
+    """Return address, strides and itemsize in bytes, where there are any and the library tells."""
     if 0 in array.shape:
         return None
     match library(array):
-        case "numpy":
-            return np.lib.array_utils.byte_bounds(array)
         case "cupy":
-            start, strides, itemsize = array.data.ptr, array.strides, array.itemsize
-        case "torch" if array.layout is sys.modules["torch"].strided:
+            return array.data.ptr, array.strides, array.itemsize
+        case "torch" if array.layout is sys.modules["torch"].strided and array.data_ptr() != 0:
             itemsize = array.element_size()
-            start, strides = array.data_ptr(), [n * itemsize for n in array.stride()]
-        case _:
-            return None
-    extents = [(n - 1) * stride for n, stride in zip(array.shape, strides, strict=True)]
-    return (
-        start + sum(extent for extent in extents if extent < 0),
-        start + sum(extent for extent in extents if extent > 0) + itemsize,
-    )
+            return array.data_ptr(), tuple([n * itemsize for n in array.stride()]), itemsize
+    return None
+
+
+class _Places:
+    """Addresses, as NumPy's array interface tells them."""
+
+    def __init__(
+        self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
+    ) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, True),
+            "shape": shape,
+            "strides": strides,
+            "typestr": f"|V{itemsize}",
+        }
 
 
 def to_numpy(array: Array) -> Array:
@@ -99,7 +183,7 @@ def to_numpy(array: Array) -> Array:
         case "cupy":
             return array.get()
         case "torch":  # NumPy 2 warns where it asks torch for a copy
-            return array.detach().cpu().numpy().copy()
+            return array.detach().resolve_neg().cpu().numpy().copy()
     return np.array(array)
 
 
@@ -117,10 +201,19 @@ def filled(array: Array, value: Any) -> Array:
 
 
 def converted(array: Array, like: Array) -> Array:
-    """Return the elements of `array` as a new array of the library, device and dtype of `like`."""
+    """Return the elements of `array` as a new array of the library, device and dtype of `like`.
+
+    CuPy's own casts flush subnormal numbers, so NumPy makes them; none is made in a step.
+    """
     xp = namespace(like)
-    if (library(array), device(array)) != (library(like), device(like)):
-        array = xp.asarray(to_numpy(array), device=namespace_device(like))
+    if library(array) == "torch":
+        array = array.detach()
+    casts = library(like) == "cupy" and array.dtype != like.dtype
+    if casts or (library(array), device(array)) != (library(like), device(like)):
+        array = to_numpy(array)
+        array = xp.asarray(
+            array.astype(like.dtype) if casts else array, device=namespace_device(like)
+        )
     return xp.asarray(xp.astype(array, like.dtype, copy=True))
 
 
@@ -130,3 +223,15 @@ def assigned(array: Array, value: Array) -> Array:
         return value
     array[...] = value
     return array
+
+
+def left_by_compilers(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
+    """Return a function on arrays like `array` that `torch.compile` does not look into.
+
+    It would fuse operations whose roundings are promised. Where nothing is compiled, that part of
+    PyTorch has not been imported, and is not for this: it takes a second.
+    """
+    if library(array) != "torch" or "torch._dynamo" not in sys.modules:
+        return function
+    disabled: Callable[..., Any] = sys.modules["torch"].compiler.disable(function)
+    return disabled

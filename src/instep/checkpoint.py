@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep import arrays
+from instep.hyperparameters import described
 from instep.interrupts import at_once
 from instep.rule import Rule
 
@@ -102,11 +103,15 @@ def _check_header(owner: str, optimizer: "Optimizer", state: Mapping[str, Any]) 
         )
     for name in ("t", "skipped"):
         if not _is_count(state[name]):
-            raise ValueError(f"{owner}: {name} must be an integer >= 0, got {state[name]!r}")
+            raise ValueError(
+                f"{owner}: {name} must be an integer from 0 to 2**1000, got "
+                f"{described(state[name])}"
+            )
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    """Return whether a value is a number of steps that floats can hold, as rules see it."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**1000
 
 
 def _leaf_state(

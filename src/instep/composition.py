@@ -3,9 +3,9 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from instep import arrays, tree, validation
+from instep import arrays, means, tree, validation
 from instep.graph.trace import check_result
 from instep.interrupts import finish
 from instep.optimizer import LeafState, Optimizer, Overrides
@@ -22,6 +22,21 @@ class _Swapped:
     average: str
     keys: Sequence[str]  # of all leaves of the tree
     parameters: Mapping[str, Any]
+
+
+class _Mean(Optimizer):
+    """What an average stands for: the sum of weighted parameters, divided by the weights."""
+
+    slots = ("total",)
+    scalar_slots: ClassVar[Mapping[str, float]] = {"weight": 1.0}
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        return {"weight": h.weight}
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        return s.total / h.weight, {}
 
 
 class Chain(Optimizer):
@@ -173,21 +188,15 @@ class Chain(Optimizer):
         """
         prefix = self._average("averaged", which)
         self._settle()
-
-        def mean(path: tree.Path, w: Any) -> Any:
-            state = self._states.get(tree.join_path(path))
-            weight = state.scalars.get(f"{prefix}weight") if state is not None else None
-            if state is None or not weight:
-                return w if arrays.library(w) is None else arrays.converted(w, w)
-            total = state.slots[f"{prefix}average"]
-            if tuple(total.shape) != tuple(w.shape):
-                raise ValueError(
-                    f"{self.name}.averaged: {tree.format_path('params', path)} is "
-                    f"{arrays.describe(w)}, but its average has shape {tuple(total.shape)}"
-                )
-            return arrays.converted(total / weight, w)
-
-        return tree.mapped(mean, params)
+        states = {
+            key: LeafState(
+                {"total": state.slots[f"{prefix}average"]},
+                scalars={"weight": state.scalars[f"{prefix}weight"]},
+            )
+            for key, state in self._states.items()
+            if state.scalars.get(f"{prefix}weight")
+        }
+        return means.evaluate(f"{self.name}.averaged", _Mean(threads=self.threads), params, states)
 
     def swap_averaged(self, params: Any, *, which: int | None = None) -> Any:
         """Exchange `params` for their averages, in place; called again, exchange them back.
@@ -212,7 +221,7 @@ class Chain(Optimizer):
             If there is no such average, or if the second call is given another tree: other
             keys, shapes, dtypes, libraries or devices. Nothing is changed then.
         """
-        everything = validation.unchecked(params)
+        everything = validation.unchecked(f"{self.name}.swap_averaged", params)
         keys = [leaf.key for leaf in everything]
         # What no step has touched, frozen leaves of any kind among them, is its own average.
         leaves = [leaf for leaf in everything if leaf.key in self._states]

@@ -128,7 +128,7 @@ class Explanation:
 
 def explain(optimizer: "Optimizer", params: Any) -> Explanation:
     """Say how a step of `optimizer` on `params` runs, without taking it."""
-    leaves = validation.unchecked(params)
+    leaves = validation.unchecked(f"{optimizer.name}.explain", params)
     overrides, frozen = resolve(optimizer, leaves)
     leaves = [leaf for leaf in leaves if leaf.key not in frozen]  # which may be anything
     validation.check_parameters(optimizer.name, leaves, "explain")

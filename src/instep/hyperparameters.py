@@ -3,12 +3,15 @@
 import dataclasses
 import math
 import numbers
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
+
+from instep import arrays
 
 #: A function from the step number, counted from 1, to the value of a hyperparameter.
 Schedule = Callable[[int], float]
@@ -70,46 +73,147 @@ class Hyperparameter:
 
     An option is a boolean or a string. A rule may branch on it, and each value is a kernel of
     its own; all other hyperparameters are numbers that are handed to the kernel at every step.
+
+    Attributes
+    ----------
+    kinds
+        The types of an option, bool or str; empty for a number.
+    choices
+        The values of an option that is annotated with `Literal`; empty where all are.
     """
 
     name: str
     domain: Domain
-    option: bool
+    kinds: tuple[type, ...] = ()
+    choices: tuple[bool | str, ...] = ()
+
+    @property
+    def option(self) -> bool:
+        """Whether this is an option."""
+        return bool(self.kinds)
 
     def validate(self, owner: str, value: Any) -> Any:
         """Return `value` as a float, an option or a schedule, or raise."""
-        if isinstance(value, np.bool_) or (isinstance(value, np.ndarray) and value.ndim == 0):
-            value = value.item()  # NumPy's other numbers are numbers to Python too
         if self.option:
-            if not isinstance(value, bool | str):
-                raise TypeError(f"{owner}: {self.name} must be True or False, got {value!r}")
-            return value
-        if not isinstance(value, bool):
-            if isinstance(value, numbers.Real):
-                return self.number(owner, value)
-            if callable(value) and not self.domain.fixed:
-                return value
-        schedule = ", or a schedule (a function from the step number to a float)"
-        raise TypeError(
-            f"{owner}: {self.name} must be {self.domain}"
-            f"{'' if self.domain.fixed else schedule}, got {value!r}"
+            return self._chosen(owner, value)
+        value = _held(value)
+        is_schedule = (
+            callable(value) and not _is_number(value) and not _is_class_of_schedules(value)
         )
+        if is_schedule and not self.domain.fixed:
+            return value
+        return self.number(owner, value, otherwise="" if self.domain.fixed else _SCHEDULE)
 
-    def number(self, owner: str, value: Any) -> float:
+    def number(self, owner: str, value: Any, *, otherwise: str = "", source: str = "") -> float:
         """Return `value` as a float of the domain, or raise."""
+        text = f"{owner}: {self.name} must be {self.domain}"
         try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise TypeError(f"{owner}: {self.name} must be a number, got {value!r}") from error
+            number = real(value)
+        except TypeError:
+            raise TypeError(f"{text}{otherwise}, got {described(value)}{source}") from None
+        except OverflowError:
+            raise ValueError(f"{text}, got {described(value)}{source}") from None
         if number not in self.domain:
-            raise ValueError(f"{owner}: {self.name} must be {self.domain}, got {value!r}")
+            raise ValueError(f"{text}, got {described(value)}{source}")
         return number
+
+    def _chosen(self, owner: str, value: Any) -> bool | str:
+        """Return the value of an option, or raise."""
+        value = _held(value)
+        is_one = isinstance(value, self.kinds)
+        if is_one and not self.choices:
+            return value  # type: ignore[no-any-return]
+        for choice in self.choices:
+            if isinstance(value, type(choice)) and choice == value:
+                return choice
+        names = {bool: "True or False", str: "a string"}
+        what = ", ".join(repr(choice) for choice in self.choices)
+        what = f"one of {what}" if what else " or ".join(names[kind] for kind in self.kinds)
+        error = ValueError if is_one else TypeError
+        raise error(f"{owner}: {self.name} must be {what}, got {described(value)}")
 
     def at(self, owner: str, value: Any, step: int) -> float:
         """Return the value at `step`, following a schedule."""
         if isinstance(value, float):
             return value
-        return self.number(f"{owner}, schedule at step {step}", value(step))
+        number = value(step)
+        if type(number) is float and number in self.domain:
+            return number
+        where = f"{owner}, schedule at step {step}"
+        return self.number(where, number, source=f" from {value!r}")
+
+
+#: What a number may be instead, in messages.
+_SCHEDULE = ", or a schedule (a function from the step number to a float)"
+
+
+def real(value: Any) -> float:
+    """Return a real number, Python's, NumPy's or an array without dimensions, as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is none: a boolean, a string, a complex number, an array with dimensions, or what
+        stands for a number while JAX or PyTorch transforms a function.
+    OverflowError
+        If it is beyond the range of floats.
+    """
+    if type(value) is float:
+        return value
+    value = _held(value)
+    if not _is_number(value):
+        raise TypeError(f"not a real number: {described(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise
+    except Exception as error:  # of a class of the user's, or of another library
+        raise TypeError(f"not a real number: {described(value)}") from error
+
+
+def _held(value: Any) -> Any:
+    """Return what an array without dimensions holds that is no number of NumPy's: any object."""
+    if isinstance(value, np.bool_) or (type(value) is np.ndarray and value.ndim == 0):
+        return value.item() if value.dtype.kind in "bOSU" else value
+    return value
+
+
+def _is_class_of_schedules(value: Any) -> bool:
+    """Return whether a value is a class where one of its instances was meant."""
+    if not isinstance(value, type):
+        return False
+    from instep.schedules import base
+
+    return issubclass(value, base.Schedule)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | np.timedelta64):
+        return False
+    if isinstance(value, numbers.Real):
+        return True
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or getattr(value, "shape", None) != () or isinstance(value, np.ma.MaskedArray):
+        return False
+    kind = getattr(dtype, "kind", None)  # of NumPy, CuPy and JAX; "V" is also that of bfloat16
+    is_real = kind in "fiu" if kind not in (None, "V") else _REAL.match(arrays.dtype_name(value))
+    return bool(is_real) and not arrays.is_traced(value)
+
+
+_REAL = re.compile("b?float|u?int")
+
+
+def described(value: Any) -> str:
+    """Return a value that was refused, in words."""
+    if arrays.is_traced(value):
+        return (
+            f"{' '.join(repr(value).split())}, which is traced by {arrays.library(value)} and has "
+            f"no value; set numbers outside of the function that is compiled or transformed"
+        )
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) < 1000 else f"{text[:1000]}..."
 
 
 def describe_fields(cls: type, excluded: frozenset[str]) -> tuple[Hyperparameter, ...]:
@@ -121,8 +225,26 @@ def describe_fields(cls: type, excluded: frozenset[str]) -> tuple[Hyperparameter
     described = []
     for field in dataclasses.fields(cls):
         if field.name not in excluded:
-            metadata = getattr(hints.get(field.name), "__metadata__", ())
+            hint = hints.get(field.name)
+            metadata = getattr(hint, "__metadata__", ())
             domain = next((entry for entry in metadata if isinstance(entry, Domain)), Domain())
-            option = hints.get(field.name) in (bool, str) or isinstance(field.default, bool | str)
-            described.append(Hyperparameter(field.name, domain, option))
+            kinds, choices = _option(hint)
+            if not kinds and isinstance(field.default, bool | str):
+                kinds = (type(field.default),)
+            described.append(Hyperparameter(field.name, domain, kinds, choices))
     return tuple(described)
+
+
+def _option(hint: Any) -> tuple[tuple[type, ...], tuple[bool | str, ...]]:
+    """Return the types and the choices of an option that is annotated so, or nothing."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+        return _option(parts[0])
+    if typing.get_origin(hint) is typing.Literal:
+        kinds = tuple(dict.fromkeys(type(part) for part in parts))
+        return (kinds, parts) if set(kinds) <= {bool, str} else ((), ())
+    if hint in (bool, str):
+        return (hint,), ()
+    if parts and set(parts) == {bool, str}:
+        return (bool, str), ()
+    return (), ()

@@ -228,6 +228,11 @@ class Optimizer(Rule):
 
     def _step(self, plan: "Plan | None", params: Any, grads: Any) -> Any:
         """Take a step that is not a mere repetition of the one before."""
+        if sys.is_finalizing():  # what a step needs may be gone, half of it
+            raise RuntimeError(
+                f"{self.name}.update: Python is shutting down, and no step can be taken any more; "
+                f"take the last one before, for example in a function for atexit.register"
+            )
         try:
             if plan is None or not plan.accepts(self, params, grads):
                 from instep.plan import Plan

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep import arrays, engines, tree, validation
+from instep import arrays, engines, overlaps, tree, validation
 from instep.assignment import assign, resolve
 from instep.engines.base import Fit, Member, Range, Repeater, SumTable, Verdicts
 from instep.interrupts import Call, at_once, finish, require_frames
@@ -43,8 +43,11 @@ class Plan:
         self._idle = [
             leaf.position for leaf in leaves if leaf.gradient is None and leaf.key not in frozen
         ]
-        self._read_params = tree.LeafReader(params)
-        self._read_grads = tree.LeafReader(grads)
+        validation.check(owner, self._active)
+        seen = {leaf.position for leaf in self._active}
+        unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
+        self._read_params = tree.LeafReader(params, unseen)
+        self._read_grads = tree.LeafReader(grads, unseen)
         self.program = Program(optimizer)
         self._overrides = {pattern: dict(entry) for pattern, entry in optimizer.overrides.items()}
 
@@ -80,7 +83,7 @@ class Plan:
                     optimizer.threads,
                 )
             )
-        self._written: validation.Written | None = None
+        self._written: overlaps.Written | None = None
         # Whether the arrays that the buckets saw last have been looked at for overlaps: a step
         # that is refused leaves them unverified, and they are looked at again.
         self._verified = False
@@ -154,7 +157,11 @@ class Plan:
         fit = self._fit(optimizer, params, grads)
         if fit is not Fit.SAME:
             self._verified = False
-        return fit is not Fit.DIFFERENT and (self._verified or not self._may_overlap())
+        if fit is Fit.DIFFERENT:
+            return False
+        if not self._verified and self._may_overlap():
+            self._look_at_overlaps(optimizer.name, params, grads)
+        return True
 
     def _fit(self, optimizer: "Optimizer", params: Any, grads: Any) -> Fit:
         # Overrides are compared, for the user's dict may have been changed in place.
@@ -178,13 +185,26 @@ class Plan:
         written, read = zip(*(bucket.bounds() for bucket in self.buckets), strict=True)
         starts, stops = _joined(written)
         if self._written is None or not self._written.is_for(starts):
-            self._written = validation.Written(starts, stops)
+            self._written = overlaps.Written(starts, stops)
         return self._written.may_touch(*_joined(read))
 
     def release(self) -> None:
         """Keep no arrays of the user: the step is over, or an exception came in its way."""
         for bucket in self.buckets:
             bucket.release()
+
+    def _look_at_overlaps(self, owner: str, params: Any, grads: Any) -> None:
+        """Raise if arrays share memory; else remember that parameters do not."""
+        leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
+        assert leaves is not None
+        assert gradients is not None
+        assert self._written is not None
+        active = [
+            Leaf(leaf.position, leaf.path, leaves[leaf.position], gradients[leaf.position])
+            for leaf in self._active
+        ]
+        overlaps.check_overlaps(owner, active)
+        self._written.is_settled = True
 
     def repeat(self, optimizer: "Optimizer", params: Any, grads: Any) -> bool:
         """Take the step if it is as the one before but for its number; else do nothing.

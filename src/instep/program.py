@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from instep import declarations
 from instep.correctly_rounded import numbers_for
 from instep.graph import Graph, cut, trace
 from instep.graph.evaluation import compile_expressions
@@ -86,9 +87,6 @@ class Part:
             field.name: getattr(rule, field.name) for field in rule._hyperparameters if field.option
         }
         self.slots = rule.state_slots()
-        for slot in self.slots:
-            if slot in ("w", "g"):
-                raise TypeError(f"{self.owner}: {slot!r} cannot be the name of a slot")
         self.has_forms = type(rule).form is not Rule.form
         self.derives = type(rule).scalars is not Rule.scalars
         self.gathers = type(rule).period is not Rule.period
@@ -354,14 +352,17 @@ class Program:
     def initial_values(self, row: Row) -> Mapping[str, float | str]:
         """Return how slots start: a number, or ``"w"`` for a copy of the parameter."""
         numbers = dict(zip(self.names, row.numbers, strict=True))
-        return {
-            part.prefix + slot: numbers.get(part.prefix + value, value)
-            if isinstance(value, str)
-            else float(value)
-            for part in self.parts
-            for slot, value in part.rule.initial_state().items()
-            if slot in part.slots
-        }
+        initial: dict[str, float | str] = {}
+        for part in self.parts:
+            for slot, value in part.rule.initial_state().items():
+                if slot not in part.slots:
+                    continue
+                start = numbers.get(part.prefix + value, value) if isinstance(value, str) else value
+                if isinstance(start, str) and start != "w":
+                    names = [name.removeprefix(part.prefix) for name in part.names]
+                    raise TypeError(declarations.wrong_start(part.owner, slot, start, names))
+                initial[part.prefix + slot] = start if isinstance(start, str) else float(start)
+        return initial
 
 
 def _alive(reference: "weakref.ref[_Kept]") -> _Kept:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, dataclass_transform
 
-from instep import hyperparameters
+from instep import declarations, hyperparameters
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class Form:
     between: tuple[str, ...] = ()
     kind: str = ""
 
+    def __post_init__(self) -> None:
+        declarations.check_form(self)
+
 
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 @dataclass(eq=False, repr=False)
@@ -38,7 +41,9 @@ class Rule:
     """A piece of mathematics with its hyperparameters: the base of `Optimizer` and `Transform`.
 
     A subclass declares its hyperparameters as annotated fields with defaults. They are validated
-    whenever they are set. Fields of type bool or str are options, on which `rule` may branch.
+    whenever they are set. Fields of type bool or str are options, on which `rule` may branch; one
+    that is annotated with ``Literal["a", "b"]`` takes these values alone. No hyperparameter or slot
+    has the name of an attribute of the base classes.
     """
 
     #: Names of the state arrays of a parameter; they start as zeros (see `initial_state`).
@@ -64,7 +69,7 @@ class Rule:
         super().__init_subclass__(**keywords)
         dataclass(eq=False, repr=False)(cls)
         cls._hyperparameters = hyperparameters.describe_fields(cls, frozenset(cls._settings))
-        _check_names(cls)
+        declarations.check_class(cls)
 
     def __post_init__(self) -> None:
         if not callable(getattr(self, "rule", None)):
@@ -72,6 +77,7 @@ class Rule:
                 f"{self.name} has no rule; define the static method rule(xp, w, g, s, h), as the "
                 f"documentation of the class {type(self).__base__.__name__} describes"  # type: ignore[union-attr]
             )
+        declarations.check_instance(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         for hyperparameter in self._hyperparameters:
@@ -158,25 +164,3 @@ class Rule:
         rule may branch on values that are booleans: each is a kernel of its own.
         """
         return {}
-
-
-def _check_names(cls: type[Rule]) -> None:
-    """Raise if a number of a rule has a name that means something else, or another number's."""
-    names = [entry.name for entry in cls._hyperparameters]
-    for name in [*names, *cls.scalar_slots]:
-        if name == "t":
-            raise TypeError(
-                f"{cls.__name__}: no hyperparameter or scalar can be called 't', for h.t is the "
-                f"number of the step; choose another name"
-            )
-    if "period" in names:
-        raise TypeError(
-            f"{cls.__name__}: no hyperparameter can be called 'period', for the attribute "
-            f"`period` is the number of calls that make one step; choose another name"
-        )
-    twice = [name for name in cls.scalar_slots if name in names]
-    if twice:
-        raise TypeError(
-            f"{cls.__name__}: {twice[0]!r} is a hyperparameter and one of the scalar_slots; give "
-            f"one of them another name"
-        )

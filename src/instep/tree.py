@@ -10,6 +10,9 @@ from typing import Any
 
 Path = tuple[Any, ...]
 
+#: Levels of containers in a tree. Each takes two frames of Python's stack of a thousand.
+MOST_LEVELS = 100
+
 
 def format_path(root: str, path: Path) -> str:
     """Return a path as Python would write it: ``params['encoder'][0]``."""
@@ -34,6 +37,31 @@ def children(tree: Any) -> list[tuple[Any, Any]]:
         except TypeError:  # keys of several types
             return sorted(tree.items(), key=lambda item: (type(item[0]).__name__, repr(item[0])))
     return list(enumerate(tree))
+
+
+def check_nesting(call: str, root: str, tree: Any) -> None:
+    """Raise ValueError if a tree contains itself, or if its branches are too deep to follow.
+
+    Everything else here follows branches by recursion.
+    """
+    waiting: list[tuple[Path, Any, tuple[int, ...]]] = [((), tree, ())]
+    while waiting:
+        path, subtree, above = waiting.pop()
+        if is_leaf(subtree):
+            continue
+        if id(subtree) in above:
+            whole = format_path(root, path[: above.index(id(subtree))])
+            raise ValueError(
+                f"{call}: {format_path(root, path)} is {whole} itself, so the tree has no end; "
+                f"give a tree of arrays"
+            )
+        if len(above) == MOST_LEVELS:
+            raise ValueError(
+                f"{call}: {format_path(root, path[:3])}... has more than {MOST_LEVELS} levels; "
+                f"give a flatter tree, such as one dict"
+            )
+        above = (*above, id(subtree))
+        waiting += [((*path, key), child, above) for key, child in children(subtree)]
 
 
 def flatten(tree: Any) -> list[tuple[Path, Any]]:
@@ -91,27 +119,40 @@ class LeafReader:
 
     A flat dict, the common case, is read by one call into C. `read` returns None where the
     structure differs; then the slow path finds out what is wrong.
+
+    Parameters
+    ----------
+    tree
+        The tree whose structure is read from then on.
+    unseen
+        Positions of leaves that nothing else looks at. In place of any other leaf, a branch is
+        met by whoever wants its array.
     """
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: Any, unseen: Sequence[int] = ()) -> None:
         self._count = len(tree) if isinstance(tree, dict) else 0
+        self._keys: list[Any] = []
         self._read_nested: Callable[[Any], list[Any]] | None = None
         self._get: Callable[[Any], Any] | None = None
         if isinstance(tree, dict) and tree and all(is_leaf(child) for child in tree.values()):
-            keys = [key for key, _ in children(tree)]
-            get = itemgetter(*keys)
-            self._get = get if len(keys) > 1 else (lambda mapping: (get(mapping),))
+            self._keys = [key for key, _ in children(tree)]
+            get = itemgetter(*self._keys)
+            self._get = get if len(self._keys) > 1 else (lambda mapping: (get(mapping),))
+            if unseen:
+                self._get = _watching(self._get, tuple(unseen))
         else:
             self._read_nested = _nested_reader(tree)
 
     def read(self, tree: Any) -> Sequence[Any] | None:
         """Return the leaves of `tree`, or None where its structure differs."""
         if self._get is not None:
-            if not isinstance(tree, dict) or len(tree) != self._count:
+            if type(tree) is not dict and not _has_keys(tree, self._keys):
+                return None
+            if len(tree) != self._count:
                 return None
             try:
                 leaves: Sequence[Any] = self._get(tree)
-            except KeyError:
+            except (KeyError, _StructureError):
                 return None
             return leaves
         assert self._read_nested is not None
@@ -123,6 +164,25 @@ class LeafReader:
 
 class _StructureError(Exception):
     """A tree has not the structure that a reader was made for."""
+
+
+def _watching(
+    get: Callable[[Any], tuple[Any, ...]], unseen: tuple[int, ...]
+) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what gets leaves, and raises where one of the unseen is a branch."""
+
+    def watch(mapping: Any) -> tuple[Any, ...]:
+        leaves = get(mapping)
+        if not all(is_leaf(leaves[i]) for i in unseen):
+            raise _StructureError
+        return leaves
+
+    return watch
+
+
+def _has_keys(tree: Any, keys: Sequence[Any]) -> bool:
+    """Return whether a dict of any class has the keys: asked, for reading could create them."""
+    return isinstance(tree, dict) and all(key in tree for key in keys)
 
 
 def _nested_reader(tree: Any) -> Callable[[Any], list[Any]]:
@@ -138,9 +198,12 @@ def _nested_reader(tree: Any) -> Callable[[Any], list[Any]]:
     kind = next(kind for kind in (dict, list, tuple) if isinstance(tree, kind))
     count = len(tree)
     readers = [(key, _nested_reader(child)) for key, child in children(tree)]
+    keys = [key for key, _ in readers]
 
     def read(other: Any) -> list[Any]:
         if not isinstance(other, kind) or len(other) != count:
+            raise _StructureError
+        if kind is dict and type(other) is not dict and not _has_keys(other, keys):
             raise _StructureError
         leaves: list[Any] = []
         for key, reader in readers:

@@ -3,18 +3,33 @@
 Messages name who was called, what was got, what was expected, and the remedy.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from instep import arrays, tree
 from instep.numerics import COMPUTE_DTYPE
+from instep.overlaps import check_overlaps
 from instep.tree import Path, format_path, join_path
 
 _CONVERT = "convert it with numpy.asarray or cupy.asarray"
+_TRACED = (
+    "the step would be taken once, with what stands for values, and not when the function runs; "
+    "call update outside of the function that is compiled or transformed, on what it returns"
+)
+
+#: Arrays whose elements are all there is to them. The first class is the base of the others.
+_PLAIN = {
+    "numpy": ("ndarray", "memmap"),
+    "cupy": ("ndarray",),
+    "torch": ("Tensor", "nn.Parameter"),
+}
+_REMEDIES = {
+    "numpy": "numpy.asarray",
+    "cupy": "its view(cupy.ndarray)",
+    "torch": "its as_subclass(torch.Tensor)",
+}
 
 
 @dataclass(eq=False)
@@ -38,21 +53,26 @@ class Leaf:
 
 
 def match(owner: str, params: Any, grads: Any) -> list[Leaf]:
-    """Return the leaves of `params` with their gradients, all checked one by one."""
+    """Return the leaves of `params`, whatever they are, with their gradients."""
+    tree.check_nesting(f"{owner}.update", "params", params)
     pairs: list[tuple[Path, Any, Any]] = []
     _walk(owner, (), params, grads, pairs)
     leaves = [Leaf(i, path, w, g) for i, (path, w, g) in enumerate(pairs)]
-    for leaf in leaves:
-        if leaf.gradient is not None:  # what is not written may be anything
-            check_parameter(f"{owner}.update", leaf.path, leaf.parameter)
-            _check_gradient(owner, leaf)
     _check_unique_keys(f"{owner}.update", leaves)
-    check_overlaps(owner, [leaf for leaf in leaves if leaf.gradient is not None])
     return leaves
 
 
-def unchecked(params: Any) -> list[Leaf]:
+def check(owner: str, leaves: Sequence[Leaf]) -> None:
+    """Raise unless the leaves can be updated: those that are not may be anything."""
+    for leaf in leaves:
+        check_parameter(f"{owner}.update", leaf.path, leaf.parameter)
+        _check_gradient(owner, leaf)
+    check_overlaps(owner, leaves)
+
+
+def unchecked(call: str, params: Any) -> list[Leaf]:
     """Return the leaves of `params`, whatever they are, without gradients."""
+    tree.check_nesting(call, "params", params)
     return [Leaf(i, path, w, None) for i, (path, w) in enumerate(tree.flatten(params))]
 
 
@@ -126,11 +146,7 @@ def check_parameter(call: str, path: Path, w: Any) -> None:
             )
         strides, itemsize = w.strides, w.itemsize
     elif name == "torch":
-        if w.requires_grad:
-            raise ValueError(
-                f"{where} requires grad, so it cannot be written in place; pass "
-                f"{format_path('params', path)}.detach(), which shares its memory"
-            )
+        _check_writable_tensor(where, path, w)
         strides, itemsize = w.stride(), 1
     elif name == "cupy":
         strides, itemsize = w.strides, w.itemsize
@@ -179,19 +195,92 @@ def _check_gradient(owner: str, leaf: Leaf) -> None:
         raise ValueError(f"{comparison}; move the gradient to the device of the parameter")
 
 
+def check_array(call: str, path: Path, x: Any) -> None:
+    """Raise if a leaf of `params` is no array that can be read."""
+    _check_array(f"{call}: {format_path('params', path)}", x)
+
+
 def _check_array(where: str, x: Any) -> None:
     name = arrays.library(x)
     if name is None:
         raise TypeError(f"{where} is {arrays.describe(x)}, not an array; {_CONVERT}")
-    if name == "numpy" and type(x) not in (np.ndarray, np.memmap):
-        raise TypeError(
-            f"{where} is a {type(x).__module__}.{type(x).__name__}, a subclass of numpy.ndarray "
-            f"whose extra meaning an update would ignore; pass a plain array (numpy.asarray)"
+    if arrays.is_traced(x):
+        raise TypeError(f"{where} is traced by {name} ({type(x).__name__}): {_TRACED}")
+    for library, plain in _PLAIN.items():
+        base = _class(library, plain[0])
+        if base is not None and isinstance(x, base):
+            if type(x) not in [_class(library, name) for name in plain]:
+                raise TypeError(
+                    f"{where} is a {type(x).__module__}.{type(x).__name__}, a subclass of "
+                    f"{library}.{plain[0]} whose extra meaning an update would ignore; pass a "
+                    f"plain array ({_REMEDIES[library]})"
+                )
+            break
+    else:
+        if not hasattr(x, "shape") or not _has_namespace(x):
+            remedy = "convert it with .toarray()" if hasattr(x, "toarray") else _CONVERT
+            raise TypeError(
+                f"{where} is {type(x).__module__}.{type(x).__name__}, of no library that follows "
+                f"the array API standard; {remedy}"
+            )
+    if name == "torch":
+        _check_tensor(where, x)
+    if name == "jax" and x.is_deleted():
+        raise ValueError(
+            f"{where} has been deleted, as arrays are that a jitted function was given to keep; "
+            f"pass what that function returned, or donate no argument"
         )
-    if not hasattr(x, "shape") or (name != "numpy" and not _has_namespace(x)):
+
+
+def _class(library: str, name: str) -> Any:
+    """Return a class of a library, if the library has been imported."""
+    found: Any = sys.modules.get(library)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _check_tensor(where: str, x: Any) -> None:
+    """Raise if a tensor of PyTorch is not one of elements in memory that can be read."""
+    torch = sys.modules["torch"]
+    if x.is_nested or x.layout is not torch.strided:
+        kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.").removeprefix("_")
+        remedy = "its parts, .unbind()" if x.is_nested else "a dense one, .to_dense()"
         raise TypeError(
-            f"{where} is {type(x).__module__}.{type(x).__name__}, of no library that follows the "
-            f"array API standard; {_CONVERT}"
+            f"{where} is a {kind} tensor of torch, not one array of elements; pass {remedy}"
+        )
+    if x.is_quantized:
+        raise TypeError(
+            f"{where} is a quantized tensor of torch, not one of real numbers; pass .dequantize()"
+        )
+    if x.device.type == "meta":
+        raise ValueError(
+            f"{where} is a tensor of torch on the device meta, which has no elements; make it with "
+            f".to_empty(device=...) and give it values"
+        )
+    if x.numel() > 0 and x.untyped_storage().nbytes() == 0:
+        raise ValueError(
+            f"{where} is a tensor of torch whose memory has been released; pass one that has "
+            f"its elements"
+        )
+
+
+def _check_writable_tensor(where: str, path: Path, w: Any) -> None:
+    """Raise if PyTorch would refuse to write a tensor, or another tensor would not be told."""
+    if w.requires_grad:
+        raise ValueError(
+            f"{where} requires grad, so it cannot be written in place; pass "
+            f"{format_path('params', path)}.detach(), which shares its memory"
+        )
+    if w.is_inference() and not sys.modules["torch"].is_inference_mode_enabled():
+        raise ValueError(
+            f"{where} is an inference tensor, made inside of torch.inference_mode(), so it cannot "
+            f"be written outside of it; pass a clone of it, or make it under torch.no_grad()"
+        )
+    if w.numel() > 0 and w.data_ptr() == 0:
+        raise ValueError(
+            f"{where} is a tensor of torch without memory of its own, so it cannot be written; "
+            f"pass a clone of it"
         )
 
 
@@ -213,90 +302,3 @@ def _check_unique_keys(call: str, leaves: Sequence[Leaf]) -> None:
                 f"{format_path('params', leaf.path)} have the same name {leaf.key!r} in the "
                 f"state; rename one of the keys"
             )
-
-
-def check_overlaps(owner: str, leaves: Sequence[Leaf]) -> None:
-    """Raise if a parameter shares memory with another parameter, or with any gradient."""
-    seen: dict[int, Leaf] = {}
-    for leaf in leaves:
-        other = seen.setdefault(id(leaf.parameter), leaf)
-        if other is not leaf:
-            _fail_overlap(owner, "params", other, "params", leaf)
-    for leaf in leaves:
-        parameter = seen.get(id(leaf.gradient))
-        if parameter is not None:
-            _fail_overlap(owner, "params", parameter, "grads", leaf)
-
-    bounds: list[_Extent] = []
-    for leaf in leaves:
-        for array, written in ((leaf.parameter, True), (leaf.gradient, False)):
-            found = arrays.memory_bounds(array)
-            if found is not None:
-                bounds.append((*found, written, leaf))
-    bounds.sort(key=lambda entry: entry[:2])
-    unfinished: list[_Extent] = []
-    for entry in bounds:
-        unfinished = [before for before in unfinished if before[1] > entry[0]]
-        for before in unfinished:
-            if (entry[2] or before[2]) and _share_memory(entry, before):
-                kinds = ["params" if one[2] else "grads" for one in (before, entry)]
-                _fail_overlap(owner, kinds[0], before[3], kinds[1], entry[3])
-        unfinished.append(entry)
-
-
-#: First byte, byte after the last, whether it is a parameter, and the leaf.
-_Extent = tuple[int, int, bool, Leaf]
-
-
-def _share_memory(a: _Extent, b: _Extent) -> bool:
-    x, y = (entry[3].parameter if entry[2] else entry[3].gradient for entry in (a, b))
-    if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
-        return True
-    try:
-        return np.shares_memory(x, y, max_work=100_000)  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return True
-
-
-def _fail_overlap(owner: str, kind_a: str, a: Leaf, kind_b: str, b: Leaf) -> None:
-    raise ValueError(
-        f"{owner}.update: {format_path(kind_a, a.path)} and {format_path(kind_b, b.path)} share "
-        f"memory, so one update would change the other; pass a copy of one of them"
-    )
-
-
-class Written:
-    """Ranges of memory that a step writes, sorted: what makes the check of a step cheap.
-
-    Parameters seldom move, while gradients often are new arrays, so the sorting is done once.
-
-    Attributes
-    ----------
-    starts, stops
-        The ranges that are not empty, sorted.
-    overlaps
-        Whether one of them touches another.
-    """
-
-    def __init__(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
-        self._given = starts.copy()
-        occupied = np.flatnonzero(stops > starts)
-        order = occupied[np.argsort(starts[occupied])]
-        self.starts, self.stops = starts[order], stops[order]
-        self.overlaps = bool((self.stops[:-1] > self.starts[1:]).any())
-
-    def is_for(self, starts: NDArray[np.int64]) -> bool:
-        """Return whether the ranges begin where those given now begin."""
-        return np.array_equal(self._given, starts)
-
-    def may_touch(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> bool:
-        """Return whether a written range touches another, or one of those that are read.
-
-        A True is looked at again by `check_overlaps`: views can interleave and share nothing.
-        """
-        if self.overlaps or len(self.starts) == 0:
-            return self.overlaps
-        # Nothing written overlaps, so the first range that ends after `starts` decides.
-        neighbour = np.searchsorted(self.stops, starts, side="right")
-        begins = np.append(self.starts, np.iinfo(np.int64).max)[neighbour]
-        return bool(((begins < stops) & (stops > starts)).any())

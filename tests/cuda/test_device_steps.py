@@ -414,3 +414,23 @@ def test_the_engine_refuses_other_arrays(cupy):
     with pytest.raises(ValueError, match=r"but it updates cupy.ndarray"):
         Adam(engine="cuda").update(np.ones(4), np.ones(4))
     assert engines.load("cuda").unavailable() is None
+
+
+def test_the_columns_of_a_matrix_share_no_memory(cupy):
+    room, expected = cupy.zeros((4, 6), "float32"), np.zeros((4, 6), "float32")
+    optimizers = SGD(1.0), SGD(1.0)
+    for step in range(3):
+        for optimizer, xp, array in zip(optimizers, (cupy, np), (room, expected), strict=True):
+            params = [array[:, i] for i in (0, 1, 2)]
+            others = [xp.ones(4, "float32"), xp.full(4, step, "float32")]
+            optimizer.update(params, [array[:, 3], *others])
+    bits.assert_same_bits(room.get(), expected)
+    params = [room[:, i] for i in (0, 1, 2)]
+    ones = [cupy.ones(4, "float32")] * 3
+    for bad_params, bad_grads in [
+        ([room[:, 0], room[:, 1], room[:, :1][:, 0]], ones),
+        (params, [*ones[:2], room[:, 1]]),
+    ]:
+        with pytest.raises(ValueError, match="share memory"):
+            optimizers[0].update(bad_params, bad_grads)
+    bits.assert_same_bits(room.get(), expected)

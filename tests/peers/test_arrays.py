@@ -9,6 +9,7 @@ import sys
 
 import bits
 import cases
+import engine_runs
 import numpy as np
 import pytest
 from cases import Case
@@ -153,6 +154,19 @@ class TestTorch:
         Momentum(lr=1.0).update(room.T[::2], torch.ones(2, 3, dtype=torch.float64))
         assert room.tolist() == [[-1.0, 0.0, -1.0, 0.0]] * 3
 
+    def test_the_columns_of_a_tensor_share_no_memory(self, torch):
+        room = torch.zeros(4, 6)
+        optimizer = Momentum(lr=1.0, momentum=0.0)
+        for step in range(3):
+            params = [room[:, i] for i in (0, 1, 2)]
+            optimizer.update(params, [room[:, 3], torch.ones(4), torch.ones(4) * step])
+        assert room.T[:4].tolist() == [[0.0] * 4, [-3.0] * 4, [-3.0] * 4, [0.0] * 4]
+        with pytest.raises(ValueError, match=r"params\[0\] and params\[2\] share memory"):
+            optimizer.update([room[:, 0], room[:, 1], room[:, :1][:, 0]], [torch.ones(4)] * 3)
+        with pytest.raises(ValueError, match="share memory"):
+            optimizer.update(params, [torch.ones(4), torch.ones(4), room[:, 1]])
+        assert optimizer.t == 3
+
     def test_overlapping_tensors_are_refused(self, torch):
         room = torch.ones(5)
         with pytest.raises(ValueError, match="share memory"):
@@ -251,3 +265,259 @@ def test_every_function_that_a_rule_may_call_works_on_every_library(xp):
             assert np.isfinite(here).tolist() == np.isfinite(there).tolist(), name
             finite = np.isfinite(here)
             np.testing.assert_array_max_ulp(there[finite], here[finite], maxulp=2)
+
+
+# Arrays that cannot be read or written --------------------------------------------------------
+
+
+def refuse(params, grads, message, error=(TypeError, ValueError), *, good=None):
+    """Raise unless a step on these is refused, by a new optimizer and by one that took steps."""
+    for warm in (False, True) if good else (False,):
+        optimizer = Momentum(lr=0.5)
+        taken = 0
+        if warm:
+            for _ in range(3):
+                optimizer.update(*good())
+            taken = 3
+        before = {key: slots["v"] for key, slots in engine_runs.slots_of(optimizer).items()}
+        with pytest.raises(error, match=message):
+            optimizer.update(params, grads)
+        assert optimizer.t == taken
+        for key, slots in engine_runs.slots_of(optimizer).items():
+            bits.assert_same_bits(slots["v"], before[key])
+
+
+def tensors_that_cannot_be_written():
+    """Return {what: (make a tensor of 3 numbers, what the error says)}."""
+    torch = importlib.import_module("torch")
+    fake = importlib.import_module("torch._subclasses.fake_tensor")
+
+    def inference():
+        with torch.inference_mode():
+            return torch.zeros(3)
+
+    def released():
+        w = torch.zeros(3)
+        w.untyped_storage().resize_(0)
+        return w
+
+    class Labelled(torch.Tensor):
+        pass
+
+    nested = [torch.zeros(1), torch.zeros(2)]
+    return {
+        "inference": (inference, "is an inference tensor.*clone"),
+        "requires grad": (lambda: torch.zeros(3, requires_grad=True), "requires grad.*detach"),
+        "view of what requires grad": (
+            lambda: torch.zeros(2, 3, requires_grad=True)[0],
+            "requires grad.*detach",
+        ),
+        "expanded": (lambda: torch.zeros(1).expand(3), "share memory.*copy"),
+        "windows": (lambda: torch.zeros(5).as_strided((3,), (0,)), "share memory.*copy"),
+        "zero": (lambda: torch._efficientzerotensor(3), "without memory of its own.*clone"),
+        "subclass": (lambda: torch.zeros(3).as_subclass(Labelled), "Labelled.*as_subclass"),
+        **{
+            kind: (make, message)
+            for kind, (make, message) in unreadable_tensors(torch, fake, nested, released).items()
+        },
+    }
+
+
+def unreadable_tensors(torch, fake, nested, released):
+    return {
+        "meta": (lambda: torch.zeros(3, device="meta"), "device meta.*no elements.*to_empty"),
+        "COO": (lambda: torch.ones(3).to_sparse(), "a sparse_coo tensor.*to_dense"),
+        "CSR": (lambda: torch.eye(3).to_sparse_csr(), "a sparse_csr tensor.*to_dense"),
+        "MKLDNN": (lambda: torch.zeros(3).to_mkldnn(), "a mkldnn tensor.*to_dense"),
+        "nested": (lambda: torch.nested.nested_tensor(nested), "a nested tensor.*unbind"),
+        "jagged": (
+            lambda: torch.nested.nested_tensor(nested, layout=torch.jagged),
+            "NestedTensor|a nested tensor",
+        ),
+        "quantized": (
+            lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8),
+            "a quantized tensor.*dequantize",
+        ),
+        "released": (released, "memory has been released"),
+        "fake": (
+            lambda: fake.FakeTensorMode().from_tensor(torch.zeros(3)),
+            r"traced by torch \(FakeTensor\).*outside of the function",
+        ),
+    }
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")  # torch warns of kinds of tensors that may change
+class TestTensorsOfOtherKinds:
+    """What a tensor of torch can be beside elements in memory that can be read and written."""
+
+    @pytest.fixture
+    def torch(self):
+        return pytest.importorskip("torch")
+
+    def test_a_tensor_that_cannot_be_written_is_refused_before_anything_changes(self, torch):
+        for kind, (make, message) in tensors_that_cannot_be_written().items():
+            a, w = torch.zeros(3), make()
+            refuse(
+                {"a": a, "b": w},
+                {"a": torch.ones(3), "b": torch.ones(3)},
+                rf"params\['b'\].*({message})",
+                good=lambda: (
+                    {"a": torch.zeros(3), "b": torch.zeros(3)},
+                    {"a": torch.ones(3), "b": torch.ones(3)},
+                ),
+            )
+            assert a.tolist() == [0.0] * 3, kind
+
+    def test_a_gradient_that_cannot_be_read_is_refused(self, torch):
+        kinds = tensors_that_cannot_be_written()
+        for kind in ("meta", "COO", "MKLDNN", "nested", "released", "fake", "subclass"):
+            make, message = kinds[kind]
+            a = torch.zeros(3)
+            refuse(
+                {"a": a},
+                {"a": make()},
+                rf"grads\['a'\].*({message})",
+                good=lambda: ({"a": torch.zeros(3)}, {"a": torch.ones(3)}),
+            )
+            assert a.tolist() == [0.0] * 3, kind
+
+    def test_a_gradient_that_can_be_read_is_taken_whatever_else_it_is(self, torch):
+        with torch.inference_mode():
+            inference = torch.ones(3)
+        negated = torch.full((3,), -1j, dtype=torch.complex64).conj().imag
+        assert negated.is_neg()
+        for g in (inference, torch.ones(1).expand(3), negated, torch.nn.Buffer(torch.ones(3))):
+            w, optimizer = torch.zeros(3), Momentum(lr=0.5, momentum=0.0)
+            for _ in range(2):
+                optimizer.update({"w": w}, {"w": g})
+            assert w.tolist() == [-1.0] * 3
+        w = torch.zeros(3)
+        Momentum(lr=0.5).update(w, torch._efficientzerotensor(3))
+        assert w.tolist() == [0.0] * 3
+
+    def test_what_can_be_written_is_written_whatever_else_it_is(self, torch):
+        negated = torch.zeros(3, dtype=torch.complex64).conj().imag
+        plain = torch.nn.Parameter(torch.zeros(3), requires_grad=False)
+        base = torch.zeros(2, 3)
+        with torch.inference_mode():
+            view = base[1]
+        for w in (negated, plain, torch.nn.Buffer(torch.zeros(3)), view):
+            optimizer = Momentum(lr=0.5, momentum=0.0)
+            for _ in range(2):
+                optimizer.update({"w": w}, {"w": torch.ones(3)})
+            assert w.tolist() == [-1.0] * 3
+
+    def test_an_inference_tensor_is_written_inside_of_inference_mode(self, torch):
+        optimizer = Momentum(lr=0.5, momentum=0.0)
+        with torch.inference_mode():
+            w = torch.zeros(3)
+            for _ in range(2):
+                optimizer.update({"w": w}, {"w": torch.ones(3)})
+        assert w.tolist() == [-1.0] * 3
+        with pytest.raises(ValueError, match="inference tensor"):
+            optimizer.update({"w": w}, {"w": torch.ones(3)})
+        assert optimizer.t == 2
+
+    @pytest.mark.parametrize("transform", ["vmap", "grad", "functionalize", "jvp"])
+    def test_what_functorch_wraps_is_refused(self, torch, transform):
+        optimizer, kept = Momentum(lr=0.5), torch.zeros(3)
+        optimizer.update({"w": kept}, {"w": torch.ones(3)})
+
+        def step(x):
+            for params, grads in (({"w": kept}, {"w": x}), ({"w": x}, {"w": torch.ones(3)})):
+                with pytest.raises(TypeError, match=r"\['w'\] is traced by torch.*outside"):
+                    optimizer.update(params, grads)
+            with pytest.raises(TypeError, match=r"lr must be .*traced by torch"):
+                optimizer.lr = x.sum()
+            return x.sum()
+
+        if transform == "vmap":
+            torch.func.vmap(step)(torch.ones(2, 3))
+        elif transform == "jvp":
+            torch.func.jvp(step, (torch.ones(3),), (torch.ones(3),))
+        else:
+            getattr(torch.func, transform)(step)(torch.ones(3))
+        optimizer.update({"w": kept}, {"w": torch.ones(3)})
+        expected, w = Momentum(lr=0.5), torch.zeros(3)
+        for _ in range(2):
+            expected.update({"w": w}, {"w": torch.ones(3)})
+        assert kept.tolist() == w.tolist()
+
+    def test_a_step_inside_of_a_compiled_function_is_taken_as_outside(self, torch):
+        optimizer, expected = Adam(lr=0.1), Adam(lr=0.1)
+        step = torch.compile(lambda p, g: optimizer.update(p, g)["w"] * 2, backend="eager")
+        params, others = {"w": torch.zeros(3)}, {"w": torch.zeros(3)}
+        for t in range(1, 4):
+            grads = {"w": torch.full((3,), t * 0.3)}
+            doubled = step(params, grads)
+            expected.update(others, grads)
+            bits.assert_same_bits(params["w"].numpy(), others["w"].numpy())
+            assert doubled.tolist() == (2 * others["w"]).tolist()
+        assert optimizer.t == 3
+
+
+@pytest.mark.peers
+class TestTracersOfJAX:
+    """What stands for arrays while JAX transforms a function."""
+
+    @pytest.fixture
+    def jax(self):
+        return pytest.importorskip("jax")
+
+    @pytest.mark.parametrize("warm", [False, True], ids=["at the first step", "later"])
+    @pytest.mark.parametrize("transform", ["jit", "vmap", "grad", "eval_shape", "make_jaxpr"])
+    def test_a_tracer_is_refused_and_changes_nothing(self, jax, transform, warm):
+        ones = jax.numpy.ones(3)
+        optimizer, expected = Momentum(lr=0.5), Momentum(lr=0.5)
+        w = reference = jax.numpy.zeros(3)
+        for _ in range(3 * warm):
+            w, reference = optimizer.update(w, ones), expected.update(reference, ones)
+        calls = []
+
+        def step(x):
+            calls.append(x)
+            for params, grads in (({"w": x}, {"w": ones}), ({"w": w}, {"w": x}), (x, x)):
+                with pytest.raises(TypeError, match=r"(params|grads).* is traced by jax.*outside"):
+                    optimizer.update(params, grads)
+            with pytest.raises(TypeError, match=r"Momentum: lr must be .*traced"):
+                optimizer.lr = x.sum()
+            optimizer.lr = lambda t: x.sum()
+            with pytest.raises(TypeError, match=r"schedule at step .*: lr must be .*traced"):
+                optimizer.update(w, ones)
+            optimizer.lr = 0.5
+            return x.sum()
+
+        given = jax.numpy.ones((2, 3)) if transform == "vmap" else ones
+        function = getattr(jax, transform)(step, *([given] if transform == "eval_shape" else []))
+        if transform != "eval_shape":
+            function(given)
+        assert calls
+        for _ in range(2):
+            w, reference = optimizer.update(w, ones), expected.update(reference, ones)
+        bits.assert_same_bits(w, reference)
+        assert optimizer.t == expected.t
+
+    @pytest.mark.parametrize("warm", [False, True], ids=["at the first step", "later"])
+    def test_arrays_that_a_jitted_function_closes_over_are_refused_too(self, jax, warm):
+        """They have values, but what is computed of them has none."""
+        optimizer, w, g = Adam(), jax.numpy.zeros(3), jax.numpy.ones(3)
+        for _ in range(3 * warm):
+            w = optimizer.update({"w": w}, {"w": g})["w"]
+        params = {"w": w}
+        with pytest.raises(TypeError, match=r"Adam\.rule returned 'w' without values.*outside"):
+            jax.jit(lambda: optimizer.update(params, {"w": g}))()
+        assert params["w"] is w
+        assert optimizer.t == 3 * warm
+        optimizer.update(params, {"w": g})
+        assert np.isfinite(np.asarray(params["w"])).all()
+
+    def test_a_deleted_array_is_refused(self, jax):
+        def gone():
+            x = jax.numpy.ones(3)
+            x.delete()
+            return x
+
+        good = lambda: ({"w": jax.numpy.zeros(3)}, {"w": jax.numpy.ones(3)})  # noqa: E731
+        for params, grads in (({"w": gone()}, good()[1]), (good()[0], {"w": gone()})):
+            refuse(params, grads, "has been deleted.*donate", good=good)

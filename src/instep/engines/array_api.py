@@ -63,7 +63,8 @@ class ArrayAPIBucket(Bucket):
         self._slots = [member.slots for member in members]
         self._rows = [member.row for member in members]
         self._signatures = [
-            (_signature(member.parameter), _signature(member.gradient)) for member in members
+            (arrays.signature(member.parameter), arrays.signature(member.gradient))
+            for member in members
         ]
         self._params: list[Any] = []
         self._grads: list[Any] = []
@@ -72,7 +73,8 @@ class ArrayAPIBucket(Bucket):
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         for position, expected in zip(self.positions, self._signatures, strict=True):
-            if (_signature(params[position]), _signature(grads[position])) != expected:
+            found = arrays.signature(params[position]), arrays.signature(grads[position])
+            if found != expected or None in found:
                 return Fit.DIFFERENT
         self._params = [params[position] for position in self.positions]
         self._grads = [grads[position] for position in self.positions]
@@ -96,10 +98,13 @@ class ArrayAPIBucket(Bucket):
         # The rule runs from its start again whenever it has met a sum over the tree: what it
         # computed before is computed again, which only costs time.
         missing: set[int] = set()
+        evaluate = self._evaluate
+        if self._params:
+            evaluate = arrays.left_by_compilers(evaluate, self._params[0])
         for i, result in enumerate(self._results):
             if result is None:
                 try:
-                    self._results[i] = self._evaluate(i, sums)
+                    self._results[i] = evaluate(i, sums)
                 except _TreeSumError as need:
                     missing.add(need.number)
         return missing
@@ -350,26 +355,17 @@ class RuleNamespace:
             value = xp.broadcast_to(value, like.shape)
         # By way of the compute dtype, as in a graph; a copy always: a rule may return its gradient.
         value = xp.astype(value, self._compute, copy=False)
-        return xp.asarray(xp.astype(value, like.dtype, copy=True))
+        value = xp.asarray(xp.astype(value, like.dtype, copy=True))
+        if arrays.is_traced(value):  # though the arrays of the step are not, where jax.jit runs
+            raise TypeError(
+                f"{rule}.rule returned {name!r} without values, because the step runs inside of a "
+                f"function that is being compiled or transformed; call update outside of it"
+            )
+        return value
 
 
 def _is_host(x: Any) -> bool:
     return isinstance(x, HostNumber) or is_number(x)
-
-
-def _signature(array: Any) -> tuple[Any, ...] | None:
-    """Return what the checks of a parameter or gradient looked at, so that they hold again."""
-    if isinstance(array, np.ndarray):
-        return (type(array), array.dtype, array.shape, array.strides, array.flags.writeable)
-    if not hasattr(array, "device") or not hasattr(array, "shape"):
-        return None
-    return (
-        type(array),
-        arrays.dtype_name(array),
-        tuple(array.shape),
-        arrays.device(array),
-        getattr(array, "requires_grad", False),
-    )
 
 
 def _ranges(leaves: Sequence[Any]) -> Range:

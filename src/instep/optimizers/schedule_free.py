@@ -1,11 +1,12 @@
 """AdamW that averages its path, so that no schedule need lower the learning rate."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from instep import arrays, tree
+from instep import means
 from instep.hyperparameters import DecayRate, Domain, Epsilon, NonNegative, Schedule
-from instep.optimizer import Optimizer
+from instep.optimizer import LeafState, Optimizer
 
 Interpolation = Annotated[
     float | Schedule, Domain(lower=0.0, upper=1.0, open_lower=True, open_upper=True)
@@ -77,8 +78,16 @@ class ScheduleFreeAdamW(Optimizer):
     def scalars(h: Any) -> Mapping[str, float | bool]:
         """Return the share of this step in the mean, and what it follows from."""
         largest = max(h.largest_lr, h.lr)
-        weight = h.t**h.r * largest**2
-        total = h.total + weight
+        try:
+            weight = h.t**h.r * largest**2
+            total = h.total + weight
+        except OverflowError:
+            total = math.inf
+        if total == math.inf:
+            raise ValueError(
+                f"ScheduleFreeAdamW: the weights t**r * lr**2 are beyond the range of floats at "
+                f"step {h.t:.0f}, with r={h.r!r} and lr={largest!r}; give a smaller r or lr"
+            )
         share = weight / total if total > 0 else 0.0
         return {"largest_lr": largest, "total": total, "share": share, "place": h.beta1}
 
@@ -94,12 +103,25 @@ class ScheduleFreeAdamW(Optimizer):
 
     def eval_params(self, params: Any) -> Any:
         """Return the tree of the means `x`, as new arrays; `params` are the points `y`."""
+        states = {
+            key: LeafState({"z": state.slots["z"]}, scalars={"place": state.scalars["place"]})
+            for key, state in self._states.items()
+        }
+        return means.evaluate(
+            f"{self.name}.eval_params", _Mean(threads=self.threads), params, states
+        )
 
-        def mean(path: tree.Path, y: Any) -> Any:
-            state = self._states.get(tree.join_path(path))
-            if state is None:
-                return arrays.converted(y, y)
-            place = state.scalars["place"]
-            return arrays.converted(y / place + (1 - 1 / place) * state.slots["z"], y)
 
-        return tree.mapped(mean, params)
+class _Mean(Optimizer):
+    """The mean x, which follows from y, the parameter, and z."""
+
+    slots = ("z",)
+    scalar_slots: ClassVar[Mapping[str, float]] = {"place": 1.0}
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        return {"place": h.place}
+
+    @staticmethod
+    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        return w / h.place + (1 - 1 / h.place) * s.z, {}

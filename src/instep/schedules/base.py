@@ -4,11 +4,13 @@ import math
 import numbers
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
+import numpy as np
+
 from instep.correctly_rounded import cos
-from instep.hyperparameters import Domain
+from instep.hyperparameters import Domain, described, real
 
 #: A number, or a function from the step number to one.
 Value = float | Callable[[int], float]
@@ -22,14 +24,49 @@ Steps = Annotated[int, Domain(lower=1)]
 StepsOrNone = Annotated[int, Domain(lower=0)]
 
 
+#: Steps from this on may be beyond the range of floats: they are looked at more closely.
+_MOST_STEPS = 2**1000
+
+
 class Schedule(ABC):
     """The base of all schedules: callable with a step number from 1, and drawn by `plot`."""
 
     def __call__(self, step: int) -> float:
         """Return the value at a step, counted from 1."""
-        if step < 1:
-            raise ValueError(f"{type(self).__name__}: steps count from 1, got step {step!r}")
-        return self._at(step)
+        if type(step) is not int or not 1 <= step < _MOST_STEPS:
+            step = self._checked_step(step)
+        try:
+            value = self._at(step)
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{self!r}: its value at step {step} is beyond the range of floats; give arguments "
+                f"nearer to 0 or 1, or end it before with Join"
+            )
+        return value
+
+    def _checked_step(self, step: Any) -> Any:
+        """Return the number of a step as arithmetic takes it, or raise."""
+        try:
+            number = real(step)
+        except TypeError:
+            raise TypeError(
+                f"{type(self).__name__}: a step must be a number, counted from 1, got "
+                f"{described(step)}"
+            ) from None
+        except OverflowError:
+            number = math.inf
+        if not number >= 1:
+            raise ValueError(
+                f"{type(self).__name__}: steps count from 1, got step {described(step)}"
+            )
+        if number == math.inf:
+            raise ValueError(
+                f"{type(self).__name__}: a step must be within the range of floats, got "
+                f"{described(step)}"
+            )
+        return int(step) if isinstance(step, numbers.Integral) else number
 
     @abstractmethod
     def _at(self, step: int) -> float:
@@ -76,25 +113,49 @@ def validate(owner: Schedule, name: str, value: Any, kind: Any) -> Any:
     if number is int:
         what = what.replace("a finite number", "an integer")
     expected = numbers.Integral if number is int else numbers.Real
-    text = f"{type(owner).__name__}: {name} must be {what}, got {value!r}"
-    if isinstance(value, bool) or not isinstance(value, expected):
+    text = f"{type(owner).__name__}: {name} must be {what}, got {described(value)}"
+    if isinstance(value, bool | np.timedelta64) or not isinstance(value, expected):
         raise TypeError(text)
-    if number(value) not in domain:
+    try:
+        fits = number(value) in domain
+    except OverflowError:
+        fits = False
+    if not fits:
         raise ValueError(text)
     return number(value)
 
 
 def validate_value(owner: Schedule, name: str, value: Any) -> Value:
     """Return a schedule as it is, and a number as a float, or raise."""
+    if isinstance(value, type) and issubclass(value, Schedule):
+        raise TypeError(
+            f"{type(owner).__name__}: {name} is the class {value.__name__}; write "
+            f"{value.__name__}(...)"
+        )
     checked: Value = value if callable(value) else validate(owner, name, value, Finite)
     return checked
 
 
-def validate_choice(owner: Schedule, name: str, value: str, choices: Iterable[str]) -> None:
+def validate_list(owner: Schedule, name: str, value: Any, what: str) -> list[Any]:
+    """Return the entries of a sequence, or raise."""
+    if not isinstance(value, str | bytes | Mapping | set | frozenset):
+        try:
+            return list(value)
+        except TypeError:  # it has no entries
+            pass
+    raise TypeError(
+        f"{type(owner).__name__}: {name} must be a list of {what}, got {described(value)}"
+    )
+
+
+def validate_choice(owner: Schedule, name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise if `value` is not among `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         names = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{type(owner).__name__}: {name} must be one of {names}, got {value!r}")
+        error = ValueError if isinstance(value, str) else TypeError
+        raise error(
+            f"{type(owner).__name__}: {name} must be one of {names}, got {described(value)}"
+        )
 
 
 def progress(step: int, steps: int) -> float:
@@ -120,9 +181,23 @@ def along_root(start: float, end: float, done: float) -> float:
 CURVES = {"linear": along_line, "cosine": along_cosine, "sqrt": along_root}
 
 
-def evaluate(value: Value, step: int) -> float:
-    """Return the value at a step of a schedule or a number."""
-    return float(value(step)) if callable(value) else value
+def evaluate(owner: Schedule, value: Value, step: int) -> float:
+    """Return the value at a step of a schedule, a function or a number, or raise."""
+    if isinstance(value, Schedule):
+        return value(step)
+    if not callable(value):
+        return value
+    found = value(step)
+    text = f"{type(owner).__name__}: {value!r} must return a finite number, got {described(found)}"
+    try:
+        number = real(found)
+    except TypeError:
+        raise TypeError(f"{text} at its step {step}") from None
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{text} at its step {step}")
+    return number
 
 
 def span_of(value: Value) -> int:

@@ -13,6 +13,7 @@ from instep.schedules.base import (
     progress,
     span_of,
     validate,
+    validate_list,
     validate_value,
 )
 
@@ -54,8 +55,8 @@ class WarmUp(Schedule):
 
     def _at(self, step: int) -> float:
         if step > self.steps:
-            return evaluate(self.then, step - self.steps)
-        return along_line(self.start, evaluate(self.then, 1), progress(step, self.steps))
+            return evaluate(self, self.then, step - self.steps)
+        return along_line(self.start, evaluate(self, self.then, 1), progress(step, self.steps))
 
     @property
     def span(self) -> int:
@@ -92,13 +93,13 @@ class Join(Schedule):
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        parts = (
-            validate_value(self, f"schedules[{i}]", part) for i, part in enumerate(self.schedules)
-        )
+        schedules = validate_list(self, "schedules", self.schedules, "schedules and numbers")
+        boundaries = validate_list(self, "boundaries", self.boundaries, "step numbers")
+        if not schedules:
+            raise ValueError("Join: give at least one schedule, got none")
+        parts = (validate_value(self, f"schedules[{i}]", part) for i, part in enumerate(schedules))
         set_field(self, "schedules", tuple(parts))
-        ends = (
-            validate(self, f"boundaries[{i}]", end, Steps) for i, end in enumerate(self.boundaries)
-        )
+        ends = (validate(self, f"boundaries[{i}]", end, Steps) for i, end in enumerate(boundaries))
         set_field(self, "boundaries", tuple(ends))
         if len(self.boundaries) != len(self.schedules) - 1:
             raise ValueError(
@@ -110,7 +111,7 @@ class Join(Schedule):
 
     def _at(self, step: int) -> float:
         begun = [0, *(end for end in self.boundaries if step > end)]
-        return evaluate(self.schedules[len(begun) - 1], step - begun[-1])
+        return evaluate(self, self.schedules[len(begun) - 1], step - begun[-1])
 
     @property
     def span(self) -> int:

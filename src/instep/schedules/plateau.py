@@ -1,15 +1,18 @@
 """Down when nothing gets better."""
 
 import math
+import typing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from instep.hyperparameters import described, real
 from instep.schedules.base import (
     Finite,
     NonNegative,
     Schedule,
     Shrinking,
     StepsOrNone,
+    validate,
     validate_choice,
 )
 
@@ -68,16 +71,33 @@ class ReduceOnPlateau(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validate_choice(self, "best", self.best, ("smallest", "largest"))
         self._value = self.start
         self._best_metric = math.inf if self.best == "smallest" else -math.inf
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        hint = typing.get_type_hints(type(self), include_extras=True).get(name)
+        if typing.get_origin(hint) is Annotated:
+            value = validate(self, name, value, hint)
+        elif name == "best":
+            validate_choice(self, name, value, ("smallest", "largest"))
+        super().__setattr__(name, value)
 
     def _at(self, step: int) -> float:
         return self._value
 
     def report(self, metric: float) -> None:
         """Tell the metric of an epoch: a number, whose NaN counts as no improvement."""
-        metric = float(metric)
+        try:
+            metric = real(metric)
+        except TypeError:
+            raise TypeError(
+                f"ReduceOnPlateau.report: the metric must be a number, got {described(metric)}"
+            ) from None
+        except OverflowError:
+            raise ValueError(
+                f"ReduceOnPlateau.report: the metric must be within the range of floats, got "
+                f"{described(metric)}"
+            ) from None
         if self._improves(metric):
             self._best_metric, self._bad_reports = metric, 0
         else:

@@ -54,7 +54,10 @@ class project(Transform):
 
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        return xp.clip(w, h.lower, h.upper), {}
+        # A bound beyond the dtype of the arithmetic comes as an infinity, a lower one as the wrong
+        # one: what is clipped to an infinity has met no bound.
+        clipped = xp.clip(w, h.lower, h.upper)
+        return xp.where(xp.isfinite(clipped), clipped, w), {}
 
 
 def _check_bounds(owner: str, lower: float, upper: float, remedy: str) -> None:

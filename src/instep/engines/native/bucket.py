@@ -17,8 +17,8 @@ from instep.engines.native.pool import run_on_threads, start_workers
 from instep.engines.native.threads import thread_count
 from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.numerics import LANES, TILE
+from instep.overlaps import Written
 from instep.program import Program, Row
-from instep.validation import Written
 
 #: Elements under which a step stays on one thread; each thread has half as many at least. Steps
 #: on two threads and on one take, in us (medians, float32, Zen 5): Adam 26 and 28 at 128 Ki

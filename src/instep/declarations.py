@@ -1,0 +1,191 @@
+"""Checks of what the class of a rule declares: names, slots, and how state starts.
+
+What can be seen when the class is made is checked then, and the rest when one is constructed.
+"""
+
+from collections.abc import Mapping
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Any
+
+from instep.hyperparameters import described, real
+
+if TYPE_CHECKING:
+    from instep.rule import Form, Rule
+
+#: Attributes of the base classes, chains included: a number of such a name would hide one of them.
+RESERVED = frozenset(
+    {
+        *("averaged", "check_values", "engine", "explain", "form", "frozen", "guarded"),
+        *("initial_state", "load", "load_state_dict", "main", "name", "overrides", "part", "parts"),
+        *("period", "reset", "rule", "save", "scalar_slots", "scalars", "skipped", "slots"),
+        *("stage", "state_dict", "state_slots", "swap_averaged", "t", "threads", "update"),
+    }
+)
+
+#: Why, for names that mean something in a rule too.
+_MEANINGS = {
+    "t": "h.t is the number of the step",
+    "period": "the attribute `period` is the number of calls that make one step",
+    "w": "it is the parameter",
+    "g": "it is the gradient",
+}
+
+
+def check_class(cls: "type[Rule]") -> None:
+    """Raise TypeError if a class of rules declares what it cannot mean."""
+    hyperparameters = [entry.name for entry in cls._hyperparameters]
+    for name in hyperparameters:
+        _check_name(cls.__name__, "hyperparameter", name)
+        if name.startswith("_"):
+            raise TypeError(
+                f"{cls.__name__}: no hyperparameter can be called {name!r}, for attributes with a "
+                f"leading underscore belong to the base class; choose another name"
+            )
+    if "kind" in hyperparameters and _overrides(cls, "form"):
+        raise TypeError(
+            f"{cls.__name__}: no hyperparameter can be called 'kind', for h.kind is that of the "
+            f"form; choose another name"
+        )
+    if not hasattr(cls.slots, "__get__"):  # a property is read when a rule is constructed
+        _check_slots(cls.__name__, "slots", cls.slots)
+        cls.slots = tuple(cls.slots)
+    _check_scalar_slots(cls, hyperparameters)
+    if not isinstance(cls.guarded, bool):
+        raise TypeError(
+            f"{cls.__name__}: the class attribute `guarded` must be True or False, got "
+            f"{described(cls.guarded)}"
+        )
+    for name, value in vars(cls).items():
+        inherited = [getattr(base, name, None) for base in cls.__mro__[1:]]
+        is_method = name in RESERVED and any(callable(method) for method in inherited)
+        if is_method and not callable(value) and not hasattr(value, "__get__"):
+            raise TypeError(
+                f"{cls.__name__}: {name!r} is a method of the base class, and here it is "
+                f"{described(value)}; choose another name"
+            )
+
+
+def check_instance(rule: "Rule") -> None:
+    """Raise if the slots of a rule that was just constructed, or how they start, make no sense."""
+    owner, slots = rule.name, rule.state_slots()
+    if slots is not type(rule).slots:
+        _check_slots(owner, "state_slots()", slots)
+    initial: Any = rule.initial_state()
+    if not isinstance(initial, Mapping):
+        raise TypeError(
+            f"{owner}.initial_state must return a dict of slots, got {described(initial)}"
+        )
+    known = {*rule.slots, *slots}
+    listed = bool(rule.slots) or not _overrides(type(rule), "state_slots")
+    for slot, start in initial.items():
+        if slot not in known and listed:
+            raise TypeError(
+                f"{owner}.initial_state: {slot!r} is not one of the slots "
+                f"{', '.join(sorted(known)) or '(there are none)'}; check the name"
+            )
+        _check_start(rule, slot, start)
+
+
+def _check_start(rule: "Rule", slot: str, start: Any) -> None:
+    if isinstance(start, str):
+        names = [entry.name for entry in rule._hyperparameters if not entry.option]
+        # What `scalars` returns is not known before the first step: it is checked then.
+        if start in ("w", "t", *names) or _overrides(type(rule), "scalars"):
+            return
+        raise TypeError(wrong_start(rule.name, slot, start, ["t", *names]))
+    try:
+        real(start)
+    except (TypeError, OverflowError):
+        raise TypeError(
+            f'{rule.name}.initial_state: {slot!r} must be a number, "w" for a copy of the '
+            f"parameter, or the name of a hyperparameter, got {described(start)}"
+        ) from None
+
+
+def wrong_start(owner: str, slot: str, start: str, names: "list[str]") -> str:
+    """Return what is wrong with a slot that is to start as something that does not exist."""
+    return (
+        f'{owner}.initial_state: {slot!r} is to start as {start!r}, which is neither "w", a copy '
+        f"of the parameter, nor one of the numbers {', '.join(names)}; check the name"
+    )
+
+
+def check_form(form: "Form") -> None:
+    """Raise unless the names in a form are names, and its shapes shapes."""
+    _check_slots("Form", "slots", form.slots)
+    _check_slots("Form", "between", form.between)
+    if not isinstance(form.whole, Mapping):  # what a class of the user's returns
+        raise TypeError(f"Form: whole must be a dict of shapes, got {described(form.whole)}")
+    _check_slots("Form", "whole", tuple(form.whole))
+    shapes: Mapping[str, Any] = form.whole
+    for name, shape in shapes.items():
+        if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise TypeError(
+                f"Form: the shape of {name!r} must be a tuple of integers >= 0, got "
+                f"{described(shape)}"
+            )
+    if not isinstance(form.kind, str):
+        raise TypeError(f"Form: kind must be a string, got {described(form.kind)}")
+
+
+def _overrides(cls: "type[Rule]", method: str) -> bool:
+    """Return whether a class has a method of its own in place of that of the base class."""
+    from instep.rule import Rule
+
+    return getattr(cls, method) is not getattr(Rule, method)
+
+
+def _check_scalar_slots(cls: "type[Rule]", hyperparameters: list[str]) -> None:
+    if hasattr(cls.scalar_slots, "__get__"):
+        return
+    if not isinstance(cls.scalar_slots, Mapping):
+        raise TypeError(
+            f"{cls.__name__}: scalar_slots must be a dict of names and initial values, got "
+            f"{described(cls.scalar_slots)}"
+        )
+    for name, value in cls.scalar_slots.items():
+        _check_name(cls.__name__, "scalar", name)
+        try:
+            real(value)
+        except (TypeError, OverflowError):
+            raise TypeError(
+                f"{cls.__name__}: the scalar slot {name!r} must start at a number, got "
+                f"{described(value)}"
+            ) from None
+        if name in hyperparameters:
+            raise TypeError(
+                f"{cls.__name__}: {name!r} is a hyperparameter and one of the scalar_slots; give "
+                f"one of them another name"
+            )
+
+
+def _check_slots(owner: str, what: str, slots: Any) -> None:
+    if isinstance(slots, str):
+        raise TypeError(
+            f"{owner}: {what} is the string {slots!r}, not a tuple of names; write ({slots!r},), "
+            f"with a comma"
+        )
+    if not isinstance(slots, tuple | list):
+        raise TypeError(f"{owner}: {what} must be a tuple of names, got {described(slots)}")
+    for name in slots:
+        _check_name(owner, "slot", name)
+        if name in ("w", "g"):
+            raise TypeError(
+                f"{owner}: {name!r} cannot be the name of a slot, for {_MEANINGS[name]}; choose "
+                f"another name"
+            )
+        if slots.count(name) > 1:
+            raise TypeError(f"{owner}: {what} has {name!r} twice; each slot has a name of its own")
+
+
+def _check_name(owner: str, kind: str, name: Any) -> None:
+    if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
+        raise TypeError(
+            f"{owner}: {name!r} cannot be the name of a {kind}; give it one that could stand "
+            f"after a dot, as in h.lr"
+        )
+    if name in RESERVED:
+        because = _MEANINGS.get(name, f"the attribute `{name}` of the base class is another thing")
+        raise TypeError(
+            f"{owner}: no {kind} can be called {name!r}, for {because}; choose another name"
+        )

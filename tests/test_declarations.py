@@ -1,0 +1,202 @@
+"""What the class of a rule declares is checked when it is made, or when a rule is constructed."""
+
+import numpy as np
+import pytest
+
+from instep import SGD, Adam, Optimizer, chain
+from instep.composition import Chain
+from instep.declarations import RESERVED
+from instep.graph.trace import Values
+from instep.rule import Form, Rule
+from instep.transform import Transform
+
+
+def declare(base=Optimizer, annotations=None, **attributes):
+    """Return a class of rules with these attributes."""
+    attributes.setdefault("rule", staticmethod(lambda xp, w, g, s, h: (w - g, {})))
+    if base is Transform:
+        attributes.setdefault("stage", "gradient")
+    return type("Declared", (base,), {"__annotations__": annotations or {}, **attributes})
+
+
+def public(*classes):
+    """Return the public names of the attributes of classes."""
+    names = {name for cls in classes for name in {*dir(cls), *cls.__annotations__}}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_the_reserved_names_are_those_of_the_base_classes():
+    assert public(Rule, Optimizer, Transform, Chain, Values) == RESERVED
+
+
+@pytest.mark.parametrize("base", [Optimizer, Transform, SGD, Adam])
+@pytest.mark.parametrize("name", sorted(RESERVED - {"engine", "threads", "overrides", "frozen"}))
+def test_no_number_or_slot_has_the_name_of_an_attribute_of_a_base_class(name, base):
+    with pytest.raises(TypeError, match=f"Declared: no hyperparameter can be called '{name}'"):
+        declare(base, {name: float}, **{name: 0.1})
+    with pytest.raises(TypeError, match=f"Declared: no hyperparameter can be called '{name}'"):
+        declare(base, {name: bool}, **{name: False})
+    with pytest.raises(TypeError, match=f"Declared: no slot can be called '{name}'.*another name"):
+        declare(base, slots=(name,))
+    with pytest.raises(TypeError, match=f"Declared: no scalar can be called '{name}'"):
+        declare(base, scalar_slots={name: 0.0})
+
+
+@pytest.mark.parametrize("name", ["engine", "threads", "overrides", "frozen"])
+def test_a_setting_may_have_another_default_in_a_subclass_and_is_no_slot(name):
+    default = {"engine": "blocked", "threads": 1, "overrides": None, "frozen": ("a",)}[name]
+    if name != "overrides":
+        assert getattr(declare(annotations={name: object}, **{name: default})(), name) == default
+    with pytest.raises(TypeError, match=f"Declared: no slot can be called '{name}'"):
+        declare(slots=(name,))
+    with pytest.raises(TypeError, match=f"Declared: no hyperparameter can be called '{name}'"):
+        declare(Transform, {name: float}, **{name: 0.1})
+
+
+@pytest.mark.parametrize("name", ["update", "save", "load", "reset", "state_dict", "explain"])
+def test_a_number_in_the_place_of_a_method_is_refused_without_an_annotation_too(name):
+    with pytest.raises(TypeError, match=f"Declared: '{name}' is a method of the base class, and"):
+        declare(**{name: 0.1})
+
+
+def test_methods_may_be_replaced_by_methods():
+    class Told(SGD):
+        def reset(self):
+            super().reset()
+            self._told = True
+
+    optimizer = Told()
+    optimizer.reset()
+    assert optimizer._told
+
+
+def test_hyperparameters_have_no_leading_underscore():
+    with pytest.raises(TypeError, match=r"can be called '_t', for .* underscore"):
+        declare(annotations={"_t": float}, _t=0.1)
+
+
+def test_the_kind_of_a_form_is_no_hyperparameter():
+    def form(self, shape):
+        return Form(())
+
+    with pytest.raises(TypeError, match="Declared: no hyperparameter can be called 'kind'"):
+        declare(annotations={"kind": float}, kind=0.1, form=form)
+    assert declare(annotations={"kind": float}, kind=0.1)().kind == 0.1
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        ("velocity", r"slots is the string 'velocity', not a tuple.*write \('velocity',\)"),
+        ("", "slots is the string '', not a tuple"),
+        (None, "slots must be a tuple of names, got None"),
+        ({"m"}, "slots must be a tuple of names, got {'m'}"),
+        (("m", "m"), "slots has 'm' twice"),
+        ((1,), "1 cannot be the name of a slot"),
+        (("a b",), "'a b' cannot be the name of a slot"),
+        (("lambda",), "'lambda' cannot be the name of a slot"),
+        (("w",), "'w' cannot be the name of a slot, for it is the parameter"),
+        (("g",), "'g' cannot be the name of a slot, for it is the gradient"),
+    ],
+)
+def test_slots_are_a_tuple_of_names(slots, message):
+    with pytest.raises(TypeError, match=f"Declared: {message}"):
+        declare(slots=slots)
+    with pytest.raises(TypeError, match=r"Declared: .*|Form: .*"):
+        declare(state_slots=lambda self: slots)()
+    for keywords in ({"slots": slots}, {"slots": (), "between": slots}):
+        with pytest.raises(TypeError, match="Form: "):
+            Form(**keywords)
+
+
+def test_a_list_of_slots_is_as_good_as_a_tuple():
+    class Summed(Optimizer):
+        slots = ["total"]  # noqa: RUF012
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w - g, {"total": s.total + g}
+
+    optimizer, w = Summed(), np.zeros(3)
+    for _ in range(3):
+        optimizer.update(w, np.ones(3))
+    assert optimizer.state_dict()["states"][""]["slots"]["total"].tolist() == [3.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("scalar_slots", "message"),
+    [
+        ("total", "scalar_slots must be a dict of names and initial values, got 'total'"),
+        (("total",), "scalar_slots must be a dict of names and initial values"),
+        ({1: 0.0}, "1 cannot be the name of a scalar"),
+        ({"total": "0"}, "the scalar slot 'total' must start at a number, got '0'"),
+        ({"total": None}, "the scalar slot 'total' must start at a number, got None"),
+        ({"total": True}, "the scalar slot 'total' must start at a number, got True"),
+        ({"lr": 0.0}, "'lr' is a hyperparameter and one of the scalar_slots"),
+    ],
+)
+def test_scalar_slots_are_a_dict_of_names_and_numbers(scalar_slots, message):
+    with pytest.raises(TypeError, match=f"Declared: {message}"):
+        declare(SGD, scalar_slots=scalar_slots)
+
+
+def test_whether_a_rule_is_guarded_is_true_or_false():
+    with pytest.raises(TypeError, match="Declared: the class attribute `guarded` must be True or"):
+        declare(Transform, guarded="False")
+
+
+@pytest.mark.parametrize(
+    ("initial", "message"),
+    [
+        ({"m": "strat"}, "'m' is to start as 'strat', which is neither \"w\".*numbers t, lr"),
+        ({"m": "g"}, "'m' is to start as 'g'"),
+        ({"m": None}, "'m' must be a number, \"w\" .*, or the name of a hyper.*, got None"),
+        ({"m": True}, "'m' must be a number"),
+        ({"m": [1.0]}, "'m' must be a number"),
+        ({"n": 1.0}, "'n' is not one of the slots m; check the name"),
+        (None, "must return a dict of slots, got None"),
+        ({"m"}, "must return a dict of slots"),
+    ],
+)
+def test_slots_start_as_the_parameter_or_as_numbers_that_exist(initial, message):
+    rule = declare(SGD, slots=("m",), initial_state=lambda self: initial)
+    with pytest.raises(TypeError, match=rf"Declared\.initial_state.*{message}"):
+        rule()
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_slots_may_start_as_numbers_that_scalars_returns_and_not_as_others(chained):
+    def make(start):
+        rule = declare(
+            SGD,
+            slots=("m",),
+            initial_state=lambda self: {"m": start},
+            scalars=staticmethod(lambda h: {"half": h.lr / 2}),
+            rule=staticmethod(lambda xp, w, g, s, h: (w - s.m, {"m": s.m})),
+        )(lr=1.0)
+        return chain(rule) if chained else rule
+
+    for start, expected in [("half", -0.5), ("lr", -1.0), ("t", -1.0), ("w", 0.0), (3, -3.0)]:
+        w = np.zeros(2)
+        make(start).update(w, np.ones(2))
+        assert w.tolist() == [expected] * 2
+    optimizer, w = make("strat"), np.zeros(2)
+    with pytest.raises(TypeError, match=r"Declared\.initial_state: 'm' is .* as 'strat'.*half"):
+        optimizer.update(w, np.ones(2))
+    assert optimizer.t == 0
+    assert not w.any()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"whole": ("rows",)}, "whole must be a dict of shapes"),
+        ({"whole": {"rows": 3}}, "the shape of 'rows' must be a tuple of integers >= 0, got 3"),
+        ({"whole": {"rows": (-1,)}}, "the shape of 'rows' must be a tuple of integers"),
+        ({"whole": {1: (1,)}}, "1 cannot be the name of a slot"),
+        ({"kind": None}, "kind must be a string, got None"),
+    ],
+)
+def test_a_form_has_names_and_shapes(keywords, message):
+    with pytest.raises(TypeError, match=f"Form: {message}"):
+        Form((), **keywords)
