@@ -134,9 +134,9 @@ def long_ways(monkeypatch):
     """Count the steps that are not taken the short way."""
     taken, step = [], Plan.step
 
-    def count(self, params):
+    def count(self, optimizer, params):
         taken.append(self)
-        return step(self, params)
+        return step(self, optimizer, params)
 
     monkeypatch.setattr(Plan, "step", count)
     return taken

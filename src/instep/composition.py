@@ -186,6 +186,10 @@ class Chain(Optimizer):
         ValueError
             If there is no such average, or if `params` has other shapes.
         """
+        with self._exclusive("averaged"):
+            return self._averaged(params, which)
+
+    def _averaged(self, params: Any, which: int | None) -> Any:
         prefix = self._average("averaged", which)
         self._settle()
         states = {
@@ -221,6 +225,10 @@ class Chain(Optimizer):
             If there is no such average, or if the second call is given another tree: other
             keys, shapes, dtypes, libraries or devices. Nothing is changed then.
         """
+        with self._exclusive("swap_averaged"):
+            return self._swap(params, which)
+
+    def _swap(self, params: Any, which: int | None) -> Any:
         everything = validation.unchecked(f"{self.name}.swap_averaged", params)
         keys = [leaf.key for leaf in everything]
         # What no step has touched, frozen leaves of any kind among them, is its own average.
@@ -228,7 +236,7 @@ class Chain(Optimizer):
         validation.check_parameters(self.name, leaves, "swap_averaged")
         if self._swapped is None:
             average = self._average("swap_averaged", which)
-            means = [leaf for _, leaf in tree.flatten(self.averaged(params, which=which))]
+            means = [leaf for _, leaf in tree.flatten(self._averaged(params, which))]
             new = [means[leaf.position] for leaf in leaves]
             kept = {leaf.key: arrays.converted(leaf.parameter, leaf.parameter) for leaf in leaves}
             after = _Swapped(average, keys, kept)

@@ -298,8 +298,10 @@ class Optimizer(Rule):
 
 def _is_within_another_call(optimizer: Optimizer) -> bool:
     """Return whether this thread is within an exclusive call other than the one that asks."""
-    names = ("update", "reset", "state_dict", "load_state_dict", "__getstate__")
-    codes = {vars(Optimizer)[name].__code__ for name in names}
+    names = ["update", "reset", "state_dict", "load_state_dict", "__getstate__"]
+    names += ["averaged", "swap_averaged"]  # of chains
+    classes = type(optimizer).__mro__
+    codes = {vars(one)[name].__code__ for one in classes for name in names if name in vars(one)}
     frame: FrameType | None = sys._getframe(3)  # noqa: SLF001  (beyond the call that asks)
     while frame is not None:
         if frame.f_code in codes and frame.f_locals.get("self") is optimizer:
