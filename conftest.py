@@ -1,9 +1,5 @@
-"""What tests and examples share: environment, Hypothesis' profile, examples, and their order."""
+"""What tests and examples share: the environment, the examples' collection, and xdist's order."""
 
-import os
-from pathlib import Path
-
-import hypothesis
 import pytest
 
 # What a terminal, or who started the suite, asks of programs in general; the tests read what the
@@ -12,19 +8,6 @@ STEERING = (
     *("FORCE_COLOR", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
     *("COLUMNS", "LINES", "INSTEP_NUM_THREADS", "PYTHONWARNINGS"),
 )
-
-# The first call of an engine compiles, and machines that run the tests are shared: no limits on
-# time. The blob replays a failure that was seen on another machine. Failures are kept beside the
-# tests, where that can be written to.
-WRITABLE = os.access(Path(__file__).parent, os.W_OK)
-hypothesis.settings.register_profile(
-    "ci",
-    **({} if WRITABLE else {"database": None}),
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session", autouse=True)

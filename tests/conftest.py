@@ -1,4 +1,4 @@
-"""What all tests share: array namespaces, and the settings of the peers."""
+"""What all tests share: array namespaces, Hypothesis profiles, and the settings of the peers."""
 
 import importlib
 import importlib.util
@@ -6,6 +6,7 @@ import os
 from types import ModuleType
 
 import engine_runs
+import hypothesis
 import pytest
 import stand_in
 
@@ -16,6 +17,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA divides by a number as multiplying by its reciprocal, which is not the same number. What it
 # does by default is shown in tests/peers/test_arrays.py.
 os.environ.setdefault("XLA_FLAGS", "--xla_disable_hlo_passes=algsimp")
+
+# The first call of an engine compiles, and machines that run the tests are shared: no limits on
+# time. The blob replays a failure that was seen on another machine.
+hypothesis.settings.register_profile(
+    "ci",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("ci")
 
 NAMESPACES = {
     "numpy": "array_api_compat.numpy",
