@@ -2,7 +2,8 @@
 
 import pytest
 
-from instep.bench import control_groups, measuring
+from instep import control_groups
+from instep.bench import measuring
 
 GIB = 2**30
 NO_LIMIT = "9223372036854771712"  # as version 1 says it
@@ -11,8 +12,7 @@ NO_LIMIT = "9223372036854771712"  # as version 1 says it
 @pytest.fixture
 def system(tmp_path, monkeypatch):
     """Return what writes a file of the system; none is there before."""
-    monkeypatch.setattr(control_groups, "MEMBERSHIP", tmp_path / "membership")
-    monkeypatch.setattr(control_groups, "ROOT", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "SYSTEM", tmp_path)
 
     def write(name, text):
         path = tmp_path / name
@@ -24,15 +24,15 @@ def system(tmp_path, monkeypatch):
 
 def group(system, folder, *, limit, used, given_back, version):
     names = {1: ("limit_in_bytes", "usage_in_bytes"), 2: ("max", "current")}[version]
-    system(f"groups/{folder}memory.{names[0]}", limit)
-    system(f"groups/{folder}memory.{names[1]}", used)
+    system(f"sys/fs/cgroup/{folder}memory.{names[0]}", limit)
+    system(f"sys/fs/cgroup/{folder}memory.{names[1]}", used)
     name = {1: "total_inactive_file", 2: "inactive_file"}[version]
     own = "inactive_file 0\n" if version == 1 else ""
-    system(f"groups/{folder}memory.stat", f"anon 5\n{own}{name} {given_back}")
+    system(f"sys/fs/cgroup/{folder}memory.stat", f"anon 5\n{own}{name} {given_back}")
 
 
 def test_the_tightest_group_counts(system):
-    system("membership", "0::/user/job")
+    system("proc/self/cgroup", "0::/user/job")
     group(system, "user/job/", limit="max", used=GIB, given_back=0, version=2)
     group(system, "user/", limit=3 * GIB, used=2 * GIB, given_back=GIB // 2, version=2)
     group(system, "", limit=8 * GIB, used=3 * GIB, given_back=0, version=2)
@@ -41,26 +41,26 @@ def test_the_tightest_group_counts(system):
 
 
 def test_a_group_beyond_its_limit_leaves_nothing(system):
-    system("membership", "0::/")
+    system("proc/self/cgroup", "0::/")
     group(system, "", limit=GIB, used=2 * GIB, given_back=0, version=2)
     assert control_groups.memory_left() == 0
 
 
 def test_controllers_of_their_own_are_read(system):
-    system("membership", "7:cpu,cpuacct:/elsewhere\n3:memory:/job\n0::/other")
+    system("proc/self/cgroup", "7:cpu,cpuacct:/elsewhere\n3:memory:/job\n0::/other")
     group(system, "memory/job/", limit=3 * GIB, used=GIB, given_back=GIB // 4, version=1)
     group(system, "memory/", limit=NO_LIMIT, used=9 * GIB, given_back=0, version=1)
     assert control_groups.memory_left() == 3 * GIB - 3 * GIB // 4
 
 
 def test_a_container_that_does_not_see_its_path_sees_its_limit(system):
-    system("membership", "3:memory:/docker/0123abc")
+    system("proc/self/cgroup", "3:memory:/docker/0123abc")
     group(system, "memory/", limit=3 * GIB, used=GIB, given_back=0, version=1)
     assert control_groups.memory_left() == 2 * GIB
 
 
 def test_both_versions_may_be_there(system):
-    system("membership", "2:cpu:/\n0::/job")
+    system("proc/self/cgroup", "2:cpu:/\n0::/job")
     group(system, "unified/job/", limit=GIB, used=0, given_back=0, version=2)
     assert control_groups.memory_left() == GIB
 
@@ -68,7 +68,7 @@ def test_both_versions_may_be_there(system):
 @pytest.mark.parametrize("membership", [None, "5:cpu:/", "0::/"])
 def test_without_a_limit_the_machine_counts(system, membership, monkeypatch):
     if membership is not None:
-        system("membership", membership)
+        system("proc/self/cgroup", membership)
     assert control_groups.memory_left() is None
     monkeypatch.setattr(measuring, "_free_on_machine", lambda: 5 * GIB)
     assert measuring.free_memory() == 5 * GIB

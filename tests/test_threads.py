@@ -14,7 +14,7 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import LAMB, Adam, Momentum, Optimizer
+from instep import LAMB, Adam, Momentum, Optimizer, control_groups
 
 
 def problem(size=200_003, dtype="float32"):
@@ -485,7 +485,8 @@ def limited(root, cgroup, files, cpus=64):
         path.write_text(text, "ascii")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)), raising=False)
-        return threads.available_threads(root)
+        patch.setattr(control_groups, "SYSTEM", root)
+        return threads.available_threads()
 
 
 V1 = "5:memory:/box\n4:cpu,cpuacct:/box/inner\n0::/\n"
@@ -528,7 +529,8 @@ def test_the_cpus_of_the_process_bound_a_larger_share(tmp_path):
 def test_without_control_groups_all_cpus_of_the_process_are_used(tmp_path, monkeypatch):
     threads = importlib.import_module("instep.engines.native.threads")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
-    assert threads.available_threads(tmp_path / "nothing") == 3
+    monkeypatch.setattr(control_groups, "SYSTEM", tmp_path / "nothing")
+    assert threads.available_threads() == 3
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])

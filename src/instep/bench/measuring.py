@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instep.bench import contenders, control_groups
+from instep import control_groups
+from instep.bench import contenders
 from instep.bench.cases import Case
 from instep.bench.clocks import REST, EventClock, Step, WallClock, host_seconds, in_turns
 from instep.bench.contenders import KIT, LIMITS
