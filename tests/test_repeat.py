@@ -158,6 +158,20 @@ def test_gradients_that_are_new_arrays_go_the_short_way(long_ways):
         bits.assert_same_bits(w, others[name])
 
 
+def test_a_chain_of_an_optimizer_alone_goes_the_short_way(long_ways):
+    engine_runs.require("native")
+    params, grads = problem()
+    others = copies(params)
+    one, other = chain(Adam(), engine="native"), Adam(engine="blocked")
+    for step in range(6):
+        one.lr = other.lr = 0.1 if step < 3 else 0.2
+        one.update(params, grads)
+        other.update(others, grads)
+    assert len(long_ways) == 2 + 6
+    for name, w in params.items():
+        bits.assert_same_bits(w, others[name])
+
+
 def test_parameters_that_move_go_the_long_way_once(long_ways):
     engine_runs.require("native")
     params, grads = problem()

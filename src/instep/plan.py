@@ -88,6 +88,8 @@ class Plan:
         # that is refused leaves them unverified, and they are looked at again.
         self._verified = False
         self._repeater: Repeater | None = None
+        # The optimizer in a chain; another one has its hyperparameters itself, and is not kept.
+        self._main = None if optimizer.main is optimizer else optimizer.main
         self._numbers: Any = None
         self._undecided: Undecided | None = None
         self._read_numbers = _reader([entry.name for entry in self.program.parts[0].fields])
@@ -220,8 +222,8 @@ class Plan:
         leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
         if leaves is None or gradients is None or len(leaves) != len(gradients):
             return False
-        # A plain optimizer is the only part, so its hyperparameters are its own attributes.
-        numbers, step = self._read_numbers(values), values["_t"] + 1
+        own = values if self._main is None else self._main.__dict__
+        numbers, step = self._read_numbers(own), values["_t"] + 1
         if numbers != self._numbers or values["overrides"]:
             return False
         if not repeater.stage(leaves, gradients, (*numbers, step)):
@@ -238,9 +240,9 @@ class Plan:
 
     def _find_repeater(self, optimizer: "Optimizer") -> None:
         """Look for the short way to repeat the step that was just taken."""
-        if len(self.buckets) != 1 or len(self._sources) != 1 or optimizer.main is not optimizer:
+        if len(self.buckets) != 1 or len(self._sources) != 1 or len(self.program.parts) != 1:
             return
-        numbers = self._read_numbers(optimizer.__dict__)
+        numbers = self._read_numbers(optimizer.main.__dict__)
         if self._repeater is not None and numbers == self._numbers:
             self._repeater.refresh()
             return
