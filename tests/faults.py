@@ -58,8 +58,12 @@ class Fault:
                 sys.settrace(None)
                 self.raised = True
                 self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-                raise self.exception
+                self.act()
         return self._line
+
+    def act(self):
+        """Do at the line what a handler does."""
+        raise self.exception
 
 
 def each_line(run, exceptions, after=None, stride=1):

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -392,3 +393,166 @@ def test_arrays_are_released_after_a_schedule_has_raised(engine):
     del params, grads
     gc.collect()
     assert [reference() for reference in arrays_of] == [None, None]
+
+
+@pytest.mark.parametrize("settings", [{"engine": "blocked"}, {"engine": "array_api"}])
+def test_settings_that_a_handler_changes_at_any_line_take_effect(settings):
+    """The handler returns, and the step goes on; the next one knows of the change."""
+
+    class Change(faults.Fault):
+        def act(self):
+            optimizer.frozen = ("b",)
+
+    line = 1
+    while True:
+        optimizer = SGD(lr=1.0, **settings)
+        params = {"a": np.zeros(3), "b": np.zeros(3)}
+        grads = {"a": np.ones(3), "b": np.ones(3)}
+        with Change(line, None, "Plan.step") as change:
+            optimizer.update(params, grads)
+        if not change.raised:
+            break
+        optimizer.update(params, grads)
+        assert (params["a"] == -2).all()
+        assert (params["b"] == -1).all(), change.place
+        line += 2
+    assert line > 20
+
+
+def test_hyperparameters_that_a_schedule_sets_are_checked_at_the_next_step():
+    optimizer, w = Adam(), np.zeros(3, "f4")
+
+    def schedule(step):
+        if step == 3:
+            optimizer.eps = 1e-60  # 0 in float32
+        return 1e-8
+
+    optimizer.eps = schedule
+    for _ in range(3):
+        optimizer.update(w, np.ones(3, "f4"))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="eps=1e-60 is 0 in float32"):
+            optimizer.update(w, np.ones(3, "f4"))
+
+
+def test_what_a_handler_raises_while_a_rule_is_traced_is_no_fault_of_the_rule():
+    class Interrupted(SGD):
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            if not isinstance(g, np.ndarray):  # a symbol
+                raise TimeoutError
+            return w - h.lr * g, {}
+
+    optimizer, w = Interrupted(), np.zeros(3)
+    with pytest.raises(TimeoutError):
+        optimizer.update(w, np.ones(3))
+    assert optimizer.t == 0
+
+
+# Averages, threads and forks ---------------------------------------------------------------------
+
+
+def test_no_thread_steps_while_averages_are_swapped_in():
+    optimizer, w, g = chain(SGD(lr=1.0), average(0.5)), np.zeros(3), np.ones(3)
+    for _ in range(3):
+        optimizer.update(w, g)
+    swapped, refused = threading.Event(), []
+
+    def step():
+        swapped.wait(60)
+        try:
+            optimizer.update(w, g)
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    # The other thread waits for the lock that this one has while it swaps.
+    thread = threading.Thread(target=step)
+    thread.start()
+    with optimizer._lock:
+        swapped.set()
+        thread.join(0.2)
+        optimizer._lock.release()
+        optimizer.swap_averaged(w)
+        optimizer._lock.acquire()
+    thread.join(60)
+    if not refused:  # it was first
+        assert optimizer.t == 4
+    else:
+        assert "averages are swapped in" in refused[0]
+        assert optimizer.t == 3
+
+
+def test_averages_are_swapped_whole_or_not_at_all():
+    def run(fault):
+        params = {"a": np.zeros(3), "b": np.zeros(3)}
+        optimizer = chain(SGD(lr=1.0), average(0.5), engine="blocked")
+        for _ in range(3):
+            optimizer.update(params, {"a": np.ones(3), "b": np.ones(3)})
+        try:
+            with fault:
+                optimizer.swap_averaged(params)
+        except KeyboardInterrupt:
+            pass
+        swapped = optimizer._swapped is not None
+        if swapped:
+            optimizer.swap_averaged(params)
+        return swapped, [float(w[0]) for w in params.values()]
+
+    seen = set()
+    for fault, (swapped, values) in faults.each_line(run, [KeyboardInterrupt()], stride=3):
+        assert values == [-3.0, -3.0], fault.place
+        seen.add(swapped)
+    assert seen == {False, True}
+
+
+def test_no_averages_are_swapped_where_calls_cannot_be_nested_to_the_end():
+    params = {"a": np.zeros(3), "b": np.zeros(3)}
+    optimizer = chain(SGD(lr=1.0), average(0.5), engine="array_api")
+    for _ in range(3):
+        optimizer.update(params, {"a": np.ones(3), "b": np.ones(3)})
+    optimizer.averaged(params)
+
+    def dive(depth):
+        return dive(depth - 1) if depth else optimizer.swap_averaged(params)
+
+    for spare in range(2, 120):
+        try:
+            dive(sys.getrecursionlimit() - frames_in_use() - spare)
+        except RecursionError:
+            assert optimizer._swapped is None, spare
+        else:
+            optimizer.swap_averaged(params)
+        assert [float(w[0]) for w in params.values()] == [-3.0, -3.0], spare
+
+
+@pytest.mark.parametrize("make", [SGD, lambda: chain(clip_by_global_norm(1e9), SGD())])
+def test_a_chain_takes_a_lock_that_was_left_behind(make):
+    optimizer, w = make(), np.zeros(3)
+    for call in (lambda: optimizer.update(w, np.ones(3)), optimizer.state_dict, optimizer.reset):
+        optimizer._lock.acquire()
+        call()
+        assert not optimizer._lock._is_owned()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_steps_though_another_thread_was_in_a_step():
+    optimizer, w = SGD(engine="blocked"), np.zeros(3)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with optimizer._lock:
+            held.set()
+            go_on.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        optimizer.update(w, np.ones(3))
+        os._exit(0 if optimizer.t == 1 else 1)
+    go_on.set()
+    thread.join(60)
+    assert os.waitpid(child, 0)[1] == 0

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from instep import arrays, means, tree, validation
 from instep.graph.trace import check_result
-from instep.interrupts import finish
+from instep.interrupts import finish, require_frames
 from instep.optimizer import LeafState, Optimizer, Overrides
 from instep.parts import AfterGathering, check_order, gathers, name_parts
 from instep.rule import Rule
@@ -151,18 +151,10 @@ class Chain(Optimizer):
         self._settle()
         return self._skipped
 
-    def update(self, params: Any, grads: Any) -> Any:
-        self._refuse_averages("update")
-        return super().update(params, grads)
-
     def _start(self) -> dict[str, Any]:
         return {**super()._start(), "_swapped": None}
 
-    def state_dict(self) -> dict[str, Any]:
-        self._refuse_averages("state_dict")
-        return super().state_dict()
-
-    def _refuse_averages(self, call: str) -> None:
+    def _check_ready(self, call: str) -> None:
         if self._swapped is not None:
             raise RuntimeError(
                 f"{self.name}.{call}: the averages are swapped in, so that params are not the "
@@ -250,6 +242,7 @@ class Chain(Optimizer):
             self._swapped = after
             return tree.rebuild(params, swapped)
 
+        require_frames()
         return finish(swap)
 
     def _parameters_back(

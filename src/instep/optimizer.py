@@ -4,6 +4,7 @@ import copy
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -120,7 +121,7 @@ class Optimizer(Rule):
         self._states: dict[str, LeafState] = {}
         self._plan: Plan | None = None
         self._changes = 0  # of settings: plans made before one are not used after it
-        self._lock = threading.RLock()
+        self._lock = _new_lock()
 
     def __getstate__(self) -> dict[str, Any]:
         # A plan holds addresses of arrays and compiled code; the next step makes a new one.
@@ -131,7 +132,7 @@ class Optimizer(Rule):
         return values
 
     def __setstate__(self, values: dict[str, Any]) -> None:
-        self.__dict__.update(values, _lock=threading.RLock())
+        self.__dict__.update(values, _lock=_new_lock())
 
     def __copy__(self) -> Self:
         """Return an optimizer with state of its own; schedules are shared."""
@@ -168,6 +169,9 @@ class Optimizer(Rule):
                 )
             lock.release()  # an exception came between the lock and the block that it guards
         return lock
+
+    def _check_ready(self, call: str) -> None:
+        """Raise if the parameters of the user are not what a step, or a save, is to work on."""
 
     def _start(self) -> dict[str, Any]:
         """Return the attributes of an optimizer that has taken no steps."""
@@ -233,6 +237,7 @@ class Optimizer(Rule):
                 f"{self.name}.update: Python is shutting down, and no step can be taken any more; "
                 f"take the last one before, for example in a function for atexit.register"
             )
+        self._check_ready("update")
         try:
             if plan is None or not plan.accepts(self, params, grads):
                 from instep.plan import Plan
@@ -264,6 +269,7 @@ class Optimizer(Rule):
         from instep.checkpoint import state_dict
 
         with self._exclusive("state_dict"):
+            self._check_ready("state_dict")
             return state_dict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
@@ -296,12 +302,32 @@ class Optimizer(Rule):
         return self
 
 
+_LOCKS: "weakref.WeakSet[threading.RLock]" = weakref.WeakSet()
+
+
+def _new_lock() -> "threading.RLock":
+    lock = threading.RLock()
+    _LOCKS.add(lock)
+    return lock
+
+
+def _free_locks() -> None:
+    """Free all locks in a forked process: the threads that held them are not in it."""
+    for lock in _LOCKS:
+        lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001  (as in `threading`)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_locks)
+
+
 def _is_within_another_call(optimizer: Optimizer) -> bool:
     """Return whether this thread is within an exclusive call other than the one that asks."""
+    # Of the classes that ask for the lock: methods that override these only call them.
     names = ["update", "reset", "state_dict", "load_state_dict", "__getstate__"]
-    names += ["averaged", "swap_averaged"]  # of chains
-    classes = type(optimizer).__mro__
-    codes = {vars(one)[name].__code__ for one in classes for name in names if name in vars(one)}
+    codes = {vars(Optimizer)[name].__code__ for name in names}
+    for name in ("averaged", "swap_averaged"):  # of chains
+        codes.add(getattr(getattr(type(optimizer), name, None), "__code__", None))
     frame: FrameType | None = sys._getframe(3)  # noqa: SLF001  (beyond the call that asks)
     while frame is not None:
         if frame.f_code in codes and frame.f_locals.get("self") is optimizer:

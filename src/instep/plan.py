@@ -32,7 +32,7 @@ class Plan:
 
     def __init__(self, optimizer: "Optimizer", params: Any, grads: Any) -> None:
         owner = optimizer.name
-        # Settings that are changed while the plan is made, by a schedule, are for another one.
+        # Settings that are changed from now on, by a schedule in the midst of a step too, end it.
         self._changes = optimizer._changes
         self._is_kept = False
         leaves = validation.match(owner, params, grads)
@@ -99,7 +99,7 @@ class Plan:
         for leaf in self._active:  # the arrays are the user's: keep none of them
             leaf.parameter = leaf.gradient = None
 
-        if self._fit(optimizer, params, grads) is Fit.DIFFERENT:
+        if self._fit(params, grads) is Fit.DIFFERENT:
             raise RuntimeError(f"{owner}.update: the trees changed while they were looked at")
 
     def _rows(self, step: int, sources: Sequence[Source]) -> list[Row]:
@@ -156,7 +156,9 @@ class Plan:
 
     def accepts(self, optimizer: "Optimizer", params: Any, grads: Any) -> bool:
         """Return whether this plan can step these trees. Keeps their leaves until `release`."""
-        fit = self._fit(optimizer, params, grads)
+        if not self._is_current(optimizer):
+            return False
+        fit = self._fit(params, grads)
         if fit is not Fit.SAME:
             self._verified = False
         if fit is Fit.DIFFERENT:
@@ -165,10 +167,16 @@ class Plan:
             self._look_at_overlaps(optimizer.name, params, grads)
         return True
 
-    def _fit(self, optimizer: "Optimizer", params: Any, grads: Any) -> Fit:
+    def _is_current(self, optimizer: "Optimizer") -> bool:
+        """Return whether the settings are those that the plan was made for."""
         # Overrides are compared, for the user's dict may have been changed in place.
-        if not self.program.is_current() or optimizer.overrides != self._overrides:
-            return Fit.DIFFERENT
+        return (
+            optimizer._changes == self._changes
+            and self.program.is_current()
+            and optimizer.overrides == self._overrides
+        )
+
+    def _fit(self, params: Any, grads: Any) -> Fit:
         leaves = self._read_params.read(params)
         gradients = self._read_grads.read(grads)
         if leaves is None or gradients is None or len(leaves) != len(gradients):
@@ -216,9 +224,9 @@ class Plan:
         step takes a quarter of the time of `step`, which is what counts when arrays are small.
         """
         repeater = self._repeater
-        if repeater is None or not self._verified:
-            return False
         values = optimizer.__dict__
+        if repeater is None or not self._verified or values["_changes"] != self._changes:
+            return False
         leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
         if leaves is None or gradients is None or len(leaves) != len(gradients):
             return False
@@ -238,8 +246,8 @@ class Plan:
             raise
         return True
 
-    def _find_repeater(self, optimizer: "Optimizer") -> None:
-        """Look for the short way to repeat the step that was just taken."""
+    def _find_repeater(self, optimizer: "Optimizer", rows: Sequence[Row]) -> None:
+        """Look for the short way to repeat the step that was just taken with these rows."""
         if len(self.buckets) != 1 or len(self._sources) != 1 or len(self.program.parts) != 1:
             return
         numbers = self._read_numbers(optimizer.main.__dict__)
@@ -248,6 +256,8 @@ class Plan:
             return
         self._numbers, self._repeater = numbers, None
         (source,), (part,) = self._sources, self.program.parts
+        if rows[0].numbers[: len(numbers)] != numbers:  # set meanwhile: they are unchecked
+            return
         plain = part.fixed and not part.derives and not part.has_forms
         everyone = not (self._idle or self._idle_states or source.overrides or source.missed)
         if plain and everyone and all(type(number) is float for number in numbers):
@@ -274,7 +284,7 @@ class Plan:
         notes = self._notes(optimizer, candidates[0])
         result = finish(partial(self._commit, optimizer, params, notes))
         self._verified = True
-        self._find_repeater(optimizer)
+        self._find_repeater(optimizer, candidates[0])
         return result
 
     def _commit(self, optimizer: "Optimizer", params: Any, notes: Sequence[Call]) -> Any:
@@ -304,13 +314,11 @@ class Plan:
         With these rows, where it is not known yet what they remember.
         """
         # Past `__setattr__`, which validates what users set and takes its time.
-        values: dict[str, Any] = {"_t": optimizer._t + 1}
-        notes: list[Call] = [partial(optimizer.__dict__.update, values)]
-        if not self._is_kept:
-            values["_states"] = self.states
-            if optimizer._changes == self._changes:
-                values["_plan"] = self
-            notes.append(partial(self.__dict__.update, {"_is_kept": True}))
+        values = {"_t": optimizer._t + 1, "_states": self.states, "_plan": self}
+        notes: list[Call] = [
+            partial(optimizer.__dict__.update, values),
+            partial(self.__dict__.update, {"_is_kept": True}),
+        ]
         notes += [
             partial(state.__dict__.update, {"missed": state.missed + 1})
             for state in self._idle_states
@@ -368,7 +376,9 @@ class Plan:
         """
         assert self._undecided is not None
         if not self._undecided.is_judged:
-            self._undecided.judge()
+            # Whatever was set in the midst of the step: this plan is to hear of it.
+            kept = {"_plan": self} if self._is_kept else {}
+            self._undecided.judge([partial(optimizer.__dict__.update, kept)])
         if not self._is_kept:
             self.settle(optimizer)
 

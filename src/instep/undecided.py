@@ -6,7 +6,7 @@ host does not ask: it lets the device skip the writing, and prepares the next st
 number of steps that may have been taken by then. What the device decided is heard later.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -68,10 +68,10 @@ class Undecided:
         """Whether the call whose candidates were made last was given to the device to judge."""
         return not self._next
 
-    def judge(self) -> None:
-        """Let the device judge the call whose candidates were made last."""
+    def judge(self, notes: Iterable[Call]) -> None:
+        """Let the device judge the call whose candidates were made last, and at once take notes."""
         after = {"_memories": self._next, "_next": []}
-        self._verdicts.judge([partial(self.__dict__.update, after)])
+        self._verdicts.judge([*notes, partial(self.__dict__.update, after)])
 
     def hear(self, most: int) -> bool | None:
         """Return whether the oldest call was taken, or None if that is not known yet.

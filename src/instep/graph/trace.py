@@ -106,6 +106,14 @@ def trace(
     )
 
 
+#: What a mistake in a rule, or a function that does not know symbols, raises. Others may come from
+#: outside, as the TimeoutError of a signal's handler, and are nothing to take another way for.
+_ERRORS_OF_RULES = (
+    *(TypeError, AttributeError, ValueError, NameError, LookupError, ArithmeticError),
+    *(AssertionError, NotImplementedError),
+)
+
+
 def _call(recorder: Recorder, rule: Callable[..., Any], *arguments: Any) -> Any:
     """Call a rule with symbols; whatever it raises is a reason to run it with arrays instead.
 
@@ -113,9 +121,9 @@ def _call(recorder: Recorder, rule: Callable[..., Any], *arguments: Any) -> Any:
     """
     try:
         return rule(*arguments)
-    except (FusionError, RuleError, UnknownNameError, MemoryError, RecursionError):
+    except (FusionError, RuleError, UnknownNameError):
         raise
-    except Exception as error:
+    except _ERRORS_OF_RULES as error:
         if is_about_rules(error):
             raise
         raise recorder.error(

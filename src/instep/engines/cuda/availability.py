@@ -40,6 +40,8 @@ def _is_there() -> bool:
 def _device_problem() -> str | None:
     try:
         import cupy
+    except TimeoutError:  # from the handler of a signal: nothing is known yet
+        raise
     except Exception as error:  # noqa: BLE001 - it asks the system for much, and all may be missing
         cause = _cause(error)
         return f"CuPy cannot be imported ({_describe(cause)}); {_import_remedy(cause)}"

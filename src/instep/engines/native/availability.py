@@ -25,6 +25,8 @@ def problem() -> str | None:
         return "its code is for 64 bits, and this Python has 32; use a Python of 64 bits"
     try:
         import llvmlite.binding as llvm
+    except TimeoutError:  # from the handler of a signal: nothing is known yet
+        raise
     except (ImportError, OSError, RuntimeError) as error:
         return f"llvmlite cannot be imported ({error}); reinstall it: {_INSTALL}"
     version: int = llvm.llvm_version_info[0]
