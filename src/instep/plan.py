@@ -48,7 +48,7 @@ class Plan:
         unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
         self._read_params = tree.LeafReader(params, unseen)
         self._read_grads = tree.LeafReader(grads, unseen)
-        self.program = Program(optimizer)
+        self.program = Program(optimizer, is_kept=True)
         self._overrides = {pattern: dict(entry) for pattern, entry in optimizer.overrides.items()}
 
         # Leaves that agree in everything a row depends on share it.

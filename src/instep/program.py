@@ -74,7 +74,7 @@ class Source:
 class Part:
     """One rule of an optimizer: a plain optimizer has one, a chain several.
 
-    It does not keep the rule alive, which through its plan keeps this.
+    It does not keep the rule, which through its plan keeps this.
     """
 
     def __init__(self, prefix: str, rule: Rule, period: int) -> None:
@@ -193,10 +193,14 @@ def _check_identifier(owner: str, name: Any) -> None:
 
 
 class Program:
-    """The rules of an optimizer under their present options. It does not keep it alive."""
+    """The rules of an optimizer under their present options.
 
-    def __init__(self, optimizer: "Optimizer") -> None:
+    That of a plan, which its optimizer keeps, does not keep the optimizer: `is_kept` says so.
+    """
+
+    def __init__(self, optimizer: "Optimizer", *, is_kept: bool = False) -> None:
         self.name = optimizer.name
+        self._owner = None if is_kept else optimizer
         self._optimizer = weakref.ref(optimizer)
         self.parts: list[Part] = []
         period = 1
@@ -367,6 +371,5 @@ class Program:
 
 def _alive(reference: "weakref.ref[_Kept]") -> _Kept:
     found = reference()
-    if found is None:
-        raise ReferenceError("the optimizer is gone; keep it as long as what was made for it")
+    assert found is not None, "it keeps what asks for it"
     return found

@@ -169,8 +169,8 @@ def _watched(case: Case, watch: Stopwatch) -> Step:
         made.repeater = lambda: _put(watch, find(), _OF_REPEATER)
         return _put(watch, made, _OF_BUCKET)
 
-    def reader(structure: Any) -> Any:
-        return _put(watch, read(structure), _OF_READER)
+    def reader(*arguments: Any) -> Any:
+        return _put(watch, read(*arguments), _OF_READER)
 
     def signature(*arguments: Any) -> Any:
         return _put(watch, look(*arguments), {"compare": CHECK})
