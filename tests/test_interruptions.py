@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from whole_steps import PLAIN, STRIDED, Problem, assert_whole, same
 
-from instep import LAMB, SGD, Adam, Momentum, Muon, chain, interrupts, plan
+from instep import LAMB, SGD, Adam, Momentum, Muon, ScheduleFreeAdamW, chain, interrupts, plan
 from instep.engines import blocked, host
 from instep.transforms import (
     accumulate,
@@ -556,3 +556,16 @@ def test_a_forked_process_steps_though_another_thread_was_in_a_step():
     go_on.set()
     thread.join(60)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("make", [ScheduleFreeAdamW, lambda: chain(ScheduleFreeAdamW())])
+def test_means_are_of_one_step_though_another_thread_steps(make):
+    optimizer, w, g = make(), np.zeros(3), np.ones(3)
+    optimizer.update(w, g)
+    with optimizer._lock:  # as another thread would hold it
+        thread = threading.Thread(target=optimizer.eval_params, args=(w,))
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive(), "it waits"
+    thread.join(60)
+    assert not thread.is_alive()

@@ -322,3 +322,32 @@ def same(xp, x):
 def test_rules_of_one_form_do_not_know_about_forms():
     optimizer = SGD()
     assert optimizer.form((3, 4)) == Form(slots=())
+
+
+@engine_runs.every_engine
+def test_a_function_may_return_the_same_memory_for_every_leaf(engine):
+    engine_runs.require(engine)
+    buffer = np.empty(3)
+
+    def add(xp, x, m):
+        return x * 2, np.add(m, x, out=buffer)
+
+    class Same(Optimizer):
+        lr: float = 1.0
+
+        slots = ("m",)
+
+        def form(self, shape):
+            return Form(slots=(), whole={"m": shape}, between=("draft",))
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            y, m = xp.apply(add, g, s.m)
+            return w - h.lr * y, {"m": m}
+
+    optimizer = Same(engine=engine)
+    params = {"a": np.zeros(3), "b": np.zeros(3)}
+    for _ in range(2):
+        optimizer.update(params, {"a": np.full(3, 1.0), "b": np.full(3, 10.0)})
+    slots = engine_runs.slots_of(optimizer)
+    assert [slots[key]["m"].tolist() for key in "ab"] == [[2.0] * 3, [20.0] * 3]

@@ -1,6 +1,7 @@
 """Chains: transforms and one optimizer as one rule, which runs in the fewest passes."""
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -114,9 +115,14 @@ class Chain(Optimizer):
         if main is not None and any(entry.name == name for entry in main._hyperparameters):
             return getattr(main, name)
         if main is not None and not name.startswith("_") and callable(getattr(main, name, None)):
-            main = copy.copy(main)
-            main._states, main._t = self._states_of_main(), self.t
-            return getattr(main, name)
+
+            def method(*arguments: Any, **keywords: Any) -> Any:
+                with self._exclusive(name):
+                    main = copy.copy(self._main)
+                    main._states, main._t = self._states_of_main(), self.t
+                    return getattr(main, name)(*arguments, **keywords)
+
+            return functools.wraps(getattr(main, name))(method)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _states_of_main(self) -> dict[str, LeafState]:

@@ -323,17 +323,17 @@ if hasattr(os, "register_at_fork"):
 
 def _is_within_another_call(optimizer: Optimizer) -> bool:
     """Return whether this thread is within an exclusive call other than the one that asks."""
-    # Of the classes that ask for the lock: methods that override these only call them.
-    names = ["update", "reset", "state_dict", "load_state_dict", "__getstate__"]
-    codes = {vars(Optimizer)[name].__code__ for name in names}
-    for name in ("averaged", "swap_averaged"):  # of chains
-        codes.add(getattr(getattr(type(optimizer), name, None), "__code__", None))
     frame: FrameType | None = sys._getframe(3)  # noqa: SLF001  (beyond the call that asks)
     while frame is not None:
-        if frame.f_code in codes and frame.f_locals.get("self") is optimizer:
+        takes_lock = not _LOCKING.isdisjoint(frame.f_code.co_names)
+        if takes_lock and frame.f_locals.get("self") is optimizer:
             return True
         frame = frame.f_back
     return False
+
+
+#: What the methods name that hold the lock while they call others.
+_LOCKING = frozenset({"_exclusive", "_lock"})
 
 
 @dataclass(eq=False)

@@ -25,11 +25,11 @@ class RenewedSlots:
         arguments = program.call_arguments(graph, row)
         for entry, numbers in zip(graph.calls, arguments, strict=True):
             operand, old = slots[entry.array], [slots[name] for name in entry.slots]
-            new, *renewed = apply(
-                program.name, entry.function, arrays.namespace(operand), operand, old, numbers
-            )
+            xp = arrays.namespace(operand)
+            new, *renewed = apply(program.name, entry.function, xp, operand, old, numbers)
             operand[...] = new
-            self._pending += zip(old, renewed, strict=True)
+            # Copies, for a function may return the same memory for every leaf.
+            self._pending += zip(old, (_copied(xp, array) for array in renewed), strict=True)
 
     def store(self) -> None:
         """Write the new state."""

@@ -103,13 +103,13 @@ class ScheduleFreeAdamW(Optimizer):
 
     def eval_params(self, params: Any) -> Any:
         """Return the tree of the means `x`, as new arrays; `params` are the points `y`."""
-        states = {
-            key: LeafState({"z": state.slots["z"]}, scalars={"place": state.scalars["place"]})
-            for key, state in self._states.items()
-        }
-        return means.evaluate(
-            f"{self.name}.eval_params", _Mean(threads=self.threads), params, states
-        )
+        with self._exclusive("eval_params"):
+            states = {
+                key: LeafState({"z": state.slots["z"]}, scalars={"place": state.scalars["place"]})
+                for key, state in self._states.items()
+            }
+            call = f"{self.name}.eval_params"
+            return means.evaluate(call, _Mean(threads=self.threads), params, states)
 
 
 class _Mean(Optimizer):
