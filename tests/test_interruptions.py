@@ -29,7 +29,7 @@ from instep.transforms import (
 PROBLEMS = {
     "plain": Problem(Adam),
     "strided": Problem(Momentum, STRIDED),
-    "strided, in several blocks": Problem(SGD, {"s1": (70_000,), "s2": (70_000,)}),
+    "strided, in several blocks": Problem(SGD, {"s1": (70_000,), "s2": (70_000,)}, stride=4),
     "strided, in two passes": Problem(
         lambda **settings: chain(clip_by_global_norm(0.5), Adam(), **settings),
         STRIDED,
@@ -51,10 +51,11 @@ PROBLEMS = {
         ),
         stride=4,
     ),
-    "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}),
+    "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=3),
 }
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_engine
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_an_exception_at_any_line_leaves_all_of_a_step_or_nothing(engine, problem):
@@ -65,12 +66,13 @@ def test_an_exception_at_any_line_leaves_all_of_a_step_or_nothing(engine, proble
     assert taken > 1
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_engine
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_an_exception_in_the_first_step_leaves_all_of_it_or_nothing(engine, problem):
     engine_runs.require(engine)
     settings = {"engine": engine, "threads": 2}
-    not_taken, taken = assert_whole(problem, 0, settings, "Plan.step", problem.stride)
+    not_taken, taken = assert_whole(problem, 0, settings, "Plan.step", 5 * problem.stride)
     assert not_taken > 3
     assert taken > 1
 

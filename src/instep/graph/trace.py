@@ -110,7 +110,7 @@ def trace(
 #: outside, as the TimeoutError of a signal's handler, and are nothing to take another way for.
 _ERRORS_OF_RULES = (
     *(TypeError, AttributeError, ValueError, NameError, LookupError, ArithmeticError),
-    *(AssertionError, NotImplementedError),
+    *(AssertionError, RuntimeError),
 )
 
 
@@ -121,7 +121,7 @@ def _call(recorder: Recorder, rule: Callable[..., Any], *arguments: Any) -> Any:
     """
     try:
         return rule(*arguments)
-    except (FusionError, RuleError, UnknownNameError):
+    except (FusionError, RuleError, UnknownNameError, RecursionError):
         raise
     except _ERRORS_OF_RULES as error:
         if is_about_rules(error):
