@@ -47,7 +47,7 @@ def finish(run: Callable[[], _Result]) -> _Result:
         raise
 
 
-def require_frames(count: int = 20) -> None:
+def require_frames(count: int = 16) -> None:
     """Raise RecursionError now, where so many calls cannot be nested, rather than half-way."""
     if count:
         require_frames(count - 1)

@@ -314,20 +314,18 @@ class Plan:
         With these rows, where it is not known yet what they remember.
         """
         # Past `__setattr__`, which validates what users set and takes its time.
-        values = {"_t": optimizer._t + 1, "_states": self.states, "_plan": self}
-        notes: list[Call] = [
-            partial(optimizer.__dict__.update, values),
-            partial(self.__dict__.update, {"_is_kept": True}),
-        ]
-        notes += [
+        values = optimizer.__dict__
+        new = {"_t": values["_t"] + 1, "_states": self.states, "_plan": self}
+        notes: list[Call] = [partial(values.update, new)]
+        if not self._is_kept:
+            notes.append(partial(self.__dict__.update, {"_is_kept": True}))
+        notes.extend(
             partial(state.__dict__.update, {"missed": state.missed + 1})
             for state in self._idle_states
-        ]
-        notes += [
-            partial(source.memory.update, row.memory)
-            for source, row in zip(self._sources, rows, strict=False)
-            if row.memory
-        ]
+        )
+        for source, row in zip(self._sources, rows, strict=False):
+            if row.memory:
+                notes.append(partial(source.memory.update, row.memory))
         return notes
 
     # Steps that a device judges --------------------------------------------------------------
