@@ -19,6 +19,8 @@ class Fault:
     ----------
     after
         Name of a function: lines count from the first call of it.
+    source
+        Folder of the files whose lines count.
 
     Attributes
     ----------
@@ -28,8 +30,9 @@ class Fault:
         Where that was.
     """
 
-    def __init__(self, line, exception, after=None, times=2):
+    def __init__(self, line, exception, after=None, times=2, source=SOURCE):
         self.exception, self._left, self._after, self._most = exception, line, after, times
+        self._source = source
         self._times = collections.Counter()
         self.raised, self.place = False, ""
 
@@ -41,7 +44,7 @@ class Fault:
         sys.settrace(None)
 
     def _enter(self, frame, event, _):
-        if not frame.f_code.co_filename.startswith(SOURCE):
+        if not frame.f_code.co_filename.startswith(self._source):
             return None
         if frame.f_code.co_qualname == self._after:
             self._after = None

@@ -799,3 +799,9 @@ def test_a_transform_with_an_operation_of_its_library_runs_unfused():
     (bucket,) = optimizer.explain(w).buckets
     assert (bucket.engine, bucket.passes) == ("array_api", None)
     assert "xp.tanh" in bucket.note
+
+
+def test_an_attribute_that_a_chain_does_not_have_is_named_beside_those_it_has():
+    optimizer = chain(clip_by_global_norm(1.0), Momentum())
+    with pytest.raises(AttributeError, match="it has lr, momentum; those of clip_by_glo"):
+        optimizer.max_norm = 2.0

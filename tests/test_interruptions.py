@@ -9,11 +9,13 @@ import sys
 import threading
 import weakref
 from collections import Counter
+from pathlib import Path
 
 import engine_runs
 import faults
 import numpy as np
 import pytest
+import whole_steps
 from whole_steps import PLAIN, STRIDED, Problem, assert_whole, same
 
 from instep import LAMB, SGD, Adam, Momentum, Muon, ScheduleFreeAdamW, chain, interrupts, plan
@@ -83,6 +85,22 @@ def test_an_exception_while_the_plan_is_made_changes_nothing(engine):
     problem = PROBLEMS["chained"]
     not_taken, _ = assert_whole(problem, 0, {"engine": engine}, stride=37)
     assert not_taken > 10
+
+
+@engine_runs.every_engine
+def test_what_a_handler_raises_within_numpy_is_not_lost(engine):
+    """Some of its functions take any exception for an answer."""
+    engine_runs.require(engine)
+    problem, numpy_folder = PROBLEMS["plain"], str(Path(np.__file__).parent)
+    before, after = (problem.begin(3 + n, engine=engine) for n in range(2))
+    line = 1
+    while True:
+        fault = faults.Fault(line, TimeoutError(), source=numpy_folder)
+        run = whole_steps.interrupted(problem, 3, {"engine": engine}, fault)
+        if not fault.raised:
+            break
+        assert same(run, before) or same(run, after), fault.place
+        line += 1
 
 
 def test_the_exception_of_a_second_handler_waits_too():

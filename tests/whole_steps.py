@@ -72,6 +72,8 @@ def interrupted(problem, taken, settings, fault):
             run[1].update(run[0], grads)
     except (KeyboardInterrupt, TimeoutError, MemoryError) as error:
         assert error is fault.exception  # noqa: PT017  (and no other)
+    else:
+        assert not fault.raised, f"lost at {fault.place}"
     return run
 
 

@@ -137,6 +137,11 @@ class Chain(Optimizer):
             for key, state in self._states.items()
         }
 
+    def _names_to_set(self) -> str:
+        transforms = ", ".join(rule.name for rule in self._rules.values() if rule is not self._main)
+        rest = f"; those of {transforms} are set on the transforms themselves" if transforms else ""
+        return f"{self._main._names_to_set()}{rest}"
+
     def __copy__(self) -> Self:
         new = super().__copy__()
         parts = {prefix: copy.copy(rule) for prefix, rule in self._rules.items()}

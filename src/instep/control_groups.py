@@ -50,7 +50,7 @@ def _folders(system: Path, controller: str) -> Iterator[Path]:
     """
     try:
         lines = (system / "proc/self/cgroup").read_text("utf-8", "replace").splitlines()
-    except OSError:  # not Linux
+    except FileNotFoundError:  # not Linux
         return
     paths = {}
     for line in lines:
@@ -78,7 +78,7 @@ def _time(folder: Path) -> tuple[int, int]:
             quota = (folder / "cpu.cfs_quota_us").read_text("ascii")
             period = (folder / "cpu.cfs_period_us").read_text("ascii")
         return int(quota), int(period)
-    except (OSError, ValueError):  # not there, or "max"
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):  # or "max"
         return 0, 0
 
 

@@ -102,8 +102,13 @@ class Rule:
         elif name.startswith("_") or isinstance(getattr(type(self), name, None), property):
             object.__setattr__(self, name, value)
         else:
-            known = ", ".join(entry.name for entry in self._hyperparameters) or "none"
-            raise AttributeError(f"{self.name} has no hyperparameter {name!r}; it has {known}")
+            raise AttributeError(
+                f"{self.name} has no hyperparameter {name!r}; it has {self._names_to_set()}"
+            )
+
+    def _names_to_set(self) -> str:
+        """Return the names of the hyperparameters, for messages."""
+        return ", ".join(entry.name for entry in self._hyperparameters) or "none"
 
     def _changed(self) -> None:
         """Take note that something changed of which plans depend."""

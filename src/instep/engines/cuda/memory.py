@@ -157,7 +157,7 @@ class Mailbox:
 
     def send(self, words: NDArray[np.uint64]) -> bool:
         """Copy `words` to the device, in order with the current stream, if they changed."""
-        if self._sent is not None and np.array_equal(self._sent, words):
+        if self._sent is not None and (self._sent == words).all():
             return False
         memory, view, event = self._free_buffer()
         view[:] = words

@@ -2,7 +2,6 @@
 
 import mmap
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -46,8 +45,12 @@ def _zeros(size: int) -> NDArray[np.uint8]:
     """Return zeroed bytes that begin on a cache line, on huge pages where they are large."""
     if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with suppress(OSError):  # a kernel without them, or a sandbox that allows no such advice
+        try:
             memory.madvise(mmap.MADV_HUGEPAGE)
+        except TimeoutError:  # from the handler of a signal
+            raise
+        except OSError:  # a kernel without them, or a sandbox that allows no such advice
+            pass
         block, line = np.frombuffer(memory, dtype=np.uint8), HUGE_PAGE
     else:
         block, line = np.zeros(size + CACHE_LINE, dtype=np.uint8), CACHE_LINE
