@@ -33,8 +33,9 @@ def finish(run: Callable[[], _Result]) -> _Result:
     """Return ``run()``; where an exception comes from between its parts, only after it is done.
 
     `run` goes on where it was cut off when it is called again. Handlers may raise twice in a row:
-    a call follows the exception without an instruction at which a third could come. An error of
-    `run` itself comes again each time, and is raised.
+    a call follows the exception without an instruction at which a third could come. What `run`
+    itself lacks, the few bytes of memory that calls take, it may find a moment later; an error
+    that comes again each time is raised.
     """
     try:
         return run()
@@ -42,9 +43,21 @@ def finish(run: Callable[[], _Result]) -> _Result:
         try:
             run()
         except BaseException:
+            attempts = 0
+            while attempts < _ATTEMPTS:
+                try:
+                    run()
+                except Exception:  # noqa: BLE001  (ctypes makes other errors of a MemoryError)
+                    attempts += 1
+                else:
+                    raise
             run()
             raise
         raise
+
+
+#: Numbers up to this need no memory: Python has them ready.
+_ATTEMPTS = 250
 
 
 def require_frames(count: int = 16) -> None:

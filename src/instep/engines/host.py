@@ -41,6 +41,9 @@ class Placement:
     axes: layout.Axes
     line: bool
     c_order: bool
+    shape: tuple[int, ...]
+    strides: list[tuple[int, ...]]  # of every array
+    contiguous: list[bool]  # whether each is a line in C order by itself
 
     @classmethod
     def of(cls, member: Member, slots: Sequence[str]) -> "Placement":
@@ -56,7 +59,15 @@ class Placement:
             for array in arrays
         )
         c_order = line and layout.is_c_order(w.shape, w.strides, w.itemsize)
-        return cls(member.position, member.row, member.slots, w.size, axes or (), line, c_order)
+        strides = [array.strides for array in arrays]
+        contiguous = [
+            array.flags.aligned and layout.is_c_order(w.shape, array.strides, array.itemsize)
+            for array in arrays
+        ]
+        return cls(
+            *(member.position, member.row, member.slots, w.size, axes or ()),
+            *(line, c_order, w.shape, strides, contiguous),
+        )
 
     def is_walked(self, graph: Graph) -> bool:
         """Return whether a pass can walk the arrays where they lie."""

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.base import Fit, Member, Range, Repeater, SumTable
-from instep.engines.host import GATHERED, Group, HostBucket, Placement
+from instep.engines.host import Group, HostBucket
 from instep.engines.native import check
 from instep.engines.native.compile import address_of, compile_kernel, traits
 from instep.engines.native.emit import Argument, Entry, emit, entry_words, scalar_layout
 from instep.engines.native.pool import run_on_threads, start_workers
+from instep.engines.native.strided import Strided
 from instep.engines.native.threads import thread_count
 from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.numerics import LANES, TILE
@@ -169,6 +170,8 @@ class Launch:
     """A pass on leaves of a bucket: compiled code, its arguments, and the list of chunks."""
 
     host_expressions: Any
+    _block: Arguments  # of a block of leaves that are no lines
+    _first_tiles: NDArray[np.int64]
 
     def __init__(self, bucket: NativeBucket, graph: Graph, members: list[int], rows: int) -> None:
         self.graph = graph
@@ -183,6 +186,7 @@ class Launch:
         self._gathered = sorted(set(members) - set(walks))
         self._members = np.array(walks, dtype=np.intp)
         self._own_table = len(walks) != len(bucket.table)
+        self._table = bucket.table
         table = bucket.table[self._members] if self._own_table else bucket.table
         table[:, width + Entry.ROW] = [leaves[i].row for i in walks]
         if self._own_table:  # these tensors have tiles of numbers from 0 on
@@ -201,18 +205,31 @@ class Launch:
         partials = np.zeros((max(1, len(graph.sums)), max(1, tiles)))
         self._lines = Arguments(table, chunks, self.scalars, partials)
         self._words, self._address = self._lines.words, self._lines.address
-        self._block = self._gathered_block(bucket) if self._gathered else None
         self._kernel = compile_kernel(emit(graph, traits()))
         self._kernel_address = address_of(self._kernel)
+        self._strided = self._strided_leaves(bucket)
         if self._threads > 1:
             start_workers(self._threads)
 
-    def _gathered_block(self, bucket: NativeBucket) -> Arguments:
-        """Return the arguments for a block that is gathered from a leaf that is no line."""
+    def _strided_leaves(self, bucket: NativeBucket) -> Strided | None:
+        """Return what runs the pass on the leaves that are no lines, if there are any."""
+        if not self._gathered:
+            return None
+        # A block is a tensor of its own: what compiled code fills in for each.
         row = np.zeros((1, self._width + len(Entry)), dtype=np.int64)
-        row[0, : self._width] = [buffer.ctypes.data for buffer in bucket.gathering.buffers]
-        partials = np.zeros((max(1, len(self.graph.sums)), GATHERED // TILE))
-        return Arguments(row, np.zeros((1, 4), dtype=np.int64), self.scalars, partials)
+        buffers = bucket.gathering.buffers
+        tiles = bucket.table[self._gathered, self._width + Entry.TILES]
+        self._first_tiles = np.cumsum(tiles) - tiles
+        partials = np.zeros((max(1, len(self.graph.sums)), int(tiles.sum())))
+        chunk = np.zeros((1, 4), dtype=np.int64)
+        self._block = Arguments(row, chunk, self.scalars, partials)
+        start, stride = bucket.table.ctypes.data, bucket.table.strides[0]
+        leaves = [
+            (bucket.leaves[i], start + i * stride, int(first))
+            for i, first in zip(self._gathered, self._first_tiles, strict=True)
+        ]
+        arguments = self._block.words, row, chunk
+        return Strided(self.graph, self._kernel_address, leaves, buffers, arguments)
 
     @property
     def is_simple(self) -> bool:
@@ -250,6 +267,8 @@ class Launch:
                     values = [dtype(x) for dtype, x in zip(dtypes, values, strict=True)]
                 self._pack(self.scalars.data, at, *values)
         self._words[_NEXT] = 0
+        if self._strided is not None:
+            self._strided.begin()
 
     def run_kernel(self) -> None:
         """Run the kernel, on several threads where there are chunks to share."""
@@ -265,13 +284,11 @@ class Launch:
         if self._words[_COUNT] and not self.has_run:
             self._point_at(sums, self._lines)
             self.run_kernel()
+        if self._strided is not None:
+            self._point_at(sums, self._block)
+            self._strided.run()
         if self.graph.sums:
             self._add_tiles(sums)
-        for i in self._gathered:
-            if self.graph.sums:
-                self._reduce_gathered(bucket, bucket.leaves[i], sums)
-            else:
-                self._store_gathered(bucket, i, sums)
 
     def _point_at(self, sums: SumTable, arguments: Arguments) -> None:
         if self.graph.sum_count:
@@ -281,45 +298,25 @@ class Launch:
     def _add_tiles(self, sums: SumTable) -> None:
         """Write the sums of the tensors, from the sums of their tiles."""
         table, width = self._lines.table, self._width
-        columns = table[:, width + Entry.COLUMN]
-        counts = table[:, width + Entry.TILES]
-        firsts = table[:, width + Entry.FIRST_TILE]
+        if len(table):
+            self._add(sums, self._lines.partials, table[:, width + Entry.FIRST_TILE], table)
+        if self._strided is not None:
+            self._add(sums, self._block.partials, self._first_tiles, self._table[self._gathered])
+
+    def _add(
+        self,
+        sums: SumTable,
+        partials: NDArray[np.float64],
+        firsts: NDArray[np.int64],
+        table: NDArray[np.int64],
+    ) -> None:
+        columns = table[:, self._width + Entry.COLUMN]
+        counts = table[:, self._width + Entry.TILES]
         for k, entry in enumerate(self.graph.sums):
-            partials = self._lines.partials[k]
-            sums.values[entry.number, columns] = partials[firsts]
+            sums.values[entry.number, columns] = partials[k][firsts]
             for i in np.flatnonzero(counts > 1):
-                tiles = partials[firsts[i] : firsts[i] + counts[i]]
+                tiles = partials[k][firsts[i] : firsts[i] + counts[i]]
                 sums.values[entry.number, columns[i]] = canonical_sum(tiles)
-
-    def _reduce_gathered(self, bucket: NativeBucket, leaf: Placement, sums: SumTable) -> None:
-        found = [np.zeros((len(self.graph.sums), 0))]
-        for block in bucket.gathering.tiles(self.graph, bucket.arrays(leaf)):
-            tiles = max(1, -(-len(block[0]) // TILE))
-            partials = self._run_block(leaf, len(block[0]), tiles, sums)
-            found.append(partials[: len(self.graph.sums), :tiles].copy())
-        totals = np.concatenate(found, axis=1)
-        for k, entry in enumerate(self.graph.sums):
-            sums.values[entry.number, leaf.position] = canonical_sum(totals[k])
-
-    def _store_gathered(self, bucket: NativeBucket, i: int, sums: SumTable) -> None:
-        leaf, progress = bucket.leaves[i], bucket.progress
-        arrays = bucket.arrays(leaf)
-        for stop, block, stores in bucket.gathering.boxes(self.graph, arrays, progress[i]):
-            self._run_block(leaf, len(block[0]), 1, sums)
-            progress.store(i, stop, stores)
-
-    def _run_block(
-        self, leaf: Placement, count: int, tiles: int, sums: SumTable
-    ) -> NDArray[np.float64]:
-        """Run the pass on what was gathered; return the sums of its tiles."""
-        arguments = self._block
-        assert arguments is not None
-        arguments.table[0, self._width :] = [count, leaf.row, leaf.position, tiles, 0]
-        arguments.chunks[0] = [0, 0, 0, tiles if self.graph.sums else count]
-        arguments.words[_NEXT] = 0
-        self._point_at(sums, arguments)
-        self._kernel(arguments.address)
-        return arguments.partials
 
 
 def split(extents: NDArray[np.int64], threads: int, unit: int) -> NDArray[np.int64]:

@@ -1,0 +1,117 @@
+"""Leaves that are no lines in memory, on the native engine: the bits of contiguous ones."""
+
+import subprocess
+import sys
+
+import bits
+import engine_runs
+import numpy as np
+import pytest
+
+from instep import LAMB, Adam, chain
+from instep.engines.host import GATHERED
+from instep.transforms import clip_by_global_norm
+
+#: Views of float64 rooms, by what is odd about them.
+VIEWS = {
+    "every other": lambda n: np.zeros(2 * n)[::2],
+    "reversed": lambda n: np.zeros(n)[::-1],
+    "columns": lambda n: np.zeros((n // 3, 5))[:, 1:4],
+    "planes": lambda n: np.zeros((4, n // 8, 3))[:, :, ::2].transpose(1, 0, 2),
+    "reversed planes": lambda n: np.zeros((2, 3, n // 6))[::-1, ::-1, ::-1],
+    "one long row": lambda n: np.zeros((2, n))[:1, ::-1],
+}
+
+
+def shifted(view):
+    """Return an array of the strides of `view` whose elements begin at an odd address."""
+    low, high = np.lib.array_utils.byte_bounds(view)
+    room = np.zeros(high - low + 1, np.uint8)
+    start = view.ctypes.data - low + 1
+    return np.ndarray(view.shape, view.dtype, room, start, view.strides)
+
+
+@pytest.mark.parametrize("shift", [lambda view: view, shifted], ids=["aligned", "at odd addresses"])
+@pytest.mark.parametrize("count", [24, 2 * GATHERED + 24])
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize(
+    "make", [Adam, lambda **s: chain(clip_by_global_norm(0.5), LAMB(), **s)], ids=["one", "two"]
+)
+def test_strides_change_no_bit(make, view, count, shift):
+    engine_runs.require("native")
+    rng = np.random.default_rng(0)
+    w = shift(view(count))
+    w[...] = rng.standard_normal(w.shape)
+    params, expected = {"w": w, "b": np.ones(7)}, {"w": w.copy(order="C"), "b": np.ones(7)}
+    runs = make(engine="native", threads=2), make(engine="native", threads=1)
+    for _ in range(3):
+        g = shift(view(count))
+        g[...] = rng.standard_normal(g.shape)
+        runs[0].update(params, {"w": g, "b": np.ones(7)})
+        runs[1].update(expected, {"w": g.copy(order="C"), "b": np.ones(7)})
+    for name, w in params.items():
+        bits.assert_same_bits(w, expected[name], name)
+    engine_runs.assert_same_state(runs[0], runs[1])
+
+
+def test_what_lies_between_the_elements_is_left_alone():
+    engine_runs.require("native")
+    room = np.arange(600, dtype="float32").reshape(20, 30)
+    before, w = room.copy(), room[3:17:2, 4:25:3]
+    Adam(engine="native").update(w, np.ones_like(w))
+    assert (w != before[3:17:2, 4:25:3]).all()
+    room[3:17:2, 4:25:3] = before[3:17:2, 4:25:3]
+    bits.assert_same_bits(room, before)
+
+
+def test_a_transposed_gradient_is_read_as_it_lies():
+    engine_runs.require("native")
+    g = np.random.default_rng(0).standard_normal((30, 20))
+    params = [np.zeros((20, 30)) for _ in range(2)]
+    for w, gradient in zip(params, (g.T, g.T.copy()), strict=True):
+        optimizer = Adam(engine="native")
+        for _ in range(3):
+            optimizer.update(w, gradient)
+    bits.assert_same_bits(params[0], params[1])
+
+
+WITHOUT_MEMORY = """
+import _testcapi
+import numpy as np
+from instep import Adam
+
+room = np.zeros((500, 2), "f4")
+params = {"a": np.zeros(100, "f4"), "s": room[:, 0], "t": room[:, 1]}
+grads = {name: np.ones_like(w) for name, w in params.items()}
+outcomes = set()
+for n in range(1, 400, 2):
+    optimizer = Adam(lr=1.0, beta1=0.0, beta2=0.0, eps=0.0, engine="native")
+    for w in params.values():
+        w[...] = 0
+    for _ in range(3):
+        optimizer.update(params, grads)
+    try:
+        _testcapi.set_nomemory(n, n + 40)
+        try:
+            optimizer.update(params, grads)
+        finally:
+            _testcapi.remove_mem_hooks()
+    except (MemoryError, SystemError):
+        pass
+    for w in params.values():
+        assert (w == -optimizer.t).all(), (n, optimizer.t, w)
+    outcomes.add(optimizer.t)
+assert outcomes == {3, 4}, outcomes
+"""
+
+
+def test_a_lack_of_memory_for_a_while_leaves_strided_leaves_whole():
+    """From the n-th allocation of Python on 40 fail: the step is taken, or not at all."""
+    engine_runs.require("native")
+    pytest.importorskip("_testcapi", reason="no switch for Python's allocations")
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, check=False
+    )
+    if result.returncode < 0:
+        pytest.skip("Python or NumPy crashes where there is no memory")
+    assert result.returncode == 0, result.stderr
