@@ -191,6 +191,7 @@ def run_program(text, **values):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers of POSIX")
 @engine_runs.every_engine
 def test_a_timer_leaves_whole_steps(engine):
@@ -198,6 +199,7 @@ def test_a_timer_leaves_whole_steps(engine):
     run_program(SIGNALS, ENGINE=engine)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 @pytest.mark.parametrize("steps", [0, 2])
 @engine_runs.every_engine
@@ -240,6 +242,7 @@ def frames_in_use():
 # Loading, resetting ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["load_state_dict", "reset"])
 def test_state_is_replaced_whole_or_not_at_all(call):
     problem = PROBLEMS["chained"]
@@ -502,6 +505,7 @@ def test_no_thread_steps_while_averages_are_swapped_in():
         assert optimizer.t == 3
 
 
+@pytest.mark.slow
 def test_averages_are_swapped_whole_or_not_at_all():
     def run(fault):
         params = {"a": np.zeros(3), "b": np.zeros(3)}

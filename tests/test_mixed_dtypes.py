@@ -4,11 +4,13 @@ import contextlib
 
 import engine_runs
 import mixed_rules
+import pytest
 from hypothesis import given, settings
 
 from instep.graph import FusionError
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(mixed_rules.programs)
 def test_a_rule_of_mixed_dtypes_has_the_bits_of_the_specification(program):
