@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from instep.bench import Worker, command, contenders, environment, measure, tables
-from instep.bench.contenders import KIT, LIMITS
-from instep.bench.worker import available_cpus
+from instep.commands.bench import Worker, command, contenders, environment, measure, tables
+from instep.commands.bench.contenders import KIT, LIMITS
+from instep.commands.bench.worker import available_cpus
 from instep.engines import available
 
 

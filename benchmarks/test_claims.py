@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from instep.bench import Case
-from instep.bench.cases import CHAIN
-from instep.bench.contenders import KIT, LIMITS
-from instep.bench.networks import gpt2_small
+from instep.commands.bench import Case
+from instep.commands.bench.cases import CHAIN
+from instep.commands.bench.contenders import KIT, LIMITS
+from instep.commands.bench.networks import gpt2_small
 
 TORCH = ("torch fused", "torch foreach", "torch loop")
 LARGE = 2**25

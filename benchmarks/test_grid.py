@@ -3,9 +3,9 @@
 import pytest
 
 from instep import optimizers
-from instep.bench import Case
-from instep.bench.command import DTYPES
-from instep.bench.networks import NETWORKS
+from instep.commands.bench import Case
+from instep.commands.bench.command import DTYPES
+from instep.commands.bench.networks import NETWORKS
 
 FAMILY = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "Adam", "AdamW")
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 2**24)

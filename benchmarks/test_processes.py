@@ -2,8 +2,8 @@
 
 import pytest
 
-from instep.bench import Case, Worker, contenders, processes
-from instep.bench.contenders import KIT
+from instep.commands.bench import Case, Worker, contenders, processes
+from instep.commands.bench.contenders import KIT
 
 FIRST_STEPS = (KIT, "torch fused", "optax", "numba")
 MEMORY = (KIT, "torch fused", "torch foreach", "optax", "listing")

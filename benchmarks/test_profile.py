@@ -2,9 +2,9 @@
 
 import pytest
 
-from instep.bench import Case
-from instep.bench.cases import CHAIN
-from instep.bench.measuring import free_memory
+from instep.commands.bench import Case
+from instep.commands.bench.cases import CHAIN
+from instep.commands.bench.measuring import free_memory
 from instep.engines import available
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from instep.cli import main
+from instep.commands.cli import main
 
 FIGURES = Path(__file__).parent / "figures"
 WIDTH = 1000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from instep.bench import command, figures, tables
+from instep.commands.bench import command, figures, tables
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "benchmarks"

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import instep
+from instep.commands.compare.paths import Path as Way
+from instep.commands.compare.surfaces import SURFACES, Surface
 from instep.engines import NAMES
-from instep.experiments.paths import Path as Way
-from instep.experiments.surfaces import SURFACES, Surface
 from instep.graph import Graph
-from instep.program import Program, Source
+from instep.graph.program import Program, Source
 
 FOLDER = Path(__file__).parent / "optimizers"
 DTYPES = ("float16", "float32", "float64")
@@ -197,7 +197,7 @@ def draw(name: str) -> None:
     """Draw the paths of an optimizer on both surfaces, in few colours."""
     from PIL import Image
 
-    from instep.experiments.figures import canvas, draw_contours, draw_path
+    from instep.commands.compare.figures import canvas, draw_contours, draw_path
 
     ways = [best(name, surface) for surface in SURFACES]
     with canvas(9.2, 3.3) as figure:

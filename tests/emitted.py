@@ -2,7 +2,7 @@
 
 from instep import LAMB, Adam, AdamW, Momentum, chain, transforms
 from instep.engines.cuda.emit import emit
-from instep.program import Program, Source
+from instep.graph.program import Program, Source
 
 
 def passes(optimizer, dtype, shape=(4,)):

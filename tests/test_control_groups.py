@@ -2,8 +2,8 @@
 
 import pytest
 
-from instep import control_groups
-from instep.bench import measuring
+from instep.commands.bench import measuring
+from instep.engines.native import control_groups
 
 GIB = 2**30
 NO_LIMIT = "9223372036854771712"  # as version 1 says it

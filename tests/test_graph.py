@@ -5,7 +5,7 @@ import pytest
 
 from instep import Adam, AdamW, Momentum, Optimizer, RMSProp
 from instep.graph import FusionError, Node, Scalar, cut, prune, trace
-from instep.program import Program
+from instep.graph.program import Program
 
 
 def graph_of(rule, dtype="float32", hyperparameters=("lr", "t"), slots=("m",), options=None):

@@ -18,8 +18,9 @@ import pytest
 import whole_steps
 from whole_steps import PLAIN, STRIDED, Problem, assert_whole, same
 
-from instep import LAMB, SGD, Adam, Momentum, Muon, ScheduleFreeAdamW, chain, interrupts, plan
+from instep import LAMB, SGD, Adam, Momentum, Muon, ScheduleFreeAdamW, chain, interrupts
 from instep.engines import blocked, host
+from instep.plan import step as plan
 from instep.transforms import (
     accumulate,
     average,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from instep import SGD, Adam
-from instep.bench.measuring import free_memory
+from instep.commands.bench.measuring import free_memory
 
 pytest.importorskip("llvmlite", reason="the native engine needs llvmlite")
 

@@ -145,7 +145,7 @@ def test_every_operation_of_a_graph_is_tried():
     used = set()
     for expression in EXPRESSIONS.values():
         program = optimizer_of(expression)()
-        from instep.program import Program
+        from instep.graph.program import Program
 
         (graph,) = Program(program).passes("float16", ())
         used |= {node.operation for node in graph.nodes}

@@ -5,9 +5,10 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import SGD, Adam, chain, overlaps, validation
+from instep import SGD, Adam, chain
 from instep.engines.host import HostBucket
-from instep.plan import Plan
+from instep.plan import overlaps, validation
+from instep.plan.step import Plan
 from instep.transforms import accumulate
 
 

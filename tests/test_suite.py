@@ -46,8 +46,8 @@ def test_what_a_shell_asks_of_programs_reaches_no_test():
     asked = {"FORCE_COLOR": "1", "COLUMNS": "30", "TZ": "Pacific/Chatham", "HOME": "/dev/null/me"}
     locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     run(
-        "tests/experiments/test_compare.py::test_output_is_quiet_and_plain_when_it_goes_to_no_terminal",
-        "tests/experiments/test_info.py",
+        "tests/commands/test_compare.py::test_output_is_quiet_and_plain_when_it_goes_to_no_terminal",
+        "tests/commands/test_info.py",
         "tests/test_threads.py::test_the_pool_grows_to_the_threads_that_are_asked_for",
         "tests/test_threads.py::test_another_thread_takes_part",
         INSTEP_NUM_THREADS="1",
@@ -57,7 +57,7 @@ def test_what_a_shell_asks_of_programs_reaches_no_test():
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure():
-    run("tests/experiments/test_info.py")
+    run("tests/commands/test_info.py")
 
 
 def test_the_examples_of_a_page_run_in_one_process():

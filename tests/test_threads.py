@@ -14,7 +14,8 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import LAMB, Adam, Momentum, Optimizer, control_groups
+from instep import LAMB, Adam, Momentum, Optimizer
+from instep.engines.native import control_groups
 
 
 def problem(size=200_003, dtype="float32"):

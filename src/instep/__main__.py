@@ -2,7 +2,7 @@
 
 import sys
 
-from instep.cli import main
+from instep.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from instep import arrays, means, tree, validation
+from instep import arrays, tree
+from instep import averages as means
 from instep.graph.trace import check_result
 from instep.interrupts import finish, require_frames
 from instep.optimizer import LeafState, Optimizer, Overrides
 from instep.parts import AfterGathering, check_order, gathers, name_parts
+from instep.plan import validation
 from instep.rule import Rule
 from instep.transform import Transform
 from instep.transforms.averaging import average

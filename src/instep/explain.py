@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from instep import arrays, engines, validation
-from instep.assignment import assign, resolve
+from instep import arrays, engines
 from instep.graph import FusionError, Graph
-from instep.program import Program, Source
+from instep.graph.program import Program, Source
+from instep.plan import validation
+from instep.plan.assignment import assign, resolve
 
 if TYPE_CHECKING:
     from instep.optimizer import Optimizer

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from instep.explain import Explanation
-    from instep.plan import Plan
+    from instep.plan.step import Plan
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -240,7 +240,7 @@ class Optimizer(Rule):
         self._check_ready("update")
         try:
             if plan is None or not plan.accepts(self, params, grads):
-                from instep.plan import Plan
+                from instep.plan.step import Plan
 
                 self._settle()
                 plan = Plan(self, params, grads)

@@ -58,7 +58,7 @@ ASKING_PROGRAM = """
 import contextlib
 import io
 from instep import engines
-from instep.cli import main
+from instep.commands.cli import main
 
 # What is installed here does not matter: the module is found on the path.
 engines.load("cuda")

@@ -15,7 +15,7 @@ from instep.engines.cuda.emit import emit, kernel_name, leaf_dtype, step_dtype
 from instep.engines.cuda.expressions import Names, literal
 from instep.engines.native.emit import emit as emit_llvm
 from instep.graph import Array, Graph, Node, Store
-from instep.program import Program
+from instep.graph.program import Program
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -40,7 +40,7 @@ def test_no_golden_file_is_left_over():
 
 def test_emission_imports_no_cupy():
     code = (
-        "import sys; from instep import Adam; from instep.program import Program;"
+        "import sys; from instep import Adam; from instep.graph.program import Program;"
         "from instep.engines.cuda.emit import emit;"
         "text = emit(Program(Adam()).passes('float32', ())[0]);"
         "assert 'cupy' not in sys.modules; assert 'Adam_float32' in text"

@@ -10,7 +10,7 @@ from typing import Any
 from instep import arrays
 from instep.engines.base import Bucket, Engine
 from instep.graph import FusionError
-from instep.program import Flags, Program
+from instep.graph.program import Flags, Program
 
 NAMES = ("native", "blocked", "cuda", "array_api")
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from instep import arrays, numerics
 from instep.engines import calls
-from instep.engines.base import Bucket, Engine, Fit, Member, Range, SumTable
+from instep.engines.base import Bucket, Engine, Fit, Member, SumTable
+from instep.engines.ranges import Range
 from instep.graph import Graph, sum_number
 from instep.graph.errors import RuleError, refuse_number
 from instep.graph.host_expressions import (
@@ -24,8 +25,8 @@ from instep.graph.host_expressions import (
     plain,
 )
 from instep.graph.nodes import ARITHMETIC, COMPARISONS
+from instep.graph.program import Program, Row
 from instep.graph.trace import Values, check_result
-from instep.program import Program, Row
 
 
 class ArrayAPIEngine(Engine):

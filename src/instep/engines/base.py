@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep import arrays
+from instep.engines.ranges import Range
 from instep.graph import Graph
+from instep.graph.program import Program, Row
 from instep.interrupts import Call
-from instep.program import Program, Row
-
-Range = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class Fit(enum.Enum):

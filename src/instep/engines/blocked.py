@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from instep.engines.base import Bucket, Member, SumTable
 from instep.engines.host import Group, HostBucket, HostEngine, Placement
 from instep.graph import Graph, sum_scope
+from instep.graph.program import Program, Row
 from instep.interrupts import Call, at_once
 from instep.numerics import LANES, TILE, canonical_sum
-from instep.program import Program, Row
 
 #: Elements of a block. 256 KiB of float32: a few blocks stay in the second-level cache, and the
 #: cost of calling a ufunc (0.5 us) is small beside its work (15 us). Four tiles of a sum.

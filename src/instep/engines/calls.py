@@ -7,7 +7,7 @@ import numpy as np
 
 from instep import arrays
 from instep.graph import Graph
-from instep.program import Program, Row
+from instep.graph.program import Program, Row
 
 
 class RenewedSlots:

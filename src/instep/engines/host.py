@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep import layout
-from instep.engines.base import Bucket, Engine, Fit, Member, Range, SumTable
+from instep.engines import placement as layout
+from instep.engines.base import Bucket, Engine, Fit, Member, SumTable
 from instep.engines.calls import RenewedSlots
+from instep.engines.ranges import Range
 from instep.graph import Graph
+from instep.graph.program import Flags, Program, Row
 from instep.interrupts import Call, at_once
 from instep.numerics import COMPUTE_DTYPE, TILE
-from instep.program import Flags, Program, Row
 
 #: Elements of a block that is gathered from arrays that are no line: a multiple of a tile.
 GATHERED = 4 * TILE

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from instep import means
+from instep import averages as means
 from instep.hyperparameters import DecayRate, Domain, Epsilon, NonNegative, Schedule
 from instep.optimizer import LeafState, Optimizer
 

@@ -12,7 +12,7 @@ from instep.engines.base import Bucket, Engine, Member
 from instep.engines.cuda import availability
 from instep.engines.cuda.emit import emit
 from instep.graph import Graph
-from instep.program import Program
+from instep.graph.program import Program
 
 
 class CudaEngine(Engine):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep import layout
 from instep.arrays import describe
+from instep.engines import placement as layout
 from instep.interrupts import at_once
 
 

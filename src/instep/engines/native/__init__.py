@@ -16,7 +16,7 @@ from instep.engines.native import availability
 from instep.engines.native.emit import emit
 from instep.engines.native.memory import allocate
 from instep.graph import Graph
-from instep.program import Program
+from instep.graph.program import Program
 
 
 class NativeEngine(HostEngine):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.base import Fit, Member, Range, Repeater, SumTable
+from instep.engines.base import Fit, Member, Repeater, SumTable
 from instep.engines.host import Group, HostBucket
 from instep.engines.native import check
 from instep.engines.native.compile import address_of, compile_kernel, traits
@@ -16,10 +16,10 @@ from instep.engines.native.emit import Argument, Entry, emit, entry_words, scala
 from instep.engines.native.pool import run_on_threads, start_workers
 from instep.engines.native.strided import Strided
 from instep.engines.native.threads import thread_count
+from instep.engines.ranges import Range, Written
 from instep.graph import Array, Graph, Node, Sum, sum_number
+from instep.graph.program import Program, Row
 from instep.numerics import LANES, TILE
-from instep.overlaps import Written
-from instep.program import Program, Row
 
 #: Elements under which a step stays on one thread; each thread has half as many at least. Steps
 #: on two threads and on one take, in us (medians, float32, Zen 5): Adam 26 and 28 at 128 Ki

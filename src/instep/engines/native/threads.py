@@ -2,7 +2,7 @@
 
 import os
 
-from instep import control_groups
+from instep.engines.native import control_groups
 
 VARIABLE = "INSTEP_NUM_THREADS"
 

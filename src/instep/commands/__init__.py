@@ -1,0 +1,1 @@
+"""The command line: `instep compare`, `instep bench` and `instep info`."""

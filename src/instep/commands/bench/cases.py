@@ -1,0 +1,123 @@
+"""What is measured: an optimizer on tensors of some shapes, with a number of threads."""
+
+import importlib
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep.commands.bench.networks import Shape
+from instep.numerics import STATE_DTYPE
+
+#: The chain that is measured as if it were one optimizer: clip_by_global_norm(1), AdamW and
+#: average(0.999).
+CHAIN = "clip+AdamW+average"
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of the grid.
+
+    Attributes
+    ----------
+    optimizer
+        Name of an optimizer of the kit, or `CHAIN`.
+    shapes
+        Shapes of the parameters.
+    label
+        What the shapes are, in words.
+    threads
+        CPUs that all contenders have; without meaning on a GPU.
+    """
+
+    optimizer: str
+    shapes: tuple[Shape, ...]
+    label: str
+    dtype: str = "float32"
+    threads: int = 1
+    backend: str = "numpy"
+
+    @classmethod
+    def uniform(cls, optimizer: str, tensors: int, size: int, **fields: Any) -> "Case":
+        """Return the case of `tensors` vectors of `size` elements."""
+        plural = "s" if tensors > 1 else ""
+        label = f"{tensors:,} tensor{plural} of {count(size)}"
+        return cls(optimizer, tensors * ((size,),), label, **fields)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Case":
+        """Return the case that `to_json` described."""
+        shapes = (repeated * (tuple(shape),) for repeated, shape in fields["shapes"])
+        return cls(**{**fields, "shapes": tuple(itertools.chain.from_iterable(shapes))})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the case as plain data; equal shapes that follow each other are counted."""
+        runs = itertools.groupby(self.shapes)
+        shapes = [[len([*run]), list(shape)] for shape, run in runs]
+        return {**vars(self), "shapes": shapes}
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of all parameters."""
+        return sum(map(math.prod, self.shapes))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parameters."""
+        return self.elements * storage(self.dtype).itemsize
+
+    @property
+    def state_nbytes(self) -> int:
+        """Bytes of an array of state: that of 16-bit parameters is float32."""
+        return self.elements * storage(STATE_DTYPE[self.dtype]).itemsize
+
+
+@dataclass(frozen=True)
+class OnePass(Case):
+    """One of the passes of the step of a case, the first being number 0: streams can walk it."""
+
+    number: int = 0
+
+
+def storage(dtype: str) -> np.dtype[Any]:
+    """Return the dtype of this name. bfloat16 is that of ml_dtypes, for NumPy has none."""
+    module = importlib.import_module("ml_dtypes") if dtype == "bfloat16" else np
+    found: np.dtype[Any] = np.dtype(getattr(module, dtype))
+    return found
+
+
+def count(number: int) -> str:
+    """Return a number of elements: as a power of two where it is a large one."""
+    if number >= 1024 and number.bit_count() == 1:
+        return f"2**{number.bit_length() - 1}"
+    return f"{number:,}"
+
+
+def arrays(case: Case, seed: int) -> list[NDArray[Any]]:
+    """Return new NumPy arrays of the shapes of a case, filled with normal deviates."""
+    # Drawing hundreds of millions of numbers would take longer than measuring; no rule minds
+    # that they repeat.
+    rng = np.random.default_rng(seed)
+    block = rng.standard_normal(min(_BLOCK, max(map(math.prod, case.shapes), default=0)))
+    block = block.astype(storage(case.dtype))
+    found = []
+    for shape in case.shapes:
+        array = np.empty(shape, block.dtype)
+        flat = array.reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            part = flat[start : start + _BLOCK]
+            part[:] = block[: part.size]
+        found.append(array)
+    return found
+
+
+def trees(case: Case) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Return parameters and gradients as dicts."""
+    params, grads = arrays(case, 0), arrays(case, 1)
+    names = [f"p{i:05}" for i in range(len(params))]
+    return dict(zip(names, params, strict=True)), dict(zip(names, grads, strict=True))

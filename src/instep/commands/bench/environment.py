@@ -1,0 +1,68 @@
+"""Where it was measured: the machine, and the versions of all that took part."""
+
+import importlib
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from instep import __version__
+from instep.commands import info
+from instep.commands.bench import system
+
+#: Distributions that take part in a measurement if they are installed; CuPy on a GPU alone.
+DISTRIBUTIONS = (
+    "numpy",
+    "llvmlite",
+    "torch",
+    "jax",
+    "jaxlib",
+    "optax",
+    "numba",
+    "numexpr",
+)
+CUPY = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
+
+
+def describe(backends: tuple[str, ...]) -> dict[str, Any]:
+    """Return the machine and the versions as plain data."""
+    from instep.engines.native.threads import available_threads
+
+    memory = system.total_memory()
+    names = DISTRIBUTIONS + (CUPY if "cupy" in backends else ())
+    found: dict[str, Any] = {
+        "processor": info.model(),
+        "cpus": available_threads(),
+        "simd": info.simd_target(),
+        "memory_gib": None if memory is None else round(memory / 2**30, 1),
+        "huge_pages": _huge_pages(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load": system.load_average(),
+        "versions": {
+            "instep": __version__,
+            "Python": platform.python_version(),
+            **_versions(names),
+        },
+    }
+    if "cupy" in backends:
+        found["gpu"] = info.devices(importlib.import_module("cupy").cuda.runtime)
+    return found
+
+
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _huge_pages() -> str:
+    """Return when the system gives huge pages: always, where it is asked to, or never."""
+    try:
+        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="ascii")
+    except OSError:
+        return "unknown"
+    return text.partition("[")[2].partition("]")[0]

@@ -1,0 +1,222 @@
+"""Results as tables: on a terminal, with rich or without, and as Markdown."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from instep.commands.bench import contenders
+from instep.commands.bench.cases import Case, count
+from instep.commands.bench.contenders import KIT
+from instep.commands.bench.measuring import Result
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows and columns. The first `left` columns are aligned to the left."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 1
+
+    def markdown(self) -> str:
+        """Return the table as Markdown, without its title."""
+        rules = ["---" if i < self.left else "---:" for i in range(len(self.headings))]
+        headings = [heading.replace("\n", " ") for heading in self.headings]
+        return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rules, *self.rows))
+
+    def text(self) -> str:
+        """Return the table as plain text."""
+        split = [heading.split("\n") for heading in self.headings]
+        height = max(map(len, split))
+        padded = [[""] * (height - len(lines)) + lines for lines in split]
+        grid = [*zip(*padded, strict=True), *self.rows]
+        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+        lines = [self.title, ""]
+        for row in grid:
+            cells = [
+                cell.ljust(width) if i < self.left else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
+
+    def rich(self) -> Any:
+        """Return the table as one of rich, without its title."""
+        box = importlib.import_module("rich.box").SIMPLE_HEAD
+        # The widest of our tables has eleven columns, which then fit in eighty characters.
+        padding = (0, 1, 0, 0) if len(self.headings) < 10 else 0
+        table = importlib.import_module("rich.table").Table(
+            box=box, padding=padding, show_edge=False
+        )
+        for i, heading in enumerate(self.headings):
+            table.add_column(
+                heading, justify="left" if i < self.left else "right", vertical="bottom"
+            )
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def show(shown: Sequence[Table]) -> None:
+    """Print tables on standard output, with rich if it is installed."""
+    if importlib.util.find_spec("rich") is None:
+        sys.stdout.write("\n\n".join(table.text() for table in shown) + "\n")
+        return
+    console = importlib.import_module("rich.console").Console()
+    for table in shown:
+        # Above the table, not its title: rich breaks titles to the width of the table.
+        console.print(table.title, style="bold", highlight=False)
+        console.print(table.rich())
+        console.print()
+
+
+def of_claims(claims: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of claims: what was measured, what was the goal, and what is possible.
+
+    A claim without a goal is only measured. "At the limit" is the ratio of a step that takes no
+    longer than its memory traffic: no code reaches a goal above it.
+    """
+    rows = []
+    for claim in claims:
+        goal, measured = claim["goal"], claim["measured"]
+        met = "" if goal is None else "yes" if measured >= goal else "no"
+        row = (claim["name"], str(claim["threads"]), digits(measured), times(goal), met)
+        rows.append((*row, percent(claim["share"]), times(claim["at_limit"])))
+    headings = ("claim", "threads", "measured", "goal", "met", "of the\nlimit", "at the\nlimit")
+    return Table("Claims: above 1, instep is the faster", headings, tuple(rows))
+
+
+def of_passes(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of the passes of steps: what each moves, and how fast, beside a stream."""
+    rows = []
+    for step in found:
+        for number, entry in enumerate(step["passes"], start=1):
+            what = f"{number}: reads {entry['reads']}, writes {entry['writes']}"
+            rows.append(_pass(step, what, entry))
+        rows.append(_pass(step, "the step", step))
+    headings = ("optimizer", "arrays of a pass", "threads", "bytes an\nelement", "time", "GB/s")
+    title = "The passes of a step, each beside a stream of the same arrays"
+    return Table(title, (*headings, "stream,\nGB/s", "of the\nstream"), tuple(rows), left=2)
+
+
+def _pass(step: Mapping[str, Any], what: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    case = Case.from_json(step["case"])
+    traffic = case.elements * entry["bytes_per_element"]
+    rates = [digits(traffic / entry[name] / 1e9) for name in ("seconds", "stream")]
+    row = (case.optimizer, what, str(case.threads), str(entry["bytes_per_element"]))
+    return (*row, duration(entry["seconds"]), *rates, percent(entry["stream"] / entry["seconds"]))
+
+
+def of_parts(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of where the time of small steps goes."""
+    rows = []
+    for step in found:
+        case = Case.from_json(step["case"])
+        row = (case.label, str(case.threads), duration(step["seconds"]))
+        rows.append((*row, *(duration(seconds) for seconds in step["parts"].values())))
+    names = found[0]["parts"] if found else ()
+    headings = ("parameters", "threads", "a step", *(name.replace(" ", "\n") for name in names))
+    return Table("Where the time of a small step goes", headings, tuple(rows))
+
+
+def of_processes(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of what was measured in processes of their own."""
+    rows = []
+    for entry in found:
+        if "median" in entry:
+            rows.append((entry["what"], duration(entry["median"])))
+        else:
+            memory = [entry["traced"], entry["resident"]]
+            rows.append((entry["what"], f"{max(m for m in memory if m is not None):.2f}"))
+    return Table("New processes", ("what", "measured"), tuple(rows))
+
+
+def by_setting(title: str, results: Sequence[Result]) -> list[Table]:
+    """Return a table of results for each setting among them."""
+    settings = dict.fromkeys(map(setting, results))
+    return [
+        of_results(f"{title}, {chosen}", [r for r in results if setting(r) == chosen])
+        for chosen in settings
+    ]
+
+
+def of_results(title: str, results: Sequence[Result]) -> Table:
+    """Return a table with a row for each result: time, traffic, and the ratio to each peer.
+
+    What all results have in common goes into the title.
+    """
+    ran = {name for result in results for name in result.ran}
+    names = [name for name in contenders.peers(results[0].case.backend) if name in ran]
+    facts = _facts([result.case for result in results])
+    other = {heading: found for heading, found in facts.items() if len(set(found)) > 1}
+    same = [found[0] for heading, found in facts.items() if heading not in other]
+    limited = any(result.share for result in results)
+    headings = [*other, "a step", "GB/s", *(["of the\nlimit"] if limited else [])]
+    headings += [name.replace(" ", "\n") for name in names]
+    rows = []
+    for i, result in enumerate(results):
+        row = [found[i] for found in other.values()]
+        row += [duration(result.median()) if KIT in result.seconds else "", gigabytes(result)]
+        row += [percent(result.share)] if limited else []
+        row += [times(result.ratio(name)) for name in names]
+        rows.append(tuple(row))
+    return Table(f"{title}: {', '.join(same)}", tuple(headings), tuple(rows), len(other))
+
+
+def _facts(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """Return what there is to say of each case, by headings."""
+    facts = {"optimizer": [case.optimizer for case in cases]}
+    if all(len(set(case.shapes)) == 1 and len(case.shapes[0]) == 1 for case in cases):
+        numbers, sizes = ([len(c.shapes) for c in cases], [c.shapes[0][0] for c in cases])
+        if len(set(numbers)) > 1:
+            facts["tensors"] = [f"{number:,}" for number in numbers]
+            facts["size"] = [f"{count(size)} elements each" for size in sizes]
+        elif len(set(sizes)) > 1:
+            facts["elements"] = [count(size) for size in sizes]
+        else:
+            facts["parameters"] = [case.label for case in cases]
+    else:
+        facts["parameters"] = [case.label for case in cases]
+    return {**facts, "dtype": [case.dtype for case in cases]}
+
+
+def setting(result: Result) -> str:
+    """Return what a result was measured on, in words."""
+    case = result.case
+    if case.backend != "numpy":
+        return case.backend
+    return f"{case.threads} thread{'s' if case.threads > 1 else ''}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with three digits in a unit that fits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{digits(seconds / size)} {unit}"
+    return f"{digits(seconds * 1e9)} ns"
+
+
+def digits(value: float) -> str:
+    """Return a number of 1 or more with three digits."""
+    return (
+        f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+    )
+
+
+def gigabytes(result: Result) -> str:
+    """Return the traffic in GB/s; nothing where there is none to speak of."""
+    return digits(result.bytes_per_second / 1e9) if result.bytes_per_second else ""
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent; nothing for none."""
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def times(ratio: float | None) -> str:
+    """Return a ratio with three digits; nothing for none."""
+    return "" if ratio is None else digits(ratio)

@@ -1,0 +1,193 @@
+"""The command line: `instep compare`, `instep bench`, `instep info`.
+
+Nothing heavy is imported here; each command imports what it needs.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code: 0, or 2 for a request that cannot be met."""
+    from instep.commands.errors import CommandError
+
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except CommandError as error:
+        print(f"instep: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("instep: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    root = argparse.ArgumentParser(prog="instep", description="Gradient-based optimizers.")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    add_compare(commands)
+    add_bench(commands)
+    add_info(commands)
+    return root
+
+
+def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `instep compare`."""
+    command = commands.add_parser(
+        "compare",
+        help="compare optimizers on two surfaces and on MNIST digits",
+        description="Follow optimizers over two test surfaces, and train a network on MNIST "
+        "digits with each; write figures and all numbers. Needs the extra: "
+        "pip install 'instep[compare]'.",
+    )
+    add = command.add_argument
+    add("--out", type=Path, default=Path("results"), help="folder to write to (results)")
+    add("--only", type=names, metavar="NAME,...", help="experiments to run: paths, mnist (both)")
+    add(
+        "--optimizers",
+        type=names,
+        metavar="all|NAME,...",
+        help="optimizers to compare (those of the source text)",
+    )
+    add(
+        "--backend",
+        default="numpy",
+        metavar="NAME",
+        help="arrays to run on: numpy, cupy, torch, jax, array_api_strict (numpy)",
+    )
+    add("--engine", default="auto", metavar="NAME", help="engine that takes the steps (auto)")
+    add("--threads", type=positive, metavar="N", help="threads of the engine (all)")
+    add("--seed", type=seed, default=0, metavar="N", help="seed of all random numbers (0)")
+    add("--steps", type=positive, default=20, metavar="N", help="steps of a path (20)")
+    add("--epochs", type=positive, metavar="N", help="epochs on MNIST (20; 3 with --mnist)")
+    add("--mnist", type=Path, metavar="DIR", help="folder of the full MNIST set, as IDX files")
+    add("--no-figures", action="store_true", help="write the numbers alone")
+    add("--quick", action="store_true", help="two epochs on MNIST")
+    command.set_defaults(run=compare)
+
+
+def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `instep bench`."""
+    command = commands.add_parser(
+        "bench",
+        help="measure steps against the memory limit and against other libraries",
+        description="Measure, in about two minutes: optimizers against the memory limit, and one "
+        "of them against the size and the number of tensors. Other libraries are measured in "
+        "turns with instep, if they are installed.",
+    )
+    add = command.add_argument
+    add("--backend", type=names, default=("numpy",), metavar="NAME,...", help="numpy, cupy (numpy)")
+    add("--optimizers", type=names, metavar="all|NAME,...", help="optimizers to measure (six)")
+    add("--peers", type=names, metavar="none|NAME,...", help="contenders (all installed)")
+    add("--threads", type=counts, metavar="N,...", help="numbers of threads (all CPUs)")
+    add("--dtype", default="float32", metavar="NAME", help="float16, bfloat16, float32 or float64")
+    add("--quick", action="store_true", help="smaller and less often, in half a minute")
+    add("--json", type=Path, metavar="FILE", help="write all measurements")
+    add("--plot", type=Path, metavar="FILE", help="draw them, as PNG, SVG or PDF")
+    command.set_defaults(run=bench)
+
+
+def add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `instep info`."""
+    command = commands.add_parser(
+        "info",
+        help="show versions, engines, threads, SIMD target and GPU",
+        description="Show versions, which engines can be had and why others cannot, threads, "
+        "the SIMD target, and the GPU.",
+    )
+    command.set_defaults(run=info)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Run `instep compare`."""
+    from instep.commands.compare import command as experiments
+    from instep.commands.errors import CommandError
+    from instep.engines import NAMES
+
+    only = options.only or experiments.EXPERIMENTS
+    for name in only:
+        if name not in experiments.EXPERIMENTS:
+            choices = ", ".join(experiments.EXPERIMENTS)
+            raise CommandError(f"--only {name}: no such experiment; choose among {choices}")
+    if options.engine not in ("auto", *NAMES):
+        choices = ", ".join(("auto", *NAMES))
+        raise CommandError(f"--engine {options.engine}: no such engine; choose one of {choices}")
+    experiments.run(
+        experiments.Request(
+            out=options.out,
+            experiments=tuple(each for each in experiments.EXPERIMENTS if each in only),
+            optimizers=options.optimizers,
+            backend=options.backend,
+            engine=options.engine,
+            threads=options.threads,
+            seed=options.seed,
+            steps=options.steps,
+            epochs=options.epochs,
+            mnist=options.mnist,
+            quick=options.quick,
+            figures=not options.no_figures,
+        )
+    )
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Run `instep bench`."""
+    from instep.commands.bench import command
+
+    command.run(
+        command.Request(
+            backends=options.backend,
+            optimizers=options.optimizers,
+            peers=() if options.peers == ("none",) else options.peers,
+            threads=options.threads,
+            dtype=options.dtype,
+            quick=options.quick,
+            json=options.json,
+            plot=options.plot,
+        )
+    )
+
+
+def info(_: argparse.Namespace) -> None:
+    """Run `instep info`."""
+    from instep.commands.info import report
+
+    print(report())
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return the names in a list with commas."""
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("expected names with commas between them")
+    return found
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Return the positive integers in a list with commas."""
+    return tuple(dict.fromkeys(positive(part.strip()) for part in text.split(",")))
+
+
+def positive(text: str) -> int:
+    """Return an integer of at least 1."""
+    return integer(text, 1)
+
+
+def seed(text: str) -> int:
+    """Return an integer of at least 0."""
+    return integer(text, 0)
+
+
+def integer(text: str, least: int) -> int:
+    """Return an integer that is not below `least`."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {text!r}")
+    return number

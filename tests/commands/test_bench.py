@@ -1,0 +1,314 @@
+"""`instep bench` and what it stands on, on tiny cases. No test looks at a time."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+import time
+
+import pytest
+
+from instep.commands.bench import (
+    Case,
+    Result,
+    Worker,
+    clocks,
+    command,
+    figures,
+    measure,
+    measuring,
+    networks,
+    tables,
+)
+from instep.commands.bench.cases import CHAIN, trees
+from instep.commands.bench.contenders import KIT
+from instep.commands.cli import main
+
+TINY = command.Extent(large=50, sizes=(1, 10), tensors=(1, 3), budget=0.0)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(command, "QUICK", TINY)
+    monkeypatch.setattr(clocks, "FEWEST_ROUNDS", 2)
+
+
+@pytest.fixture(scope="module")
+def worker():
+    with Worker(threads=1) as worker:
+        yield worker
+
+
+def refusal(capsys, *arguments):
+    """Run a request that cannot be met; return its one line."""
+    try:
+        code = main(["bench", *arguments])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.out == ""
+    return printed.err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "elements"),
+    [("ResNet-50", 161, 25_557_032), ("GPT-2 small", 148, 124_439_808)],
+)
+def test_networks_have_as_many_parameters_as_their_papers_say(name, tensors, elements):
+    shapes = networks.NETWORKS[name]()
+    assert len(shapes) == tensors
+    assert sum(map(math.prod, shapes)) == elements
+
+
+def test_case_survives_json():
+    case = Case("Adam", ((3, 2), (4,), (4,), ()), "some", dtype="float64", threads=2)
+    assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
+
+
+@pytest.mark.parametrize("dtype", command.DTYPES)
+def test_trees_have_the_shapes_and_dtype_of_a_case(dtype):
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    params, grads = trees(Case("Adam", ((3, 2), (0,), ()), "some", dtype=dtype))
+    for tree in (params, grads):
+        assert [array.shape for array in tree.values()] == [(3, 2), (0,), ()]
+        assert {array.dtype.name for array in tree.values()} == {dtype}
+    assert list(params) == list(grads) == sorted(params)
+
+
+def test_turns_go_there_and_back_and_give_each_contender_as_many_rounds(monkeypatch):
+    class Counting(clocks.Clock):
+        def time(self, step, number):
+            step()
+            return 1.0
+
+    monkeypatch.setattr(clocks, "FEWEST_ROUNDS", 3)
+    order = []
+    steps = {name: lambda name=name: order.append(name) for name in "ab"}
+    seconds = clocks.in_turns(steps, Counting(), budget=0.0)
+    assert seconds == {"a": [1.0] * 3, "b": [1.0] * 3}
+    assert "".join(order[-6:]) == "abbaab"
+
+
+def test_measuring_gives_a_time_a_round_and_the_traffic_of_the_step():
+    pytest.importorskip("llvmlite")  # of which the stream is made
+    case = Case.uniform("Adam", 2, 5)
+    result = measure(case, [KIT, "listing", "stream"], budget=0.0)
+    assert list(result.seconds) == [KIT, "listing"]
+    assert len({len(values) for values in result.seconds.values()}) == 1
+    assert result.bytes_per_element == 28
+    assert result.launches == 1
+    assert result.share is None
+    assert result.skipped == {"stream": "so little memory that the caches serve it"}
+    assert Result.from_json(json.loads(json.dumps(result.to_json()))).ran == ("listing",)
+
+
+def test_ratio_is_that_to_the_fastest_peer_that_ran():
+    case = Case.uniform("Adam", 1, 100)
+    seconds = {KIT: [2.0, 1.0, 9.0], "a": [4.0], "b": [8.0], "stream": [1.0], "stream add": [1.5]}
+    result = Result(case, seconds, bytes_per_element=28)
+    assert result.ratio("a", "b", "c") == 2.0
+    assert result.ratio("c") is None
+    assert result.ran == ("a", "b")
+    assert result.share == 0.5
+    assert result.bytes_per_second == 1400
+
+
+def test_ratio_at_the_limit_is_that_of_the_fastest_peer_to_the_faster_stream():
+    case = Case.uniform("Adam", 1, 100)
+    seconds = {KIT: [2.0], "a": [4.0], "b": [8.0], "stream": [1.0], "stream add": [1.5]}
+    result = Result(case, seconds, bytes_per_element=28)
+    assert result.ratio_at_limit("a", "b", "c") == 4.0
+    assert result.ratio_at_limit("stream", "stream add") == 1.0
+    assert result.ratio_at_limit("c") is None
+    assert result.share_of("a") == 0.25
+    assert Result(case, {KIT: [2.0], "a": [4.0]}).ratio_at_limit("a") is None
+
+
+@pytest.fixture
+def crowded(monkeypatch):
+    """Results of a machine with so little memory that the kit finds none."""
+    monkeypatch.setattr(measuring, "free_memory", lambda: 1000)
+    few, many = (Case.uniform("Adam", 1, size, threads=1) for size in (10, 100_000))
+    return {name: [measure(many, [KIT], budget=0.0)] for name in figures.PANELS} | {
+        "size": [measure(case, [KIT, "listing"], budget=0.0) for case in (few, many)]
+    }
+
+
+def test_case_that_finds_no_memory_has_an_empty_row(crowded):
+    few, many = crowded["size"]
+    assert many.skipped[KIT] == "needs 0.0 GiB, 0.0 GiB are left"
+    assert many.bytes_per_second is many.share is many.ratio("listing") is None
+    table = tables.of_results("Crowded", [few, many])
+    assert table.rows[0][:2] == ("10", tables.duration(few.median()))
+    assert set(table.rows[1][1:]) == {""}
+    assert Result.from_json(json.loads(json.dumps(many.to_json()))).seconds == {}
+
+
+def test_case_that_finds_no_memory_is_left_out_of_figures(crowded, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra 'plot'")
+    figures.draw(crowded, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_claims_stand_beside_the_share_of_the_limit_and_what_it_allows():
+    claim = {"name": "large", "threads": 1, "measured": 1.02, "goal": 1.2, "share": 0.945}
+    small = {"name": "small", "threads": 2, "measured": 12.0, "goal": 5.0, "share": None}
+    small["at_limit"], claim["at_limit"] = None, 1.07
+    table = tables.of_claims([claim, small, {**small, "goal": None}])
+    assert [heading.replace("\n", " ") for heading in table.headings] == [
+        *("claim", "threads", "measured", "goal", "met", "of the limit", "at the limit")
+    ]
+    assert table.rows == (
+        ("large", "1", "1.02", "1.20", "no", "94 %", "1.07"),
+        ("small", "2", "12.0", "5.00", "yes", "", ""),
+        ("small", "2", "12.0", "", "", "", ""),
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("optimizer", ["Adam", CHAIN])
+def test_parts_of_a_small_step_add_up_to_the_step(optimizer, threads):
+    breakdown = breakdown_of_native_steps()
+    case = Case.uniform(optimizer, 20, 10, threads=threads)
+    found = breakdown.parts_of_step(case.to_json(), budget=0.0)
+    parts = found["parts"]
+    assert tuple(parts) == breakdown.PARTS
+    # Each was timed. The cost of the stopwatch, an average, is taken off: on a machine that
+    # does other work a short part may come out below nothing.
+    assert all(seconds != 0 for name, seconds in parts.items() if name != breakdown.REMAINDER)
+    assert sum(parts.values()) >= found["seconds"] * (1 - 1e-9)
+    assert Case.from_json(found["case"]) == case
+    (row,) = tables.of_parts([json.loads(json.dumps(found))]).rows
+    assert row[:2] == ("20 tensors of 10", str(threads))
+    assert len(row) == 3 + len(parts)
+
+
+def test_passes_of_a_step_are_timed_beside_streams_of_their_arrays(monkeypatch):
+    breakdown = breakdown_of_native_steps()
+    monkeypatch.setattr("instep.commands.bench.contenders.streams.SMALLEST", 0)
+    found = breakdown.passes_of_step(Case.uniform(CHAIN, 2, 1000).to_json(), budget=0.0)
+    counts = [(entry["reads"], entry["writes"]) for entry in found["passes"]]
+    assert counts == [(1, 0), (5, 4)]
+    assert sum(entry["seconds"] for entry in found["passes"]) < found["seconds"]
+    rows = tables.of_passes([json.loads(json.dumps(found))]).rows
+    assert [row[1:4] for row in rows] == [
+        ("1: reads 1, writes 0", "1", "4"),
+        ("2: reads 5, writes 4", "1", "36"),
+        ("the step", "1", "40"),
+    ]
+
+
+def test_stopwatch_counts_the_time_of_an_inner_call_once(monkeypatch):
+    breakdown = breakdown_of_native_steps()
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    watch = breakdown.Stopwatch()
+
+    def wait(seconds):
+        now[0] += seconds
+
+    inner = watch.around("inner", wait)
+    watch.around("outer", lambda: [wait(1.0), inner(4.0), inner(8.0), wait(2.0)])()
+    assert watch.seconds == {"inner": 12.0, "outer": 3.0}
+
+
+def breakdown_of_native_steps():
+    pytest.importorskip("llvmlite")
+    return importlib.import_module("instep.commands.bench.breakdown")
+
+
+def test_worker_keeps_to_its_cpus(worker):
+    code = "from instep.commands.bench.worker import available_cpus; print(available_cpus())"
+    here = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    assert worker.ask("worker.available_cpus") == min(1, here)
+
+
+def test_worker_tells_what_went_wrong_and_goes_on(worker):
+    with pytest.raises(command.CommandError, match="KeyError: 'nobody'"):
+        worker.measure(Case.uniform("Adam", 1, 1), ["nobody"], budget=0.0)
+    assert worker.measure(Case.uniform("Adam", 1, 1), [KIT], budget=0.0).ran == ()
+
+
+def test_worker_that_dies_is_reported():
+    with Worker(threads=1) as worker:
+        worker._process.kill()
+        with pytest.raises(command.CommandError, match=r"exit code (-9|1)\b"):
+            worker.ask("worker.available_cpus")
+
+
+def test_first_step_and_peak_memory_are_measured_in_a_process_of_their_own(worker):
+    case = Case.uniform("Adam", 1, 1000).to_json()
+    assert worker.ask("processes.first_step", case=case, name=KIT) > 0
+    peak = worker.ask("processes.peak_memory", case=case, name="listing")
+    assert peak["traced"] > 1  # the arithmetic of a line makes new arrays
+
+
+def test_command_prints_tables_and_writes_json(tmp_path, tiny, capsys):
+    file = tmp_path / "bench.json"
+    arguments = ["--quick", "--peers", "listing", "--threads", "1", "--optimizers", "SGD,Adam"]
+    assert main(["bench", *arguments, "--json", str(file)]) == 0
+    printed = capsys.readouterr()
+    assert "Against the memory limit, 1 thread" in printed.out
+    assert "listing" in printed.out
+    assert printed.err == ""
+    found = command.read(file.read_text(encoding="utf-8"))
+    assert found["format"] == command.FORMAT
+    assert {"processor", "cpus", "versions", "load"} <= set(found["environment"])
+    sections = found["sections"]
+    assert [r.case.optimizer for r in sections["limit"]] == ["SGD", "Adam"]
+    assert [r.case.elements for r in sections["size"]] == [1, 10]
+    assert [len(r.case.shapes) for r in sections["tensors"]] == [1, 3]
+    for result in (result for section in sections.values() for result in section):
+        assert set(result.seconds) == {KIT, "listing"}
+
+
+def test_command_measures_a_gpu_beside_the_cpu(tmp_path, tiny, cupy, capsys):
+    file = tmp_path / "bench.json"
+    arguments = ["--quick", "--peers", "listing", "--threads", "1", "--optimizers", "Adam"]
+    assert main(["bench", *arguments, "--backend", "numpy,cupy", "--json", str(file)]) == 0
+    sections = command.read(file.read_text(encoding="utf-8"))["sections"]
+    assert {r.case.backend for r in sections["limit"]} == {"numpy", "cupy"}
+    assert "Against the memory limit, cupy" in capsys.readouterr().out
+
+
+def test_command_draws_every_section(tmp_path, tiny):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra 'plot'")
+    file = tmp_path / "bench.png"
+    assert main(["bench", "--quick", "--peers", "none", "--threads", "1", "--plot", str(file)]) == 0
+    assert file.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_tables_need_no_rich(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "rich" else find(name)
+    )
+    result = Result(Case.uniform("Adam", 1, 100), {KIT: [2e-6], "torch fused": [3e-6]}, {}, 28)
+    tables.show(tables.by_setting("Small", [result]))
+    assert capsys.readouterr().out.splitlines() == [
+        "Small, 1 thread: Adam, 1 tensor of 100, float32",
+        "",
+        "               torch",
+        " a step  GB/s  fused",
+        "2.00 us  1.40   1.50",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--backend", "abacus"], "--backend abacus: choose among numpy, cupy"),
+        (["--dtype", "int8"], "--dtype int8: choose one of float16, bfloat16, float32, float64"),
+        (["--optimizers", "Newton"], "--optimizers Newton: unknown"),
+        (["--peers", "nobody"], "--peers nobody: choose among torch fused"),
+        (["--threads", "0"], "expected an integer of at least 1"),
+        (["--threads", "100000"], "--threads 100000: this process may run on"),
+        (["--json", "no/such/folder/x.json"], "the folder no/such/folder does not exist"),
+        (["--plot", "x.doc"], "--plot x.doc: end it in .png, .svg, .pdf"),
+    ],
+)
+def test_request_that_cannot_be_met_is_one_line(arguments, text, capsys):
+    assert text in refusal(capsys, *arguments)

@@ -1,0 +1,266 @@
+"""`instep compare` as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from instep.commands.cli import main
+from instep.commands.compare import command as compare
+
+PATHS = ["--only", "paths", "--engine", "array_api"]
+NUMBERS = [*PATHS, "--no-figures"]
+FIGURES = {
+    "paths": {
+        "surfaces.png",
+        "paths_quadratic_constant.png",
+        "paths_quadratic_decay.png",
+        "paths_sech_constant.png",
+        "paths_sech_decay.png",
+        "path_heights.png",
+    },
+    "mnist": {"mnist_loss.png", "mnist_accuracy.png"},
+}
+
+
+@pytest.fixture
+def extras():
+    for module in ("matplotlib", "rich", "mlxtend", "threadpoolctl"):
+        pytest.importorskip(module, reason=f"{module} is in the extra 'compare'")
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    rng = np.random.default_rng(0)
+    # A stroke at a place of its own for each class, on noise.
+    images = rng.uniform(0, 0.3, size=(200, 784)).astype(np.float32)
+    labels = np.arange(200) % 10
+    for image, label in zip(images, labels, strict=True):
+        image[78 * label : 78 * label + 30] = 1.0
+    data = compare.digits.Digits("a few", images, labels, images[:50], labels[:50])
+    monkeypatch.setattr(compare.digits, "small", lambda _: data)
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def refusal(capsys, *arguments):
+    """Run a request that cannot be met; return its one line."""
+    try:
+        code = main(["compare", *arguments])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.out == ""
+    assert "Traceback" not in printed.err
+    return printed.err.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_whole_comparison_writes_figures_and_numbers(tmp_path, extras, capsys):
+    assert main(["compare", "--quick", "--out", str(tmp_path)]) == 0
+    files = {file.name for file in tmp_path.iterdir()}
+    assert files == {"results.json"} | FIGURES["paths"] | FIGURES["mnist"]
+    assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in files if "png" in name)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 30e6
+    printed = capsys.readouterr()
+    assert "Height above the minimum after 20 steps" in printed.out
+    assert "MNIST after 80 steps" in printed.out
+    assert printed.err == ""
+    numbers = results(tmp_path)
+    assert [run["optimizer"] for run in numbers["mnist"]["runs"]] == list(compare.MNIST_OPTIMIZERS)
+    for run in numbers["mnist"]["runs"]:
+        assert len(run["losses"]) == 80
+        assert run["held_out_accuracy"][-1] > 0.75
+        assert run["train_accuracy"][0] < 0.3
+
+
+def test_only_what_was_asked_for_is_done(tmp_path, extras):
+    assert main(["compare", *PATHS, "--optimizers", "sgd", "--out", str(tmp_path)]) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"results.json"} | FIGURES["paths"]
+    assert "mnist" not in results(tmp_path)
+
+
+def test_points_are_written_exactly(tmp_path, extras):
+    main(["compare", *NUMBERS, "--out", str(tmp_path)])
+    for path in results(tmp_path)["paths"]:
+        exact = [[float.fromhex(x), float.fromhex(y)] for x, y in path["points_hex"]]
+        assert exact == path["points"]
+        assert len(exact) == len(path["values"]) == 21
+
+
+def test_all_paths_of_the_source_are_there(tmp_path, extras):
+    main(["compare", *NUMBERS, "--out", str(tmp_path)])
+    found = {(p["surface"], p["schedule"], p["optimizer"]) for p in results(tmp_path)["paths"]}
+    assert found == {
+        (surface, schedule, optimizer)
+        for surface in ("quadratic", "sech")
+        for schedule in ("constant", "decay")
+        for optimizer in ("SGD", "Momentum", "AdaGrad", "Adam")
+    }
+
+
+def test_numbers_alone_are_written_where_no_figures_are_wanted(tmp_path, extras):
+    assert main(["compare", *NUMBERS, "--out", str(tmp_path)]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_versions_are_written(tmp_path, extras):
+    main(["compare", *NUMBERS, "--out", str(tmp_path)])
+    assert results(tmp_path)["versions"]["numpy"] == np.__version__
+
+
+def test_same_seed_gives_the_same_file(tmp_path, extras, few_digits):
+    def written(name, *arguments):
+        folder = tmp_path / name
+        assert (
+            main(["compare", "--no-figures", "--epochs", "2", "--out", str(folder), *arguments])
+            == 0
+        )
+        return (folder / "results.json").read_bytes()
+
+    assert written("first") == written("second")
+    assert written("first") != written("third", "--seed", "1")
+
+
+def test_numbers_do_not_depend_on_the_threads_of_blas(tmp_path, extras):
+    arguments = ["--only", "mnist", "--no-figures", "--epochs", "1", "--optimizers", "SGD"]
+    ran = run("compare", *arguments, "--out", str(tmp_path), OPENBLAS_NUM_THREADS="1")
+    assert ran.returncode == 0, ran.stderr
+    assert main(["compare", *arguments, "--out", str(tmp_path / "here")]) == 0
+    assert results(tmp_path)["mnist"] == results(tmp_path / "here")["mnist"]
+
+
+def test_network_learns_with_every_optimizer(tmp_path, extras, few_digits):
+    arguments = ["--only", "mnist", "--epochs", "20", "--optimizers", "all", "--no-figures"]
+    assert main(["compare", *arguments, "--out", str(tmp_path)]) == 0
+    for run in results(tmp_path)["mnist"]["runs"]:
+        assert run["losses"][-1] < run["losses"][0], run["optimizer"]
+
+
+def test_diverging_optimizer_is_a_result(tmp_path, extras, few_digits, monkeypatch):
+    monkeypatch.setitem(compare.MNIST_LEARNING_RATES, "SGD", 1e6)
+    arguments = ["--only", "mnist", "--epochs", "3", "--optimizers", "SGD,Adam"]
+    assert main(["compare", *arguments, "--out", str(tmp_path)]) == 0
+    diverged, trained = results(tmp_path)["mnist"]["runs"]
+    assert None in diverged["losses"]
+    assert None not in trained["losses"]
+
+
+def test_full_set_is_read_from_its_folder(tmp_path, extras):
+    rng = np.random.default_rng(0)
+    for name in compare.digits.FILES:
+        shape = (20, 28, 28) if "images" in name else (20,)
+        header = bytes((0, 0, 8, len(shape))) + b"".join(n.to_bytes(4, "big") for n in shape)
+        content = rng.integers(10, size=shape, dtype=np.uint8).tobytes()
+        (tmp_path / name).write_bytes(header + content)
+    out = tmp_path / "out"
+    arguments = ["--only", "mnist", "--no-figures", "--mnist", str(tmp_path), "--out", str(out)]
+    assert main(["compare", *arguments]) == 0
+    assert results(out)["mnist"]["training_images"] == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--backend", "abacus"], "unknown backend 'abacus'; choose one of numpy, cupy"),
+        (["--engine", "steam"], "--engine steam: no such engine; choose one of auto, native"),
+        (["--only", "paths,maps"], "--only maps: no such experiment; choose among paths, mnist"),
+        (["--only", ","], "argument --only: expected names with commas between them"),
+        (["--optimizers", "Adam,Atom"], "--optimizers Atom: unknown; choose among "),
+        (["--seed", "-1"], "argument --seed: expected an integer of at least 0, got '-1'"),
+        (["--seed", "one"], "argument --seed: expected an integer of at least 0, got 'one'"),
+        (["--steps", "0"], "argument --steps: expected an integer of at least 1, got '0'"),
+        (["--epochs", "0.5"], "argument --epochs: expected an integer of at least 1, got '0.5'"),
+        (["--threads", "0"], "argument --threads: expected an integer of at least 1, got '0'"),
+        (["--mnist", "/no/such"], "--mnist /no/such: no such folder; give the folder of the IDX"),
+    ],
+)
+def test_request_that_cannot_be_met_is_one_line_and_code_2(
+    tmp_path, extras, capsys, arguments, line
+):
+    assert line in refusal(capsys, "--out", str(tmp_path / "out"), *arguments)
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path, extras, capsys):
+    (tmp_path / "file").write_text("")
+    line = refusal(capsys, *PATHS, "--out", str(tmp_path / "file" / "folder"))
+    assert "cannot be written" in line
+    assert "give another folder" in line
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "rich", "mlxtend", "threadpoolctl"])
+def test_missing_extra_is_named(tmp_path, extras, capsys, monkeypatch, module):
+    loaded = [name for name in sys.modules if name.partition(".")[0] == module]
+    for name in {module, *loaded}:
+        monkeypatch.setitem(sys.modules, name, None)
+    line = refusal(capsys, "--epochs", "1", "--out", str(tmp_path))
+    assert f"needs {module}" in line
+    assert "pip install 'instep[compare]'" in line
+
+
+@pytest.mark.parametrize(
+    ("backend", "remedy"),
+    [
+        ("torch", "pip install 'torch'"),
+        ("jax", "pip install 'jax'"),
+        ("cupy", "pip install 'instep[cuda12]'"),
+        ("array_api_strict", "pip install 'array-api-strict'"),
+    ],
+)
+@pytest.mark.usefixtures("extras")
+def test_missing_library_is_named(tmp_path, capsys, monkeypatch, backend, remedy):
+    monkeypatch.setitem(sys.modules, backend, None)
+    for name in [name for name in sys.modules if name.startswith(f"array_api_compat.{backend}")]:
+        monkeypatch.delitem(sys.modules, name)
+    line = refusal(capsys, *PATHS, "--backend", backend, "--out", str(tmp_path))
+    assert f"--backend {backend} cannot be imported" in line
+    assert remedy in line
+
+
+def test_engine_that_cannot_take_the_arrays_is_one_line(tmp_path, extras, capsys):
+    pytest.importorskip("array_api_strict")
+    arguments = ["--backend", "array_api_strict", "--engine", "blocked", "--out", str(tmp_path)]
+    line = refusal(capsys, *arguments)
+    assert "--engine blocked --backend array_api_strict: " in line
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "instep", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("backend", ["array_api_strict", "jax"])
+def test_paths_of_another_library_are_the_same_bits(tmp_path, extras, backend):
+    pytest.importorskip(backend)
+    for name, arguments in {"numpy": [], backend: ["--backend", backend]}.items():
+        ran = run("compare", *NUMBERS, *arguments, "--out", str(tmp_path / name))
+        assert ran.returncode == 0, ran.stderr
+    assert results(tmp_path / "numpy")["paths"] == results(tmp_path / backend)["paths"]
+
+
+def test_output_is_quiet_and_plain_when_it_goes_to_no_terminal(tmp_path, extras):
+    ran = run("compare", *NUMBERS, "--out", str(tmp_path), LC_ALL="C", PYTHONUTF8="0")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    assert "\x1b" not in ran.stdout
+
+
+def test_command_line_imports_nothing_heavy():
+    code = (
+        "import sys, instep.commands.cli; instep.commands.cli.parser(); "
+        "print([m for m in ('matplotlib', 'rich', 'mlxtend', 'llvmlite', 'cupy') "
+        "if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
