@@ -16,7 +16,7 @@ from instep.commands.compare.paths import Path as Way
 from instep.commands.compare.surfaces import SURFACES, Surface
 from instep.engines import NAMES
 from instep.graph import Graph
-from instep.graph.program import Program, Source
+from instep.graph.program import Group, Program
 
 FOLDER = Path(__file__).parent / "optimizers"
 DTYPES = ("float16", "float32", "float64")
@@ -179,7 +179,7 @@ class Form:
 def forms(name: str) -> list[tuple[Form, Passes]]:
     """Return the forms of an optimizer, each with the passes by dtype."""
     base = Program(getattr(instep, name)())
-    row = base.row(1000, Source({}, 0, base.memory()))
+    row = base.row(1000, Group({}, 0, base.memory()))
     programs = {shape: base.for_shape(shape) for shape in ((3, 4), (3,))}
     several = len(set(map(id, programs.values()))) > 1
     found = []
@@ -236,7 +236,7 @@ def follow(name: str, rate: float, surface: Surface) -> Way:
             if max(abs(x), abs(y)) > 1e3:
                 break
             optimizer.update(params, {"point": np.array([surface.gradient(x, y)])})
-            answer = getattr(optimizer, "eval_params", lambda tree: tree)(params)
+            answer = optimizer.answer(params)
             points.append(tuple(answer["point"][0].tolist()))
     return Way(surface, "constant", name, {}, tuple(points))
 

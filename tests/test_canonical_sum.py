@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """Sums: one order of addition on every engine, and a bound on the error that follows from it."""
 
 import functools
@@ -77,7 +78,7 @@ def sums_of(x, engine, threads=None):
     engine_runs.require(engine)
     optimizer, w = Total(engine=engine, threads=threads), np.zeros_like(x)
     optimizer.update(w, x)
-    (total,) = {*optimizer._plan._sums.row(0)[:-1].tolist()}
+    (total,) = {*optimizer._state.plan._sums.row(0)[:-1].tolist()}
     return total, w
 
 
@@ -166,7 +167,7 @@ def test_tensors_are_added_in_the_order_of_the_tree(engine, threads):
         params["b"] = {"x": np.zeros(3), "y": np.zeros(5, "float16")}
         optimizer = Total(engine=engine, threads=threads)
         optimizer.update(params, tree)
-        assert_same_number(optimizer._plan._sums.total(0), expected)
+        assert_same_number(optimizer._state.plan._sums.total(0), expected)
         assert_same_number(params["a"][0, 0], expected)
         bits.assert_same_bits(params["e"], np.full(5, expected, "float32"))
         bits.assert_same_bits(params["b"]["x"], np.zeros(3))

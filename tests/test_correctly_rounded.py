@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """Powers, exponentials, logarithms and cosines: the double nearest to the true value, everywhere.
 
 Powers with whole exponents are compared with exact integers, all else with 80 digits of `decimal`,
@@ -433,7 +434,7 @@ def test_array_libraries_have_correctly_rounded_powers(xp):
     w, g = xp.zeros(1, dtype=xp.float32), xp.ones(1, dtype=xp.float32)
     for _ in range(3):
         w = optimizer.update(w, g)
-    slots = next(iter(optimizer._states.values())).slots
+    slots = next(iter(optimizer._state.leaves.values())).slots
     assert float(slots["a"][0]) == np.float32(by_integers(0.99, 3))
     assert float(slots["d"][0]) == np.float32(by_decimals(1 - by_integers(0.99, 3), 1.5))
 
@@ -445,7 +446,7 @@ def test_every_engine_has_correctly_rounded_powers(engine):
     w, g = np.zeros(1), np.ones(1)
     for t in range(1, 800):
         optimizer.update(w, g)
-        slots = next(iter(optimizer._states.values())).slots
+        slots = next(iter(optimizer._state.leaves.values())).slots
         a = by_integers(0.99, t)
         expected = (a, by_integers(0.7, t // 3), by_decimals(t, -0.7), by_decimals(1 - a, 1.5))
         assert tuple(slots[name].item() for name in "abcd") == expected, t

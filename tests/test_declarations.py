@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """What the class of a rule declares is checked when it is made, or when a rule is constructed."""
 
 import numpy as np

@@ -25,7 +25,7 @@ NO_NUMBER_OF_NUMPY = [np.True_, np.array(True), np.array("0.1"), np.array(1j), n
 def numbers_of(case):
     """Return the names of the hyperparameters that are numbers."""
     optimizer = case.make()
-    return [field.name for field in optimizer._hyperparameters if not field.option]
+    return [field.name for field in optimizer.hyperparameters if not field.option]
 
 
 def refused(case, name):

@@ -1,5 +1,7 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """A step is taken or it is not, whatever comes in its way: never a part of it."""
 
+import contextlib
 import copy
 import gc
 import os
@@ -361,7 +363,7 @@ def test_settings_that_a_schedule_changes_take_effect():
     for _ in range(3):
         optimizer.update(params, grads)
     assert optimizer.engine == "array_api"
-    assert type(optimizer._plan.buckets[0]).__module__ == "instep.engines.array_api"
+    assert type(optimizer._state.plan.buckets[0]).__module__ == "instep.engines.array_api"
     assert (params["a"] == -3).all()
     assert (params["b"] == -2).all()
 
@@ -388,8 +390,8 @@ def test_state_is_freed_without_the_garbage_collector(engine, make):
     grads = {name: np.ones_like(w) for name, w in params.items()}
     for _ in range(3):
         optimizer.update(params, grads)
-    slots = [weakref.ref(x) for s in optimizer._states.values() for x in s.slots.values()]
-    gone = [weakref.ref(optimizer), weakref.ref(optimizer._plan), *slots]
+    slots = [weakref.ref(x) for s in optimizer._state.leaves.values() for x in s.slots.values()]
+    gone = [weakref.ref(optimizer), weakref.ref(optimizer._state.plan), *slots]
     gc.disable()
     try:
         del optimizer
@@ -476,7 +478,7 @@ def test_what_a_handler_raises_while_a_rule_is_traced_is_no_fault_of_the_rule():
 # Averages, threads and forks ---------------------------------------------------------------------
 
 
-def test_no_thread_steps_while_averages_are_swapped_in():
+def test_no_thread_steps_while_the_answer_is_in_place():
     optimizer, w, g = chain(SGD(lr=1.0), average(0.5)), np.zeros(3), np.ones(3)
     for _ in range(3):
         optimizer.update(w, g)
@@ -489,64 +491,65 @@ def test_no_thread_steps_while_averages_are_swapped_in():
         except RuntimeError as error:
             refused.append(str(error))
 
-    # The other thread waits for the lock that this one has while it swaps.
+    # The other thread waits for the lock that this one has before it does.
     thread = threading.Thread(target=step)
     thread.start()
     with optimizer._lock:
         swapped.set()
         thread.join(0.2)
         optimizer._lock.release()
-        optimizer.swap_averaged(w)
+        with optimizer.answer_in_place(w):
+            thread.join(60)
         optimizer._lock.acquire()
-    thread.join(60)
     if not refused:  # it was first
         assert optimizer.t == 4
     else:
-        assert "averages are swapped in" in refused[0]
+        assert "the answer is in their place" in refused[0]
         assert optimizer.t == 3
 
 
 @pytest.mark.slow
-def test_averages_are_swapped_whole_or_not_at_all():
+def test_the_answer_is_in_place_as_a_whole_or_not_at_all():
     def run(fault):
         params = {"a": np.zeros(3), "b": np.zeros(3)}
         optimizer = chain(SGD(lr=1.0), average(0.5), engine="blocked")
         for _ in range(3):
             optimizer.update(params, {"a": np.ones(3), "b": np.ones(3)})
+        answer, within = float(optimizer.answer(params)["a"][0]), None
         try:
-            with fault:
-                optimizer.swap_averaged(params)
+            with fault, optimizer.answer_in_place(params):
+                within = [float(w[0]) for w in params.values()]
+                assert within == [answer, answer]
         except KeyboardInterrupt:
             pass
-        swapped = optimizer._swapped is not None
-        if swapped:
-            optimizer.swap_averaged(params)
-        return swapped, [float(w[0]) for w in params.values()]
+        optimizer.update(params, {"a": np.zeros(3), "b": np.zeros(3)})
+        return within is not None, [float(w[0]) for w in params.values()]
 
     seen = set()
-    for fault, (swapped, values) in faults.each_line(run, [KeyboardInterrupt()], stride=3):
+    for fault, (entered, values) in faults.each_line(run, [KeyboardInterrupt()], stride=3):
         assert values == [-3.0, -3.0], fault.place
-        seen.add(swapped)
+        seen.add(entered)
     assert seen == {False, True}
 
 
-def test_no_averages_are_swapped_where_calls_cannot_be_nested_to_the_end():
+def test_no_answer_is_in_place_where_calls_cannot_be_nested_to_the_end():
     params = {"a": np.zeros(3), "b": np.zeros(3)}
     optimizer = chain(SGD(lr=1.0), average(0.5), engine="array_api")
     for _ in range(3):
         optimizer.update(params, {"a": np.ones(3), "b": np.ones(3)})
-    optimizer.averaged(params)
+    optimizer.answer(params)
+
+    def enter():
+        with optimizer.answer_in_place(params):
+            pass
 
     def dive(depth):
-        return dive(depth - 1) if depth else optimizer.swap_averaged(params)
+        return dive(depth - 1) if depth else enter()
 
     for spare in range(2, 120):
-        try:
+        with contextlib.suppress(RecursionError):
             dive(sys.getrecursionlimit() - frames_in_use() - spare)
-        except RecursionError:
-            assert optimizer._swapped is None, spare
-        else:
-            optimizer.swap_averaged(params)
+        assert not optimizer._is_answering, spare
         assert [float(w[0]) for w in params.values()] == [-3.0, -3.0], spare
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """A step makes no temporary arrays of the size of the parameters, and keeps nothing alive."""
 
 import gc
@@ -136,7 +137,7 @@ def test_an_optimizer_that_is_dropped_frees_its_state(engine):
     engine_runs.require(engine)
     optimizer, w = Momentum(engine=engine), np.ones(1000)
     optimizer.update({"w": w}, {"w": np.ones(1000)})
-    slot = weakref.ref(optimizer._states["w"].slots["v"])
+    slot = weakref.ref(optimizer._state.leaves["w"].slots["v"])
     dropped = weakref.ref(optimizer)
     del optimizer
     gc.collect()
@@ -149,7 +150,7 @@ def test_a_plan_that_is_replaced_is_freed(engine):
     engine_runs.require(engine)
     optimizer, w = Momentum(engine=engine), np.ones((4, 6))
     optimizer.update({"w": w}, {"w": np.ones((4, 6))})
-    plan = weakref.ref(optimizer._plan)
+    plan = weakref.ref(optimizer._state.plan)
     optimizer.update({"w": w}, {"w": np.asfortranarray(np.ones((4, 6)))})
     optimizer.update({"w": w, "b": np.ones(3)}, {"w": np.ones((4, 6)), "b": np.ones(3)})
     gc.collect()

@@ -241,6 +241,11 @@ def test_a_limit_of_nothing_is_refused():
         chain(clip_by_value(1e-50), SGD()).update(np.zeros(1, "float32"), np.ones(1, "float32"))
 
 
+def enter(optimizer, params):
+    with optimizer.answer_in_place(params):
+        pass
+
+
 # Averages -------------------------------------------------------------------------------
 
 
@@ -286,7 +291,7 @@ def test_a_missing_gradient_leaves_its_average_alone():
 
 
 @pytest.mark.parametrize("dtype", bits.DTYPES)
-def test_averages_swapped_in_and_out_leave_the_very_bits(dtype):
+def test_parameters_come_back_with_the_very_bits(dtype):
     rng = np.random.default_rng(0)
     params = {"a": bits.wild(rng, 50, dtype), "b": [np.array([np.nan, -0.0, 1e-7], dtype)]}
     optimizer = chain(Adam(), average(0.5))
@@ -294,12 +299,11 @@ def test_averages_swapped_in_and_out_leave_the_very_bits(dtype):
         optimizer.update(params, {"a": bits.ordinary(rng, 50, dtype), "b": [None]})
     before, state = [params["a"].copy(), params["b"][0].copy()], optimizer.state_dict()
     averages = optimizer.averaged(params)
-    assert optimizer.swap_averaged(params) is params
-    bits.assert_same_bits(params["a"], averages["a"])
-    with pytest.raises(RuntimeError, match="averages are swapped in"):
-        optimizer.update(params, {"a": np.ones(50, dtype), "b": [None]})
-    optimizer = pickle.loads(pickle.dumps(optimizer))
-    optimizer.swap_averaged(params)
+    with optimizer.answer_in_place(params) as answer:
+        assert answer is params
+        bits.assert_same_bits(params["a"], averages["a"])
+        with pytest.raises(RuntimeError, match="the answer is in their place"):
+            optimizer.update(params, {"a": np.ones(50, dtype), "b": [None]})
     assert params["a"].tobytes() == before[0].tobytes()
     assert params["b"][0].tobytes() == before[1].tobytes()
     optimizer.update(params, {"a": np.ones(50, dtype), "b": [None]})
@@ -314,49 +318,63 @@ def test_averages_are_refused_where_they_do_not_fit():
         optimizer.averaged({"a": np.ones(4)})
     frozen = np.ones(3)
     frozen.flags.writeable = False
-    with pytest.raises(ValueError, match=r"Chain.swap_averaged: params\['a'\] is read-only"):
-        optimizer.swap_averaged({"a": frozen})
-    optimizer.swap_averaged(params)
-    kept = params["a"].copy()
-    for other, message in [
-        ({"a": kept}, r"params has the leaves \['a'\], and had \['a', 'b'\] in the first call"),
-        ({"a": kept, "x": np.ones(2)}, r"the leaves \['a', 'x'\], and had \['a', 'b'\]"),
-        (
-            {"a": kept, "b": np.ones(9)},
-            r"params\['b'\] is numpy float64 \(9,\), and was numpy float64 \(2,\) in the first",
-        ),
-        (
-            {"a": kept, "b": np.ones(2, "float32")},
-            r"params\['b'\] is numpy float32 \(2,\), and was numpy float64 \(2,\) in the first",
-        ),
-    ]:
-        with pytest.raises(ValueError, match=f"Chain.swap_averaged: .*{message}.*; give the tree"):
-            optimizer.swap_averaged(other)
-        assert all((w == 1).all() for w in (other.get("b"), other.get("x")) if w is not None)
-        bits.assert_same_bits(other["a"], kept)
-    optimizer.swap_averaged(params)
-    with pytest.raises(ValueError, match=r"put average\(decay\) at its end"):
-        chain(clip_by_value(1.0), SGD()).averaged(params)
+    with pytest.raises(ValueError, match=r"Chain.answer_in_place: params\['a'\] is read-only"):
+        enter(optimizer, {"a": frozen})
+    with pytest.raises(ValueError, match=r"put average\(decay\) at the end of a chain"):
+        chain(clip_by_value(1.0), SGD()).answer(params, which=0)
 
 
-@pytest.mark.parametrize("how", ["pickle", "deepcopy"])
-def test_a_copy_made_while_averages_are_swapped_in_puts_the_parameters_back(how):
+@pytest.mark.parametrize("make", [SGD, lambda: chain(clip_by_value(1.0), SGD())])
+def test_without_a_rule_that_has_one_the_answer_is_the_parameters(make):
+    optimizer, params = make(), {"a": np.ones(3), "calls": 7}
+    optimizer.frozen = ["calls"]
+    optimizer.update(params, {"a": np.ones(3), "calls": None})
+    answer = optimizer.answer(params)
+    assert answer["calls"] == 7
+    bits.assert_same_bits(answer["a"], params["a"])
+    assert answer["a"] is not params["a"]
+    optimizer.update(params, {"a": np.ones(3), "calls": None})
+    with optimizer.answer_in_place(params) as there:
+        assert there is params
+        with pytest.raises(RuntimeError, match="the answer is in their place"):
+            optimizer.update(params, {"a": np.ones(3), "calls": None})
+
+
+@pytest.mark.parametrize("how", ["pickle", "deepcopy", "copy"])
+def test_no_copy_is_made_while_the_answer_is_in_place(how):
+    """It would step on what it does not know to be no parameters."""
     params = {"a": np.ones(3)}
     optimizer = chain(SGD(1.0), average(0.5))
     for _ in range(2):
         optimizer.update(params, {"a": np.ones(3)})
-    optimizer.swap_averaged(params)
-    copied = {"pickle": lambda o: pickle.loads(pickle.dumps(o)), "deepcopy": copy.deepcopy}[how](
-        optimizer
-    )
-    others = copy.deepcopy(params)
-    for each, tree in ((optimizer, params), (copied, others)):
-        with pytest.raises(RuntimeError, match="averages are swapped in"):
-            each.update(tree, {"a": np.ones(3)})
-        each.swap_averaged(tree)
-        assert (tree["a"] == -1.0).all()
-        each.update(tree, {"a": np.ones(3)})
-    bits.assert_same_bits(copied.averaged(others)["a"], optimizer.averaged(params)["a"])
+    make = {"pickle": pickle.dumps, "deepcopy": copy.deepcopy, "copy": copy.copy}[how]
+    with (
+        optimizer.answer_in_place(params),
+        pytest.raises(RuntimeError, match=r"Chain.copy: .* the answer is in their place; leave"),
+    ):
+        make(optimizer)
+    make(optimizer)
+
+
+def test_an_exception_in_the_block_puts_the_parameters_back():
+    params, optimizer = {"a": np.ones(3)}, chain(SGD(1.0), average(0.5))
+    for _ in range(2):
+        optimizer.update(params, {"a": np.ones(3)})
+    before, w = params["a"].copy(), params["a"]
+
+    def validate():
+        with optimizer.answer_in_place(params):
+            assert (w != before).all()
+            params["a"] = np.full(3, 7.0)  # the user's array is written, and the tree left alone
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        validate()
+    bits.assert_same_bits(w, before)
+    assert (params["a"] == 7.0).all()
+    with optimizer.answer_in_place({"a": np.ones(3)}), pytest.raises(RuntimeError, match="place"):
+        enter(optimizer, params)
+    optimizer.update(params, {"a": np.ones(3)})
 
 
 def test_averages_of_a_tree_with_frozen_leaves_of_any_kind():
@@ -370,51 +388,48 @@ def test_averages_of_a_tree_with_frozen_leaves_of_any_kind():
         7,
         [0, 1, 2],
     )
-    for expected in (5.0, 6.0):
-        params = optimizer.swap_averaged(params)
-        assert params["w"].tolist() == [expected] * 2
-        assert (params["calls"], params["table"].tolist()) == (7, [0, 1, 2])
+    with optimizer.answer_in_place(params) as answer:
+        assert answer["w"].tolist() == [5.0] * 2
+        assert (answer["calls"], answer["table"].tolist()) == (7, [0, 1, 2])
+    assert params["w"].tolist() == [6.0] * 2
 
 
-def test_no_state_is_saved_while_averages_are_swapped_in(tmp_path):
+def test_no_state_is_saved_while_the_answer_is_in_place(tmp_path):
     """It would be saved beside parameters that are averages."""
     w, optimizer = np.ones(3), chain(SGD(1.0), average(0.5))
     optimizer.update(w, np.ones(3))
-    optimizer.swap_averaged(w)
-    for save in (optimizer.state_dict, lambda: optimizer.save(tmp_path / "state")):
-        with pytest.raises(
-            RuntimeError, match=r"Chain.state_dict: the averages are swapped in.*swap_averaged"
-        ):
-            save()
+    with optimizer.answer_in_place(w):
+        for save in (optimizer.state_dict, lambda: optimizer.save(tmp_path / "state")):
+            with pytest.raises(RuntimeError, match=r"Chain.state_dict: .*answer_in_place"):
+                save()
     assert not any(tmp_path.iterdir())
-    optimizer.swap_averaged(w)
     assert optimizer.state_dict()["t"] == 1
 
 
 @pytest.mark.parametrize("how", ["reset", "load_state_dict", "load"])
-def test_a_new_beginning_forgets_what_waits_to_be_put_back(how, tmp_path):
+def test_parameters_come_back_after_a_new_beginning_too(how, tmp_path):
     w, optimizer = np.ones(3), chain(SGD(1.0), average(0.5))
     optimizer.update(w, np.ones(3))
-    saved, kept = optimizer.state_dict(), w.copy()
+    saved = optimizer.state_dict()
     optimizer.save(tmp_path / "state")
     for _ in range(3):
         optimizer.update(w, np.ones(3))
-    optimizer.swap_averaged(w)
-    with pytest.raises(ValueError, match="has no 'format'"):  # what fails forgets nothing
-        optimizer.load_state_dict({})
-    with pytest.raises(RuntimeError, match="averages are swapped in"):
-        optimizer.update(w, np.ones(3))
-    match how:
-        case "reset":
-            optimizer.reset()
-        case "load_state_dict":
-            optimizer.load_state_dict(saved)
-        case _:
-            optimizer.load(tmp_path / "state")
-    w[...] = kept
+    before = w.copy()
+    with optimizer.answer_in_place(w):
+        with pytest.raises(ValueError, match="has no 'format'"):
+            optimizer.load_state_dict({})
+        match how:
+            case "reset":
+                optimizer.reset()
+            case "load_state_dict":
+                optimizer.load_state_dict(saved)
+            case _:
+                optimizer.load(tmp_path / "state")
+        with pytest.raises(RuntimeError, match="the answer is in their place"):
+            optimizer.update(w, np.ones(3))
+        assert (w != before).all()
+    bits.assert_same_bits(w, before)
     optimizer.update(w, np.ones(3))
-    assert (w == kept - 1).all()
-    optimizer.swap_averaged(w)
     assert optimizer.t == (1 if how == "reset" else 2)
 
 
@@ -434,21 +449,17 @@ def test_several_averages_are_told_apart_by_number():
         expected = single.averaged(w)
         bits.assert_same_bits(optimizer.averaged(w, which=which), expected)
         bits.assert_same_bits(single.averaged(w, which=0), expected)
-        for back in (None, which):
-            optimizer.swap_averaged(w, which=which)
+        with optimizer.answer_in_place(w, which=which):
             bits.assert_same_bits(w, expected)
-            with pytest.raises(ValueError, match=f"another average than {1 - which} is swapped in"):
-                optimizer.swap_averaged(w, which=1 - which)
-            optimizer.swap_averaged(w, which=back)
-            bits.assert_same_bits(w, path[-1])
+        bits.assert_same_bits(w, path[-1])
     for which in (None, 2, -1, 1.0):
-        for call in (optimizer.averaged, optimizer.swap_averaged):
+        for call in ("answer", "answer_in_place"):
             with pytest.raises(
                 ValueError,
-                match=rf"Chain.{call.__name__}: which must say which average, "
+                match=rf"Chain.{call}: which must say whose answer, "
                 rf"0 for average\(decay=0.5\), 1 for average\(decay=0.9\); got {which}",
             ):
-                call(w, which=which)
+                getattr(optimizer, call)(w, which=which).__enter__()
     bits.assert_same_bits(w, path[-1])
 
 
@@ -459,6 +470,7 @@ def test_every_library_averages(xp):
     for g in gradients:
         expected.update({"w": w}, {"w": g})
         params = optimizer.update(params, {"w": xp.asarray(g)})
+    before = arrays.to_numpy(params["w"])
     # Into an optimizer that has not met the library yet, too.
     loaded = chain(Adam(), average(0.9)).load_state_dict(expected.state_dict())
     for source in (optimizer, loaded):
@@ -466,25 +478,10 @@ def test_every_library_averages(xp):
         assert type(averages["w"]) is type(params["w"])
         got = arrays.to_numpy(averages["w"])
         np.testing.assert_allclose(got, expected.averaged({"w": w})["w"], rtol=1e-5)
-    swapped = optimizer.swap_averaged(params)
-    got = arrays.to_numpy(swapped["w"])
-    np.testing.assert_allclose(got, expected.averaged({"w": w})["w"], rtol=1e-5)
-
-
-def test_parameters_go_back_to_where_they_came_from(xp):
-    optimizer, params = chain(SGD(1.0), average(0.5)), {"w": np.ones(3)}
-    optimizer.update(params, {"w": np.ones(3)})
-    optimizer.swap_averaged(params)
-    others = {"w": xp.asarray(params["w"], copy=True)}
-    if xp.__name__.endswith("numpy") and "jax" not in xp.__name__:
-        optimizer.swap_averaged(others)
-        return
-    with pytest.raises(
-        ValueError, match=r"params\['w'\] is .*, and was numpy float64 \(3,\) in the"
-    ):
-        optimizer.swap_averaged(others)
-    optimizer.swap_averaged(params)
-    assert (params["w"] == 0).all()
+    with optimizer.answer_in_place(params) as answer:
+        got = arrays.to_numpy(answer["w"])
+        np.testing.assert_allclose(got, expected.answer({"w": w})["w"], rtol=1e-5)
+    bits.assert_same_bits(arrays.to_numpy(params["w"]), before)
 
 
 def test_lookahead_starts_from_where_the_parameters_started():

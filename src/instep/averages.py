@@ -1,52 +1,123 @@
-"""Means of parameters along the path, computed from the state of a rule by the engines.
+"""The answer of a rule: what to use in the place of parameters, most often a mean of their path.
 
-CuPy's own functions flush subnormal numbers; what the engines compute has the same bits everywhere.
+Engines compute it, as the step of a rule: CuPy's own functions flush subnormal numbers, and what
+the engines compute has the same bits everywhere.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from instep import arrays, tree
 from instep.numerics import STATE_DTYPE
-from instep.optimizer import LeafState, Optimizer
 from instep.plan import validation
+from instep.plan.leaves import Leaf
+from instep.plan.step import Plan
+from instep.rule import Rule
+from instep.state import LeafState, Overrides, Owner, State
 
 
-def evaluate(call: str, mean: Optimizer, params: Any, states: Mapping[str, LeafState]) -> Any:
-    """Return a tree of new arrays like `params`, which the rule of `mean` makes.
+class _Answering(Rule):
+    """A rule whose step makes the answer of another one, and leaves its state as it is."""
 
-    Parameters
+    engine: ClassVar[str] = "auto"
+    overrides: ClassVar[Overrides] = {}
+    frozen: ClassVar[tuple[str, ...]] = ()
+    slots = property(lambda self: self._of.state_slots())
+    scalar_slots = property(lambda self: self._of.scalar_slots)
+
+    def __init__(self, of: Rule, threads: int | None) -> None:
+        assert of.answer_rule is not None
+        self._of, self._threads, self._answer = of, threads, of.answer_rule
+        self.__post_init__()
+
+    @property
+    def name(self) -> str:
+        return self._of.name
+
+    @property
+    def threads(self) -> int | None:
+        return self._threads
+
+    @property
+    def main(self) -> Rule:
+        return self
+
+    @property
+    def parts(self) -> Mapping[str, Rule]:
+        return {"": self}
+
+    def scalars(self, h: Any) -> Mapping[str, float | bool]:  # type: ignore[override]
+        return {name: getattr(h, name) for name in self.scalar_slots}
+
+    def rule(self, xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+        return self._answer(xp, w, s, h), {}
+
+
+class _Answer:
+    """What makes the answer for a tree of parameters.
+
+    Attributes
     ----------
-    call
-        Who asks, for messages.
-    mean
-        An optimizer that has not taken a step. Its rule returns the mean as the new parameter.
-    params
-        The tree of parameters, which are not changed. Leaves without a state are copied.
-    states
-        The states of leaves, by their keys.
+    leaves
+        All leaves of the tree.
+    known
+        Those that have an answer other than themselves, by their keys.
+    """
+
+    def __init__(
+        self, owner: Owner, call: str, state: State, params: Any, which: int | None
+    ) -> None:
+        self.leaves = validation.unchecked(f"{owner.name}.{call}", params)
+        prefix, rule = _choose(owner, call, which)
+        self._rule = None if rule is None else _Answering(rule, owner.threads)
+        self._states = {} if rule is None else _states(state, prefix, rule)
+        self.known = {leaf.key: leaf for leaf in self.leaves if leaf.key in self._states}
+        for leaf in self.known.values():
+            validation.check_array(f"{owner.name}.{call}", leaf.path, leaf.parameter)
+            _check_shapes(f"{owner.name}.{call}", leaf, self._states[leaf.key])
+
+    def like(self, leaf: Leaf) -> Any:
+        """Return an array of the dtype of the arithmetic: the parameter, if its state fits."""
+        w = leaf.parameter
+        dtypes = {arrays.dtype_name(slot) for slot in self._states[leaf.key].slots.values()}
+        if dtypes <= {STATE_DTYPE.get(arrays.dtype_name(w))}:
+            return w
+        xp = arrays.namespace(w)
+        return xp.empty((), dtype=getattr(xp, dtypes.pop()), device=arrays.namespace_device(w))
+
+    def put(self, into: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+        """Put the answer in the place of parameters, by their keys.
+
+        `beside` are arrays of the same kind. A step takes them for gradients, which no answer
+        reads.
+        """
+        if self._rule is None or not into:
+            return into
+        state = State(leaves={key: self._states[key] for key in into})
+        plan = Plan(self._rule, state, into, beside)
+        try:
+            new: dict[str, Any] = plan.step(self._rule, state, into)
+        finally:
+            plan.release()
+        return new
+
+
+def answer(owner: Owner, state: State, params: Any, which: int | None) -> Any:
+    """Return a tree of new arrays like `params`. `Optimizer.answer` says more.
 
     Raises
     ------
     TypeError, ValueError
-        If a leaf with a state is no array that can be read, or has another shape than its state.
+        If a leaf with an answer is no array that can be read, or has another shape than its state.
     """
-    tree.check_nesting(call, "params", params)
-    leaves = {tree.join_path(path): (path, w) for path, w in tree.flatten(params)}
-    known = {key: state for key, state in states.items() if key in leaves}
-    new: dict[str, Any] = {}
-    grads: dict[str, Any] = {}
-    for key, state in known.items():
-        path, w = leaves[key]
-        validation.check_array(call, path, w)
-        _check_shapes(call, path, w, state)
-        like = _like(w, state)
-        new[key] = arrays.converted(w, like)
-        # No rule of a mean reads its gradient, which has to be of the same kind, that is all.
+    found = _Answer(owner, "answer", state, params, which)
+    into, beside = {}, {}
+    for key, leaf in found.known.items():
+        w, like = leaf.parameter, found.like(leaf)
+        into[key] = arrays.converted(w, like)
         plain = like is w and not getattr(w, "requires_grad", False)
-        grads[key] = w if plain else arrays.converted(w, like)
-    mean.__dict__["_states"] = known
-    new = mean.update(new, grads)
+        beside[key] = w if plain else arrays.converted(w, like)
+    new = found.put(into, beside)
 
     def result(path: tree.Path, w: Any) -> Any:
         value = new.get(tree.join_path(path), w)
@@ -57,19 +128,85 @@ def evaluate(call: str, mean: Optimizer, params: Any, states: Mapping[str, LeafS
     return tree.mapped(result, params)
 
 
-def _check_shapes(call: str, path: tree.Path, w: Any, state: LeafState) -> None:
+class Exchange:
+    """Parameters that the answer takes the place of, and copies of them to be put back.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a leaf with an answer cannot be written, or has another shape than its state.
+    """
+
+    def __init__(self, owner: Owner, state: State, params: Any, which: int | None) -> None:
+        self._answer = _Answer(owner, "answer_in_place", state, params, which)
+        self._known = list(self._answer.known.values())
+        validation.check_parameters(owner.name, self._known, "answer_in_place")
+        self._params = params
+        self._kept = {
+            leaf.key: arrays.converted(leaf.parameter, leaf.parameter) for leaf in self._known
+        }
+
+    def put(self) -> Any:
+        """Put the answer in the place of the parameters; return the tree."""
+        into, beside = {}, {}
+        for leaf in self._known:
+            w, like = leaf.parameter, self._answer.like(leaf)
+            into[leaf.key] = w if like is w else arrays.converted(w, like)
+            kept = self._kept[leaf.key]
+            beside[leaf.key] = kept if like is w else arrays.converted(kept, like)
+        new = self._answer.put(into, beside)
+        for leaf in self._known:
+            if new[leaf.key] is not leaf.parameter:
+                new[leaf.key] = arrays.converted(new[leaf.key], leaf.parameter)
+        return self._write(new)
+
+    def put_back(self) -> None:
+        """Put the parameters back; called again, it writes the same again."""
+        self._write(self._kept)
+
+    def _write(self, values: Mapping[str, Any]) -> Any:
+        """Write what is not there yet; return the tree, changed where arrays cannot be written."""
+        leaves = [leaf.parameter for leaf in self._answer.leaves]
+        for leaf in self._known:
+            w, value = leaf.parameter, values[leaf.key]
+            leaves[leaf.position] = w if value is w else arrays.assigned(w, value)
+        if any(arrays.is_immutable(leaf.parameter) for leaf in self._known):
+            return tree.rebuild(self._params, leaves)
+        return self._params
+
+
+def _choose(owner: Owner, call: str, which: int | None) -> tuple[str, Rule | None]:
+    """Return the rule that answers, with its prefix: the only one, if `which` does not say."""
+    found = [(p, rule) for p, rule in owner.parts.items() if rule.answer_rule is not None]
+    if which is None and len(found) <= 1:
+        return found[0] if found else ("", None)
+    if not isinstance(which, int) or which not in range(len(found)):
+        numbers = ", ".join(f"{i} for {rule!r}" for i, (_, rule) in enumerate(found))
+        raise ValueError(
+            f"{owner.name}.{call}: which must say whose answer, {numbers}; got {which!r}"
+            if found
+            else f"{owner.name}.{call}: no rule of {owner!r} has an answer of its own, got "
+            f"which={which!r}; leave it out, or put average(decay) at the end of a chain"
+        )
+    return found[which]
+
+
+def _states(state: State, prefix: str, rule: Rule) -> dict[str, LeafState]:
+    """Return what a rule keeps for each parameter that it has met, under its own names."""
+    found = {}
+    for key, leaf in state.leaves.items():
+        if all(prefix + name in leaf.slots for name in rule.state_slots()):
+            slots = {name: leaf.slots[prefix + name] for name in rule.state_slots()}
+            scalars = {name: leaf.scalars[prefix + name] for name in rule.scalar_slots}
+            found[key] = LeafState(slots, scalars=scalars)
+    return found
+
+
+def _check_shapes(call: str, leaf: Leaf, state: LeafState) -> None:
+    w = leaf.parameter
     for slot in state.slots.values():
         if tuple(slot.shape) != tuple(w.shape):
             raise ValueError(
-                f"{call}: {tree.format_path('params', path)} is {arrays.describe(w)}, but its "
+                f"{call}: {tree.format_path('params', leaf.path)} is {arrays.describe(w)}, but its "
                 f"average has shape {tuple(slot.shape)}"
             )
-
-
-def _like(w: Any, state: LeafState) -> Any:
-    """Return an array of the dtype in which a mean is computed: that of `w`, if its state fits."""
-    dtypes = {arrays.dtype_name(slot) for slot in state.slots.values()}
-    if dtypes <= {STATE_DTYPE.get(arrays.dtype_name(w))}:
-        return w
-    xp = arrays.namespace(w)
-    return xp.empty((), dtype=getattr(xp, dtypes.pop()), device=arrays.namespace_device(w))

@@ -6,25 +6,24 @@ import numbers
 import os
 import zipfile
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from instep import arrays
 from instep.hyperparameters import described
-from instep.interrupts import at_once
 from instep.rule import Rule
+from instep.state import LeafState, State
 
-if TYPE_CHECKING:
-    from instep.optimizer import LeafState, Optimizer
+#: The rules of an optimizer, by the prefix of their names in the state.
+Parts = Mapping[str, Rule]
 
 #: Version of the layout below.
 FORMAT = 1
 
 
-def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
+def state_dict(owner: str, parts: Parts, state: State) -> dict[str, Any]:
     """Return step number, hyperparameters and copies of all state.
 
     State arrays are copied to NumPy arrays, whatever library they belong to, so that a state can
@@ -33,47 +32,41 @@ def state_dict(optimizer: "Optimizer") -> dict[str, Any]:
     """
     return {
         "format": FORMAT,
-        "optimizer": optimizer.name,
-        "parts": _parts(optimizer),
-        "t": optimizer.t,
-        "skipped": optimizer._skipped,
+        "optimizer": owner,
+        "parts": _names(parts),
+        "t": state.t,
+        "skipped": state.skipped,
         "hyperparameters": {
             prefix + entry.name: copy.deepcopy(getattr(rule, entry.name))  # it may be a schedule
-            for prefix, rule in optimizer.parts.items()
-            for entry in rule._hyperparameters
+            for prefix, rule in parts.items()
+            for entry in rule.hyperparameters
         },
         "states": {
             key: {
-                "missed": state.missed,
-                "scalars": dict(state.scalars),
-                "slots": {name: arrays.to_numpy(slot) for name, slot in state.slots.items()},
+                "missed": leaf.missed,
+                "scalars": dict(leaf.scalars),
+                "slots": {name: arrays.to_numpy(slot) for name, slot in leaf.slots.items()},
             }
-            for key, state in optimizer._states.items()
+            for key, leaf in state.leaves.items()
         },
     }
 
 
-def load_state_dict(optimizer: "Optimizer", state: Mapping[str, Any]) -> None:
-    """Take over what `state_dict` returned. Everything is checked before anything is changed."""
-    owner = f"{optimizer.name}.load_state_dict"
-    _check_header(owner, optimizer, state)
-    values = _hyperparameters(owner, optimizer, copy.deepcopy(state["hyperparameters"]))
-    entries = _mapping(owner, "'states'", state["states"])
-    states = {key: _leaf_state(owner, optimizer, state["t"], key, entries[key]) for key in entries}
-
-    loaded = {"_t": state["t"], "_skipped": state["skipped"], "_states": states}
-    optimizer._settle()
-    at_once(
-        [
-            *(partial(rule.__dict__.update, new) for rule, new in values),
-            partial(optimizer.__dict__.update, {**optimizer._start(), **loaded}),
-        ]
-    )
+def read_state_dict(
+    name: str, parts: Parts, given: Mapping[str, Any]
+) -> tuple[list[tuple[Rule, dict[str, Any]]], State]:
+    """Return the hyperparameters of rules and the state in what `state_dict` returned, or raise."""
+    owner = f"{name}.load_state_dict"
+    _check_header(owner, name, parts, given)
+    values = _hyperparameters(owner, name, parts, copy.deepcopy(given["hyperparameters"]))
+    entries = _mapping(owner, "'states'", given["states"])
+    leaves = {key: _leaf_state(owner, parts, given["t"], key, entries[key]) for key in entries}
+    return values, State(given["t"], given["skipped"], leaves)
 
 
-def _parts(optimizer: "Optimizer") -> dict[str, str]:
-    """Return the names of the rules of an optimizer, by their prefixes."""
-    return {prefix: rule.name for prefix, rule in optimizer.parts.items()}
+def _names(parts: Parts) -> dict[str, str]:
+    """Return the names of rules by their prefixes."""
+    return {prefix: rule.name for prefix, rule in parts.items()}
 
 
 def _mapping(owner: str, what: str, value: Any) -> Mapping[str, Any]:
@@ -82,30 +75,30 @@ def _mapping(owner: str, what: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _check_header(owner: str, optimizer: "Optimizer", state: Mapping[str, Any]) -> None:
+def _check_header(owner: str, name: str, parts: Parts, state: Mapping[str, Any]) -> None:
     """Raise unless a state is one of such an optimizer, and says how many steps it took."""
     expected = ("format", "optimizer", "parts", "t", "skipped", "hyperparameters", "states")
-    for name in expected:
-        if name not in _mapping(owner, "the state", state):
-            raise ValueError(f"{owner}: the state has no {name!r}; pass a state_dict()")
+    for entry in expected:
+        if entry not in _mapping(owner, "the state", state):
+            raise ValueError(f"{owner}: the state has no {entry!r}; pass a state_dict()")
     if state["format"] != FORMAT:
         raise ValueError(f"{owner}: the state has format {state['format']!r}, expected {FORMAT}")
-    if state["optimizer"] != optimizer.name:
+    if state["optimizer"] != name:
         raise ValueError(
             f"{owner}: the state belongs to {state['optimizer']}; load it into that optimizer"
         )
-    given, own = _mapping(owner, "'parts'", state["parts"]), _parts(optimizer)
+    given, own = _mapping(owner, "'parts'", state["parts"]), _names(parts)
     if list(given.items()) != list(own.items()):
         raise ValueError(
             f"{owner}: the state is of the chain {', '.join(map(str, given.values()))}, and this "
             f"one is {', '.join(own.values())}; load it into a chain of the same parts in the "
             f"same order"
         )
-    for name in ("t", "skipped"):
-        if not _is_count(state[name]):
+    for count in ("t", "skipped"):
+        if not _is_count(state[count]):
             raise ValueError(
-                f"{owner}: {name} must be an integer from 0 to 2**1000, got "
-                f"{described(state[name])}"
+                f"{owner}: {count} must be an integer from 0 to 2**1000, got "
+                f"{described(state[count])}"
             )
 
 
@@ -114,12 +107,8 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**1000
 
 
-def _leaf_state(
-    owner: str, optimizer: "Optimizer", t: int, key: str, given: Mapping[str, Any]
-) -> "LeafState":
+def _leaf_state(owner: str, parts: Parts, t: int, key: str, given: Mapping[str, Any]) -> LeafState:
     """Return the state of one parameter, or raise."""
-    from instep.optimizer import LeafState
-
     what = f"the state of {key!r}"
     for name in ("missed", "scalars", "slots"):
         if name not in _mapping(owner, what, given):
@@ -128,15 +117,13 @@ def _leaf_state(
         raise ValueError(f"{owner}: {key!r} missed {given['missed']!r} of {t} steps")
     scalars = _mapping(owner, f"'scalars' of {key!r}", given["scalars"])
     slots = _mapping(owner, f"'slots' of {key!r}", given["slots"])
-    remembered = {
-        prefix + name for prefix, rule in optimizer.parts.items() for name in rule.scalar_slots
-    }
+    remembered = {prefix + name for prefix, rule in parts.items() for name in rule.scalar_slots}
     _check_names(owner, f"{what} has the scalars", set(scalars), remembered)
     for name, value in scalars.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{owner}: {name!r} of {key!r} must be a number, got {value!r}")
     rest = set(slots)
-    for prefix, rule in optimizer.parts.items():
+    for prefix, rule in parts.items():
         own = {name for name in slots if name.startswith(prefix)}
         _check_slots(owner, what, prefix, rule, own)
         rest -= own
@@ -156,8 +143,7 @@ def _check_slots(owner: str, what: str, prefix: str, rule: Rule, given: set[str]
     that it may have is not checked.
     """
     every = {prefix + name for name in rule.slots}
-    decided = type(rule).state_slots is Rule.state_slots and type(rule).form is Rule.form
-    if decided:
+    if not (rule.defines("state_slots") or rule.defines("form")):
         _check_names(owner, f"{what} has the slots", given, every)
     elif every:
         _check_names(owner, f"{what} has the slots", given | every, every)
@@ -173,36 +159,35 @@ def _check_names(owner: str, what: str, given: set[str], expected: set[str]) -> 
 
 
 def _hyperparameters(
-    owner: str, optimizer: "Optimizer", given: Any
+    owner: str, name: str, parts: Parts, given: Any
 ) -> list[tuple[Rule, dict[str, Any]]]:
     """Return the rules with the validated values of their hyperparameters in a state."""
     values = dict(_mapping(owner, "'hyperparameters'", given))
     found = []
-    for prefix, rule in optimizer.parts.items():
+    for prefix, rule in parts.items():
         own = {}
-        for entry in rule._hyperparameters:
-            name = prefix + entry.name
-            if name not in values:
+        for entry in rule.hyperparameters:
+            key = prefix + entry.name
+            if key not in values:
                 continue
-            value = own[entry.name] = entry.validate(owner, values.pop(name))
+            value = own[entry.name] = entry.validate(owner, values.pop(key))
             if entry.domain.fixed and value != getattr(rule, entry.name):
                 raise ValueError(
-                    f"{owner}: the state was saved with {name}={value:g}, and this optimizer has "
+                    f"{owner}: the state was saved with {key}={value:g}, and this optimizer has "
                     f"{getattr(rule, entry.name):g}; make it with the same"
                 )
         rule.check_values({**rule.__dict__, **own})
         found.append((rule, own))
     if values:
-        raise ValueError(f"{owner}: {optimizer.name} has no hyperparameter {min(values)!r}")
+        raise ValueError(f"{owner}: {name} has no hyperparameter {min(values)!r}")
     return found
 
 
 # Files ------------------------------------------------------------------------------------
 
 
-def save(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
-    """Write the state of an optimizer into a file: NumPy arrays, and all the rest as JSON."""
-    state = optimizer.state_dict()
+def save(owner: str, state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write what `state_dict` returned into a file: NumPy arrays, and all the rest as JSON."""
     values = state["hyperparameters"]
     arrays_of_file: dict[str, Any] = {}
 
@@ -225,12 +210,12 @@ def save(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
     try:
         with draft.open("wb") as file:
             np.savez(file, header=np.array(json.dumps(header)), **arrays_of_file)
-        _replace(optimizer, draft, path)
+        _replace(owner, draft, path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _replace(optimizer: "Optimizer", draft: Path, path: Path) -> None:
+def _replace(owner: str, draft: Path, path: Path) -> None:
     try:
         draft.replace(path)
     except PermissionError as error:
@@ -238,15 +223,15 @@ def _replace(optimizer: "Optimizer", draft: Path, path: Path) -> None:
             raise
         raise PermissionError(
             error.errno,
-            f"{optimizer.name}.save: the file cannot be replaced, and is as it was; close whatever "
+            f"{owner}.save: the file cannot be replaced, and is as it was; close whatever "
             "has it open, for Windows replaces no open file",
             os.fspath(path),
         ) from error
 
 
-def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
-    """Take over what `save` has written. Everything is checked before anything is changed."""
-    owner = f"{optimizer.name}.load"
+def load(name: str, parts: Parts, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the state that `save` has written, for rules whose schedules are not in the file."""
+    owner = f"{name}.load"
     with Path(path).open("rb") as file:
         try:
             state = _read(file)
@@ -255,16 +240,16 @@ def load(optimizer: "Optimizer", path: str | os.PathLike[str]) -> None:
                 f"{owner}: {os.fspath(path)!r} is no file that Optimizer.save has written, or is "
                 f"damaged"
             ) from error
-    _check_header(owner, optimizer, state)
-    for prefix, rule in optimizer.parts.items():
-        for entry in rule._hyperparameters:
-            name = prefix + entry.name
-            if name in state["schedules"] and not callable(getattr(rule, entry.name)):
+    _check_header(owner, name, parts, state)
+    for prefix, rule in parts.items():
+        for entry in rule.hyperparameters:
+            key = prefix + entry.name
+            if key in state["schedules"] and not callable(getattr(rule, entry.name)):
                 raise ValueError(
-                    f"{owner}: {name} was a schedule when {os.fspath(path)!r} was saved, and no "
+                    f"{owner}: {key} was a schedule when {os.fspath(path)!r} was saved, and no "
                     f"file holds one; set it to that schedule before"
                 )
-    optimizer.load_state_dict(state)
+    return state
 
 
 def _read(file: Any) -> dict[str, Any]:

@@ -1,45 +1,14 @@
 """Chains: transforms and one optimizer as one rule, which runs in the fewest passes."""
 
 import copy
-import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-from instep import arrays, tree
-from instep import averages as means
 from instep.graph.trace import check_result
-from instep.interrupts import finish, require_frames
-from instep.optimizer import LeafState, Optimizer, Overrides
-from instep.parts import AfterGathering, check_order, gathers, name_parts
-from instep.plan import validation
-from instep.rule import Rule
+from instep.optimizer import Optimizer
+from instep.rule import Rule, names_of
+from instep.state import Overrides
 from instep.transform import Transform
-from instep.transforms.averaging import average
-
-
-@dataclass(frozen=True)
-class _Swapped:
-    """The parameters by their keys, while an average of them stands in their place."""
-
-    average: str
-    keys: Sequence[str]  # of all leaves of the tree
-    parameters: Mapping[str, Any]
-
-
-class _Mean(Optimizer):
-    """What an average stands for: the sum of weighted parameters, divided by the weights."""
-
-    slots = ("total",)
-    scalar_slots: ClassVar[Mapping[str, float]] = {"weight": 1.0}
-
-    @staticmethod
-    def scalars(h: Any) -> Mapping[str, float | bool]:
-        return {"weight": h.weight}
-
-    @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        return s.total / h.weight, {}
 
 
 class Chain(Optimizer):
@@ -57,10 +26,9 @@ class Chain(Optimizer):
         overrides: Overrides | None = None,
         frozen: Sequence[str] | None = None,
     ) -> None:
-        main = check_order(rules)
-        self._rules = name_parts(rules)
+        main = _check_order(rules)
+        self._rules = _name_parts(rules)
         self._main = main
-        self._swapped: _Swapped | None = None
         self.engine = main.engine if engine is None else engine
         self.threads = main.threads if threads is None else threads
         self.overrides = main.overrides if overrides is None else overrides
@@ -81,17 +49,17 @@ class Chain(Optimizer):
         gatherer: Rule | None = None
         for prefix, rule in self._rules.items():
             own_s, own_h = s.part(rule.name, prefix), h.part(rule.name, prefix)
-            own_xp = xp if gatherer is None else AfterGathering(xp, rule, gatherer)
+            own_xp = xp if gatherer is None else _AfterGathering(xp, rule, gatherer)
             result = rule.rule(own_xp, w, g, own_s, own_h)
             value, new = check_result(rule.name, result, rule.state_slots())
             slots |= {prefix + name: slot for name, slot in new.items()}
             if not isinstance(rule, Transform) or rule.stage == "parameter":
                 w = value
                 continue
-            gatherer = rule if gathers(rule) else gatherer
+            gatherer = rule if rule.defines("period") else gatherer
             if value is not None:
                 g = value
-            elif gathers(rule) and "complete" in own_h and not own_h.complete:
+            elif rule.defines("period") and "complete" in own_h and not own_h.complete:
                 break
             else:
                 raise TypeError(
@@ -111,38 +79,16 @@ class Chain(Optimizer):
         return f"chain({', '.join(parts + settings)})"
 
     def __getattr__(self, name: str) -> Any:
-        # Hyperparameters of the optimizer in the chain are read as if they were the chain's, and
-        # so are the methods that it adds to those of all optimizers. They get its state.
+        # Hyperparameters of the optimizer in the chain are read as if they were the chain's.
         main = self.__dict__.get("_main")
-        if main is not None and any(entry.name == name for entry in main._hyperparameters):
+        if main is not None and any(entry.name == name for entry in main.hyperparameters):
             return getattr(main, name)
-        if main is not None and not name.startswith("_") and callable(getattr(main, name, None)):
-
-            def method(*arguments: Any, **keywords: Any) -> Any:
-                with self._exclusive(name):
-                    main = copy.copy(self._main)
-                    main._states, main._t = self._states_of_main(), self.t
-                    return getattr(main, name)(*arguments, **keywords)
-
-            return functools.wraps(getattr(main, name))(method)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    def _states_of_main(self) -> dict[str, LeafState]:
-        """Return the state without the names of the chain's parts."""
-        prefix = next(prefix for prefix, rule in self._rules.items() if rule is self._main)
-
-        def own(values: Mapping[str, Any]) -> dict[str, Any]:
-            return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-
-        return {
-            key: LeafState(own(state.slots), state.missed, own(state.scalars))
-            for key, state in self._states.items()
-        }
 
     def _names_to_set(self) -> str:
         transforms = ", ".join(rule.name for rule in self._rules.values() if rule is not self._main)
         rest = f"; those of {transforms} are set on the transforms themselves" if transforms else ""
-        return f"{self._main._names_to_set()}{rest}"
+        return f"{names_of(self._main.hyperparameters)}{rest}"
 
     def __copy__(self) -> Self:
         new = super().__copy__()
@@ -153,7 +99,7 @@ class Chain(Optimizer):
 
     def __setattr__(self, name: str, value: Any) -> None:
         main = self.__dict__.get("_main")
-        if main is not None and any(entry.name == name for entry in main._hyperparameters):
+        if main is not None and any(entry.name == name for entry in main.hyperparameters):
             setattr(main, name, value)
         else:
             super().__setattr__(name, value)
@@ -162,147 +108,7 @@ class Chain(Optimizer):
     def skipped(self) -> int:
         """Number of calls that `skip_nonfinite` turned away. On a GPU, this waits for it."""
         self._settle()
-        return self._skipped
-
-    def _start(self) -> dict[str, Any]:
-        return {**super()._start(), "_swapped": None}
-
-    def _check_ready(self, call: str) -> None:
-        if self._swapped is not None:
-            raise RuntimeError(
-                f"{self.name}.{call}: the averages are swapped in, so that params are not the "
-                f"parameters; call swap_averaged(params) once more before"
-            )
-
-    def averaged(self, params: Any, *, which: int | None = None) -> Any:
-        """Return a tree of new arrays: the running averages of `params`.
-
-        Leaves that no step has touched are copied as they are.
-
-        Parameters
-        ----------
-        params
-            The tree of parameters.
-        which
-            Number of the average among those of the chain, from 0, where there are several.
-
-        Raises
-        ------
-        ValueError
-            If there is no such average, or if `params` has other shapes.
-        """
-        with self._exclusive("averaged"):
-            return self._averaged(params, which)
-
-    def _averaged(self, params: Any, which: int | None) -> Any:
-        prefix = self._average("averaged", which)
-        self._settle()
-        states = {
-            key: LeafState(
-                {"total": state.slots[f"{prefix}average"]},
-                scalars={"weight": state.scalars[f"{prefix}weight"]},
-            )
-            for key, state in self._states.items()
-            if state.scalars.get(f"{prefix}weight")
-        }
-        return means.evaluate(f"{self.name}.averaged", _Mean(threads=self.threads), params, states)
-
-    def swap_averaged(self, params: Any, *, which: int | None = None) -> Any:
-        """Exchange `params` for their averages, in place; called again, exchange them back.
-
-        Between the two calls `update` and `state_dict` are errors, and `reset` and
-        `load_state_dict` forget the parameters that wait to be put back.
-
-        Parameters
-        ----------
-        params
-            The tree of parameters.
-        which
-            As for `averaged`; the second call does not need it.
-
-        Returns
-        -------
-        The tree, as `update` does.
-
-        Raises
-        ------
-        ValueError
-            If there is no such average, or if the second call is given another tree: other
-            keys, shapes, dtypes, libraries or devices. Nothing is changed then.
-        """
-        with self._exclusive("swap_averaged"):
-            return self._swap(params, which)
-
-    def _swap(self, params: Any, which: int | None) -> Any:
-        everything = validation.unchecked(f"{self.name}.swap_averaged", params)
-        keys = [leaf.key for leaf in everything]
-        # What no step has touched, frozen leaves of any kind among them, is its own average.
-        leaves = [leaf for leaf in everything if leaf.key in self._states]
-        validation.check_parameters(self.name, leaves, "swap_averaged")
-        if self._swapped is None:
-            average = self._average("swap_averaged", which)
-            means = [leaf for _, leaf in tree.flatten(self._averaged(params, which))]
-            new = [means[leaf.position] for leaf in leaves]
-            kept = {leaf.key: arrays.converted(leaf.parameter, leaf.parameter) for leaf in leaves}
-            after = _Swapped(average, keys, kept)
-        else:
-            new, after = self._parameters_back(self._swapped, keys, leaves, which), None
-        swapped = [leaf.parameter for leaf in everything]
-
-        def swap() -> Any:  # called again, it writes the same again
-            for leaf, x in zip(leaves, new, strict=True):
-                swapped[leaf.position] = arrays.assigned(leaf.parameter, x)
-            self._swapped = after
-            return tree.rebuild(params, swapped)
-
-        require_frames()
-        return finish(swap)
-
-    def _parameters_back(
-        self,
-        swapped: _Swapped,
-        keys: Sequence[str],
-        leaves: Sequence[validation.Leaf],
-        which: int | None,
-    ) -> list[Any]:
-        """Return the parameters that the first call of `swap_averaged` has kept, or raise."""
-        kept = swapped.parameters
-        where = f"{self.name}.swap_averaged"
-        if which is not None and self._average("swap_averaged", which) != swapped.average:
-            raise ValueError(
-                f"{where}: another average than {which} is swapped in; call swap_averaged(params) "
-                f"once more before"
-            )
-        remedy = "give the tree of the first call, whose values are put back"
-        if set(keys) != set(swapped.keys):
-            raise ValueError(
-                f"{where}: params has the leaves {keys}, and had {swapped.keys} in the first call; "
-                f"{remedy}"
-            )
-        for leaf in leaves:
-            now, before = arrays.describe(leaf.parameter), arrays.describe(kept[leaf.key])
-            if now != before:
-                raise ValueError(
-                    f"{where}: {tree.format_path('params', leaf.path)} is {now}, and was {before} "
-                    f"in the first call; {remedy}"
-                )
-        return [kept[leaf.key] for leaf in leaves]
-
-    def _average(self, call: str, which: int | None) -> str:
-        """Return the prefix of an average: of the only one, if `which` does not say."""
-        found = {prefix: rule for prefix, rule in self._rules.items() if isinstance(rule, average)}
-        if not found:
-            raise ValueError(
-                f"{self.name}.{call}: {self!r} keeps no averages; put average(decay) at its end"
-            )
-        if which is None and len(found) == 1:
-            which = 0
-        if not isinstance(which, int) or which not in range(len(found)):
-            numbers = ", ".join(f"{i} for {rule!r}" for i, rule in enumerate(found.values()))
-            raise ValueError(
-                f"{self.name}.{call}: which must say which average, {numbers}; got {which!r}"
-            )
-        return list(found)[which]
+        return self._state.skipped
 
 
 def chain(
@@ -349,3 +155,96 @@ def chain(
     [array([-0.6]), array([-0.8])]
     """
     return Chain(*rules, engine=engine, threads=threads, overrides=overrides, frozen=frozen)
+
+
+def _check_order(rules: tuple[Rule, ...]) -> Optimizer:
+    """Return the optimizer among `rules`, or raise."""
+    for rule in rules:
+        if isinstance(rule, type):
+            raise TypeError(f"chain: {rule.__name__} is a class; write {rule.__name__}(...)")
+        chained = isinstance(rule, Optimizer) and rule.main is not rule
+        if not isinstance(rule, Transform | Optimizer) or chained:
+            raise TypeError(
+                f"chain: {rule!r} is neither a transform nor an optimizer of its own; give "
+                f"transforms and one optimizer, not a chain"
+            )
+    found = [i for i, rule in enumerate(rules) if isinstance(rule, Optimizer)]
+    if len(found) != 1:
+        raise ValueError(f"chain: give exactly one optimizer, got {len(found)}")
+    for i, rule in enumerate(rules):
+        if isinstance(rule, Transform):
+            if rule.stage == "gradient" and i > found[0]:
+                raise ValueError(
+                    f"chain: {rule.name} works on gradients, which {rules[found[0]].name} has "
+                    f"used by then; put it before the optimizer"
+                )
+            if rule.stage == "parameter" and i < found[0]:
+                raise ValueError(
+                    f"chain: {rule.name} works on the parameters after the step; put it after "
+                    f"{rules[found[0]].name}"
+                )
+    _check_gathering(rules)
+    main = rules[found[0]]
+    assert isinstance(main, Optimizer)
+    return main
+
+
+def _check_gathering(rules: tuple[Rule, ...]) -> None:
+    """Raise if a rule that gathers gradients cannot, or if one after it may turn calls away."""
+    gatherer: Rule | None = None
+    for rule in rules:
+        if rule.guarded and gatherer is not None:
+            raise _late_guard(rule, gatherer)
+        if rule.defines("period"):
+            if not isinstance(rule, Transform) or rule.stage != "gradient":
+                raise TypeError(
+                    f"chain: {rule.name} has an attribute `period`, but is no transform of the "
+                    f"gradient, which alone can gather gradients; remove it"
+                )
+            period: Any = rule.period  # of a class of the user's
+            if not isinstance(period, int) or period < 1:
+                raise TypeError(
+                    f"chain: the attribute `period` of {rule.name}, the number of calls that make "
+                    f"one step, must be an integer >= 1, got {period!r}"
+                )
+            gatherer = rule
+
+
+def _late_guard(rule: Rule, gatherer: Rule) -> ValueError:
+    what = rule.name if isinstance(rule, Transform) else "a transform that turns calls away"
+    return ValueError(
+        f"chain: {rule.name} may turn calls away, but stands after {gatherer.name}: what a call "
+        f"has added to the sum of gradients stays there, so that one NaN would turn away every "
+        f"step from then on; put {what} before {gatherer.name}"
+    )
+
+
+class _AfterGathering:
+    """The namespace of a rule after one that gathers gradients: no call can be turned away there.
+
+    Where the class attribute `guarded` says that a rule might, `chain` has refused it already.
+    """
+
+    def __init__(self, xp: Any, rule: Rule, gatherer: Rule) -> None:
+        self._xp, self._rule, self._gatherer = xp, rule, gatherer
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "require":
+            raise _late_guard(self._rule, self._gatherer)
+        return getattr(self._xp, name)
+
+
+def _name_parts(rules: tuple[Rule, ...]) -> dict[str, Rule]:
+    """Return the rules by prefixes of which none begins with another.
+
+    So no name in the state belongs to two of them. A prefix is the name of the rule; a number
+    follows where that is taken, or where the name of another rule begins with it.
+    """
+    parts: dict[str, Rule] = {}
+    for rule in rules:
+        prefix, number = f"{rule.name}_", 1
+        while prefix in parts or any(other.name.startswith(prefix) for other in rules):
+            number += 1
+            prefix = f"{rule.name}{number}_"
+        parts[prefix] = rule
+    return parts

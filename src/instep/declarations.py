@@ -5,20 +5,18 @@ What can be seen when the class is made is checked then, and the rest when one i
 
 from collections.abc import Mapping
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instep.hyperparameters import described, real
-
-if TYPE_CHECKING:
-    from instep.rule import Form, Rule
 
 #: Attributes of the base classes, chains included: a number of such a name would hide one of them.
 RESERVED = frozenset(
     {
-        *("averaged", "check_values", "engine", "explain", "form", "frozen", "guarded"),
+        *("answer", "answer_in_place", "answer_rule", "averaged", "check_values", "defines"),
+        *("engine", "eval_params", "explain", "form", "frozen", "guarded", "hyperparameters"),
         *("initial_state", "load", "load_state_dict", "main", "name", "overrides", "part", "parts"),
         *("period", "reset", "rule", "save", "scalar_slots", "scalars", "skipped", "slots"),
-        *("stage", "state_dict", "state_slots", "swap_averaged", "t", "threads", "update"),
+        *("stage", "state_dict", "state_slots", "t", "threads", "update"),
     }
 )
 
@@ -31,9 +29,9 @@ _MEANINGS = {
 }
 
 
-def check_class(cls: "type[Rule]") -> None:
+def check_class(cls: Any) -> None:
     """Raise TypeError if a class of rules declares what it cannot mean."""
-    hyperparameters = [entry.name for entry in cls._hyperparameters]
+    hyperparameters = [entry.name for entry in cls.hyperparameters]
     for name in hyperparameters:
         _check_name(cls.__name__, "hyperparameter", name)
         if name.startswith("_"):
@@ -41,7 +39,7 @@ def check_class(cls: "type[Rule]") -> None:
                 f"{cls.__name__}: no hyperparameter can be called {name!r}, for attributes with a "
                 f"leading underscore belong to the base class; choose another name"
             )
-    if "kind" in hyperparameters and _overrides(cls, "form"):
+    if "kind" in hyperparameters and cls.defines("form"):
         raise TypeError(
             f"{cls.__name__}: no hyperparameter can be called 'kind', for h.kind is that of the "
             f"form; choose another name"
@@ -65,7 +63,7 @@ def check_class(cls: "type[Rule]") -> None:
             )
 
 
-def check_instance(rule: "Rule") -> None:
+def check_instance(rule: Any) -> None:
     """Raise if the slots of a rule that was just constructed, or how they start, make no sense."""
     owner, slots = rule.name, rule.state_slots()
     if slots is not type(rule).slots:
@@ -76,7 +74,7 @@ def check_instance(rule: "Rule") -> None:
             f"{owner}.initial_state must return a dict of slots, got {described(initial)}"
         )
     known = {*rule.slots, *slots}
-    listed = bool(rule.slots) or not _overrides(type(rule), "state_slots")
+    listed = bool(rule.slots) or not rule.defines("state_slots")
     for slot, start in initial.items():
         if slot not in known and listed:
             raise TypeError(
@@ -86,11 +84,11 @@ def check_instance(rule: "Rule") -> None:
         _check_start(rule, slot, start)
 
 
-def _check_start(rule: "Rule", slot: str, start: Any) -> None:
+def _check_start(rule: Any, slot: str, start: Any) -> None:
     if isinstance(start, str):
-        names = [entry.name for entry in rule._hyperparameters if not entry.option]
+        names = [entry.name for entry in rule.hyperparameters if not entry.option]
         # What `scalars` returns is not known before the first step: it is checked then.
-        if start in ("w", "t", *names) or _overrides(type(rule), "scalars"):
+        if start in ("w", "t", *names) or rule.defines("scalars"):
             return
         raise TypeError(wrong_start(rule.name, slot, start, ["t", *names]))
     try:
@@ -110,7 +108,7 @@ def wrong_start(owner: str, slot: str, start: str, names: "list[str]") -> str:
     )
 
 
-def check_form(form: "Form") -> None:
+def check_form(form: Any) -> None:
     """Raise unless the names in a form are names, and its shapes shapes."""
     _check_slots("Form", "slots", form.slots)
     _check_slots("Form", "between", form.between)
@@ -128,14 +126,7 @@ def check_form(form: "Form") -> None:
         raise TypeError(f"Form: kind must be a string, got {described(form.kind)}")
 
 
-def _overrides(cls: "type[Rule]", method: str) -> bool:
-    """Return whether a class has a method of its own in place of that of the base class."""
-    from instep.rule import Rule
-
-    return getattr(cls, method) is not getattr(Rule, method)
-
-
-def _check_scalar_slots(cls: "type[Rule]", hyperparameters: list[str]) -> None:
+def _check_scalar_slots(cls: Any, hyperparameters: list[str]) -> None:
     if hasattr(cls.scalar_slots, "__get__"):
         return
     if not isinstance(cls.scalar_slots, Mapping):

@@ -1,17 +1,17 @@
 """What a step does, in words and numbers: engines, passes, bytes an element, and the code."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instep import arrays, engines
 from instep.graph import FusionError, Graph
-from instep.graph.program import Program, Source
+from instep.graph.program import Flags, Program
 from instep.plan import validation
-from instep.plan.assignment import assign, resolve
-
-if TYPE_CHECKING:
-    from instep.optimizer import Optimizer
+from instep.plan.assignment import Assigned, assign, resolve
+from instep.plan.leaves import Leaf
+from instep.state import Owner, State
 
 
 @dataclass(frozen=True)
@@ -127,56 +127,50 @@ class Explanation:
         return "\n".join([*heading, *(str(bucket) for bucket in self.buckets)])
 
 
-def explain(optimizer: "Optimizer", params: Any) -> Explanation:
-    """Say how a step of `optimizer` on `params` runs, without taking it."""
-    leaves = validation.unchecked(f"{optimizer.name}.explain", params)
-    overrides, frozen = resolve(optimizer, leaves)
+def explain(owner: Owner, state: State, params: Any) -> Explanation:
+    """Say how a step of an optimizer on `params` runs, without taking it."""
+    leaves = validation.unchecked(f"{owner.name}.explain", params)
+    overrides, frozen = resolve(owner, leaves)
     leaves = [leaf for leaf in leaves if leaf.key not in frozen]  # which may be anything
-    validation.check_parameters(optimizer.name, leaves, "explain")
-    program = Program(optimizer)
-    sources = {}
-    for leaf in leaves:
-        state = optimizer._states.get(leaf.key)
-        memory = program.memory() | ({} if state is None else state.scalars)
-        missed = optimizer.t if state is None else state.missed
-        sources[leaf.key] = Source(overrides[leaf.key], missed, memory)
-    rows = [program.row(optimizer.t + 1, sources[leaf.key]) for leaf in leaves]
-
-    assigned: dict[Any, list[int]] = {}
-    for key, members in assign(optimizer, program, leaves, rows).items():
-        for i in members:
-            assigned.setdefault((*key, rows[i].flags), []).append(i)
+    validation.check_parameters(owner.name, leaves, "explain")
+    given = assign(owner, state, Program(owner), leaves, overrides)
     buckets = []
-    for (name, dtype, device, own, flags), members in assigned.items():
-        chosen = [leaves[i] for i in members]
-        first = chosen[0].parameter
-        _, reason = engines.choose(optimizer.engine, own, first, dtype, flags)
-        engine = engines.load(name)
-        graphs, note = _graphs(engine, own, dtype, flags)
-        layouts = {leaf.key: engine.layout(leaf.parameter) for leaf in chosen}
-        buckets.append(
-            BucketExplanation(
-                engine=name,
-                reason=reason,
-                dtype=dtype,
-                device=f"{arrays.library(first)} {device}",
-                leaves=tuple(leaf.key for leaf in chosen),
-                elements=sum(_size(leaf.parameter) for leaf in chosen),
-                groups=len({id(overrides[leaf.key]) for leaf in chosen}),
-                graphs=graphs if engine.fuses else (),
-                layouts={key: how for key, how in layouts.items() if how},
-                note=note,
-                code=tuple(engine.emit(graph) for graph in graphs),
-            )
-        )
-    return Explanation(repr(optimizer), tuple(buckets), _calls(optimizer))
+    for bucket in given.buckets:
+        members: dict[Flags, list[int]] = {}  # leaves with other flags run other passes
+        for i in bucket.members:
+            members.setdefault(given.row(i).flags, []).append(i)
+        for flags, chosen in members.items():
+            groups = {id(given.groups[given.group_of[i]].overrides) for i in chosen}
+            buckets.append(_explain(bucket, flags, [leaves[i] for i in chosen], len(groups)))
+    return Explanation(repr(owner), tuple(buckets), _calls(owner, state.t))
 
 
-def _calls(optimizer: "Optimizer") -> str:
-    period = math.prod(getattr(rule, "period", 1) for rule in optimizer.parts.values())
+def _explain(
+    bucket: Assigned, flags: Flags, leaves: Sequence[Leaf], groups: int
+) -> BucketExplanation:
+    engine = engines.load(bucket.engine)
+    graphs, note = _graphs(engine, bucket.program, bucket.dtype, flags)
+    layouts = {leaf.key: engine.layout(leaf.parameter) for leaf in leaves}
+    return BucketExplanation(
+        engine=bucket.engine,
+        reason=bucket.reason,
+        dtype=bucket.dtype,
+        device=f"{arrays.library(leaves[0].parameter)} {bucket.device}",
+        leaves=tuple(leaf.key for leaf in leaves),
+        elements=sum(math.prod(leaf.parameter.shape) for leaf in leaves),
+        groups=groups,
+        graphs=graphs if engine.fuses else (),
+        layouts={key: how for key, how in layouts.items() if how},
+        note=note,
+        code=tuple(engine.emit(graph) for graph in graphs),
+    )
+
+
+def _calls(owner: Owner, taken: int) -> str:
+    period = math.prod(getattr(rule, "period", 1) for rule in owner.parts.values())
     if period == 1:
         return ""
-    return f"  {period} calls make a step; this is number {optimizer.t % period + 1} of them"
+    return f"  {period} calls make a step; this is number {taken % period + 1} of them"
 
 
 def _graphs(
@@ -195,7 +189,3 @@ def _graphs(
     if engine.fuses:
         return graphs, "the same bits as every other engine"
     return graphs, "one array operation at a time; the same bits where the library rounds exactly"
-
-
-def _size(array: Any) -> int:
-    return math.prod(array.shape)

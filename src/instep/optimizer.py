@@ -1,23 +1,19 @@
-"""The base class of all optimizers: the step, and state. Nothing about engines."""
+"""The base class of all optimizers: the step, and its answer. Nothing about engines."""
 
-import copy
-import os
 import sys
-import threading
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import field
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from instep.rule import Rule
+from instep.interrupts import finish, require_frames
+from instep.state import Overrides, State
+from instep.stateful import Stateful
 
 if TYPE_CHECKING:
-    from types import FrameType
-
+    from instep.averages import Exchange
     from instep.explain import Explanation
-    from instep.plan.step import Plan
-
-Overrides = Mapping[str, Mapping[str, Any]]
 
 
 def _validate_engine(owner: str, value: Any) -> str:
@@ -56,7 +52,7 @@ def _validate_frozen(owner: str, value: Any) -> tuple[str, ...]:
     return patterns
 
 
-class Optimizer(Rule):
+class Optimizer(Stateful):
     """An update rule with its hyperparameters and its state.
 
     A subclass declares its hyperparameters as annotated fields with defaults, names its state
@@ -114,84 +110,10 @@ class Optimizer(Rule):
     overrides: Overrides = field(default_factory=dict, kw_only=True)
     frozen: Sequence[str] = field(default=(), kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._t = 0
-        self._skipped = 0
-        self._states: dict[str, LeafState] = {}
-        self._plan: Plan | None = None
-        self._changes = 0  # of settings: plans made before one are not used after it
-        self._lock = _new_lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A plan holds addresses of arrays and compiled code; the next step makes a new one.
-        with self._exclusive("copy"):
-            self._settle()
-            values = {**self.__dict__, "_plan": None}
-        del values["_lock"]
-        return values
-
-    def __setstate__(self, values: dict[str, Any]) -> None:
-        self.__dict__.update(values, _lock=_new_lock())
-
-    def __copy__(self) -> Self:
-        """Return an optimizer with state of its own; schedules are shared."""
-        values, new = self.__getstate__(), type(self).__new__(type(self))
-        new.__setstate__({**values, "_states": copy.deepcopy(values["_states"])})
-        return new
-
-    def _changed(self) -> None:
-        self._settle()
-        self.__dict__.update(_plan=None, _changes=self.__dict__.get("_changes", 0) + 1)
-
-    def _settle(self) -> None:
-        """Wait until it is known of every call whether it was taken: a GPU may have to tell."""
-        plan = self.__dict__.get("_plan")
-        if plan is not None and plan.waits:
-            with self._lock:
-                plan.settle(self)
-
-    def _exclusive(self, call: str) -> "threading.RLock":
-        """Return the lock for a call that must see whole steps: other threads wait for it.
-
-        Raises
-        ------
-        RuntimeError
-            If this thread is in the midst of another such call.
-        """
-        lock = self._lock
-        if lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001  (as in `threading`)
-            if _is_within_another_call(self):
-                raise RuntimeError(
-                    f"{self.name}.{call}: called in the midst of a step, by a schedule or the "
-                    f"handler of a signal; let it set a flag, and call {call} after update has "
-                    f"returned"
-                )
-            lock.release()  # an exception came between the lock and the block that it guards
-        return lock
-
-    def _check_ready(self, call: str) -> None:
-        """Raise if the parameters of the user are not what a step, or a save, is to work on."""
-
-    def _start(self) -> dict[str, Any]:
-        """Return the attributes of an optimizer that has taken no steps."""
-        return {"_t": 0, "_skipped": 0, "_states": {}, "_plan": None}
-
-    @property
-    def t(self) -> int:
-        """Number of steps taken."""
-        self._settle()
-        return self._t
-
     @property
     def main(self) -> "Optimizer":
         """The optimizer whose hyperparameters `overrides` calls by their names alone."""
         return self
-
-    @property
-    def parts(self) -> "Mapping[str, Rule]":
-        """The rules that a step applies, by the prefix of their names in the state."""
-        return {"": self}
 
     def update(self, params: Any, grads: Any) -> Any:
         """Take one step: change `params` in place along `grads`.
@@ -225,12 +147,13 @@ class Optimizer(Rule):
         may step one optimizer: each waits for the step of another.
         """
         with self._exclusive("update"):
-            plan = self._plan
-            if plan is not None and plan.repeat(self, params, grads):
+            state = self._state
+            plan = state.plan
+            if plan is not None and plan.repeat(self, state, params, grads):
                 return params
-            return self._step(plan, params, grads)
+            return self._step(state, params, grads)
 
-    def _step(self, plan: "Plan | None", params: Any, grads: Any) -> Any:
+    def _step(self, state: State, params: Any, grads: Any) -> Any:
         """Take a step that is not a mere repetition of the one before."""
         if sys.is_finalizing():  # what a step needs may be gone, half of it
             raise RuntimeError(
@@ -238,16 +161,102 @@ class Optimizer(Rule):
                 f"take the last one before, for example in a function for atexit.register"
             )
         self._check_ready("update")
+        plan = state.plan
         try:
-            if plan is None or not plan.accepts(self, params, grads):
+            if plan is None or not plan.accepts(self, state, params, grads):
                 from instep.plan.step import Plan
 
                 self._settle()
-                plan = Plan(self, params, grads)
-            return plan.step(self, params)
+                plan = Plan(self, state, params, grads)
+            return plan.step(self, state, params)
         finally:
             if plan is not None:
                 plan.release()
+
+    def answer(self, params: Any, *, which: int | None = None) -> Any:
+        """Return what to use in the place of `params`, as a tree of new arrays.
+
+        That is a mean of the path of the parameters where a rule keeps one, `average` in a chain or
+        `ScheduleFreeAdamW`, and the parameters themselves where none does, or where no step has
+        touched them.
+
+        Parameters
+        ----------
+        params
+            The tree of parameters. They are not changed.
+        which
+            Number of the rule with an answer among those of a chain, from 0, where there are
+            several.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such answer, or if `params` has other shapes.
+        """
+        from instep.averages import answer
+
+        with self._exclusive("answer"):
+            self._check_ready("answer")
+            self._settle()
+            return answer(self, self._state, params, which)
+
+    #: Names that other libraries give to the same.
+    averaged = eval_params = answer
+
+    @contextmanager
+    def answer_in_place(self, params: Any, *, which: int | None = None) -> Iterator[Any]:
+        """Put the answer in the place of `params` for a ``with`` block, then put them back.
+
+        ::
+
+            with optimizer.answer_in_place(params) as params:
+                validate(params)
+
+        In the block `update`, `state_dict` and copies of the optimizer are errors. It needs memory
+        for one copy of the parameters, which come back as they were, bit for bit.
+
+        Parameters
+        ----------
+        params, which
+            As for `answer`.
+
+        Yields
+        ------
+        The tree, as `update` returns it. Where arrays cannot be written by design (JAX), the answer
+        is in the containers of the tree, and the parameters are put back there.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `answer` does, and if parameters cannot be written.
+        RuntimeError
+            If the answer is in their place already.
+        """
+        from instep.averages import Exchange
+
+        exchange: Exchange | None = None
+        try:
+            with self._exclusive("answer_in_place"):
+                self._check_ready("answer_in_place")
+                self._settle()
+                exchange = Exchange(self, self._state, params, which)
+                self._is_answering = True
+                if self._state.plan is not None:
+                    self._state.plan.look_again()
+            require_frames()
+            yield exchange.put()
+        finally:
+            if exchange is not None:
+                put_back = partial(self._put_back, exchange)
+                try:
+                    finish(put_back)
+                finally:
+                    if self._is_answering:  # an exception came before that
+                        finish(put_back)
+
+    def _put_back(self, exchange: "Exchange") -> None:
+        exchange.put_back()
+        self._is_answering = False
 
     def explain(self, params: Any) -> "Explanation":
         """Say how a step on `params` runs: engines, passes, bytes an element, and the code.
@@ -256,101 +265,5 @@ class Optimizer(Rule):
         """
         from instep.explain import explain
 
-        return explain(self, params)
-
-    def reset(self) -> None:
-        """Forget all state and start again from step 1."""
-        with self._exclusive("reset"):
-            self._settle()
-            self.__dict__.update(self._start())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return step number, hyperparameters and copies of all state, as a plain dict."""
-        from instep.checkpoint import state_dict
-
-        with self._exclusive("state_dict"):
-            self._check_ready("state_dict")
-            return state_dict(self)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        """Take over what `state_dict` returned; the dict is neither changed nor kept.
-
-        It must be of an optimizer of the same class, and of a chain of the same parts.
-        Everything is checked before anything is changed.
-        """
-        from instep.checkpoint import load_state_dict
-
-        with self._exclusive("load_state_dict"):
-            load_state_dict(self, state)
-        return self
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what `state_dict` returns into a file; the parameters are not in it.
-
-        A file of that name is replaced when the new one is complete. It is one of `numpy.savez`,
-        without pickled objects. Schedules cannot be in it: `load` leaves them as they are.
-        """
-        from instep.checkpoint import save
-
-        save(self, path)
-
-    def load(self, path: str | os.PathLike[str]) -> Self:
-        """Take over what `save` has written; what was a schedule must be one here too."""
-        from instep.checkpoint import load
-
-        load(self, path)
-        return self
-
-
-_LOCKS: "weakref.WeakSet[threading.RLock]" = weakref.WeakSet()
-
-
-def _new_lock() -> "threading.RLock":
-    lock = threading.RLock()
-    _LOCKS.add(lock)
-    return lock
-
-
-def _free_locks() -> None:
-    """Free all locks in a forked process: the threads that held them are not in it."""
-    for lock in _LOCKS:
-        lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001  (as in `threading`)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_free_locks)
-
-
-def _is_within_another_call(optimizer: Optimizer) -> bool:
-    """Return whether this thread is within an exclusive call other than the one that asks."""
-    frame: FrameType | None = sys._getframe(3)  # noqa: SLF001  (beyond the call that asks)
-    while frame is not None:
-        takes_lock = not _LOCKING.isdisjoint(frame.f_code.co_names)
-        if takes_lock and frame.f_locals.get("self") is optimizer:
-            return True
-        frame = frame.f_back
-    return False
-
-
-#: What the methods name that hold the lock while they call others.
-_LOCKING = frozenset({"_exclusive", "_lock"})
-
-
-@dataclass(eq=False)
-class LeafState:
-    """State of one parameter.
-
-    Attributes
-    ----------
-    slots
-        The state arrays by name, of the shape of the parameter.
-    missed
-        Number of steps of the optimizer in which this parameter had no gradient. Its own step
-        number, ``h.t``, is the optimizer's less this.
-    scalars
-        The numbers that the rule remembers (`Rule.scalar_slots`).
-    """
-
-    slots: dict[str, Any]
-    missed: int = 0
-    scalars: dict[str, float] = field(default_factory=dict)
+        self._settle()
+        return explain(self, self._state, params)

@@ -1,11 +1,12 @@
 """What optimizers and transforms have in common: hyperparameters, slots, and one pure function."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, dataclass_transform
 
-from instep import declarations, hyperparameters
+from instep import declarations
+from instep.hyperparameters import Hyperparameter, describe_fields
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Form:
         declarations.check_form(self)
 
 
+def names_of(hyperparameters: Sequence[Hyperparameter]) -> str:
+    """Return the names of hyperparameters, for messages."""
+    return ", ".join(entry.name for entry in hyperparameters) or "none"
+
+
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 @dataclass(eq=False, repr=False)
 class Rule:
@@ -60,7 +66,13 @@ class Rule:
     #: stands before those that gather gradients of several calls.
     guarded: ClassVar[bool] = False
 
-    _hyperparameters: ClassVar[tuple[hyperparameters.Hyperparameter, ...]] = ()
+    #: What stands in for the parameters when they are used, where it is not the parameters
+    #: themselves, but a mean of their path, say: ``answer_rule(xp, w, s, h)`` returns it. `h` has
+    #: the numbers of `scalar_slots`.
+    answer_rule: ClassVar[Callable[..., Any] | None] = None
+
+    #: What the annotated fields declare, in their order.
+    hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
 
     #: Fields that are no hyperparameters of the rule, each with a function that validates it.
     _settings: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}
@@ -68,7 +80,7 @@ class Rule:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         dataclass(eq=False, repr=False)(cls)
-        cls._hyperparameters = hyperparameters.describe_fields(cls, frozenset(cls._settings))
+        cls.hyperparameters = describe_fields(cls, frozenset(cls._settings))
         declarations.check_class(cls)
 
     def __post_init__(self) -> None:
@@ -80,7 +92,7 @@ class Rule:
         declarations.check_instance(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        for hyperparameter in self._hyperparameters:
+        for hyperparameter in self.hyperparameters:
             if hyperparameter.name == name:
                 value = hyperparameter.validate(self.name, value)
                 if hyperparameter.domain.fixed and self.__dict__.get(name, value) != value:
@@ -88,9 +100,9 @@ class Rule:
                         f"{self.name}: {name} cannot be changed, from {getattr(self, name):g} to "
                         f"{value:g}: step numbers depend on it; make a new {self.name}"
                     )
-                if type(self).check_values is not Rule.check_values:  # it is set at every step
+                if self.defines("check_values"):  # it is set at every step
                     values = {**self.__dict__, name: value}
-                    if all(entry.name in values for entry in self._hyperparameters):
+                    if all(entry.name in values for entry in self.hyperparameters):
                         self.check_values(values)
                 object.__setattr__(self, name, value)
                 if hyperparameter.option:
@@ -107,14 +119,14 @@ class Rule:
             )
 
     def _names_to_set(self) -> str:
-        """Return the names of the hyperparameters, for messages."""
-        return ", ".join(entry.name for entry in self._hyperparameters) or "none"
+        """Return the names of what can be set, for messages."""
+        return names_of(self.hyperparameters)
 
     def _changed(self) -> None:
         """Take note that something changed of which plans depend."""
 
     def __repr__(self) -> str:
-        values = [f"{h.name}={getattr(self, h.name)!r}" for h in self._hyperparameters]
+        values = [f"{h.name}={getattr(self, h.name)!r}" for h in self.hyperparameters]
         defaults = {
             f.name: f.default_factory()
             if f.default_factory is not dataclasses.MISSING
@@ -132,6 +144,11 @@ class Rule:
     def name(self) -> str:
         """Name of the rule, in messages and in kernels."""
         return type(self).__name__
+
+    @classmethod
+    def defines(cls, attribute: str) -> bool:
+        """Return whether a class has an attribute of its own in place of that of the base class."""
+        return getattr(cls, attribute) is not getattr(Rule, attribute)
 
     @property
     def period(self) -> int:

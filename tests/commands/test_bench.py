@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """`instep bench` and what it stands on, on tiny cases. No test looks at a time."""
 
 import importlib.util

@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """What instep is measured against: that streams move what they should, and peers take its step."""
 
 import contextlib

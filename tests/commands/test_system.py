@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """What other operating systems tell, or do not, and what they refuse."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """Without CuPy, a GPU or a driver: NumPy is untouched, and CuPy requests say what to do."""
 
 import importlib.util

@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """Canonical sums on the device: the bits of the host, in any order of blocks and threads."""
 
 import bits
@@ -42,7 +43,7 @@ def numbers(size, dtype):
 
 def table_of(optimizer):
     """Return the sums on the device after a step."""
-    (remote,) = optimizer._plan._sums.remotes.values()
+    (remote,) = optimizer._state.plan._sums.remotes.values()
     return remote._table.get()
 
 

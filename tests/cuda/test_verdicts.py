@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """Guarded steps on a device: turned away there, and heard of later, with the bits of NumPy."""
 
 import copy
@@ -91,7 +92,7 @@ def assert_same(run, reference):
 @pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
 def test_verdicts_that_arrive_late_change_no_bit(cupy, make, delay):
     run, reference = run_both(make, cupy, parameters())
-    waiting = len(run[1]._plan._undecided._memories) - 1
+    waiting = len(run[1]._state.plan._judging._undecided._memories) - 1
     assert waiting == min(delay + 1, Verdicts.MOST + 1), "the host has gone ahead"
     assert reference[1].skipped == len(BAD)
     assert_same(run, reference)
@@ -124,7 +125,8 @@ def test_a_step_does_not_wait_for_its_verdict(cupy, monkeypatch):
     for name in ("streamSynchronize", "deviceSynchronize", "eventSynchronize", "memcpy"):
         monkeypatch.setattr(runtime, name, wait)
     monkeypatch.setattr(DeviceVerdicts, "_has_arrived", lambda self, event: False)
-    monkeypatch.setattr(type(optimizer._plan._undecided), "hear", lambda self, most: None)
+    undecided = type(optimizer._state.plan._judging._undecided)
+    monkeypatch.setattr(undecided, "hear", lambda self, most: None)
     for _ in range(Verdicts.MOST):
         optimizer.update(params, grads)
 
@@ -162,7 +164,8 @@ def test_copies_and_saved_states_know_of_all_steps(cupy, delay):
     run, reference = run_both(CHAINS["accumulated"], cupy, parameters(), steps=14)
     copies = copy.deepcopy(run[1]), pickle.loads(pickle.dumps(run[1]))
     for optimizer in copies:
-        assert (optimizer._t, optimizer._skipped) == (reference[1].t, reference[1].skipped)
+        state = optimizer._state
+        assert (state.t, state.skipped) == (reference[1].t, reference[1].skipped)
     restored = CHAINS["accumulated"](engine="cuda").load_state_dict(run[1].state_dict())
     assert (restored.t, restored.skipped) == (reference[1].t, reference[1].skipped)
 
@@ -181,7 +184,7 @@ def test_leaves_that_come_late_count_the_steps_taken(cupy, delay):
     for name in "ab":
         bits.assert_same_bits(w[name].get(), expected[name], name)
     assert optimizers[0].t == optimizers[1].t
-    assert optimizers[0]._states["b"].missed == optimizers[1]._states["b"].missed > 0
+    assert optimizers[0]._state.leaves["b"].missed == optimizers[1]._state.leaves["b"].missed > 0
 
 
 def test_a_first_step_that_is_turned_away_leaves_no_trace(cupy, delay):
@@ -189,7 +192,7 @@ def test_a_first_step_that_is_turned_away_leaves_no_trace(cupy, delay):
     optimizer = chain(skip_nonfinite(), Rprop(lr=0.1), lookahead(2))
     w = cupy.zeros(3)
     optimizer.update(w, cupy.full(3, np.nan))
-    assert (optimizer.t, optimizer.skipped, optimizer._states) == (0, 1, {})
+    assert (optimizer.t, optimizer.skipped, optimizer._state.leaves) == (0, 1, {})
     w += 5.0
     optimizer.lr = 0.5
     optimizer.update(w, cupy.ones(3))

@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """The reference engine on the arrays of other libraries gives the bits of NumPy.
 
 Where a library itself deviates, a test shows the very operation.

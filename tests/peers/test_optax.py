@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """Rules against optax, with the variant set equal: 30 steps in float64, to 1e-12."""
 
 import operator

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from instep.graph.evaluation import compile_expressions
 from instep.graph.host_expressions import shown
 from instep.graph.trace import Values
 from instep.rule import Rule
-
-if TYPE_CHECKING:
-    from instep.optimizer import Optimizer
+from instep.state import Owner
 
 _Kept = TypeVar("_Kept")
 
@@ -53,7 +51,7 @@ class Row:
 
 
 @dataclass(eq=False)
-class Source:
+class Group:
     """What decides a row: leaves that agree in it share their hyperparameters.
 
     Attributes
@@ -82,20 +80,20 @@ class Part:
         self._rule = weakref.ref(rule)
         self.period = period  # calls of `update` that make one step of this rule
         self.owner = rule.name
-        self.fields = [field for field in rule._hyperparameters if not field.option]
+        self.fields = [field for field in rule.hyperparameters if not field.option]
         self.options = {
-            field.name: getattr(rule, field.name) for field in rule._hyperparameters if field.option
+            field.name: getattr(rule, field.name) for field in rule.hyperparameters if field.option
         }
         self.slots = rule.state_slots()
-        self.has_forms = type(rule).form is not Rule.form
-        self.derives = type(rule).scalars is not Rule.scalars
-        self.gathers = type(rule).period is not Rule.period
+        self.has_forms = rule.defines("form")
+        self.derives = rule.defines("scalars")
+        self.gathers = rule.defines("period")
         self.remembered = tuple(rule.scalar_slots)
         self.derived: tuple[str, ...] = ()
         self._found: set[str] = set()
 
         # Whether nothing but a new value of an option can make this part another one.
-        self.fixed = not self.options and type(rule).state_slots is Rule.state_slots
+        self.fixed = not (self.options or rule.defines("state_slots"))
 
     @property
     def rule(self) -> Rule:
@@ -116,7 +114,7 @@ class Part:
         return tuple(self.prefix + name for name in own)
 
     def numbers(
-        self, step: int, source: Source, overrides: Mapping[str, Any]
+        self, step: int, group: Group, overrides: Mapping[str, Any]
     ) -> tuple[list[float], Mapping[str, bool], Mapping[str, float]]:
         """Return the numbers, flags and memory of a step."""
         values = self.rule.__dict__
@@ -128,12 +126,12 @@ class Part:
             if value.__class__ is not float:
                 value = entry.at(self.owner, value, own_step)
             numbers.append(value)
-        numbers.append(-(-(step - source.missed) // self.period))
+        numbers.append(-(-(step - group.missed) // self.period))
         if not self.derives:
             return numbers, {}, {}
         names = (*(entry.name for entry in self.fields), "t")
         known = self.options | dict(zip(names, numbers, strict=True))
-        old = {name: source.memory[self.prefix + name] for name in self.remembered}
+        old = {name: group.memory[self.prefix + name] for name in self.remembered}
         h = Values(self.owner, "hyperparameter", numbers_for(known | old))
         found = self._derive(h)
         if taken := found.keys() & known.keys():
@@ -198,13 +196,13 @@ class Program:
     That of a plan, which its optimizer keeps, does not keep the optimizer: `is_kept` says so.
     """
 
-    def __init__(self, optimizer: "Optimizer", *, is_kept: bool = False) -> None:
-        self.name = optimizer.name
-        self._owner = None if is_kept else optimizer
-        self._optimizer = weakref.ref(optimizer)
+    def __init__(self, owner: Owner, *, is_kept: bool = False) -> None:
+        self.name = owner.name
+        self._kept = None if is_kept else owner
+        self._owner = weakref.ref(owner)
         self.parts: list[Part] = []
         period = 1
-        for prefix, rule in optimizer.parts.items():
+        for prefix, rule in owner.parts.items():
             self.parts.append(Part(prefix, rule, period))
             period *= rule.period
         self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
@@ -221,7 +219,7 @@ class Program:
     @property
     def rule(self) -> Callable[..., Any]:
         """The mathematics: that of a chain is the composition of its rules."""
-        return _alive(self._optimizer).rule
+        return _alive(self._owner).rule
 
     def for_shape(self, shape: tuple[int, ...]) -> "Program":
         """Return the program for parameters of a shape: this one, unless a rule has forms."""
@@ -231,11 +229,14 @@ class Program:
         kinds = tuple((form.kind, form.slots, tuple(form.whole), form.between) for _, form in forms)
         if kinds not in self._forms:
             program = self._forms[kinds] = copy.copy(self)
-            program.slots = tuple(p + name for p, form in forms for name in form.slots)
-            program.between = tuple(p + name for p, form in forms for name in form.between)
-            program.whole = tuple(p + name for p, form in forms for name in form.whole)
-            program._options = self._options | {f"{p}kind": form.kind for p, form in forms}
-            program._passes, program._forms = {}, {}
+            program.__dict__.update(
+                slots=tuple(p + name for p, form in forms for name in form.slots),
+                between=tuple(p + name for p, form in forms for name in form.between),
+                whole=tuple(p + name for p, form in forms for name in form.whole),
+                _options=self._options | {f"{p}kind": form.kind for p, form in forms},
+                _passes={},
+                _forms={},
+            )
         return self._forms[kinds]
 
     def whole_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -269,11 +270,11 @@ class Program:
             for name, value in part.rule.scalar_slots.items()
         }
 
-    def row(self, step: int, source: Source) -> Row:
+    def row(self, step: int, group: Group) -> Row:
         """Return the hyperparameters at `step`."""
         if len(self.parts) == 1 and not self.parts[0].prefix:
-            overrides = source.overrides.get("", {})
-            numbers, flags, memory = self.parts[0].numbers(step, source, overrides)
+            overrides = group.overrides.get("", {})
+            numbers, flags, memory = self.parts[0].numbers(step, group, overrides)
             if not flags and not memory:
                 return Row(tuple(numbers), ())
             return Row(tuple(numbers), tuple(sorted(flags.items())), memory)
@@ -282,8 +283,8 @@ class Program:
         all_memory: dict[str, float] = {}
         waiting = False  # for the call that completes an accumulated gradient
         for part in self.parts:
-            overrides = source.overrides.get(part.prefix, {})
-            numbers, flags, memory = part.numbers(step, source, overrides)
+            overrides = group.overrides.get(part.prefix, {})
+            numbers, flags, memory = part.numbers(step, group, overrides)
             everything += numbers
             if not waiting:
                 all_flags |= {part.prefix + name: flag for name, flag in flags.items()}

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from instep import averages as means
 from instep.hyperparameters import DecayRate, Domain, Epsilon, NonNegative, Schedule
-from instep.optimizer import LeafState, Optimizer
+from instep.optimizer import Optimizer
 
 Interpolation = Annotated[
     float | Schedule, Domain(lower=0.0, upper=1.0, open_lower=True, open_upper=True)
@@ -17,7 +16,7 @@ class ScheduleFreeAdamW(Optimizer):
     r"""Schedule-free AdamW (Defazio et al. 2024, arXiv:2405.15682, algorithm 1).
 
     The parameters are the points `y`, where gradients are taken; they lie between the fast
-    iterates `z` and their mean `x`, the answer, which `eval_params` returns. With the weight
+    iterates `z` and their mean `x`, the answer. With the weight
     :math:`p = t^r \max_{i \le t} \eta_i^2` of a step and its share :math:`c = p / \sum p`:
 
     .. math::
@@ -56,7 +55,7 @@ class ScheduleFreeAdamW(Optimizer):
     >>> optimizer, w = ScheduleFreeAdamW(lr=0.5, beta1=0.5), np.array([0.0])
     >>> for _ in range(2):
     ...     w = optimizer.update(w, np.array([-1.0]))  # z: 0.5, 1.0
-    >>> w.round(6), optimizer.eval_params(w).round(6)
+    >>> w.round(6), optimizer.answer(w).round(6)
     (array([0.875]), array([0.75]))
     """
 
@@ -101,27 +100,6 @@ class ScheduleFreeAdamW(Optimizer):
         y = (1 - h.share) * w + h.share * s.z - rate * direction
         return y, {"z": s.z - h.lr * direction, "v": v}
 
-    def eval_params(self, params: Any) -> Any:
-        """Return the tree of the means `x`, as new arrays; `params` are the points `y`."""
-        with self._exclusive("eval_params"):
-            states = {
-                key: LeafState({"z": state.slots["z"]}, scalars={"place": state.scalars["place"]})
-                for key, state in self._states.items()
-            }
-            call = f"{self.name}.eval_params"
-            return means.evaluate(call, _Mean(threads=self.threads), params, states)
-
-
-class _Mean(Optimizer):
-    """The mean x, which follows from y, the parameter, and z."""
-
-    slots = ("z",)
-    scalar_slots: ClassVar[Mapping[str, float]] = {"place": 1.0}
-
     @staticmethod
-    def scalars(h: Any) -> Mapping[str, float | bool]:
-        return {"place": h.place}
-
-    @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        return w / h.place + (1 - 1 / h.place) * s.z, {}
+    def answer_rule(xp: Any, w: Any, s: Any, h: Any) -> Any:
+        return w / h.place + (1 - 1 / h.place) * s.z

@@ -1,73 +1,128 @@
-"""What each leaf of a tree is given: an engine and a program, and its hyperparameters."""
+"""What each leaf of a tree is given: hyperparameters, a program, and an engine that runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instep import arrays, engines
-from instep.graph.program import Overridden, Program, Row
-from instep.plan.validation import Leaf
+from instep.graph.program import Group, Overridden, Program, Row
+from instep.plan.leaves import Leaf
+from instep.state import Owner, State
 
-if TYPE_CHECKING:
-    from instep.optimizer import Optimizer
+
+@dataclass(eq=False)
+class Assigned:
+    """Leaves that one bucket takes.
+
+    Attributes
+    ----------
+    engine, reason
+        Name of the engine, and why it was chosen, in words.
+    dtype, device
+        Storage dtype and device of the parameters.
+    program
+        The rules, as for leaves of these shapes.
+    members
+        The leaves, by their numbers among those that were assigned.
+    """
+
+    engine: str
+    reason: str
+    dtype: str
+    device: str
+    program: Program
+    members: list[int] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Assignment:
+    """What leaves are given.
+
+    Attributes
+    ----------
+    program
+        The rules of the optimizer, whatever the shapes.
+    groups
+        What decides hyperparameters: leaves that agree in all of it are of one group.
+    rows
+        The hyperparameters of the next step, one row for each group.
+    group_of
+        The number of the group of each leaf.
+    buckets
+        The leaves that each engine takes together.
+    """
+
+    program: Program
+    groups: list[Group]
+    rows: list[Row]
+    group_of: list[int]
+    buckets: list[Assigned]
+
+    def row(self, leaf: int) -> Row:
+        """Return the hyperparameters of a leaf."""
+        return self.rows[self.group_of[leaf]]
 
 
 def assign(
-    optimizer: "Optimizer", program: Program, leaves: Sequence[Leaf], rows: Sequence[Row]
-) -> dict[tuple[str, str, str, Program], list[int]]:
-    """Return the leaves of every bucket, by (engine, dtype, device, program)."""
-    chosen: dict[tuple[str, str, str, Program], list[int]] = {}
-    engine_of: dict[tuple[str | None, str, Any, Program], str] = {}
-    for i, (leaf, row) in enumerate(zip(leaves, rows, strict=True)):
-        own = program.for_shape(tuple(leaf.parameter.shape))
-        kind = (arrays.library(leaf.parameter), leaf.dtype, row.flags, own)
-        if kind not in engine_of:
-            engine_of[kind], _ = engines.choose(
-                optimizer.engine, own, leaf.parameter, leaf.dtype, row.flags
-            )
-        key = (engine_of[kind], leaf.dtype, arrays.device(leaf.parameter), own)
-        chosen.setdefault(key, []).append(i)
-    return chosen
+    owner: Owner,
+    state: State,
+    program: Program,
+    leaves: Sequence[Leaf],
+    overrides: Mapping[str, Overridden],
+) -> Assignment:
+    """Give leaves their groups, programs and engines."""
+    groups: dict[Any, Group] = {}
+    keys = []
+    for leaf in leaves:
+        own = state.leaves.get(leaf.key)
+        missed = state.t if own is None else own.missed
+        memory = program.memory() | ({} if own is None else own.scalars)
+        key = (id(overrides[leaf.key]), missed, tuple(sorted(memory.items())))
+        groups.setdefault(key, Group(overrides[leaf.key], missed, memory))
+        keys.append(key)
+    numbers = {key: number for number, key in enumerate(groups)}
+    rows = [program.row(state.t + 1, group) for group in groups.values()]
+    found = Assignment(program, list(groups.values()), rows, [numbers[key] for key in keys], [])
+    found.buckets = _buckets(owner.engine, found, leaves)
+    return found
 
 
-def resolve(
-    optimizer: "Optimizer", leaves: Sequence[Leaf]
-) -> tuple[dict[str, Overridden], set[str]]:
+def _buckets(requested: str, given: Assignment, leaves: Sequence[Leaf]) -> list[Assigned]:
+    """Return what each engine takes together: one library, device, dtype and program."""
+    buckets: dict[Any, Assigned] = {}
+    chosen: dict[Any, tuple[str, str]] = {}
+    for i, leaf in enumerate(leaves):
+        w, flags = leaf.parameter, given.row(i).flags
+        program = given.program.for_shape(tuple(w.shape))
+        kind = (arrays.library(w), leaf.dtype, flags, program)
+        if kind not in chosen:
+            chosen[kind] = engines.choose(requested, program, w, leaf.dtype, flags)
+        engine, reason = chosen[kind]
+        key = (engine, leaf.dtype, arrays.device(w), program)
+        if key not in buckets:
+            buckets[key] = Assigned(engine, reason, *key[1:])
+        buckets[key].members.append(i)
+    return list(buckets.values())
+
+
+def resolve(owner: Owner, leaves: Sequence[Leaf]) -> tuple[dict[str, Overridden], set[str]]:
     """Return the overrides of every leaf, and the leaves that are frozen, by their keys.
 
     Leaves to which the same patterns apply share one dict.
     """
-    main, keys = optimizer.main, [leaf.key for leaf in leaves]
+    keys = [leaf.key for leaf in leaves]
     matches = {
         pattern: {key for key in keys if fnmatchcase(key, pattern)}
-        for pattern in (*optimizer.overrides, *optimizer.frozen)
+        for pattern in (*owner.overrides, *owner.frozen)
     }
     for pattern, found in matches.items():
         if not found:
             raise ValueError(
-                f"{optimizer.name}.update: the pattern {pattern!r} matches no parameter; there "
+                f"{owner.name}.update: the pattern {pattern!r} matches no parameter; there "
                 f"are {', '.join(repr(key) for key in keys[:10])}{', ...' if keys[10:] else ''}"
             )
-    # The names of the optimizer in a chain are its own; they come last, for they win.
-    parts = sorted(optimizer.parts.items(), key=lambda part: part[1] is main)
-    known = {
-        entry.name if rule is main else prefix + entry.name: (prefix, entry)
-        for prefix, rule in parts
-        for entry in rule._hyperparameters
-        if not (entry.option or entry.domain.fixed)
-    }
-    validated: dict[str, list[tuple[str, str, Any]]] = {}
-    for pattern, values in optimizer.overrides.items():
-        owner, validated[pattern] = f"{optimizer.name}, overrides[{pattern!r}]", []
-        for name, value in values.items():
-            if name not in known:
-                raise ValueError(
-                    f"{owner}: {name!r} cannot be overridden; {optimizer.name} has the numbers "
-                    f"{', '.join(known)}, and `frozen` leaves parameters alone"
-                )
-            prefix, entry = known[name]
-            validated[pattern].append((prefix, entry.name, entry.validate(owner, value)))
-
+    validated = _validated(owner)
     shared: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     overrides: dict[str, Overridden] = {}
     for key in keys:
@@ -77,5 +132,30 @@ def resolve(
             for prefix, name, value in (entry for p in patterns for entry in validated[p]):
                 shared[patterns].setdefault(prefix, {})[name] = value
         overrides[key] = shared[patterns]
-    frozen = {key for pattern in optimizer.frozen for key in matches[pattern]}
+    frozen = {key for pattern in owner.frozen for key in matches[pattern]}
     return overrides, frozen
+
+
+def _validated(owner: Owner) -> dict[str, list[tuple[str, str, Any]]]:
+    """Return what each pattern overrides: prefix of the rule, hyperparameter and value."""
+    # The names of the optimizer in a chain are its own; they come last, for they win.
+    main = owner.main
+    parts = sorted(owner.parts.items(), key=lambda part: part[1] is main)
+    known = {
+        entry.name if rule is main else prefix + entry.name: (prefix, entry)
+        for prefix, rule in parts
+        for entry in rule.hyperparameters
+        if not (entry.option or entry.domain.fixed)
+    }
+    validated: dict[str, list[tuple[str, str, Any]]] = {}
+    for pattern, values in owner.overrides.items():
+        where, validated[pattern] = f"{owner.name}, overrides[{pattern!r}]", []
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(
+                    f"{where}: {name!r} cannot be overridden; {owner.name} has the numbers "
+                    f"{', '.join(known)}, and `frozen` leaves parameters alone"
+                )
+            prefix, entry = known[name]
+            validated[pattern].append((prefix, entry.name, entry.validate(where, value)))
+    return validated

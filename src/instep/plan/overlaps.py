@@ -1,19 +1,19 @@
 """Whether arrays share memory: a step would change what another array holds."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instep import arrays
-from instep.tree import format_path
+from instep.engines import Bucket
+from instep.engines.ranges import Range, Written
+from instep.plan.leaves import Leaf
+from instep.tree import Path, format_path
 
-if TYPE_CHECKING:
-    from instep.plan.validation import Leaf
 
-
-def check_overlaps(owner: str, leaves: Sequence["Leaf"]) -> None:
+def check_overlaps(owner: str, leaves: Sequence[Leaf]) -> None:
     """Raise if a parameter shares memory with another parameter, or with any gradient."""
     seen: dict[int, Leaf] = {}
     for leaf in leaves:
@@ -37,7 +37,7 @@ def check_overlaps(owner: str, leaves: Sequence["Leaf"]) -> None:
 
 
 #: First byte, byte after the last, whether it is a parameter, and the leaf.
-_Extent = tuple[int, int, bool, "Leaf"]
+_Extent = tuple[int, int, bool, Leaf]
 
 
 def _clusters(entries: list[_Extent]) -> Iterator[list[_Extent]]:
@@ -105,8 +105,45 @@ def _share_memory(a: _Extent, b: _Extent) -> bool:
         return True
 
 
-def _fail_overlap(owner: str, kind_a: str, a: "Leaf", kind_b: str, b: "Leaf") -> None:
+def _fail_overlap(owner: str, kind_a: str, a: Leaf, kind_b: str, b: Leaf) -> None:
     raise ValueError(
         f"{owner}.update: {format_path(kind_a, a.path)} and {format_path(kind_b, b.path)} share "
         f"memory, so one update would change the other; pass a copy of one of them"
     )
+
+
+class Apart:
+    """Whether the arrays of a plan share no memory: a step looks at that only where it must.
+
+    Parameters
+    ----------
+    places
+        Position and path of each leaf that the buckets have.
+    """
+
+    def __init__(self, buckets: Sequence[Bucket], places: Sequence[tuple[int, Path]]) -> None:
+        self._buckets, self._places = buckets, places
+        self._written: Written | None = None
+
+    def check(self, owner: str, params: Any, grads: Any) -> None:
+        """Raise if arrays share memory, those that the buckets saw last among these leaves."""
+        if not self._may_overlap():
+            return
+        assert self._written is not None
+        check_overlaps(owner, [Leaf(i, path, params[i], grads[i]) for i, path in self._places])
+        self._written.is_settled = True
+
+    def _may_overlap(self) -> bool:
+        written, read = zip(*(bucket.bounds() for bucket in self._buckets), strict=True)
+        starts, stops = _joined(written)
+        if self._written is None or not self._written.is_for(starts):
+            self._written = Written(starts, stops)
+        return self._written.may_touch(*_joined(read))
+
+
+def _joined(ranges: Sequence[Range]) -> Range:
+    """Return the ranges of several buckets as one."""
+    if len(ranges) == 1:
+        return ranges[0]
+    starts, stops = zip(*ranges, strict=True)
+    return np.concatenate(starts), np.concatenate(stops)

@@ -5,13 +5,13 @@ Messages name who was called, what was got, what was expected, and the remedy.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from instep import arrays, tree
 from instep.numerics import COMPUTE_DTYPE
+from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_overlaps
-from instep.tree import Path, format_path, join_path
+from instep.tree import Path, format_path
 
 _CONVERT = "convert it with numpy.asarray or cupy.asarray"
 _TRACED = (
@@ -30,26 +30,6 @@ _REMEDIES = {
     "cupy": "its view(cupy.ndarray)",
     "torch": "its as_subclass(torch.Tensor)",
 }
-
-
-@dataclass(eq=False)
-class Leaf:
-    """A parameter and its gradient, at one position of the tree."""
-
-    position: int
-    path: Path
-    parameter: Any
-    gradient: Any
-
-    @property
-    def key(self) -> str:
-        """Name of the leaf in the state."""
-        return join_path(self.path)
-
-    @property
-    def dtype(self) -> str:
-        """Storage dtype."""
-        return arrays.dtype_name(self.parameter)
 
 
 def match(owner: str, params: Any, grads: Any) -> list[Leaf]:

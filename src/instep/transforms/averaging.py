@@ -14,8 +14,8 @@ class average(Transform):
         a &\leftarrow \gamma a + (1 - \gamma)\, w \\
         \bar{w} &= a / (1 - \gamma^t)
 
-    The parameters themselves are not changed. `Chain.averaged` returns the averages as a tree,
-    and `Chain.swap_averaged` exchanges them with the parameters and back.
+    The parameters themselves are not changed. `Optimizer.answer` returns the averages as a tree,
+    and `Optimizer.answer_in_place` puts them in the place of the parameters, and these back.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class average(Transform):
     >>> optimizer, w = chain(SGD(lr=1.0), average(0.5)), np.zeros(1)
     >>> for _ in range(2):
     ...     w = optimizer.update(w, np.array([-3.0]))
-    >>> optimizer.averaged(w)
+    >>> optimizer.answer(w)
     array([5.])
     """
 
@@ -54,6 +54,10 @@ class average(Transform):
     @staticmethod
     def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
         return w, {"average": h.decay * s.average + (1 - h.decay) * w}
+
+    @staticmethod
+    def answer_rule(xp: Any, w: Any, s: Any, h: Any) -> Any:
+        return xp.where(h.weight == 0, w, s.average / h.weight)
 
 
 class lookahead(Transform):

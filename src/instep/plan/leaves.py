@@ -1,0 +1,27 @@
+"""Leaves of the trees that a step is given."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from instep import arrays
+from instep.tree import Path, join_path
+
+
+@dataclass(eq=False)
+class Leaf:
+    """A parameter and its gradient, at one position of the tree."""
+
+    position: int
+    path: Path
+    parameter: Any
+    gradient: Any
+
+    @property
+    def key(self) -> str:
+        """Name of the leaf in the state."""
+        return join_path(self.path)
+
+    @property
+    def dtype(self) -> str:
+        """Storage dtype."""
+        return arrays.dtype_name(self.parameter)

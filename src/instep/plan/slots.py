@@ -1,0 +1,90 @@
+"""State arrays for leaves: taken over from earlier steps, moved to where they are used, or new."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from instep import arrays
+from instep.engines import Engine
+from instep.graph.program import Program
+from instep.numerics import STATE_DTYPE
+from instep.plan.leaves import Leaf
+from instep.state import LeafState
+from instep.tree import format_path
+
+
+def allocate(
+    engine: Engine,
+    program: Program,
+    leaves: Sequence[Leaf],
+    states: Sequence[LeafState | None],
+    initial: Sequence[Mapping[str, float | str]],
+) -> list[dict[str, Any]]:
+    """Return the slots of leaves of a bucket, allocating what is not there yet.
+
+    Parameters
+    ----------
+    states
+        The states of the leaves from earlier steps.
+    initial
+        How the slots of each leaf start (`Program.initial_values`).
+    """
+    names, dtype = program.slots, STATE_DTYPE[leaves[0].dtype]
+    found = [dict(state.slots) if state is not None else {} for state in states]
+    for leaf, slots in zip(leaves, found, strict=True):
+        _check(program, leaf, slots, dtype)
+        _prepare_whole(program, leaf, slots, dtype)
+    fresh = [
+        i
+        for i, (leaf, slots) in enumerate(zip(leaves, found, strict=True))
+        if not all(name in slots and engine.suits(slots[name], leaf.parameter) for name in names)
+    ]
+    allocated = engine.allocate([leaves[i].parameter for i in fresh], [dtype] * len(names))
+    for i, new in zip(fresh, allocated, strict=True):
+        for name, array in zip(names, new, strict=True):
+            value = found[i].get(name, initial[i].get(name, 0.0))
+            if isinstance(value, str):
+                value = leaves[i].parameter
+            # Engines allocate zeros: touching them again would cost a sweep over memory.
+            zero = isinstance(value, float) and value == 0.0
+            found[i][name] = array if zero else arrays.filled(array, value)
+    return found
+
+
+def allocate_between(
+    engine: Engine, program: Program, leaves: Sequence[Leaf]
+) -> list[dict[str, Any]]:
+    """Return the arrays between two passes, which are no state, where an engine needs them."""
+    names = program.between
+    if not (names and engine.fuses):
+        return [{} for _ in leaves]
+    dtypes = [STATE_DTYPE[leaves[0].dtype]] * len(names)
+    allocated = engine.allocate([leaf.parameter for leaf in leaves], dtypes)
+    return [dict(zip(names, new, strict=True)) for new in allocated]
+
+
+def _prepare_whole(program: Program, leaf: Leaf, slots: dict[str, Any], dtype: str) -> None:
+    """Give a leaf its slots of other shapes, on the device of the parameter."""
+    shapes = program.whole_shapes(tuple(leaf.parameter.shape)) if program.whole else {}
+    for name, shape in shapes.items():
+        w, slot = leaf.parameter, slots.get(name)
+        if slot is None or (arrays.library(slot), arrays.device(slot)) != (
+            arrays.library(w),
+            arrays.device(w),
+        ):
+            xp = arrays.namespace(w)
+            device = arrays.namespace_device(w)
+            zeros = xp.zeros(shape, dtype=getattr(xp, dtype), device=device)
+            slots[name] = zeros if slot is None else arrays.filled(zeros, slot)
+
+
+def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -> None:
+    w_shape = tuple(leaf.parameter.shape)
+    shapes = program.whole_shapes(w_shape) if program.whole else {}
+    for name, slot in slots.items():
+        if tuple(slot.shape) != shapes.get(name, w_shape) or arrays.dtype_name(slot) != dtype:
+            raise ValueError(
+                f"{program.name}.update: {format_path('params', leaf.path)} is "
+                f"{arrays.describe(leaf.parameter)}, but its state {name!r} from earlier steps is "
+                f"{arrays.dtype_name(slot)} {tuple(slot.shape)}; use a new key for a new "
+                f"parameter, or forget all state with reset()"
+            )

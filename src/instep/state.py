@@ -1,0 +1,92 @@
+"""What steps change of an optimizer, and what a step may know of one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from instep.rule import Rule
+
+#: Hyperparameters of parts of a tree, by patterns of paths.
+Overrides = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(eq=False)
+class LeafState:
+    """State of one parameter.
+
+    Attributes
+    ----------
+    slots
+        The state arrays by name, of the shape of the parameter.
+    missed
+        Number of steps of the optimizer in which this parameter had no gradient. Its own step
+        number, ``h.t``, is the optimizer's less this.
+    scalars
+        The numbers that the rule remembers (`Rule.scalar_slots`).
+    """
+
+    slots: dict[str, Any]
+    missed: int = 0
+    scalars: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class State:
+    """Everything that steps change but the parameters. A new one is that of no steps.
+
+    Attributes
+    ----------
+    t
+        Number of steps taken.
+    skipped
+        Number of calls of `update` that a guard turned away.
+    leaves
+        The state of each parameter that a step has changed, by its key.
+    plan
+        That of the last step, if the next may use it. It is no part of what is saved.
+    changes
+        Number of changes of settings: plans made before one are not used after it.
+    """
+
+    t: int = 0
+    skipped: int = 0
+    leaves: dict[str, LeafState] = field(default_factory=dict)
+    plan: Any = None
+    changes: int = 0
+
+
+class Owner(Protocol):
+    """What plans, checkpoints and explanations know of an optimizer; its state they are handed."""
+
+    @property
+    def name(self) -> str:
+        """Name of the optimizer, in messages and in kernels."""
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that was asked for, or ``"auto"``."""
+
+    @property
+    def threads(self) -> int | None:
+        """Number of threads that was asked for."""
+
+    @property
+    def overrides(self) -> Overrides:
+        """Hyperparameters that are other in parts of the tree."""
+
+    @property
+    def frozen(self) -> Sequence[str]:
+        """Patterns of the leaves that are left alone."""
+
+    @property
+    def parts(self) -> "Mapping[str, Rule]":
+        """The rules that a step applies, by the prefix of their names in the state."""
+
+    @property
+    def main(self) -> "Owner | Rule":
+        """The rule whose hyperparameters `overrides` calls by their names alone."""
+
+    @property
+    def rule(self) -> Callable[..., Any]:
+        """The mathematics, which composes that of the parts."""

@@ -1,0 +1,149 @@
+"""Rules that own what their steps change: whole steps are seen, copied, saved and loaded."""
+
+import copy
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+from instep.interrupts import at_once
+from instep.rule import Rule
+from instep.state import State
+from instep.turns import is_within_another_call, new_lock
+
+
+class Stateful(Rule):
+    """A rule, or several in order, with the state of the steps that it has taken.
+
+    Attributes
+    ----------
+    t : int
+        Number of steps taken.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._state = State()
+        self._is_answering = False  # whether `answer_in_place` holds the user's parameters
+        self._lock = new_lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._exclusive("copy"):
+            self._check_ready("copy")
+            self._settle()
+            # A plan holds addresses of arrays and compiled code; the next step makes a new one.
+            values = {**self.__dict__, "_state": replace(self._state, plan=None)}
+        del values["_lock"]
+        return values
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values, _lock=new_lock())
+
+    def __copy__(self) -> Self:
+        """Return an optimizer with state of its own; schedules are shared."""
+        values, new = self.__getstate__(), type(self).__new__(type(self))
+        new.__setstate__({**values, "_state": copy.deepcopy(values["_state"])})
+        return new
+
+    def _changed(self) -> None:
+        state = self.__dict__.get("_state")
+        if state is not None:
+            self._settle()
+            state.__dict__.update(plan=None, changes=state.changes + 1)
+
+    def _settle(self) -> None:
+        """Wait until it is known of every call whether it was taken: a GPU may have to tell."""
+        plan = self._state.plan
+        if plan is not None and plan.waits:
+            with self._lock:
+                plan.settle(self._state)
+
+    def _exclusive(self, call: str) -> threading.RLock:
+        """Return the lock for a call that must see whole steps: other threads wait for it.
+
+        Raises
+        ------
+        RuntimeError
+            If this thread is in the midst of another such call.
+        """
+        lock = self._lock
+        if lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001  (as in `threading`)
+            if is_within_another_call(self):
+                raise RuntimeError(
+                    f"{self.name}.{call}: called in the midst of a step, by a schedule or the "
+                    f"handler of a signal; let it set a flag, and call {call} after update has "
+                    f"returned"
+                )
+            lock.release()  # an exception came between the lock and the block that it guards
+        return lock
+
+    def _check_ready(self, call: str) -> None:
+        """Raise if the user's parameters are not what a step, or a save, is to work on."""
+        if self._is_answering:
+            raise RuntimeError(
+                f"{self.name}.{call}: params are not the parameters, for the answer is in their "
+                f"place; leave the `with` block of answer_in_place before"
+            )
+
+    @property
+    def parts(self) -> Mapping[str, Rule]:
+        """The rules that a step applies, by the prefix of their names in the state."""
+        return {"": self}
+
+    @property
+    def t(self) -> int:
+        """Number of steps taken."""
+        self._settle()
+        return self._state.t
+
+    def reset(self) -> None:
+        """Forget all state and start again from step 1."""
+        with self._exclusive("reset"):
+            self._settle()
+            self._state = State()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return step number, hyperparameters and copies of all state, as a plain dict."""
+        from instep.checkpoint import state_dict
+
+        with self._exclusive("state_dict"):
+            self._check_ready("state_dict")
+            self._settle()
+            return state_dict(self.name, self.parts, self._state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take over what `state_dict` returned; the dict is neither changed nor kept.
+
+        It must be of an optimizer of the same class, and of a chain of the same parts.
+        Everything is checked before anything is changed.
+        """
+        from instep.checkpoint import read_state_dict
+
+        with self._exclusive("load_state_dict"):
+            hyperparameters, new = read_state_dict(self.name, self.parts, state)
+            self._settle()
+            at_once(
+                [
+                    *(partial(rule.__dict__.update, own) for rule, own in hyperparameters),
+                    partial(self.__dict__.update, {"_state": new}),
+                ]
+            )
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what `state_dict` returns into a file; the parameters are not in it.
+
+        A file of that name is replaced when the new one is complete. It is one of `numpy.savez`,
+        without pickled objects. Schedules cannot be in it: `load` leaves them as they are.
+        """
+        from instep.checkpoint import save
+
+        save(self.name, self.state_dict(), path)
+
+    def load(self, path: str | os.PathLike[str]) -> Self:
+        """Take over what `save` has written; what was a schedule must be one here too."""
+        from instep.checkpoint import load
+
+        return self.load_state_dict(load(self.name, self.parts, path))
