@@ -1,33 +1,55 @@
-"""State arrays for leaves: taken over from earlier steps, moved to where they are used, or new."""
+"""Buckets with the state of their leaves: from earlier steps, moved to where it is used, or new."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instep import arrays
-from instep.engines import Engine
-from instep.graph.program import Program
+from instep import arrays, engines
+from instep.engines import Bucket, Engine
+from instep.engines.base import Member
+from instep.graph.program import Program, Row
 from instep.numerics import STATE_DTYPE
+from instep.plan.assignment import Assigned, Assignment
 from instep.plan.leaves import Leaf
 from instep.state import LeafState
 from instep.tree import format_path
 
 
-def allocate(
+def bucket(
+    given: Assignment,
+    own: Assigned,
+    leaves: Sequence[Leaf],
+    states: dict[str, LeafState],
+    threads: int | None,
+) -> Bucket:
+    """Return the bucket of leaves that one engine takes together.
+
+    `states` has what is known of leaves from earlier steps, and is given what they have now.
+    """
+    engine, program = engines.load(own.engine), own.program
+    chosen = [leaves[i] for i in own.members]
+    found = _allocate(
+        *(engine, program, chosen, [states.get(leaf.key) for leaf in chosen]),
+        [given.row(i) for i in own.members],
+    )
+    between = _allocate_between(engine, program, chosen)
+    members = []
+    for i, leaf, slots, drafts in zip(own.members, chosen, found, between, strict=True):
+        row = given.group_of[i]
+        group = given.groups[row]
+        states[leaf.key] = LeafState(slots, group.missed, group.memory)
+        kept = slots | drafts if drafts else slots
+        members.append(Member(leaf.position, row, leaf.parameter, leaf.gradient, kept))
+    return engine.bucket(program, members, threads)
+
+
+def _allocate(
     engine: Engine,
     program: Program,
     leaves: Sequence[Leaf],
     states: Sequence[LeafState | None],
-    initial: Sequence[Mapping[str, float | str]],
+    rows: Sequence[Row],
 ) -> list[dict[str, Any]]:
-    """Return the slots of leaves of a bucket, allocating what is not there yet.
-
-    Parameters
-    ----------
-    states
-        The states of the leaves from earlier steps.
-    initial
-        How the slots of each leaf start (`Program.initial_values`).
-    """
+    """Return the slots of leaves, new ones where there are none that an engine can use."""
     names, dtype = program.slots, STATE_DTYPE[leaves[0].dtype]
     found = [dict(state.slots) if state is not None else {} for state in states]
     for leaf, slots in zip(leaves, found, strict=True):
@@ -40,8 +62,9 @@ def allocate(
     ]
     allocated = engine.allocate([leaves[i].parameter for i in fresh], [dtype] * len(names))
     for i, new in zip(fresh, allocated, strict=True):
+        initial = program.initial_values(rows[i])
         for name, array in zip(names, new, strict=True):
-            value = found[i].get(name, initial[i].get(name, 0.0))
+            value = found[i].get(name, initial.get(name, 0.0))
             if isinstance(value, str):
                 value = leaves[i].parameter
             # Engines allocate zeros: touching them again would cost a sweep over memory.
@@ -50,7 +73,7 @@ def allocate(
     return found
 
 
-def allocate_between(
+def _allocate_between(
     engine: Engine, program: Program, leaves: Sequence[Leaf]
 ) -> list[dict[str, Any]]:
     """Return the arrays between two passes, which are no state, where an engine needs them."""

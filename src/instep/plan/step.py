@@ -5,15 +5,15 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from instep import engines, tree
-from instep.engines.base import Fit, Member, Repeater, SumTable, Verdicts
+from instep import tree
+from instep.engines.base import Fit, Repeater, SumTable, Verdicts
 from instep.graph.program import Group, Program, Row
 from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
-from instep.plan.assignment import Assigned, Assignment, assign, resolve
+from instep.plan.assignment import assign, resolve
 from instep.plan.judging import Judging
 from instep.plan.overlaps import Apart
-from instep.state import LeafState, Owner, State
+from instep.state import Owner, State
 
 
 class Plan:
@@ -44,7 +44,10 @@ class Plan:
         given = assign(owner, state, self.program, self._active, overrides)
         self._groups = given.groups
         self.states = dict(state.leaves)
-        self.buckets = [self._bucket(given, bucket, owner.threads) for bucket in given.buckets]
+        self.buckets = [
+            slots.bucket(given, own, self._active, self.states, owner.threads)
+            for own in given.buckets
+        ]
         self._sums = SumTable(len(leaves), len(self.buckets))
         self._judging = Judging(self.buckets, self._sums, self._groups)
         keys = {leaf.key for leaf in self._active}
@@ -63,24 +66,6 @@ class Plan:
             leaf.parameter = leaf.gradient = None
         if self._fit(params, grads) is Fit.DIFFERENT:
             raise RuntimeError(f"{owner.name}.update: the trees changed while they were looked at")
-
-    def _bucket(self, given: Assignment, own: Assigned, threads: int | None) -> engines.Bucket:
-        """Return the bucket of leaves that one engine takes together, with their state."""
-        engine, program = engines.load(own.engine), own.program
-        leaves = [self._active[i] for i in own.members]
-        found = slots.allocate(
-            *(engine, program, leaves, [self.states.get(leaf.key) for leaf in leaves]),
-            [program.initial_values(given.row(i)) for i in own.members],
-        )
-        between = slots.allocate_between(engine, program, leaves)
-        members = []
-        for i, leaf, new, drafts in zip(own.members, leaves, found, between, strict=True):
-            group = given.groups[given.group_of[i]]
-            self.states[leaf.key] = LeafState(new, group.missed, group.memory)
-            arrays = new | drafts if drafts else new
-            row = given.group_of[i]
-            members.append(Member(leaf.position, row, leaf.parameter, leaf.gradient, arrays))
-        return engine.bucket(program, members, threads)
 
     # Whether a plan is for the step -----------------------------------------------------------
 
