@@ -1,7 +1,5 @@
 """Adam whose steps grow where the gradient is as predicted."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -46,7 +44,7 @@ class AdaBelief(Optimizer):
     slots = ("m", "s")
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         error = g - m
         variance = h.beta2 * s.s + (1 - h.beta2) * (error * error) + h.eps

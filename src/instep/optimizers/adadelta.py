@@ -1,7 +1,5 @@
 """Steps in the units of the parameters: no learning rate to tune."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -44,7 +42,7 @@ class AdaDelta(Optimizer):
     slots = ("v", "u")
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         v = h.rho * s.v + (1 - h.rho) * (g * g)
         d = xp.sqrt(s.u + h.eps) / xp.sqrt(v + h.eps) * g
         u = h.rho * s.u + (1 - h.rho) * (d * d)

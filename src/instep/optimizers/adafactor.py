@@ -1,6 +1,5 @@
 """Adam without momentum, whose mean squares of a matrix are a row and a column."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from instep.hyperparameters import Epsilon, NonNegative, Positive
@@ -78,13 +77,13 @@ class Adafactor(Optimizer):
         return Form(slots=(), whole=means, between=("root",), kind="factored")
 
     @staticmethod
-    def scalars(h: Any) -> Mapping[str, float | bool]:
+    def scalars(h):
         """Return the decay rate and the learning rate of this step."""
         rate = min(h.lr, h.t**-0.5) if h.relative_step else h.lr
         return {"beta": 1 - h.t**-h.decay, "rate": rate}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         square = g * g + h.eps1
         if h.kind == "factored":
             root, rows, columns = xp.apply(factored_root, square, s.rows, s.columns, beta=h.beta)

@@ -1,7 +1,5 @@
 """Learning rates that adapt to the sum of squared gradients."""
 
-from typing import Any
-
 from instep.hyperparameters import Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -39,6 +37,6 @@ class AdaGrad(Optimizer):
     slots = ("h",)
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         total = s.h + g * g
         return w - h.lr * g / (xp.sqrt(total) + h.eps), {"h": total}

@@ -1,7 +1,5 @@
 """Adam and its relatives: running means of the gradient and of its square."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -46,7 +44,7 @@ class Adam(Optimizer):
     slots = ("m", "v")
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         # Not beta1 * m: the two weights, each rounded, would not add up to 1. Not so for v, where
         # a square that overflows must stay infinite, and inf - inf is NaN.
         m = (s.m - (1 - h.beta1) * s.m) + (1 - h.beta1) * g
@@ -100,6 +98,6 @@ class AdamW(Optimizer):
     slots = ("m", "v")
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         decayed = (1 - h.lr * h.weight_decay) * w
         return Adam.rule(xp, decayed, g, s, h)

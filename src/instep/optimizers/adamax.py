@@ -1,7 +1,5 @@
 """Adam with a maximum norm in the place of a root mean square."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -46,7 +44,7 @@ class AdaMax(Optimizer):
     slots = ("m", "u")
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         u = xp.maximum(h.beta2 * s.u, abs(g))
         rate = h.lr / (1 - h.beta1**h.t)

@@ -1,8 +1,5 @@
 """Adam with a Nesterov momentum that is estimated from differences of gradients."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -60,12 +57,12 @@ class Adan(Optimizer):
     slots = ("m", "u", "n", "previous")
 
     @staticmethod
-    def scalars(h: Any) -> Mapping[str, float | bool]:
+    def scalars(h):
         """Return whether this is the first step, which has no gradient before it."""
         return {"first": h.t == 1}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         d = xp.zeros_like(g) if h.first else g - s.previous
         ahead = g + h.beta2 * d
         m = h.beta1 * s.m + (1 - h.beta1) * g

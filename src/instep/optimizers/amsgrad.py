@@ -1,7 +1,5 @@
 """Adam with a learning rate that never grows."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -47,7 +45,7 @@ class AMSGrad(Optimizer):
     slots = ("m", "v", "x")
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
         x = xp.maximum(s.x, v)

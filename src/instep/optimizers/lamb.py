@@ -1,7 +1,5 @@
 """Adam with a rate for each layer, for large batches."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -52,7 +50,7 @@ class LAMB(Optimizer):
     slots = ("m", "v")
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
         v_hat = v / (1 - h.beta2**h.t)

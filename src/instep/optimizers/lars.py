@@ -1,7 +1,5 @@
 """Momentum with a rate for each layer, for large batches."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, NonNegative
 from instep.optimizer import Optimizer
 
@@ -49,7 +47,7 @@ class LARS(Optimizer):
     slots = ("v",)
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         w_norm, g_norm = xp.norm(w), xp.norm(g)
         ratio = h.eta * w_norm / (g_norm + h.weight_decay * w_norm)
         ratio = xp.where((w_norm > 0) & (g_norm > 0), ratio, 1.0)

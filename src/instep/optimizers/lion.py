@@ -1,7 +1,5 @@
 """Steps of one size, along the sign of an interpolated momentum."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, NonNegative
 from instep.optimizer import Optimizer
 
@@ -46,7 +44,7 @@ class Lion(Optimizer):
     slots = ("m",)
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         u = xp.sign(h.beta1 * s.m + (1 - h.beta1) * g)
         m = h.beta2 * s.m + (1 - h.beta2) * g
         return (1 - h.lr * h.weight_decay) * w - h.lr * u, {"m": m}

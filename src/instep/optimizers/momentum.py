@@ -1,7 +1,5 @@
 """Gradient descent with a velocity."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, NonNegative
 from instep.optimizer import Optimizer
 
@@ -42,7 +40,7 @@ class Momentum(Optimizer):
     slots = ("v",)
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         v = h.momentum * s.v - h.lr * g
         return w + v, {"v": v}
 
@@ -81,7 +79,7 @@ class Nesterov(Optimizer):
     slots = ("v",)
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         step = h.lr * g
         v = h.momentum * s.v - step
         return w + (h.momentum * v - step), {"v": v}

@@ -81,7 +81,7 @@ class Muon(Optimizer):
         return Form(slots=("m", "v"))
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         if h.kind == "matrix":
             m = h.momentum * s.m + g
             direction = xp.apply(orthogonalized, g + h.momentum * m)

@@ -1,7 +1,7 @@
 """Adam with Nesterov's look-ahead."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
@@ -55,13 +55,13 @@ class NAdam(Optimizer):
     scalar_slots: ClassVar[Mapping[str, float]] = {"product": 1.0}
 
     @staticmethod
-    def scalars(h: Any) -> Mapping[str, float | bool]:
+    def scalars(h):
         """Return the decay rates of this step and of the next, and their product so far."""
         mu, mu_next = (h.beta1 * (1 - 0.5 * 0.96 ** (t * h.psi)) for t in (h.t, h.t + 1))
         return {"mu": mu, "mu_next": mu_next, "product": h.product * mu}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
         ahead = h.lr * h.mu_next / (1 - h.mu_next * h.product) * m

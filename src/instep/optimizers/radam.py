@@ -1,8 +1,6 @@
 """Adam that warms up by itself."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
@@ -58,7 +56,7 @@ class RAdam(Optimizer):
     slots = ("m", "v")
 
     @staticmethod
-    def scalars(h: Any) -> Mapping[str, float | bool]:
+    def scalars(h):
         """Return whether the variance can be trusted, and the factor on the step if so."""
         limit = 2 / (1 - h.beta2) - 1
         correction = 1 - h.beta2**h.t
@@ -69,7 +67,7 @@ class RAdam(Optimizer):
         return {"rectified": True, "factor": r * math.sqrt(correction)}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
         step = h.factor * h.lr / (1 - h.beta1**h.t) * m

@@ -1,7 +1,5 @@
 """Learning rates that adapt to a running mean of squared gradients."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -56,7 +54,7 @@ class RMSProp(Optimizer):
         return ("h", *mean, *velocity)
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         slots = {"h": h.decay * s.h + (1 - h.decay) * (g * g)}
         variance = slots["h"]
         if h.centered:

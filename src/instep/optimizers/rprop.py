@@ -1,7 +1,7 @@
 """A step size for every element, steered by the signs of gradients alone."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from instep.hyperparameters import Domain, NonNegative, Schedule
 from instep.optimizer import Optimizer
@@ -61,7 +61,7 @@ class Rprop(Optimizer):
         return {"size": "lr"}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         # The product of signs cannot underflow, as that of gradients can.
         agreement = xp.sign(g) * xp.sign(s.previous)
         factor = xp.where(agreement > 0, h.grow, xp.where(agreement < 0, h.shrink, 1.0))

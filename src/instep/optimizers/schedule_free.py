@@ -91,7 +91,7 @@ class ScheduleFreeAdamW(Optimizer):
         return {"largest_lr": largest, "total": total, "share": share, "place": h.beta1}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
         v_hat = v / (1 - h.beta2**h.t)
         direction = g / (xp.sqrt(v_hat) + h.eps) + h.weight_decay * w

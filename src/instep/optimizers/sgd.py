@@ -1,7 +1,5 @@
 """Stochastic gradient descent."""
 
-from typing import Any
-
 from instep.hyperparameters import NonNegative
 from instep.optimizer import Optimizer
 
@@ -32,5 +30,5 @@ class SGD(Optimizer):
     lr: NonNegative = 0.01
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         return w - h.lr * g, {}

@@ -1,7 +1,5 @@
 """Steps of one size, along the sign of the momentum."""
 
-from typing import Any
-
 from instep.hyperparameters import DecayRate, NonNegative
 from instep.optimizer import Optimizer
 
@@ -39,6 +37,6 @@ class Signum(Optimizer):
     slots = ("m",)
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         m = h.beta * s.m + (1 - h.beta) * g
         return w - h.lr * xp.sign(m), {"m": m}

@@ -1,7 +1,6 @@
 """Adam whose mean square moves by steps of its own size."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
@@ -53,7 +52,7 @@ class Yogi(Optimizer):
         return {"m": 1e-6, "v": 1e-6}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         square = g * g
         v = s.v - (1 - h.beta2) * (xp.sign(s.v - square) * square)

@@ -52,7 +52,7 @@ class average(Transform):
         return {"weight": h.decay * h.weight + (1 - h.decay)}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         return w, {"average": h.decay * s.average + (1 - h.decay) * w}
 
     @staticmethod
@@ -102,7 +102,7 @@ class lookahead(Transform):
         return {"returns": h.t % h.k == 0}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         if not h.returns:
             return w, {}
         slow = s.slow + h.alpha * (w - s.slow)

@@ -1,6 +1,6 @@
 """Gradients kept from being too large."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from instep.hyperparameters import Domain, Positive, Schedule
 from instep.transform import Transform
@@ -39,7 +39,7 @@ class clip_by_value(Transform):
     limit: _Limit = 1.0
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         return xp.clip(g, -h.limit, h.limit), {}
 
 
@@ -73,7 +73,7 @@ class clip_by_norm(Transform):
     max_norm: Positive = 1.0
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         return h.max_norm / xp.maximum(xp.norm(g), h.max_norm) * g, {}
 
 
@@ -110,5 +110,5 @@ class clip_by_global_norm(Transform):
     max_norm: Positive = 1.0
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         return h.max_norm / xp.maximum(xp.tree_norm(g), h.max_norm) * g, {}

@@ -1,7 +1,6 @@
 """When a step is taken."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from instep.hyperparameters import Domain
 from instep.transform import Transform
@@ -35,7 +34,7 @@ class skip_nonfinite(Transform):
     guarded = True
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         xp.require(xp.isfinite(g))
         return g, {}
 
@@ -78,11 +77,11 @@ class accumulate(Transform):
         return int(self.k)
 
     @staticmethod
-    def scalars(h: Any) -> Mapping[str, float | bool]:
+    def scalars(h):
         return {"complete": h.t % h.k == 0}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         total = s.sum + g
         if h.complete:
             return total / h.k, {"sum": xp.zeros_like(g)}

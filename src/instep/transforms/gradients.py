@@ -1,7 +1,5 @@
 """Elementwise changes of the gradient."""
 
-from typing import Any
-
 from instep.hyperparameters import NonNegative
 from instep.transform import Transform
 
@@ -33,7 +31,7 @@ class weight_decay(Transform):
     rate: NonNegative = 0.01
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         return g + h.rate * w, {}
 
 
@@ -59,7 +57,7 @@ class scale_gradients(Transform):
     factor: float = 1.0
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         return h.factor * g, {}
 
 
@@ -78,5 +76,5 @@ class maximize(Transform):
     stage = "gradient"
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         return -g, {}

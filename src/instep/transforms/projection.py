@@ -46,14 +46,14 @@ class project(Transform):
             _check_bounds(self.name, values["lower"], values["upper"], remedy)
 
     @staticmethod
-    def scalars(h: Any) -> Mapping[str, float | bool]:
+    def scalars(h):
         """Return nothing; raise if bounds of this step cross, as schedules may."""
         remedy = "give schedules and overrides that do not cross"
         _check_bounds(f"project, step {h.t:.0f}", h.lower, h.upper, remedy)
         return {}
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         # A bound beyond the dtype of the arithmetic comes as an infinity, a lower one as the wrong
         # one: what is clipped to an infinity has met no bound.
         clipped = xp.clip(w, h.lower, h.upper)
@@ -92,5 +92,5 @@ class project_norm(Transform):
     radius: Positive = 1.0
 
     @staticmethod
-    def rule(xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
+    def rule(xp, w, g, s, h):
         return h.radius / xp.maximum(xp.norm(w), h.radius) * w, {}
