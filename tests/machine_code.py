@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from instep.engines.cuda.compile import OPTIONS
-from instep.graph.nodes import ITEMSIZE
+from instep.graph.dtypes import DTYPES
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
@@ -159,7 +159,7 @@ def _attributes(cubin):
 def expected_vectors(graph, vector):
     """Return how many accesses of 16 bytes the loop of a pass needs: loads, stores."""
     loads, stores = (
-        sum(vector * ITEMSIZE[array.dtype] // 16 for array in arrays)
+        sum(vector * DTYPES[array.dtype].itemsize // 16 for array in arrays)
         for arrays in (graph.loaded, graph.stored)
     )
     return loads, stores

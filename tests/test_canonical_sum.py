@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from instep import LAMB, LARS, SGD, Optimizer, Transform, chain, numerics
+from instep.graph.dtypes import DTYPES
 
 SIZES = (0, 1, 2, 1023, 1024, 1025, 16383, 16384, 16385, 2**20 + 3, 5_000_000)
 
@@ -94,7 +95,7 @@ def test_engines_add_in_one_order(engine, threads, dtype):
         assert_same_number(total, reference(size, dtype))
         # A rule gets it in the dtype of the arithmetic, and stores it in that of the parameter.
         with np.errstate(over="ignore"):
-            rounded = np.array(total).astype(numerics.COMPUTE_DTYPE[dtype]).astype(dtype)
+            rounded = np.array(total).astype(DTYPES[dtype].compute).astype(dtype)
         bits.assert_same_bits(w, np.full(size, rounded))
 
 

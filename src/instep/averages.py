@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from instep import arrays, tree
-from instep.numerics import STATE_DTYPE
+from instep.graph.dtypes import DTYPES
 from instep.plan import validation
 from instep.plan.leaves import Leaf
 from instep.plan.step import Plan
@@ -80,7 +80,8 @@ class _Answer:
         """Return an array of the dtype of the arithmetic: the parameter, if its state fits."""
         w = leaf.parameter
         dtypes = {arrays.dtype_name(slot) for slot in self._states[leaf.key].slots.values()}
-        if dtypes <= {STATE_DTYPE.get(arrays.dtype_name(w))}:
+        known = DTYPES.get(arrays.dtype_name(w))
+        if known is not None and dtypes <= {known.state}:
             return w
         xp = arrays.namespace(w)
         return xp.empty((), dtype=getattr(xp, dtypes.pop()), device=arrays.namespace_device(w))

@@ -1,4 +1,4 @@
-"""The numerics contract: dtypes, and the operations on which libraries disagree.
+"""The numerics contract: the operations on which libraries disagree.
 
 Every function here is written with operations that IEEE 754 rounds exactly, on the names of the
 array API. Both the tracer and the namespace that the `array_api` engine hands to a rule use these
@@ -10,18 +10,6 @@ from typing import Any
 
 #: Elements of a tile of the canonical sum, and lanes of a tile.
 TILE, LANES = 16_384, 1_024
-
-#: Storage dtype -> dtype of the arithmetic.
-COMPUTE_DTYPE = {
-    "float16": "float32",
-    "bfloat16": "float32",
-    "float32": "float32",
-    "float64": "float64",
-}
-
-#: Storage dtype of a parameter -> dtype of its state. State of 16-bit parameters is kept in
-#: float32: a running mean with a decay rate of 0.999 cannot move in 11 bits.
-STATE_DTYPE = COMPUTE_DTYPE
 
 
 def maximum(xp: Any, a: Any, b: Any) -> Any:

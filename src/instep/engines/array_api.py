@@ -14,6 +14,7 @@ from instep.engines import calls
 from instep.engines.base import Bucket, Engine, Fit, Member, SumTable
 from instep.engines.ranges import Range
 from instep.graph import Graph, sum_number
+from instep.graph.dtypes import DTYPES
 from instep.graph.errors import RuleError, refuse_number
 from instep.graph.host_expressions import (
     FUNCTIONS,
@@ -93,7 +94,7 @@ class ArrayAPIBucket(Bucket):
         self._results = [None] * len(self.positions)
         self.guards = frozenset()
         for w, row in zip(self._params, self._rows_now, strict=True):
-            self._program.check_rounding(row, numerics.COMPUTE_DTYPE[arrays.dtype_name(w)])
+            self._program.check_rounding(row, DTYPES[arrays.dtype_name(w)].compute)
 
     def reduce(self, sums: SumTable) -> set[int]:
         # The rule runs from its start again whenever it has met a sum over the tree: what it
@@ -113,7 +114,7 @@ class ArrayAPIBucket(Bucket):
     def _evaluate(self, i: int, sums: SumTable) -> tuple[Any, dict[str, Any]]:
         program, w = self._program, self._params[i]
         namespace = arrays.namespace(w)
-        compute = getattr(namespace, numerics.COMPUTE_DTYPE[arrays.dtype_name(w)])
+        compute = getattr(namespace, DTYPES[arrays.dtype_name(w)].compute)
         xp = RuleNamespace(program.name, namespace, w, compute, self.positions[i], sums)
         slots = {name: self._slots[i][name] for name in (*program.slots, *program.whole)}
         # The rule gets copies, for it may be written with operations in place.

@@ -15,9 +15,10 @@ from instep.engines.base import Bucket, Engine, Fit, Member, SumTable
 from instep.engines.calls import RenewedSlots
 from instep.engines.ranges import Range
 from instep.graph import Graph
+from instep.graph.dtypes import DTYPES
 from instep.graph.program import Flags, Program, Row
 from instep.interrupts import Call, at_once
-from instep.numerics import COMPUTE_DTYPE, TILE
+from instep.numerics import TILE
 
 #: Elements of a block that is gathered from arrays that are no line: a multiple of a tile.
 GATHERED = 4 * TILE
@@ -241,7 +242,7 @@ class HostBucket(Bucket):
         self.positions = tuple(member.position for member in members)
         self._program = program
         self._dtype = members[0].parameter.dtype
-        self._compute = COMPUTE_DTYPE[self._dtype.name]
+        self._compute = DTYPES[self._dtype.name].compute
         self.leaves = [Placement.of(member, program.arrays) for member in members]
         self._expected = [
             (_signature(member.parameter), _signature(member.gradient)) for member in members

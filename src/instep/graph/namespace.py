@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from instep import numerics
+from instep.graph.dtypes import BOUNDS
 from instep.graph.errors import refuse_number
 from instep.graph.host_expressions import FUNCTIONS, OPERATORS, is_number
 from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Call, Sum
@@ -87,7 +88,7 @@ class TracedNamespace:
 
     def astype(self, x: Any, dtype: str) -> Any:
         recorder = self._recorder
-        if dtype not in ("float32", "float64"):
+        if dtype not in BOUNDS:
             recorder.fail(f"it converts to {dtype}", "convert to xp.float32 or xp.float64")
         x = recorder.array(x, dtype)
         if x.dtype == "bool":

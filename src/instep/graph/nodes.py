@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-ITEMSIZE = {"bool": 1, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+from instep.graph.dtypes import DTYPES
 
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "copysign")
 UNARY = ("negative", "abs", "sqrt", "floor", "ceil", "trunc", "round")
@@ -172,7 +172,7 @@ class Graph:
     @property
     def bytes_per_element(self) -> int:
         """Memory traffic of this pass, in bytes for an element."""
-        return sum(ITEMSIZE[array.dtype] for array in (*self.loaded, *self.stored))
+        return sum(DTYPES[array.dtype].itemsize for array in (*self.loaded, *self.stored))
 
     @cached_property
     def uniform(self) -> frozenset[int]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from instep.graph.nodes import ITEMSIZE, Call, Graph, Node, Store, Sum
+from instep.graph.dtypes import DTYPES
+from instep.graph.nodes import Call, Graph, Node, Store, Sum
 
 
 def prune(graph: Graph) -> Graph:
@@ -97,11 +98,11 @@ def _closure(
 def _stores_what_it_loaded(graph: Graph, store: Store) -> bool:
     node, narrowest = graph.nodes[store.node], 8
     while node.operation == "cast":
-        narrowest = min(narrowest, ITEMSIZE[node.dtype])
+        narrowest = min(narrowest, DTYPES[node.dtype].itemsize)
         node = graph.nodes[node.operands[0]]
     # On the way through a narrower format it would have been rounded.
     same = node.operation == "load" and node.value == store.array
-    return same and narrowest >= ITEMSIZE[node.dtype]
+    return same and narrowest >= DTYPES[node.dtype].itemsize
 
 
 def _keep(

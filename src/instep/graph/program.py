@@ -12,6 +12,7 @@ import numpy as np
 from instep import declarations
 from instep.correctly_rounded import numbers_for
 from instep.graph import Graph, cut, trace
+from instep.graph.dtypes import BOUNDS
 from instep.graph.evaluation import compile_expressions
 from instep.graph.host_expressions import shown
 from instep.graph.trace import Values
@@ -24,11 +25,6 @@ Flags = tuple[tuple[str, bool], ...]
 
 #: What is other in a part of the tree: hyperparameters by the prefix of their rule, and name.
 Overridden = Mapping[str, Mapping[str, Any]]
-
-#: Half of the smallest subnormal number: what is not larger rounds to zero.
-_ROUNDS_TO_ZERO = {"float32": 2.0**-150, "float64": 2.0**-1075}
-#: Half-way from the largest number to the next power of two: what is not smaller is infinite.
-_ROUNDS_TO_INFINITY = {"float32": 2.0**128 - 2.0**103, "float64": float("inf")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +295,7 @@ class Program:
 
     def check_rounding(self, row: Row, compute: str) -> None:
         """Raise if a hyperparameter that must not becomes 0 or infinite in the compute dtype."""
-        least, most = _ROUNDS_TO_ZERO[compute], _ROUNDS_TO_INFINITY[compute]
+        least, most = BOUNDS[compute]
         position = 0
         for part in self.parts:
             for i, entry in enumerate(part.fields):

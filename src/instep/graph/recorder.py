@@ -8,11 +8,10 @@ from typing import Any, Never
 import numpy as np
 
 from instep.graph import host_expressions
+from instep.graph.dtypes import BOUNDS, DTYPES
 from instep.graph.errors import FusionError, place_above, place_of_rule
 from instep.graph.nodes import Array, Call, Node, Scalar, Sum, sum_number
 from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
-
-_WIDTH = {"bool": 0, "float32": 1, "float64": 2}
 
 
 class Recorder:
@@ -108,7 +107,7 @@ class Recorder:
         if isinstance(x, bool | np.bool_):
             return self.add("constant", (), "bool", bool(x))
         if isinstance(x, np.generic):  # it has a dtype of its own, as an array has
-            if x.dtype.name not in ("float32", "float64"):
+            if x.dtype.name not in BOUNDS:
                 self.fail(f"a {type(x).__name__} stands among its operands", "use a Python number")
             return self.add("constant", (), x.dtype.name, float(x))
         if isinstance(x, int | float):
@@ -134,7 +133,7 @@ class Recorder:
         """Return the values as traced arrays of one dtype: the widest among the arrays."""
         values = tuple(self.array(x) if isinstance(x, np.generic) else x for x in values)
         dtypes = [x.dtype for x in values if isinstance(x, TracedArray) and x.dtype != "bool"]
-        dtype = max(dtypes, key=_WIDTH.__getitem__, default=self.compute)
+        dtype = max(dtypes, key=lambda name: DTYPES[name].itemsize, default=self.compute)
         arrays = [self.array(x, dtype) for x in values]
         if all(x.dtype == "bool" for x in arrays):
             return tuple(arrays)

@@ -8,7 +8,7 @@ one node, so common subexpressions are computed once.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from instep import numerics
+from instep.graph.dtypes import DTYPES
 from instep.graph.errors import FusionError, RuleError, UnknownNameError, is_about_rules, place_of
 from instep.graph.namespace import TracedNamespace
 from instep.graph.nodes import Array, Graph, Store
@@ -54,12 +54,12 @@ def trace(
     FusionError
         If the rule does something that a kernel cannot.
     """
-    recorder = Recorder(name, numerics.COMPUTE_DTYPE[dtype], rule, _call.__code__)
-    state_dtype = numerics.STATE_DTYPE[dtype]
+    storage = DTYPES[dtype]
+    recorder = Recorder(name, storage.compute, rule, _call.__code__)
     arrays = (
         Array("w", dtype),
         Array("g", dtype),
-        *(Array(slot, state_dtype) for slot in slots),
+        *(Array(slot, storage.state) for slot in slots),
     )
     loaded = {array.name: recorder.load(array) for array in arrays}
     recorder.between = [Array(draft, recorder.compute) for draft in between]
@@ -85,8 +85,6 @@ def trace(
         value = recorder.array(value)
         if value.dtype == "bool":
             recorder.fail(f"it returns a boolean for {array.name!r}", "return real numbers")
-        if array.dtype not in ("float32", "float64"):  # 16 bits are rounded from the compute dtype
-            value = recorder.cast(value, recorder.compute)
         # By way of the compute dtype, so that no engine has to round float64 to 16 bits.
         value = recorder.cast(recorder.cast(value, recorder.compute), array.dtype)
         stores.append(Store(array.name, value.position))

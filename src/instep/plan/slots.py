@@ -6,8 +6,8 @@ from typing import Any
 from instep import arrays, engines
 from instep.engines import Bucket, Engine
 from instep.engines.base import Member
+from instep.graph.dtypes import DTYPES
 from instep.graph.program import Program, Row
-from instep.numerics import STATE_DTYPE
 from instep.plan.assignment import Assigned, Assignment
 from instep.plan.leaves import Leaf
 from instep.state import LeafState
@@ -50,7 +50,7 @@ def _allocate(
     rows: Sequence[Row],
 ) -> list[dict[str, Any]]:
     """Return the slots of leaves, new ones where there are none that an engine can use."""
-    names, dtype = program.slots, STATE_DTYPE[leaves[0].dtype]
+    names, dtype = program.slots, DTYPES[leaves[0].dtype].state
     found = [dict(state.slots) if state is not None else {} for state in states]
     for leaf, slots in zip(leaves, found, strict=True):
         _check(program, leaf, slots, dtype)
@@ -80,7 +80,7 @@ def _allocate_between(
     names = program.between
     if not (names and engine.fuses):
         return [{} for _ in leaves]
-    dtypes = [STATE_DTYPE[leaves[0].dtype]] * len(names)
+    dtypes = [DTYPES[leaves[0].dtype].state] * len(names)
     allocated = engine.allocate([leaf.parameter for leaf in leaves], dtypes)
     return [dict(zip(names, new, strict=True)) for new in allocated]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from instep import arrays, tree
-from instep.numerics import COMPUTE_DTYPE
+from instep.graph.dtypes import DTYPES
 from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_overlaps
 from instep.tree import Path, format_path
@@ -110,11 +110,11 @@ def check_parameter(call: str, path: Path, w: Any) -> None:
     where = f"{call}: {format_path('params', path)}"
     _check_array(where, w)
     name, dtype = arrays.library(w), arrays.dtype_name(w)
-    if dtype not in COMPUTE_DTYPE:
+    if dtype not in DTYPES:
         remedy = {
             "complex64": "view it as pairs of float32, x.view('float32')",
             "complex128": "view it as pairs of float64, x.view('float64')",
-        }.get(dtype, f"convert it to one of {', '.join(COMPUTE_DTYPE)}")
+        }.get(dtype, f"convert it to one of {', '.join(DTYPES)}")
         raise TypeError(
             f"{where} has dtype {dtype}, which cannot be updated; {remedy} (in the dict of "
             f"parameters as well as for the gradient)"

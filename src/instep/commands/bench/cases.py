@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.commands.bench.networks import Shape
-from instep.numerics import STATE_DTYPE
+from instep.graph.dtypes import DTYPES
 
 #: The chain that is measured as if it were one optimizer: clip_by_global_norm(1), AdamW and
 #: average(0.999).
@@ -74,7 +74,7 @@ class Case:
     @property
     def state_nbytes(self) -> int:
         """Bytes of an array of state: that of 16-bit parameters is float32."""
-        return self.elements * storage(STATE_DTYPE[self.dtype]).itemsize
+        return self.elements * storage(DTYPES[self.dtype].state).itemsize
 
 
 @dataclass(frozen=True)

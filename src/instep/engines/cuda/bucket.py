@@ -16,8 +16,8 @@ from instep.engines.cuda.sums import DeviceSums
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.ranges import Range
 from instep.graph import Graph
+from instep.graph.dtypes import DTYPES
 from instep.graph.program import Flags, Program, Row
-from instep.numerics import COMPUTE_DTYPE
 
 
 @dataclass(eq=False)
@@ -63,7 +63,7 @@ class CudaBucket(Bucket):
         self._program = program
         first = members[0].parameter
         self._dtype = first.dtype
-        self._compute = COMPUTE_DTYPE[self._dtype.name]
+        self._compute = DTYPES[self._dtype.name].compute
         self._device_id: int = first.device.id
         self._device = first.device
         self._multiprocessors: int = self._device.attributes["MultiProcessorCount"]

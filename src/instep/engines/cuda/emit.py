@@ -20,7 +20,7 @@ import numpy as np
 from instep.engines.cuda.canonical_sum import ADD_UP, TENSOR_SUM
 from instep.engines.cuda.expressions import TYPES, Expressions, Names
 from instep.graph import Graph, sum_scope
-from instep.graph.nodes import ITEMSIZE
+from instep.graph.dtypes import DTYPES
 from instep.numerics import LANES, TILE
 
 #: Threads of a block in a pass that stores. With up to 40 registers a thread, six to eight such
@@ -52,7 +52,7 @@ def leaf_dtype(graph: Graph) -> np.dtype[np.void]:
 
 def vector_length(graph: Graph) -> int:
     """Return how many elements a thread takes at once: 16 bytes of the narrowest array."""
-    return 16 // min(ITEMSIZE[array.dtype] for array in graph.arrays)
+    return 16 // min(DTYPES[array.dtype].itemsize for array in graph.arrays)
 
 
 def threads_per_block(graph: Graph) -> int:

@@ -1,11 +1,15 @@
-"""Conversions between floating-point types as LLVM IR, rounded to nearest even.
+"""Conversions between floating-point types as LLVM IR, rounded to nearest even."""
 
-Arrays of 16 bits are loaded and stored as integers.
-"""
+from instep.graph.dtypes import DTYPES
 
-SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-
-_FLOATS = {2: "half", 4: "float", 8: "double"}
+#: How LLVM spells a dtype. Arrays of 16 bits are loaded and stored as integers.
+TYPES = {
+    "bool": "i1",
+    "float16": "i16",
+    "bfloat16": "i16",
+    "float32": "float",
+    "float64": "double",
+}
 
 
 def vector(kind: str, width: int) -> str:
@@ -48,8 +52,8 @@ def cast(
 
 
 def _resize(name: str, value: str, source: str, target: str, width: int) -> list[str]:
-    kinds = [vector(_FLOATS[SIZES[dtype]], width) for dtype in (source, target)]
-    instruction = "fpext" if SIZES[source] < SIZES[target] else "fptrunc"
+    kinds = [vector(TYPES[dtype], width) for dtype in (source, target)]
+    instruction = "fpext" if DTYPES[source].itemsize < DTYPES[target].itemsize else "fptrunc"
     return [f"{name} = {instruction} {kinds[0]} {value} to {kinds[1]}"]
 
 

@@ -15,10 +15,10 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from instep.engines.native.cast import SIZES as _SIZES
-from instep.engines.native.cast import cast, splat, vector
+from instep.engines.native.cast import TYPES, cast, splat, vector
 from instep.engines.native.target import Traits
 from instep.graph import Graph, Node, sum_scope
+from instep.graph.dtypes import DTYPES
 from instep.numerics import LANES, TILE
 
 #: Bytes of a vector of compute values: two AVX2 registers or one AVX-512 register. Two chains of
@@ -38,13 +38,6 @@ SHORTEST_PEELED = 4096
 #: alone 3.6 (Zen 5; half or twice the distance costs 0.2).
 PREFETCHED_BYTES = 16 * 1024
 
-_TYPES = {
-    "bool": "i1",
-    "float16": "i16",
-    "bfloat16": "i16",
-    "float32": "float",
-    "float64": "double",
-}
 _BINARY = {
     "add": "fadd",
     "subtract": "fsub",
@@ -114,12 +107,12 @@ def scalar_layout(graph: Graph) -> ScalarLayout:
     """Return the layout of the rows of scalars that a pass loads."""
     offsets, end, letters = [], 0, ""
     for scalar in graph.scalars:
-        size = _SIZES[scalar.dtype]
+        size = DTYPES[scalar.dtype].itemsize
         padding = -end % size
         offsets.append(end + padding)
         end += padding + size
         letters += padding * "x" + {4: "f", 8: "d"}[size]
-    widest = max((_SIZES[scalar.dtype] for scalar in graph.scalars), default=1)
+    widest = max((DTYPES[scalar.dtype].itemsize for scalar in graph.scalars), default=1)
     return ScalarLayout(tuple(offsets), end + -end % widest, f"={letters}")
 
 
@@ -192,7 +185,7 @@ class _Emitter:
 
     def __init__(self, graph: Graph, traits: Traits) -> None:
         self.graph, self.traits = graph, traits
-        self.width = VECTOR_BYTES // _SIZES[graph.compute]
+        self.width = VECTOR_BYTES // DTYPES[graph.compute].itemsize
         self.declarations: set[str] = set()
         self.position = {array.name: i for i, array in enumerate(graph.arrays)}
 
@@ -230,7 +223,7 @@ class _Emitter:
 
     def uniform(self, position: int, node: Node) -> list[str]:
         """Return the scalar value of a uniform node, and the vector that repeats it."""
-        name, kind = f"%u{position}", _TYPES[node.dtype]
+        name, kind = f"%u{position}", TYPES[node.dtype]
         match node.operation:
             case "scalar":
                 i = int(str(node.value))
@@ -281,8 +274,11 @@ class _Emitter:
         return f"%{prefix}{position}"
 
     def load(self, name: str, node: Node, width: int, index: str) -> list[str]:
-        kind = _TYPES[node.dtype]
-        array, align = f"%array{self.position[str(node.value)]}", f"align {_SIZES[node.dtype]}"
+        kind = TYPES[node.dtype]
+        array, align = (
+            f"%array{self.position[str(node.value)]}",
+            f"align {DTYPES[node.dtype].itemsize}",
+        )
         return [
             f"{name}_at = getelementptr {kind}, ptr {array}, i64 {index}",
             f"{name} = load {vector(kind, width)}, ptr {name}_at, {align} ; {node.value}",
@@ -293,20 +289,19 @@ class _Emitter:
         lines = []
         for number, store in enumerate(self.graph.stores):
             node = self.graph.nodes[store.node]
-            kind = _TYPES[node.dtype]
+            kind = TYPES[node.dtype]
             address, array = f"%{prefix}_store{number}", f"%array{self.position[store.array]}"
             value = f"{vector(kind, width)} {self.value(prefix, width, store.node)}"
-            align = f"align {_SIZES[node.dtype]}"
             lines += [
                 f"{address} = getelementptr {kind}, ptr {array}, i64 {index}",
-                f"store {value}, ptr {address}, {align} ; {store.array}",
+                f"store {value}, ptr {address}, {_align(node)} ; {store.array}",
             ]
         return lines
 
     def operation(self, name: str, node: Node, operands: list[str], width: int) -> list[str]:
         """Return the instructions of one operation."""
         source = self.graph.nodes[node.operands[-1]].dtype
-        kind = vector(_TYPES[source], width)
+        kind = vector(TYPES[source], width)
         match node.operation:
             case operation if operation in _BINARY:
                 return self.binary(name, operation, source, operands, width)
@@ -341,13 +336,13 @@ class _Emitter:
                     f"{name}_{side} = {self.call('canonicalize', dtype, width, [operand])}"
                 )
             operands = [f"{name}_a", f"{name}_b"]
-        kind = vector(_TYPES[dtype], width)
+        kind = vector(TYPES[dtype], width)
         return [*lines, f"{name} = {_BINARY[operation]} {kind} {operands[0]}, {operands[1]}"]
 
     def call(self, intrinsic: str, dtype: str, width: int, operands: Iterable[str]) -> str:
         """Return the call of an intrinsic, and declare it."""
-        kind = vector(_TYPES[dtype], width)
-        bits = f"f{8 * _SIZES[dtype]}"
+        kind = vector(TYPES[dtype], width)
+        bits = f"f{8 * DTYPES[dtype].itemsize}"
         function = f"@llvm.{intrinsic}.{bits if width == 1 else f'v{width}{bits}'}"
         operands = list(operands)
         self.declarations.add(f"declare {kind} {function}({', '.join([kind] * len(operands))})")
@@ -360,7 +355,7 @@ class _Emitter:
         if not self.graph.stores:
             return _function(["ret void"])
         first = self.position[self.graph.stores[0].array]
-        itemsize = _SIZES[self.graph.arrays[first].dtype]
+        itemsize = DTYPES[self.graph.arrays[first].dtype].itemsize
         lines = [
             *self.prologue(),
             # Single elements up to where the first array that is written meets a cache line:
@@ -499,8 +494,8 @@ class _Emitter:
         lines = []
         for array in self.graph.loaded:
             position = self.position[array.name]
-            ahead = PREFETCHED_BYTES // len(self.graph.loaded) // _SIZES[array.dtype]
-            name, kind = f"%{prefix}_ahead{position}", _TYPES[array.dtype]
+            ahead = PREFETCHED_BYTES // len(self.graph.loaded) // DTYPES[array.dtype].itemsize
+            name, kind = f"%{prefix}_ahead{position}", TYPES[array.dtype]
             lines += [
                 f"{name}_index = add i64 {index}, {ahead}",
                 f"{name} = getelementptr {kind}, ptr %array{position}, i64 {name}_index",
@@ -567,6 +562,10 @@ last:
   %sum = fadd double %first, %second
   ret double %sum
 }}"""
+
+
+def _align(node: Node) -> str:
+    return f"align {DTYPES[node.dtype].itemsize}"
 
 
 def literal(node: Node) -> str:

@@ -1,0 +1,42 @@
+"""The dtypes of arrays, a row each. How a dtype is spelled in a language, its emitter says."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """What is known of a dtype that parameters may have.
+
+    Attributes
+    ----------
+    itemsize
+        Bytes of an element.
+    compute
+        The dtype of the arithmetic: all values are exact in it, and rounded once when stored.
+    state
+        The dtype of the state.
+    """
+
+    itemsize: int
+    compute: str
+    state: str
+
+
+#: State of 16-bit parameters is kept in float32: a running mean with a decay rate of 0.999 cannot
+#: move in 11 bits.
+DTYPES: Mapping[str, DType] = {
+    "float16": DType(2, compute="float32", state="float32"),
+    "bfloat16": DType(2, compute="float32", state="float32"),
+    "float32": DType(4, compute="float32", state="float32"),
+    "float64": DType(8, compute="float64", state="float64"),
+}
+
+#: The dtypes of arithmetic, from the narrowest to the widest. What is not larger than the first
+#: number, half of the smallest subnormal one, rounds to zero; what is not smaller than the second,
+#: half-way from the largest one to the next power of two, is infinite.
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "float32": (2.0**-150, 2.0**128 - 2.0**103),
+    "float64": (2.0**-1075, math.inf),
+}
