@@ -1,6 +1,10 @@
-"""Conversions between floating-point types as LLVM IR, rounded to nearest even."""
+"""Conversions between floating-point types as LLVM IR, rounded to nearest even.
 
-from instep.graph.dtypes import DTYPES
+They are written as the conversion of one value; `cast` makes them that of a vector.
+"""
+
+import re
+from collections.abc import Mapping
 
 #: How LLVM spells a dtype. Arrays of 16 bits are loaded and stored as integers.
 TYPES = {
@@ -10,6 +14,97 @@ TYPES = {
     "float32": "float",
     "float64": "double",
 }
+
+#: The instructions that make ``%result`` of ``%value``.
+_CONVERSIONS: Mapping[tuple[str, str], str] = {
+    ("float32", "float64"): "%result = fpext float %value to double",
+    ("float64", "float32"): "%result = fptrunc double %value to float",
+    ("float16", "float32"): """
+        %half = bitcast i16 %value to half
+        %result = fpext half %half to float
+    """,
+    ("float32", "float16"): """
+        %half = fptrunc float %value to half
+        %result = bitcast half %half to i16
+    """,
+    ("bfloat16", "float32"): """
+        %wide = zext i16 %value to i32
+        %bits = shl i32 %wide, 16
+        %result = bitcast i32 %bits to float
+    """,
+    # In integer arithmetic: x86 has no instruction before AVX-512.
+    ("float32", "bfloat16"): """
+        %bits = bitcast float %value to i32
+        %high = lshr i32 %bits, 16
+        %odd = and i32 %high, 1
+        %half = add i32 %odd, 32767
+        %sum = add i32 %bits, %half
+        %round = lshr i32 %sum, 16
+        %quiet = or i32 %high, 64
+        %nan = fcmp uno float %value, %value
+        %chosen = select i1 %nan, i32 %quiet, i32 %round
+        %result = trunc i32 %chosen to i16
+    """,
+}
+
+#: The same where the processor does not convert float16, and LLVM calls functions of a compiler's
+#: library that a process does not have. A NaN becomes quiet.
+_WITHOUT_HALF: Mapping[tuple[str, str], str] = {
+    # What is subtracted is 2**-14, the smallest normal float16: what a subnormal one lacks once its
+    # exponent has been moved by 112 and raised by one. The exponent of 31, of infinities and NaNs,
+    # becomes 255.
+    ("float16", "float32"): f"""
+        %all = zext i16 %value to i32
+        %sign = and i32 %all, {0x8000}
+        %top = shl i32 %sign, 16
+        %size = and i32 %all, {0x7FFF}
+        %moved = shl i32 %size, 13
+        %normal = add i32 %moved, {112 << 23}
+        %special = add i32 %moved, {224 << 23}
+        %quiet = or i32 %special, {0x400000}
+        %raised = add i32 %moved, {113 << 23}
+        %over = bitcast i32 %raised to float
+        %under = fsub float %over, 0x3F10000000000000
+        %small = bitcast float %under to i32
+        %is_small = icmp slt i32 %size, {0x0400}
+        %is_special = icmp sgt i32 %size, {0x7BFF}
+        %is_nan = icmp sgt i32 %size, {0x7C00}
+        %a = select i1 %is_small, i32 %small, i32 %normal
+        %b = select i1 %is_special, i32 %special, i32 %a
+        %c = select i1 %is_nan, i32 %quiet, i32 %b
+        %bits = or i32 %c, %top
+        %result = bitcast i32 %bits to float
+    """,
+    # What is added is 0.5, whose last place is 2**-24, that of a subnormal float16: the sum is
+    # rounded there. Else as bfloat16. What is beyond 65504 becomes infinite.
+    ("float32", "float16"): f"""
+        %all = bitcast float %value to i32
+        %high = lshr i32 %all, 16
+        %sign = and i32 %high, {0x8000}
+        %size = and i32 %all, {0x7FFFFFFF}
+        %positive = bitcast i32 %size to float
+        %sum = fadd float %positive, 0x3FE0000000000000
+        %sum_bits = bitcast float %sum to i32
+        %small = sub i32 %sum_bits, {0x3F000000}
+        %kept = lshr i32 %size, 13
+        %odd = and i32 %kept, 1
+        %up = add i32 %odd, {0xFFF - (112 << 23)}
+        %rounded = add i32 %size, %up
+        %normal = lshr i32 %rounded, 13
+        %payload = and i32 %kept, {0x3FF}
+        %quiet = or i32 %payload, {0x7E00}
+        %is_small = icmp slt i32 %size, {113 << 23}
+        %is_large = icmp sgt i32 %size, {(143 << 23) - 1}
+        %is_nan = icmp sgt i32 %size, {255 << 23}
+        %a = select i1 %is_small, i32 %small, i32 %normal
+        %b = select i1 %is_large, i32 {0x7C00}, i32 %a
+        %c = select i1 %is_nan, i32 %quiet, i32 %b
+        %d = or i32 %c, %sign
+        %result = trunc i32 %d to i16
+    """,
+}
+
+_WORD = re.compile(r"%(?P<name>\w+)|\b(?P<kind>i\d+|half|float|double)\b|(?P<number>-?\b\d\w*)")
 
 
 def vector(kind: str, width: int) -> str:
@@ -25,151 +120,23 @@ def splat(kind: str, value: str, width: int) -> str:
 def cast(
     name: str, value: str, source: str, target: str, width: int, *, converts_half: bool
 ) -> list[str]:
-    """Return the instructions that convert a value; `name` is that of the result.
+    """Return the instructions that convert a value; `name` is that of the result."""
+    texts = _CONVERSIONS if converts_half else {**_CONVERSIONS, **_WITHOUT_HALF}
+    if (source, target) not in texts:
+        assert target == "float64"  # to a narrow one it would be rounded twice
+        wide, half = f"{name}_float", converts_half
+        lines = cast(wide, value, source, "float32", width, converts_half=half)
+        return [*lines, *cast(name, wide, "float32", target, width, converts_half=half)]
+    kind = ""
 
-    Where the processor does not convert float16, LLVM calls functions of a compiler's library that
-    a process does not have: there it is converted in integer arithmetic.
-    """
-    if source in ("float16", "bfloat16"):
-        wide = f"{name}_float" if target == "float64" else name
-        if source == "bfloat16":
-            lines = _from_bfloat16(wide, value, width)
-        elif converts_half:
-            lines = _from_half(wide, value, width)
-        else:
-            lines = _from_half_bits(wide, value, width)
-        if target == "float32":
-            return lines
-        return [*lines, *_resize(name, wide, "float32", target, width)]
-    if target not in ("float16", "bfloat16"):
-        return _resize(name, value, source, target, width)
-    assert source == "float32"
-    if target == "bfloat16":
-        return _to_bfloat16(name, value, width)
-    if converts_half:
-        return _to_half(name, value, width)
-    return _to_half_bits(name, value, width)
+    def word(found: re.Match[str]) -> str:
+        nonlocal kind
+        match found.lastgroup:
+            case "kind":
+                kind = found[0]
+                return vector(kind, width)
+            case "number":  # of the type to its left
+                return splat(kind, found[0], width)
+        return {"value": value, "result": name}.get(found["name"], f"{name}_{found['name']}")
 
-
-def _resize(name: str, value: str, source: str, target: str, width: int) -> list[str]:
-    kinds = [vector(TYPES[dtype], width) for dtype in (source, target)]
-    instruction = "fpext" if DTYPES[source].itemsize < DTYPES[target].itemsize else "fptrunc"
-    return [f"{name} = {instruction} {kinds[0]} {value} to {kinds[1]}"]
-
-
-def _from_half(name: str, value: str, width: int) -> list[str]:
-    half = vector("half", width)
-    return [
-        f"{name}_half = bitcast {vector('i16', width)} {value} to {half}",
-        f"{name} = fpext {half} {name}_half to {vector('float', width)}",
-    ]
-
-
-def _to_half(name: str, value: str, width: int) -> list[str]:
-    half = vector("half", width)
-    return [
-        f"{name}_half = fptrunc {vector('float', width)} {value} to {half}",
-        f"{name} = bitcast {half} {name}_half to {vector('i16', width)}",
-    ]
-
-
-def _from_bfloat16(name: str, value: str, width: int) -> list[str]:
-    bits = vector("i32", width)
-    return [
-        f"{name}_wide = zext {vector('i16', width)} {value} to {bits}",
-        f"{name}_bits = shl {bits} {name}_wide, {splat('i32', '16', width)}",
-        f"{name} = bitcast {bits} {name}_bits to {vector('float', width)}",
-    ]
-
-
-def _to_bfloat16(name: str, value: str, width: int) -> list[str]:
-    """Round in integer arithmetic: x86 has no instruction before AVX-512."""
-    wide, bits, mask = (vector(kind, width) for kind in ("float", "i32", "i1"))
-
-    def number(text: str) -> str:
-        return splat("i32", text, width)
-
-    return [
-        f"{name}_bits = bitcast {wide} {value} to {bits}",
-        f"{name}_high = lshr {bits} {name}_bits, {number('16')}",
-        f"{name}_odd = and {bits} {name}_high, {number('1')}",
-        f"{name}_half = add {bits} {name}_odd, {number('32767')}",
-        f"{name}_sum = add {bits} {name}_bits, {name}_half",
-        f"{name}_round = lshr {bits} {name}_sum, {number('16')}",
-        f"{name}_quiet = or {bits} {name}_high, {number('64')}",
-        f"{name}_nan = fcmp uno {wide} {value}, {value}",
-        f"{name}_chosen = select {mask} {name}_nan, {bits} {name}_quiet, {bits} {name}_round",
-        f"{name} = trunc {bits} {name}_chosen to {vector('i16', width)}",
-    ]
-
-
-def _from_half_bits(name: str, value: str, width: int) -> list[str]:
-    """Widen float16 without an instruction for it; exact, and a NaN becomes quiet."""
-    wide, bits, mask = (vector(kind, width) for kind in ("float", "i32", "i1"))
-
-    def number(value: int) -> str:
-        return splat("i32", str(value), width)
-
-    # 2**-14, the smallest normal float16, as a float32: what a subnormal one lacks once its
-    # exponent has been moved by 112 and raised by one.
-    smallest = splat("float", "0x3F10000000000000", width)
-    return [
-        f"{name}_all = zext {vector('i16', width)} {value} to {bits}",
-        f"{name}_sign = and {bits} {name}_all, {number(0x8000)}",
-        f"{name}_top = shl {bits} {name}_sign, {number(16)}",
-        f"{name}_size = and {bits} {name}_all, {number(0x7FFF)}",
-        f"{name}_moved = shl {bits} {name}_size, {number(13)}",
-        f"{name}_normal = add {bits} {name}_moved, {number(112 << 23)}",
-        # Infinities and NaNs: the exponent of 31 becomes 255.
-        f"{name}_special = add {bits} {name}_moved, {number(224 << 23)}",
-        f"{name}_quiet = or {bits} {name}_special, {number(0x400000)}",
-        f"{name}_raised = add {bits} {name}_moved, {number(113 << 23)}",
-        f"{name}_over = bitcast {bits} {name}_raised to {wide}",
-        f"{name}_under = fsub {wide} {name}_over, {smallest}",
-        f"{name}_small = bitcast {wide} {name}_under to {bits}",
-        f"{name}_is_small = icmp slt {bits} {name}_size, {number(0x0400)}",
-        f"{name}_is_special = icmp sgt {bits} {name}_size, {number(0x7BFF)}",
-        f"{name}_is_nan = icmp sgt {bits} {name}_size, {number(0x7C00)}",
-        f"{name}_a = select {mask} {name}_is_small, {bits} {name}_small, {bits} {name}_normal",
-        f"{name}_b = select {mask} {name}_is_special, {bits} {name}_special, {bits} {name}_a",
-        f"{name}_c = select {mask} {name}_is_nan, {bits} {name}_quiet, {bits} {name}_b",
-        f"{name}_bits = or {bits} {name}_c, {name}_top",
-        f"{name} = bitcast {bits} {name}_bits to {wide}",
-    ]
-
-
-def _to_half_bits(name: str, value: str, width: int) -> list[str]:
-    """Round float32 to float16 without an instruction for it."""
-    wide, bits, mask = (vector(kind, width) for kind in ("float", "i32", "i1"))
-
-    def number(value: int) -> str:
-        return splat("i32", str(value), width)
-
-    # The last place of 0.5 is 2**-24, that of a subnormal float16: the sum is rounded there.
-    one_half = splat("float", "0x3FE0000000000000", width)
-    return [
-        f"{name}_all = bitcast {wide} {value} to {bits}",
-        f"{name}_high = lshr {bits} {name}_all, {number(16)}",
-        f"{name}_sign = and {bits} {name}_high, {number(0x8000)}",
-        f"{name}_size = and {bits} {name}_all, {number(0x7FFFFFFF)}",
-        f"{name}_positive = bitcast {bits} {name}_size to {wide}",
-        f"{name}_sum = fadd {wide} {name}_positive, {one_half}",
-        f"{name}_sum_bits = bitcast {wide} {name}_sum to {bits}",
-        f"{name}_small = sub {bits} {name}_sum_bits, {number(0x3F000000)}",
-        # As bfloat16: to nearest, and halfway to even. What is beyond 65504 becomes infinite.
-        f"{name}_kept = lshr {bits} {name}_size, {number(13)}",
-        f"{name}_odd = and {bits} {name}_kept, {number(1)}",
-        f"{name}_up = add {bits} {name}_odd, {number(0xFFF - (112 << 23))}",
-        f"{name}_rounded = add {bits} {name}_size, {name}_up",
-        f"{name}_normal = lshr {bits} {name}_rounded, {number(13)}",
-        f"{name}_payload = and {bits} {name}_kept, {number(0x3FF)}",
-        f"{name}_quiet = or {bits} {name}_payload, {number(0x7E00)}",
-        f"{name}_is_small = icmp slt {bits} {name}_size, {number(113 << 23)}",
-        f"{name}_is_large = icmp sgt {bits} {name}_size, {number((143 << 23) - 1)}",
-        f"{name}_is_nan = icmp sgt {bits} {name}_size, {number(255 << 23)}",
-        f"{name}_a = select {mask} {name}_is_small, {bits} {name}_small, {bits} {name}_normal",
-        f"{name}_b = select {mask} {name}_is_large, {bits} {number(0x7C00)}, {bits} {name}_a",
-        f"{name}_c = select {mask} {name}_is_nan, {bits} {name}_quiet, {bits} {name}_b",
-        f"{name}_d = or {bits} {name}_c, {name}_sign",
-        f"{name} = trunc {bits} {name}_d to {vector('i16', width)}",
-    ]
+    return [_WORD.sub(word, line.strip()) for line in texts[source, target].strip().splitlines()]
