@@ -1,7 +1,7 @@
 """The growing list of nodes of one trace."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import CodeType
 from typing import Any, Never
 
@@ -10,7 +10,7 @@ import numpy as np
 from instep.graph import host_expressions
 from instep.graph.dtypes import BOUNDS, DTYPES
 from instep.graph.errors import FusionError, place_above, place_of_rule
-from instep.graph.nodes import Array, Call, Node, Scalar, Sum, sum_number
+from instep.graph.nodes import Array, Call, Graph, Node, Scalar, Store, Sum, sum_number
 from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
 
 
@@ -195,6 +195,21 @@ class Recorder:
             bool(chosen) and all(is_boolean(x) for x in chosen)
         )
         return TracedScalar(self, f"xp.{name}({', '.join(texts)})", boolean)
+
+    def graph(self, name: str, arrays: Iterable[Array], stores: Iterable[Store]) -> Graph:
+        """Return all that was recorded as a graph on these arrays, and those between passes."""
+        return Graph(
+            name=name,
+            compute=self.compute,
+            arrays=(*arrays, *self.between),
+            scalars=tuple(self.scalars),
+            nodes=tuple(self.nodes),
+            stores=tuple(stores),
+            sums=tuple(self.sums),
+            sum_count=max((1 + entry.number for entry in self.sums), default=0),
+            calls=tuple(self.calls),
+            guards=tuple(self.guards),
+        )
 
 
 def is_boolean(x: Any) -> bool:

@@ -1,12 +1,9 @@
 """What a rule is called with when it is traced: symbols that record what is done with them."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Never
+from typing import Any, Never, Protocol
 
 from instep.graph.host_expressions import BINARY, COMPARISONS, is_number
-
-if TYPE_CHECKING:
-    from instep.graph.recorder import Recorder
 
 #: NumPy's functions that stand for an operator, which NumPy calls for its numbers and arrays.
 _UFUNCS = {
@@ -23,12 +20,21 @@ _UFUNCS = {
 }
 
 
+class Recorder(Protocol):
+    """What symbols ask of the recorder of their trace."""
+
+    def binary(self, operation: str, a: Any, b: Any) -> "TracedArray": ...
+    def unary(self, operation: str, x: Any) -> "TracedArray": ...
+    def source(self, x: Any) -> str: ...
+    def fail(self, what: str, remedy: str) -> Never: ...
+
+
 class _Traced:
     """What becomes of a symbol in the hands of NumPy."""
 
     __slots__ = ("recorder",)
 
-    recorder: "Recorder"
+    recorder: Recorder
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
         if ufunc.__name__ in _UFUNCS and method == "__call__" and not keywords:
@@ -50,7 +56,7 @@ class WholeSlot:
 
     __slots__ = ("call", "name", "recorder")
 
-    def __init__(self, recorder: "Recorder", name: str, call: int | None = None) -> None:
+    def __init__(self, recorder: Recorder, name: str, call: int | None = None) -> None:
         self.recorder, self.name, self.call = recorder, name, call
 
     def refuse(self, *_: Any) -> Never:
@@ -70,7 +76,7 @@ class TracedScalar(_Traced):
 
     __slots__ = ("boolean", "source")
 
-    def __init__(self, recorder: "Recorder", source: str, boolean: bool = False) -> None:
+    def __init__(self, recorder: Recorder, source: str, boolean: bool = False) -> None:
         self.recorder, self.source, self.boolean = recorder, source, boolean
 
     def __neg__(self) -> "TracedScalar":
@@ -159,7 +165,7 @@ class TracedArray(_Traced):
 
     __slots__ = ("dtype", "full", "position")
 
-    def __init__(self, recorder: "Recorder", position: int, dtype: str, full: bool) -> None:
+    def __init__(self, recorder: Recorder, position: int, dtype: str, full: bool) -> None:
         self.recorder, self.position, self.dtype, self.full = recorder, position, dtype, full
 
     def widened(self) -> "TracedArray":

@@ -56,52 +56,33 @@ def trace(
     """
     storage = DTYPES[dtype]
     recorder = Recorder(name, storage.compute, rule, _call.__code__)
-    arrays = (
-        Array("w", dtype),
-        Array("g", dtype),
-        *(Array(slot, storage.state) for slot in slots),
-    )
+    stored = (Array("w", dtype), *(Array(slot, storage.state) for slot in slots))
+    arrays = (stored[0], Array("g", dtype), *stored[1:])
     loaded = {array.name: recorder.load(array) for array in arrays}
     recorder.between = [Array(draft, recorder.compute) for draft in between]
-    h = Values(
-        name,
-        "hyperparameter",
-        {key: TracedScalar(recorder, key) for key in hyperparameters} | dict(options),
-    )
+    numbers = {key: TracedScalar(recorder, key) for key in hyperparameters}
+    h = Values(name, "hyperparameter", numbers | dict(options))
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
     s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
 
     result = _call(recorder, rule, TracedNamespace(recorder), loaded["w"], loaded["g"], s, h)
-    new_parameter, new_slots = check_result(name, result, (*slots, *whole))
+    new, new_slots = check_result(name, result, (*slots, *whole))
     recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
-    stores = []
-    for array in arrays:
-        if array.name == "w":
-            value = new_parameter
-        elif array.name in new_slots:
-            value = new_slots[array.name]
-        else:
-            continue
-        value = recorder.array(value)
-        if value.dtype == "bool":
-            recorder.fail(f"it returns a boolean for {array.name!r}", "return real numbers")
-        # By way of the compute dtype, so that no engine has to round float64 to 16 bits.
-        value = recorder.cast(recorder.cast(value, recorder.compute), array.dtype)
-        stores.append(Store(array.name, value.position))
-    return prune(
-        Graph(
-            name=f"{name}_{dtype}",
-            compute=recorder.compute,
-            arrays=(*arrays, *recorder.between),
-            scalars=tuple(recorder.scalars),
-            nodes=tuple(recorder.nodes),
-            stores=tuple(stores),
-            sums=tuple(recorder.sums),
-            sum_count=max((1 + entry.number for entry in recorder.sums), default=0),
-            calls=tuple(recorder.calls),
-            guards=tuple(recorder.guards),
-        )
-    )
+    values = {**new_slots, "w": new}
+    stores = [
+        _stored(recorder, array, values[array.name]) for array in stored if array.name in values
+    ]
+    return prune(recorder.graph(f"{name}_{dtype}", arrays, stores))
+
+
+def _stored(recorder: Recorder, array: Array, value: Any) -> Store:
+    """Record the rounding of what a rule returns for an array."""
+    x = recorder.array(value)
+    if x.dtype == "bool":
+        recorder.fail(f"it returns a boolean for {array.name!r}", "return real numbers")
+    # By way of the compute dtype, so that no engine has to round float64 to 16 bits.
+    x = recorder.cast(recorder.cast(x, recorder.compute), array.dtype)
+    return Store(array.name, x.position)
 
 
 #: What a mistake in a rule, or a function that does not know symbols, raises. Others may come from
