@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cases import ClippedAMSGrad, UserSignum
 
-from instep import SGD, Adafactor, AdaGrad, Adam, AdamW, Momentum, Optimizer, RMSProp
+from instep import SGD, Adafactor, AdaGrad, Adam, AdamW, Momentum, Optimizer, RMSProp, schedules
 from instep.hyperparameters import Domain, Schedule
 
 NEGATIVE = [-1.0, -1e-300, -1]
@@ -98,6 +98,17 @@ def test_what_numpy_holds_and_is_no_number_is_refused():
     assert RMSProp(centered=np.True_).centered is True
     with pytest.raises(TypeError, match=r"RMSProp: centered must be True or False, got array\(1"):
         RMSProp(centered=np.array(1))
+
+
+def test_a_class_of_schedules_in_place_of_one_is_refused():
+    class Own:
+        def __call__(self, step):
+            return 1 / step
+
+    for kind in (schedules.Linear, schedules.Schedule, Own):
+        with pytest.raises(TypeError, match=r"SGD: lr must be .*, or a schedule .*, got <class"):
+            SGD(lr=kind)
+    assert SGD(lr=float).lr is float  # a function that gives a number
 
 
 @pytest.mark.parametrize(

@@ -179,12 +179,8 @@ def _held(value: Any) -> Any:
 
 
 def _is_class_of_schedules(value: Any) -> bool:
-    """Return whether a value is a class where one of its instances was meant."""
-    if not isinstance(value, type):
-        return False
-    from instep.schedules import base
-
-    return issubclass(value, base.Schedule)
+    """Return whether a value is a class where one of its instances was meant: they are called."""
+    return isinstance(value, type) and any("__call__" in vars(base) for base in value.__mro__)
 
 
 def _is_number(value: Any) -> bool:
