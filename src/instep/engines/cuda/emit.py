@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from instep.engines.cuda.canonical_sum import ADD_UP, TENSOR_SUM
-from instep.engines.cuda.expressions import TYPES, Expressions, Names
+from instep.engines.cuda.expressions import NARROW_TYPES, TYPES, Expressions, Names
 from instep.graph import Graph, sum_scope
 from instep.graph.dtypes import DTYPES
 from instep.numerics import LANES, TILE
@@ -147,11 +147,9 @@ class _Emitter:
     def _heading(self) -> str:
         graph = self._graph
         walk = "one element at a time" if self._strided else f"{self._vector} elements at a time"
-        headers = {
-            {"float16": "cuda_fp16.h", "bfloat16": "cuda_bf16.h"}.get(array.dtype)
-            for array in graph.arrays
-        }
-        includes = [f"#include <{name}>" for name in sorted(filter(None, headers))]
+        narrow = {array.dtype for array in graph.arrays} & NARROW_TYPES.keys()
+        headers = sorted(NARROW_TYPES[dtype].header for dtype in narrow)
+        includes = [f"#include <{name}>" for name in headers]
         return "\n".join(
             [
                 f"// {graph.name}: arithmetic in {graph.compute}, {walk}.",

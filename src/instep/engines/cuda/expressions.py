@@ -9,17 +9,33 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from instep.graph import Graph, Node
 
+#: How C++ spells a dtype.
 TYPES = {
     "bool": "bool",
     "float16": "__half",
     "bfloat16": "__nv_bfloat16",
     "float32": "float",
     "float64": "double",
+}
+
+
+class NarrowType(NamedTuple):
+    """What CUDA brings for a type that C++ has not."""
+
+    header: str
+    widen: str  # the function that makes a float of it
+    round: str  # and the one that rounds a float to it
+
+
+NARROW_TYPES = {
+    "float16": NarrowType("cuda_fp16.h", "__half2float", "__float2half_rn"),
+    "bfloat16": NarrowType("cuda_bf16.h", "__bfloat162float", "__float2bfloat16_rn"),
 }
 
 _KEYWORDS = """
@@ -83,15 +99,6 @@ _FUNCTIONS = {
     "trunc": "trunc",
     "round": "rint",  # halves to even
     "copysign": "copysign",
-}
-
-_CONVERSIONS = {
-    ("float16", "float32"): "__half2float",
-    ("float32", "float16"): "__float2half_rn",
-    ("float64", "float16"): "__double2half",
-    ("bfloat16", "float32"): "__bfloat162float",
-    ("float32", "bfloat16"): "__float2bfloat16_rn",
-    ("float64", "bfloat16"): "__double2bfloat16",
 }
 
 #: An expression that grows beyond this many characters gets a name.
@@ -218,10 +225,13 @@ class Expressions:
 
     def _cast(self, node: Node) -> str:
         source = self._graph.nodes[node.operands[0]].dtype
-        conversion = _CONVERSIONS.get((source, node.dtype))
-        if conversion is not None:
-            return f"{conversion}({self._operand(node.operands[0], _CHOICE)})"
-        return f"({TYPES[node.dtype]}){self._operand(node.operands[0], _ATOM)}"
+        if source in NARROW_TYPES:
+            function = NARROW_TYPES[source].widen
+        elif node.dtype in NARROW_TYPES:
+            function = NARROW_TYPES[node.dtype].round
+        else:
+            return f"({TYPES[node.dtype]}){self._operand(node.operands[0], _ATOM)}"
+        return f"{function}({self._operand(node.operands[0], _CHOICE)})"
 
 
 def outside(node: Node, position: int, names: Names) -> str:
