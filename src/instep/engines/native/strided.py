@@ -15,6 +15,7 @@ from instep.engines.host import GATHERED, Placement
 from instep.engines.native.compile import compile_function
 from instep.engines.native.emit import Argument, Entry
 from instep.graph import Graph
+from instep.graph.dtypes import DTYPES
 from instep.numerics import TILE
 
 if TYPE_CHECKING:
@@ -280,7 +281,9 @@ def _copy(name: str, scatters: int) -> str:
 
     It goes along the last axis, and finds where each row begins from its number.
     """
-    loops = "\n".join(_row(size, scatters) for size in (2, 4, 8))
+    sizes = sorted({dtype.itemsize for dtype in DTYPES.values()})
+    cases = f"\n{'':42}".join(f"i64 {size}, label %loop{size}" for size in sizes)
+    loops = "\n".join(_row(size, scatters) for size in sizes)
     return f"""\
 define internal void @{name}(ptr %base, ptr %buffer, ptr %shape, ptr %strides,
                              i64 %axes, i64 %start, i64 %length, i64 %itemsize) {{
@@ -330,9 +333,7 @@ copy:
   %left = sub i64 %end, %i
   %is_whole = icmp ult i64 %row_left, %left
   %m = select i1 %is_whole, i64 %row_left, i64 %left
-  switch i64 %itemsize, label %row_done [ i64 2, label %loop2
-                                          i64 4, label %loop4
-                                          i64 8, label %loop8 ]
+  switch i64 %itemsize, label %row_done [ {cases} ]
 
 {loops}
 
