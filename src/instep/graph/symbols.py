@@ -3,21 +3,11 @@
 from collections.abc import Callable
 from typing import Any, Never, Protocol
 
+from instep.graph import nodes
 from instep.graph.host_expressions import BINARY, COMPARISONS, is_number
 
 #: NumPy's functions that stand for an operator, which NumPy calls for its numbers and arrays.
-_UFUNCS = {
-    "add",
-    "subtract",
-    "multiply",
-    "divide",
-    "less",
-    "less_equal",
-    "greater",
-    "greater_equal",
-    "equal",
-    "not_equal",
-}
+_UFUNCS = {*nodes.ARITHMETIC, *nodes.COMPARISONS} - {"copysign"}
 
 
 class Recorder(Protocol):
