@@ -6,8 +6,8 @@ import pytest
 import whole_steps
 
 from instep import SGD, Adam, chain
-from instep.engines.base import Verdicts
 from instep.engines.cuda.verdicts import DeviceVerdicts
+from instep.engines.sums import Verdicts
 from instep.transforms import accumulate, average, clip_by_global_norm, skip_nonfinite
 
 pytestmark = pytest.mark.gpu

@@ -11,8 +11,8 @@ import pytest
 from device_arrays import arrays_of, mirrors
 
 from instep import Adafactor, Adam, AdamW, Muon, NAdam, RAdam, Rprop, chain, schedules, transforms
-from instep.engines.base import Verdicts
 from instep.engines.cuda.verdicts import DeviceVerdicts
+from instep.engines.sums import Verdicts
 from instep.transforms import accumulate, average, clip_by_global_norm, lookahead, skip_nonfinite
 
 #: Calls whose verdicts are on their way when the next is heard: on the stand-in, a launch is done

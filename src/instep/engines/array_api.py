@@ -11,8 +11,9 @@ import numpy as np
 
 from instep import arrays, numerics
 from instep.engines import calls
-from instep.engines.base import Bucket, Engine, Fit, Member, SumTable
+from instep.engines.base import Bucket, Engine, Fit, Member
 from instep.engines.ranges import Range
+from instep.engines.sums import SumTable
 from instep.graph import Graph, sum_number
 from instep.graph.dtypes import DTYPES
 from instep.graph.errors import RuleError, refuse_number

@@ -2,18 +2,15 @@
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from instep import arrays
 from instep.engines.ranges import Range
+from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.program import Program, Row
-from instep.interrupts import Call
 
 
 class Fit(enum.Enum):
@@ -33,147 +30,6 @@ class Member:
     parameter: Any  # arrays to make the bucket from; not kept
     gradient: Any
     slots: dict[str, Any]
-
-
-class Verdicts(ABC):
-    """Whether steps were taken whose guards are on a device: judged there, and heard later."""
-
-    #: Calls that may be undecided when another is prepared: so far the host runs ahead.
-    MOST: ClassVar[int] = 15
-
-    @abstractmethod
-    def judge(self, notes: Iterable[Call]) -> None:
-        """Judge on the device whether the step is taken that all buckets have launched.
-
-        These functions in C are called at once with that.
-        """
-
-    @abstractmethod
-    def next(self, most: int) -> bool | None:
-        """Return whether the step of the oldest call that was judged was taken.
-
-        None if that is not known yet. Waits if more than `most` calls are undecided.
-        """
-
-    @abstractmethod
-    def forgetting(self, taken: bool) -> list[Call]:
-        """Return the calls that take what `next` has told as heard, and go on to the call after."""
-
-
-class RemoteSums(ABC):
-    """Sums that are computed and used on a device, so that no step waits for it."""
-
-    @property
-    @abstractmethod
-    def verdicts(self) -> Verdicts:
-        """What decides on the device whether a step is taken."""
-
-    @abstractmethod
-    def begin(self) -> None:
-        """Begin a step: forget which sums are known, and what the step before was judged by."""
-
-    @abstractmethod
-    def clear(self) -> None:
-        """Set all sums to zero."""
-
-    @abstractmethod
-    def add_up(self, numbers: set[int]) -> None:
-        """Add up the tree for these sums on the device, which has all leaves."""
-
-    @abstractmethod
-    def fetch(self, number: int) -> Mapping[int, float]:
-        """Return a sum for each leaf of the device, by position. Waits."""
-
-    @abstractmethod
-    def put(self, number: int, total: float) -> None:
-        """Write the sum over the tree."""
-
-    @abstractmethod
-    def total(self, number: int) -> float:
-        """Return the sum over the tree. Waits."""
-
-
-class SumTable:
-    """The canonical sums of a step: a row for each sum of the rule, a column for each leaf.
-
-    The last column is the sum over the tree: the sums of the leaves, added in their order.
-
-    Attributes
-    ----------
-    buckets
-        Number of the buckets that share the table.
-    remotes
-        The tables of the devices that have buckets.
-    """
-
-    def __init__(self, leaves: int, buckets: int = 1) -> None:
-        self.values = np.zeros((0, leaves + 1))
-        self.address = self.values.ctypes.data
-        self.known: set[int] = set()
-        self.buckets = buckets
-        self.remotes: dict[str, RemoteSums] = {}
-        self.on_host = False  # whether a bucket writes to `values`
-
-    def reserve(self, count: int) -> None:
-        """Make room for `count` sums."""
-        self.on_host = True
-        missing = count - len(self.values)
-        if missing > 0:
-            new_rows = np.zeros((missing, self.values.shape[1]))
-            self.values = np.concatenate([self.values, new_rows])
-            self.address = self.values.ctypes.data
-
-    def begin(self) -> None:
-        """Begin a step: forget what is known of the one before."""
-        self.known.clear()
-        for remote in self.remotes.values():
-            remote.begin()
-
-    def clear(self) -> None:
-        """Set all sums to zero: before a step in which other leaves contribute than before."""
-        self.values[...] = 0.0
-        for remote in self.remotes.values():
-            remote.clear()
-
-    def row(self, number: int) -> NDArray[np.float64]:
-        """Return the row of a sum."""
-        self.reserve(number + 1)
-        row: NDArray[np.float64] = self.values[number]
-        return row
-
-    def total(self, number: int) -> float:
-        """Return the sum over the tree."""
-        if self.on_host:
-            return float(self.row(number)[-1])
-        (remote,) = self.remotes.values()
-        return remote.total(number)
-
-    @property
-    def only_remote(self) -> RemoteSums | None:
-        """The table of the device that has all the sums of the step, if there is such a device."""
-        if self.on_host or len(self.remotes) != 1:
-            return None
-        (remote,) = self.remotes.values()
-        return remote
-
-    def add_up(self, numbers: set[int]) -> None:
-        """Fill the column of the tree for these sums."""
-        self.known |= numbers
-        only = self.only_remote
-        if only is not None:
-            only.add_up(numbers)
-            return
-        for number in numbers:
-            row = self.row(number)
-            for remote in self.remotes.values():
-                for position, value in remote.fetch(number).items():
-                    row[position] = value
-            total = 0.0
-            for value in row[:-1].tolist():
-                total += value
-            row[-1] = total
-            for remote in self.remotes.values():
-                remote.put(number, total)
 
 
 class Repeater(ABC):

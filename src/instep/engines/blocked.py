@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.base import Bucket, Member, SumTable
+from instep.engines.base import Bucket, Member
 from instep.engines.host import Group, HostBucket, HostEngine, Placement
+from instep.engines.sums import SumTable
 from instep.graph import Graph, sum_scope
 from instep.graph.program import Program, Row
 from instep.interrupts import Call, at_once

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines import placement as layout
-from instep.engines.base import Bucket, Engine, Fit, Member, SumTable
+from instep.engines.base import Bucket, Engine, Fit, Member
 from instep.engines.calls import RenewedSlots
 from instep.engines.ranges import Range
+from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
 from instep.graph.program import Flags, Program, Row

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from instep.engines import Bucket
-from instep.engines.base import SumTable, Verdicts
+from instep.engines.sums import SumTable, Verdicts
 from instep.graph.program import Group, Row
 from instep.interrupts import Call
 

@@ -6,7 +6,8 @@ from operator import itemgetter
 from typing import Any
 
 from instep import tree
-from instep.engines.base import Fit, Repeater, SumTable, Verdicts
+from instep.engines.base import Fit, Repeater
+from instep.engines.sums import SumTable, Verdicts
 from instep.graph.program import Group, Program, Row
 from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from instep.engines.base import Bucket, Fit, Member, SumTable
+from instep.engines.base import Bucket, Fit, Member
 from instep.engines.calls import RenewedSlots
 from instep.engines.cuda.launch import Launch
 from instep.engines.cuda.memory import Placement, refuse_capture
 from instep.engines.cuda.sums import DeviceSums
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.ranges import Range
+from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
 from instep.graph.program import Flags, Program, Row

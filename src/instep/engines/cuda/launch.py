@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.base import Verdicts
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.emit import (
     NEAR,
@@ -19,6 +18,7 @@ from instep.engines.cuda.emit import (
     threads_per_block,
 )
 from instep.engines.cuda.memory import Mailbox, Placement, chunk_length, upload
+from instep.engines.sums import Verdicts
 from instep.graph import Graph
 from instep.interrupts import Call, at_once
 from instep.numerics import TILE

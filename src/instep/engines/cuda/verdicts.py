@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.base import Verdicts
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.launch import counters
+from instep.engines.sums import Verdicts
 from instep.interrupts import Call, at_once
 
 if TYPE_CHECKING:

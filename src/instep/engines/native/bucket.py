@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.base import Fit, Member, Repeater, SumTable
+from instep.engines.base import Fit, Member, Repeater
 from instep.engines.host import Group, HostBucket
 from instep.engines.native import check
 from instep.engines.native.compile import address_of, compile_kernel, traits
@@ -17,6 +17,7 @@ from instep.engines.native.pool import run_on_threads, start_workers
 from instep.engines.native.strided import Strided
 from instep.engines.native.threads import thread_count
 from instep.engines.ranges import Range, Written
+from instep.engines.sums import SumTable
 from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.graph.program import Program, Row
 from instep.numerics import LANES, TILE
