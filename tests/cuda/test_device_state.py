@@ -7,7 +7,7 @@ import pytest
 from bits import ordinary
 
 from instep import Adam
-from instep.engines.cuda.launch import counters
+from instep.engines.cuda.counters import counters
 
 
 def test_state_goes_from_device_to_host_and_back_without_a_trace(cupy):

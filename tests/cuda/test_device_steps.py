@@ -11,8 +11,9 @@ from test_operations import EXPRESSIONS, pairs
 
 from instep import LAMB, SGD, Adam, Momentum, Optimizer, engines
 from instep.engines.cuda import bucket, launch
+from instep.engines.cuda.counters import counters
 from instep.engines.cuda.emit import NEAR
-from instep.engines.cuda.launch import LARGEST_CHUNK, SMALLEST_CHUNK, counters
+from instep.engines.cuda.launch import LARGEST_CHUNK, SMALLEST_CHUNK
 from instep.engines.cuda.memory import chunk_length
 
 

@@ -11,7 +11,7 @@ from emitted import clipped
 from instep import LAMB, Optimizer, numerics
 from instep.engines.cuda.canonical_sum import TENSOR_SUM
 from instep.engines.cuda.compile import load
-from instep.engines.cuda.launch import counters
+from instep.engines.cuda.counters import counters
 from instep.graph import sum_number
 from instep.numerics import LANES, TILE
 

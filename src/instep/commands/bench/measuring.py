@@ -160,7 +160,7 @@ def _launches(case: Case, step: Step) -> int:
     """Return the number of launches of a step; on a CPU, that of the passes."""
     if case.backend != "cupy":
         return len(passes(case))
-    from instep.engines.cuda.launch import counters
+    from instep.engines.cuda.counters import counters
 
     before = counters.launches
     step()

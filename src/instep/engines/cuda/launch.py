@@ -1,14 +1,14 @@
 """Launches: one pass over tensors that are walked in one way, with the tables it reads."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.cuda.compile import load
+from instep.engines.cuda.counters import counters
 from instep.engines.cuda.emit import (
     NEAR,
     emit,
@@ -18,13 +18,11 @@ from instep.engines.cuda.emit import (
     threads_per_block,
 )
 from instep.engines.cuda.memory import Mailbox, Placement, chunk_length, upload
+from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.sums import Verdicts
 from instep.graph import Graph
 from instep.interrupts import Call, at_once
 from instep.numerics import TILE
-
-if TYPE_CHECKING:
-    from instep.engines.cuda.verdicts import DeviceVerdicts
 
 #: Elements of the smallest and the largest chunk of a block: eight rounds of the loop of float32,
 #: so that what a block does once is small beside its work; and so few that many blocks share
@@ -43,17 +41,6 @@ def _places(graph: Graph, rows: int) -> list[tuple[str, list[int] | None]]:
     if len(kinds) < 2:
         return [(kind, None) for kind in kinds]
     return [(kind, [i for i, dtype in enumerate(dtypes) if dtype == kind]) for kind in kinds]
-
-
-@dataclass
-class Counters:
-    """What was asked of the device in this process: tests compare them before and after."""
-
-    launches: int = 0
-    copies: int = 0
-
-
-counters = Counters()
 
 
 class Launch:
@@ -153,7 +140,7 @@ class Launch:
                 else:
                     typed[places] = [values[i] for i in places]
 
-    def stage_guard(self, verdicts: "DeviceVerdicts", candidates: int) -> None:
+    def stage_guard(self, verdicts: DeviceVerdicts, candidates: int) -> None:
         """Take what tells the device whether this launch is for the steps it has taken."""
         self._set("taken", verdicts.taken)
         self._set("known", verdicts.known)

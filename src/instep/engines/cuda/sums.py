@@ -8,7 +8,7 @@ import numpy as np
 
 from instep.engines.cuda.canonical_sum import ADD_UP_KERNEL, ADD_UP_NAME
 from instep.engines.cuda.compile import load
-from instep.engines.cuda.launch import counters
+from instep.engines.cuda.counters import counters
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.sums import RemoteSums
 from instep.numerics import LANES

@@ -3,18 +3,15 @@
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.cuda.compile import load
-from instep.engines.cuda.launch import counters
+from instep.engines.cuda.counters import counters
 from instep.engines.sums import Verdicts
 from instep.interrupts import Call, at_once
-
-if TYPE_CHECKING:
-    from instep.engines.cuda.sums import DeviceSums
 
 #: Name and text of the kernel that judges a step.
 JUDGE_NAME = "judge_step"
@@ -40,6 +37,16 @@ extern "C" __global__ void {JUDGE_NAME}(
 _WORD = 8
 
 
+class Table(Protocol):
+    """The sums that tell: where they lie. They may move between two steps."""
+
+    columns: int
+
+    @property
+    def address(self) -> int:
+        """Address of the first sum."""
+
+
 class DeviceVerdicts(Verdicts):
     """The number of steps taken, on the device, and copies of it on their way to the host.
 
@@ -52,7 +59,7 @@ class DeviceVerdicts(Verdicts):
     #: Guards are bits of a word, and the kernel shifts it by one more.
     MOST_GUARDS = 63
 
-    def __init__(self, sums: "DeviceSums") -> None:
+    def __init__(self, sums: Table) -> None:
         import cupy
 
         self._cupy, self._sums = cupy, sums
