@@ -113,6 +113,6 @@ def cupy(request: pytest.FixtureRequest) -> ModuleType:
 def eager_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the native engine share even little work among threads, in chunks of a cache line."""
     if engine_runs.why_not("native") is None:
-        bucket = importlib.import_module("instep.engines.native.bucket")
-        monkeypatch.setattr(bucket, "ELEMENTS_TO_WAKE", 1)
-        monkeypatch.setattr(bucket, "SMALLEST_CHUNK", 64)
+        launch = importlib.import_module("instep.engines.native.launch")
+        monkeypatch.setattr(launch, "ELEMENTS_TO_WAKE", 1)
+        monkeypatch.setattr(launch, "SMALLEST_CHUNK", 64)

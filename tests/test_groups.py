@@ -77,7 +77,7 @@ class Spy:
 
     def __init__(self, monkeypatch):
         self.calls = 0
-        launch = importlib.import_module("instep.engines.native.bucket").Launch
+        launch = importlib.import_module("instep.engines.native.launch").NativeLaunch
         run = launch.run_kernel
 
         def run_and_count(*arguments):

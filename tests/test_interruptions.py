@@ -21,7 +21,7 @@ import whole_steps
 from whole_steps import PLAIN, STRIDED, Problem, assert_whole, same
 
 from instep import LAMB, SGD, Adam, Momentum, Muon, ScheduleFreeAdamW, chain, interrupts
-from instep.engines import blocked, host
+from instep.engines import blocked
 from instep.plan import step as plan
 from instep.transforms import (
     accumulate,
@@ -118,7 +118,7 @@ def test_the_exception_of_a_second_handler_waits_too():
             raise TimeoutError(len(calls))
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (plan, host, blocked):
+        for module in (plan, blocked):
             patch.setattr(module, "at_once", raising)
         with pytest.raises(TimeoutError):
             problem.step(run, 3)

@@ -1,4 +1,3 @@
-# ruff: noqa: SLF001  (it looks inside on purpose)
 """The short way of a step that repeats the one before, and what must not take it."""
 
 import bits
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 
 from instep import SGD, Adam, chain
-from instep.engines.host import HostBucket
+from instep.engines.fused import FusedBucket
 from instep.plan import overlaps, validation
 from instep.plan.step import Plan
 from instep.transforms import accumulate
@@ -115,20 +114,20 @@ def test_a_chain_of_nothing_but_an_optimizer_is_that_optimizer(engine):
 def test_passes_that_come_back_are_prepared_once(engine, monkeypatch):
     """`accumulate` has another graph in every second call."""
     engine_runs.require(engine)
-    prepared, prepare = [], HostBucket._grouped
+    prepared, prepare = [], FusedBucket.arrangement
 
-    def count(self, flags):
-        groups = prepare(self, flags)
-        prepared.append(groups)
-        return groups
+    def count(self, rows):
+        arrangement = prepare(self, rows)
+        prepared.append(arrangement)
+        return arrangement
 
-    monkeypatch.setattr(HostBucket, "_grouped", count)
+    monkeypatch.setattr(FusedBucket, "arrangement", count)
     params, grads = problem()
     optimizer = chain(accumulate(2), Adam(), engine=engine)
     for _ in range(10):
         optimizer.update(params, grads)
     assert len(prepared) == 10
-    assert len({id(groups) for groups in prepared}) == 2
+    assert len({id(arrangement) for arrangement in prepared}) == 2
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from instep import LAMB, Adam, chain
-from instep.engines.host import GATHERED
+from instep.engines.gathering import GATHERED
 from instep.transforms import clip_by_global_norm
 
 #: Views of float64 rooms, by what is odd about them.

@@ -198,16 +198,16 @@ def pool():
 @pytest.fixture
 def waking(pool, monkeypatch):
     """Let steps on a few thousand elements wake other threads."""
-    bucket = importlib.import_module("instep.engines.native.bucket")
-    monkeypatch.setattr(bucket, "ELEMENTS_TO_WAKE", 1)
-    monkeypatch.setattr(bucket, "SMALLEST_CHUNK", 1024)
+    launch = importlib.import_module("instep.engines.native.launch")
+    monkeypatch.setattr(launch, "ELEMENTS_TO_WAKE", 1)
+    monkeypatch.setattr(launch, "SMALLEST_CHUNK", 1024)
 
 
 @pytest.mark.parametrize("excess", [0, 1, 1025])
 @pytest.mark.parametrize("optimizer", [Adam, LAMB])
 def test_steps_that_just_wake_others_have_the_bits_of_one_thread(optimizer, excess, pool):
-    bucket = importlib.import_module("instep.engines.native.bucket")
-    case, size = cases.Case(optimizer, None), bucket.ELEMENTS_TO_WAKE + excess
+    launch = importlib.import_module("instep.engines.native.launch")
+    case, size = cases.Case(optimizer, None), launch.ELEMENTS_TO_WAKE + excess
     expected = path_of(case, "native", 1, size)
     for threads in (2, 3, 64):
         engine_runs.assert_same_run(path_of(case, "native", threads, size), expected)
@@ -434,9 +434,9 @@ def test_a_process_ends_while_threads_wait(end):
 
 
 GROWING_PROGRAM = """
-from instep.engines.native import bucket, pool
+from instep.engines.native import launch, pool
 
-bucket.ELEMENTS_TO_WAKE = 1
+launch.ELEMENTS_TO_WAKE = 1
 counts = []
 pool.MOST_WORKERS = 5
 for threads in (1, 2, 4, 3, 64):

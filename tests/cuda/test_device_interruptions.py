@@ -74,6 +74,6 @@ def test_a_mailbox_that_was_cut_off_is_sent_again(cupy, monkeypatch):
         return before, {float(w[1]) for w in moved.values()}
 
     for fault, (before, values) in faults.each_line(
-        run, [KeyboardInterrupt()], after="Launch.run", stride=3
+        run, [KeyboardInterrupt()], after="CudaLaunch.run", stride=3
     ):
         assert values == {-1.0 - before}, fault.place

@@ -310,7 +310,7 @@ def test_elements_beyond_2_to_the_31_are_found(cupy, strided, monkeypatch):
     """The end of a tensor of five billion elements, of which only the end exists."""
     missing = 5 * 2**30
 
-    class EndOnly(launch.Launch):
+    class EndOnly(launch.CudaLaunch):
         """Its one tensor seems to have `missing` elements before those that exist."""
 
         def _tables(self, leaves, multiprocessors):
@@ -334,7 +334,7 @@ def test_elements_beyond_2_to_the_31_are_found(cupy, strided, monkeypatch):
     rng = np.random.default_rng(0)
     w = ordinary(rng, (6000,), "float32")[::2] if strided else ordinary(rng, (3000,), "float32")
     g = ordinary(rng, w.shape, "float32")
-    monkeypatch.setattr(bucket, "Launch", EndOnly)
+    monkeypatch.setattr(bucket, "CudaLaunch", EndOnly)
     mirrored = Mirror(cupy, w)
     Adam().update(mirrored.array, Mirror(cupy, g).array)
     Adam().update(w, g)

@@ -30,7 +30,7 @@ def test_a_step_costs_the_host_half_of_a_kernel_for_each_tensor_at_most(cupy, mo
     for gradient in grads:
         optimizer.update(params, gradient)
     (bucket,) = optimizer._state.plan.buckets
-    (launch,) = bucket._now[0].final
+    (launch,) = bucket.now[0].final
     monkeypatch.setattr(launch, "_kernel", lambda *_: None)
 
     def steps():

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.base import Bucket, Member
-from instep.engines.host import Group, HostBucket, HostEngine, Placement
+from instep.engines.host import HostBucket, HostEngine, HostLaunch
+from instep.engines.placement import Placement
 from instep.engines.sums import SumTable
 from instep.graph import Graph, sum_scope
 from instep.graph.program import Program, Row
@@ -54,55 +55,69 @@ class BlockedEngine(HostEngine):
         return str(Procedure(graph))
 
 
-class BlockedBucket(HostBucket):
+class BlockedBucket(HostBucket["BlockedLaunch"]):
     """Leaves that are walked in blocks, one ufunc at a time."""
 
-    def __init__(self, program: Program, members: Sequence[Member]) -> None:
-        super().__init__(program, members)
-        self._scalars: dict[Group, list[dict[int, tuple[float, ...]]]] = {}
+    def launches(self, graph: Graph, members: list[int]) -> "list[BlockedLaunch]":
+        return [BlockedLaunch(self, graph, members)]
 
-    def runner(self, graph: Graph, members: list[int]) -> "Procedure":
-        longest = max(self.leaves[i].count for i in members)
-        if not all(self.leaves[i].is_walked(graph) for i in members):
-            _ = self.gathering
-        return Procedure(graph, min(longest, BLOCK))
 
-    def prepare(self, groups: Sequence[Group], rows: Sequence[Row]) -> None:
-        self._scalars = {}
-        for group in groups:
-            used = {self.leaves[i].row for i in group.members}
-            numbers = {row: rows[row].numbers for row in used}
-            functions = [self._program.host_expressions(graph) for graph in group.passes]
-            self._scalars[group] = [
-                {row: f(*values) for row, values in numbers.items()} for f in functions
-            ]
+class Progress:
+    """How far a pass has come on each of its leaves, in elements.
 
-    def run(self, group: Group, level: int, sums: SumTable) -> None:
-        graph, procedure = group.passes[level], group.runners[level]
-        for i in group.members:
-            leaf = self.leaves[i]
-            scalars = self._scalars[group][level][leaf.row]
+    It is noted in the call that stores, so that nothing is stored twice after an exception.
+    """
+
+    def __init__(self, leaves: int) -> None:
+        self._done = [0] * leaves
+
+    def begin(self) -> None:
+        """Begin a step."""
+        self._done[:] = [0] * len(self._done)
+
+    def __getitem__(self, leaf: int) -> int:
+        return self._done[leaf]
+
+    def store(self, leaf: int, stop: int, stores: Sequence[Call]) -> None:
+        """Run these, which are implemented in C, and note that all up to `stop` is done."""
+        at_once([*stores, partial(setitem, self._done, leaf, stop)])
+
+
+class BlockedLaunch(HostLaunch):
+    """A pass on leaves of a bucket, block by block."""
+
+    def __init__(self, bucket: BlockedBucket, graph: Graph, members: list[int]) -> None:
+        super().__init__(bucket, graph, members)
+        leaves = [bucket.leaves[i] for i in members]
+        if not all(leaf.is_walked(graph) for leaf in leaves):
+            _ = bucket.gathering
+        self._procedure = Procedure(graph, min(max(leaf.size for leaf in leaves), BLOCK))
+        self._progress = Progress(len(members))
+        self._scalars: dict[int, tuple[float, ...]] = {}
+
+    def take(self, rows: Sequence[Row], candidate: int) -> None:
+        self._scalars = {row: self.host_expressions(*rows[row].numbers) for row in self.rows}
+        self._progress.begin()
+
+    def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
+        for i, leaf in enumerate(bucket.leaves[member] for member in self.members):
             reduced = [
                 sums.values[number, leaf.position if sum_scope(number) == "tensor" else -1]
-                for number in range(graph.sum_count)
+                for number in range(self.graph.sum_count)
             ]
-            if graph.sums:
-                self._reduce(leaf, procedure, scalars, reduced, sums)
+            if self.graph.sums:
+                self._reduce(bucket, leaf, reduced, sums)
             else:
-                self._store(i, procedure, scalars, reduced)
+                self._store(bucket, leaf, reduced, i)
 
     def _reduce(
-        self,
-        leaf: Placement,
-        procedure: "Procedure",
-        scalars: Sequence[float],
-        reduced: Sequence[float],
-        sums: SumTable,
+        self, bucket: HostBucket[Any], leaf: Placement, reduced: Sequence[float], sums: SumTable
     ) -> None:
-        graph, arrays = procedure.graph, self.arrays(leaf)
+        graph, arrays = self.graph, bucket.arrays(leaf)
         walked = leaf.is_walked(graph)
-        blocks = _lines(leaf, arrays) if walked else self.gathering.tiles(graph, arrays)
-        tiles = [procedure.reduce(block, scalars, reduced) for block in blocks]
+        blocks = _lines(leaf, arrays) if walked else bucket.gathering.tiles(graph, arrays)
+        scalars = self._scalars[leaf.row]
+        tiles = [self._procedure.reduce(block, scalars, reduced) for block in blocks]
         for k, entry in enumerate(graph.sums):
             sums_of_tiles = np.concatenate([np.zeros(0), *(found[k] for found in tiles)])
             with np.errstate(all="ignore"):
@@ -110,26 +125,26 @@ class BlockedBucket(HostBucket):
             sums.values[entry.number, leaf.position] = total
 
     def _store(
-        self, i: int, procedure: "Procedure", scalars: Sequence[float], reduced: Sequence[float]
+        self, bucket: HostBucket[Any], leaf: Placement, reduced: Sequence[float], i: int
     ) -> None:
-        leaf, graph = self.leaves[i], procedure.graph
-        arrays, done = self.arrays(leaf), self.progress[i]
-        if leaf.is_walked(graph):
+        arrays, scalars, done = bucket.arrays(leaf), self._scalars[leaf.row], self._progress[i]
+        if leaf.is_walked(self.graph):
             for block in _lines(leaf, arrays, done):
                 done += len(block[0])
-                self.progress.store(i, done, procedure.stores(block, scalars, reduced))
+                stores = self._procedure.stores(block, scalars, reduced)
+                self._progress.store(i, done, stores)
             return
-        for stop, block, stores in self.gathering.boxes(graph, arrays, done):
-            at_once(procedure.stores(block, scalars, reduced))
-            self.progress.store(i, stop, stores)
+        for stop, block, stores in bucket.gathering.boxes(self.graph, arrays, done):
+            at_once(self._procedure.stores(block, scalars, reduced))
+            self._progress.store(i, stop, stores)
 
 
 def _lines(
     leaf: Placement, arrays: Sequence[NDArray[Any]], begin: int = 0
 ) -> Iterator[list[NDArray[Any]]]:
     """Yield the blocks of arrays that are lines, from element `begin` on."""
-    lines = [leaf.walk(array) for array in arrays]
-    for start in range(begin, leaf.count, BLOCK):
+    lines = [array.transpose(leaf.axes).reshape(-1) for array in arrays]
+    for start in range(begin, leaf.size, BLOCK):
         yield [line[start : start + BLOCK] for line in lines]
 
 

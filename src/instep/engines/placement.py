@@ -1,8 +1,99 @@
-"""Memory layouts: which arrays can be walked as one line of elements."""
+"""How arrays lie in memory: which can be walked as one line of elements, and where state goes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from instep.engines.base import Member
+from instep.graph import Graph
 
 Axes = tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Placement:
+    """How the arrays of one leaf lie: its parameter, its gradient, and those beside them.
+
+    Attributes
+    ----------
+    line
+        Whether all of them can be walked as one line of elements together.
+    c_order
+        Whether that line is in C order, which sums need.
+    axes
+        Those of the line, from the slowest to the fastest.
+    strides
+        Of every array.
+    contiguous
+        Whether each array is a line in C order by itself.
+    """
+
+    position: int
+    row: int
+    slots: dict[str, Any]
+    size: int
+    shape: tuple[int, ...]
+    axes: Axes
+    line: bool
+    c_order: bool
+    strides: list[tuple[int, ...]]
+    contiguous: list[bool]
+
+    @classmethod
+    def of(cls, member: Member, names: Sequence[str]) -> "Placement":
+        """Look at the arrays of a member: its slots are taken in the order of `names`."""
+        w, shape = member.parameter, member.parameter.shape
+        arrays = [w, member.gradient, *(member.slots[name] for name in names)]
+        aligned = [is_aligned(array) for array in arrays]
+        axes = dense_axes(shape, w.strides, w.itemsize)
+        line = axes is not None and all(
+            is_so and same_walk(shape, array.strides, dense_strides(shape, axes, array.itemsize))
+            for is_so, array in zip(aligned, arrays, strict=True)
+        )
+        return cls(
+            member.position,
+            member.row,
+            member.slots,
+            w.size,
+            shape,
+            axes or (),
+            line,
+            line and is_c_order(shape, w.strides, w.itemsize),
+            [array.strides for array in arrays],
+            [
+                is_so and is_c_order(shape, array.strides, array.itemsize)
+                for is_so, array in zip(aligned, arrays, strict=True)
+            ],
+        )
+
+    def is_walked(self, graph: Graph) -> bool:
+        """Return whether a pass can walk the arrays where they lie."""
+        # A sum takes the elements in C order; without one, any order is as good.
+        return self.c_order or (self.line and not graph.sums)
+
+
+def is_aligned(array: Any) -> bool:
+    """Return whether the elements of an array begin at multiples of their size.
+
+    CuPy does not tell, and no GPU reads arrays that do not: its engine turns them away.
+    """
+    return getattr(array.flags, "aligned", True)
+
+
+def is_line(w: Any) -> bool:
+    """Return whether the elements of a parameter can be walked as one line."""
+    return is_aligned(w) and dense_axes(w.shape, w.strides, w.itemsize) is not None
+
+
+def state_strides(w: Any, itemsize: int) -> tuple[int, ...]:
+    """Return the strides of state for `w`: its walk where it is dense, else C order."""
+    axes = dense_axes(w.shape, w.strides, w.itemsize)
+    return dense_strides(w.shape, tuple(range(w.ndim)) if axes is None else axes, itemsize)
+
+
+def lies_as_state(slot: Any, w: Any) -> bool:
+    """Return whether an array lies as state for `w` does, so that both are walked alike."""
+    return same_walk(w.shape, slot.strides, state_strides(w, slot.itemsize))
 
 
 def dense_axes(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> Axes | None:
@@ -45,3 +136,12 @@ def dense_strides(shape: Sequence[int], axes: Axes, itemsize: int) -> tuple[int,
         strides[axis] = expected
         expected *= max(1, shape[axis])
     return tuple(strides)
+
+
+def extent(array: Any) -> tuple[int, int]:
+    """Return how many bytes of an array lie before its first element, and how many after."""
+    if array.size == 0:
+        return 0, 0
+    ends = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    before = -sum(end for end in ends if end < 0)
+    return before, sum(end for end in ends if end > 0) + array.itemsize

@@ -8,17 +8,19 @@ together.
 from collections.abc import Sequence
 from typing import Any
 
-from instep.engines.base import Bucket, Engine, Member
+from instep.engines.base import Bucket, Member
 from instep.engines.cuda import availability
 from instep.engines.cuda.emit import emit
+from instep.engines.fused import FusedEngine
 from instep.graph import Graph
 from instep.graph.program import Program
 
 
-class CudaEngine(Engine):
+class CudaEngine(FusedEngine):
     """Compiles graphs for NVIDIA GPUs."""
 
     name = "cuda"
+    other_walk = "strided: one element at a time, at addresses computed from its index; slower"
 
     def unavailable(self) -> str | None:
         return availability.problem()
@@ -30,16 +32,6 @@ class CudaEngine(Engine):
             kind = f"{type(w).__module__}.{type(w).__name__}"
             return f"it updates cupy.ndarray, and this is a {kind}; convert it with cupy.asarray"
         return None
-
-    def suits(self, slot: Any, w: Any) -> bool:
-        from instep.engines.cuda.memory import fits
-
-        return super().suits(slot, w) and fits(slot, w)
-
-    def layout(self, w: Any) -> str:
-        from instep.engines.cuda.memory import describe_walk
-
-        return describe_walk(w)
 
     def allocate(self, parameters: Sequence[Any], dtypes: Sequence[str]) -> list[list[Any]]:
         from instep.engines.cuda.memory import allocate

@@ -1,6 +1,6 @@
 """Launches: one pass over tensors that are walked in one way, with the tables it reads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,15 @@ from instep.engines.cuda.emit import (
     step_dtype,
     threads_per_block,
 )
-from instep.engines.cuda.memory import Mailbox, Placement, chunk_length, upload
+from instep.engines.cuda.memory import Mailbox, chunk_length, joined_axes, upload
+from instep.engines.cuda.sums import DeviceSums
 from instep.engines.cuda.verdicts import DeviceVerdicts
+from instep.engines.fused import FusedBucket, Launch
+from instep.engines.placement import Placement
 from instep.engines.sums import Verdicts
 from instep.graph import Graph
-from instep.interrupts import Call, at_once
+from instep.graph.program import Row
+from instep.interrupts import at_once
 from instep.numerics import TILE
 
 #: Elements of the smallest and the largest chunk of a block: eight rounds of the loop of float32,
@@ -43,33 +47,31 @@ def _places(graph: Graph, rows: int) -> list[tuple[str, list[int] | None]]:
     return [(kind, [i for i, dtype in enumerate(dtypes) if dtype == kind]) for kind in kinds]
 
 
-class Launch:
-    """A kernel, and the argument that it is launched with.
+class CudaLaunch(Launch):
+    """A pass on leaves of a bucket that are walked in one way: a kernel, and its argument.
 
     Parameters
     ----------
-    graph
-        The pass.
+    multiprocessors
+        Of the device.
     strided
         Whether elements are reached one at a time.
-    leaves
-        The leaves, of which this pass takes `members`.
     """
 
     def __init__(
         self,
+        bucket: FusedBucket[Any],
         graph: Graph,
+        members: list[int],
+        multiprocessors: int,
         *,
         strided: bool,
-        leaves: Sequence[Placement],
-        members: Sequence[int],
-        multiprocessors: int,
     ) -> None:
-        self.graph, self.strided = graph, strided
-        self.members = np.array(members, dtype=np.intp)
-        chosen = [leaves[i] for i in members]
-        #: Numbers of the rows of hyperparameters that the leaves have.
-        self.rows = sorted({leaf.row for leaf in chosen})
+        super().__init__(bucket, graph, members)
+        self.strided = strided
+        chosen = [bucket.leaves[i] for i in members]
+        self._members = np.array(members, dtype=np.intp)
+        self._is_done = False
         self._row_words = len(self.rows) * len(graph.scalars)
         candidates = 1 + Verdicts.MOST if graph.guards else 1
         self._pairs = candidates * self._row_words
@@ -104,7 +106,9 @@ class Launch:
         self._grid = (int(blocks.sum()),)
         self._kept = [upload(np.repeat(np.arange(len(leaves), dtype=np.int32), blocks))]
         if self.strided:
-            layouts = [np.array([len(leaf.axes), *leaf.axes.ravel()], np.int64) for leaf in leaves]
+            layouts = [
+                np.array([len(axes), *axes.ravel()], np.int64) for axes in map(joined_axes, leaves)
+            ]
             lengths = np.array([len(words) for words in layouts])
             on_device = upload(np.concatenate(layouts))
             self._kept.append(on_device)
@@ -127,9 +131,10 @@ class Launch:
     def _set(self, name: str, value: int) -> None:
         self._words[_WORD_AT[name]] = value
 
-    def stage(self, rows: Sequence[Sequence[float]], candidate: int = 0) -> None:
-        """Take the scalars of a candidate for the step, for every row, rounded once."""
-        values = [value for row in rows for value in row]
+    def take(self, rows: Sequence[Row], candidate: int) -> None:
+        self._is_done = False
+        function = self.host_expressions
+        values = [value for row in self.rows for value in function(*rows[row].numbers)]
         words = self._step[candidate * self._row_words :]
         with np.errstate(over="ignore"):
             for dtype, places in self._places:
@@ -140,34 +145,27 @@ class Launch:
                 else:
                     typed[places] = [values[i] for i in places]
 
-    def stage_guard(self, verdicts: DeviceVerdicts, candidates: int) -> None:
+    def take_guard(self, verdicts: DeviceVerdicts, candidates: int) -> None:
         """Take what tells the device whether this launch is for the steps it has taken."""
         self._set("taken", verdicts.taken)
         self._set("known", verdicts.known)
         self._set("candidates", candidates)
 
-    def run(
-        self,
-        addresses: NDArray[np.int64],
-        sums: Any,
-        *,
-        whole_tree: bool,
-        notes: Iterable[Call] = (),
-    ) -> None:
-        """Launch on the current stream. `addresses`: parameter and gradient of every leaf.
+    def run(self, addresses: NDArray[np.int64], sums: DeviceSums, *, whole_tree: bool) -> None:
+        """Launch on the current stream, once since `take`.
 
-        `notes` are functions in C that are called at once with the launch.
+        `addresses` are those of parameter and gradient of every leaf of the bucket.
         """
-        if self._grid[0] == 0:
+        if self._grid[0] == 0 or self._is_done:
             return
-        pairs = addresses if len(self.members) == len(addresses) else addresses[self.members]
+        pairs = addresses if len(self._members) == len(addresses) else addresses[self._members]
         self._step[self._pairs : self._pairs + pairs.size] = pairs.ravel()
         if self.graph.sum_count:
             self._set("sums", sums.address)
             self._set("columns", sums.columns)
-            self._set("tree", len(self.members) if whole_tree else 0)
+            self._set("tree", len(self._members) if whole_tree else 0)
         if self._mailbox is not None:
             counters.copies += self._mailbox.send(self._step[NEAR:])
         counters.launches += 1
         launch = partial(self._kernel, self._grid, self._threads, (self._argument,))
-        at_once([launch, *notes])
+        at_once([launch, partial(self.__dict__.update, {"_is_done": True})])

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,64 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.arrays import describe
-from instep.engines import placement as layout
+from instep.engines.placement import Placement, state_strides
 from instep.interrupts import at_once
 
 
-@dataclass(eq=False)
-class Placement:
-    """How the arrays of one leaf lie in memory.
-
-    Attributes
-    ----------
-    line
-        Whether parameter, gradient and state can be walked as one line of elements together.
-    c_order
-        Whether that line is in C order, which sums need.
-    """
-
-    position: int
-    row: int
-    slots: dict[str, Any]
-    size: int
-    line: bool
-    c_order: bool
-    axes: NDArray[np.int64]  # for the strided walk: length, and the bytes a step in every array
-
-    @classmethod
-    def of(cls, member: Any, slots: Sequence[str]) -> "Placement":
-        """Look at the arrays of a member."""
-        w = member.parameter
-        arrays = [w, member.gradient, *(member.slots[name] for name in slots)]
-        for array in arrays:
-            if array.data.ptr % array.itemsize:
-                raise ValueError(
-                    f"{describe(array)} begins at an address that is no multiple of its item "
-                    f"size, which a GPU cannot read; pass a copy of it"
-                )
-        axes = layout.dense_axes(w.shape, w.strides, w.itemsize)
-        line = axes is not None and all(
-            layout.same_walk(
-                w.shape, array.strides, layout.dense_strides(w.shape, axes, array.itemsize)
+def refuse_misaligned(arrays: Sequence[Any]) -> None:
+    """Raise if the elements of an array do not begin at multiples of their size."""
+    for array in arrays:
+        if array.data.ptr % array.itemsize:
+            raise ValueError(
+                f"{describe(array)} begins at an address that is no multiple of its item size, "
+                f"which a GPU cannot read; pass a copy of it"
             )
-            for array in arrays
-        )
-        c_order = line and layout.is_c_order(w.shape, w.strides, w.itemsize)
-        return cls(
-            member.position, member.row, member.slots, w.size, line, c_order, _axes(w.shape, arrays)
-        )
 
 
-def _axes(shape: Sequence[int], arrays: Sequence[Any]) -> NDArray[np.int64]:
+def joined_axes(leaf: Placement) -> NDArray[np.int64]:
     """Return the axes from the last to the first, those that are walked as one joined.
 
     A row for each: its length, then the bytes from one element to the next in every array.
     """
     rows: list[list[int]] = []
-    for axis in reversed(range(len(shape))):
-        if shape[axis] == 1:
+    for axis in reversed(range(len(leaf.shape))):
+        if leaf.shape[axis] == 1:
             continue
-        row = [shape[axis], *(array.strides[axis] for array in arrays)]
+        row = [leaf.shape[axis], *(strides[axis] for strides in leaf.strides)]
         inner = rows[-1] if rows else None
         if inner and all(
             outer == step * inner[0] for outer, step in zip(row[1:], inner[1:], strict=True)
@@ -75,14 +40,7 @@ def _axes(shape: Sequence[int], arrays: Sequence[Any]) -> NDArray[np.int64]:
             inner[0] *= row[0]
         else:
             rows.append(row)
-    return np.array(rows, dtype=np.int64).reshape(len(rows), 1 + len(arrays))
-
-
-def describe_walk(w: Any) -> str:
-    """Say how a parameter is walked that is no line in memory; empty for one that is."""
-    if layout.dense_axes(w.shape, w.strides, w.itemsize) is not None:
-        return ""
-    return "strided: one element at a time, at addresses computed from its index; slower"
+    return np.array(rows, dtype=np.int64).reshape(len(rows), 1 + len(leaf.strides))
 
 
 def refuse_capture(cupy: Any, owner: str) -> None:
@@ -97,17 +55,6 @@ def refuse_capture(cupy: Any, owner: str) -> None:
             f"repeat this one step, with its step number and learning rate; end the capture "
             f"before the update and call update after each launch of the graph"
         )
-
-
-def fits(slot: Any, w: Any) -> bool:
-    """Return whether state lies as it would for `w`, so that both are walked alike."""
-    return layout.same_walk(w.shape, slot.strides, state_strides(w, slot.itemsize))
-
-
-def state_strides(w: Any, itemsize: int) -> tuple[int, ...]:
-    """Return the strides of state for `w`: its walk where it is dense, else C order."""
-    axes = layout.dense_axes(w.shape, w.strides, w.itemsize)
-    return layout.dense_strides(w.shape, axes or tuple(range(w.ndim)), itemsize)
 
 
 def allocate(w: Any, dtypes: Sequence[str]) -> list[Any]:

@@ -1,69 +1,42 @@
-"""Steps of the native engine: one call of compiled code a thread, for all tensors of a bucket."""
+"""Steps of the native engine: leaves, and the compiled check of their signatures."""
 
-import struct
-from array import array
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from instep.engines.base import Fit, Member, Repeater
-from instep.engines.host import Group, HostBucket
+from instep.engines.host import HostBucket
 from instep.engines.native import check
-from instep.engines.native.compile import address_of, compile_kernel, traits
-from instep.engines.native.emit import Argument, Entry, emit, entry_words, scalar_layout
-from instep.engines.native.pool import run_on_threads, start_workers
-from instep.engines.native.strided import Strided
+from instep.engines.native.emit import Entry
+from instep.engines.native.launch import NativeLaunch
 from instep.engines.native.threads import thread_count
-from instep.engines.ranges import Range, Written
-from instep.engines.sums import SumTable
-from instep.graph import Array, Graph, Node, Sum, sum_number
-from instep.graph.program import Program, Row
-from instep.numerics import LANES, TILE
-
-#: Elements under which a step stays on one thread; each thread has half as many at least. Steps
-#: on two threads and on one take, in us (medians, float32, Zen 5): Adam 26 and 28 at 128 Ki
-#: elements, 39 and 53 at 256 Ki, 66 and 98 at 512 Ki; SGD 13 and 12, 21 and 24, 36 and 48. A lone
-#: step after milliseconds of other work finds the second core asleep: there Adam is level at 256
-#: Ki, and SGD loses 10 us and is level from 512 Ki on.
-ELEMENTS_TO_WAKE = 256 * 1024
-
-#: Elements of the smallest and the largest chunk. Threads take chunks as they come free, so a
-#: core that was disturbed leaves its share to the others; a chunk is long enough to be read in
-#: a stream (256 KiB and more of each array). Smallest chunks of 4 Ki to 32 Ki are alike; with 64 Ki
-#: Adam takes 50 us at 256 Ki elements, and 39 with 16 Ki.
-SMALLEST_CHUNK, LARGEST_CHUNK = 16 * 1024, 256 * 1024
-
-#: Chunks of a thread, where they are not too small or too large for it. On a quiet machine 1, 4 and
-#: 16 are alike (RMSProp and AdamW on 2**22 to 2**25 elements, two threads of Zen 5).
-_CHUNKS_PER_THREAD = 16
+from instep.engines.ranges import Written
+from instep.graph import Graph
+from instep.graph.program import Program
+from instep.numerics import TILE
 
 _WORD = 8
 
-# Plain integers: an enum as an index takes longer than the assignment.
-_COUNT, _NEXT = int(Argument.COUNT), int(Argument.NEXT)
-_SUMS, _SUMS_STRIDE = int(Argument.SUMS), int(Argument.SUMS_STRIDE)
 
-
-class NativeBucket(HostBucket):
+class NativeBucket(HostBucket[NativeLaunch]):
     """Leaves that compiled loops walk."""
 
     def __init__(self, program: Program, members: Sequence[Member], threads: int | None) -> None:
         super().__init__(program, members)
-        self.threads = thread_count(threads)
+        self._threads = thread_count(threads)
         width = 2 + len(program.arrays)
         table = np.zeros((len(members), width + len(Entry)), dtype=np.int64)
         first_tile = 0
         for leaf, row in zip(self.leaves, table, strict=True):
             row[2:width] = [leaf.slots[name].ctypes.data for name in program.arrays]
-            tiles = max(1, -(-leaf.count // TILE))
-            row[width:] = [leaf.count, 0, leaf.position, tiles, first_tile]
+            tiles = max(1, -(-leaf.size // TILE))
+            row[width:] = [leaf.size, 0, leaf.position, tiles, first_tile]
             first_tile += tiles
-        self.table, self.width = table, width
+        self._table, self.addresses = table, table[:, :2]
         self._check: check.SignatureCheck | None = None
         if check.is_supported():
-            start, stride = self.table.ctypes.data, self.table.strides[0]
+            start, stride = table.ctypes.data, table.strides[0]
             rows = [start + i * stride for i in range(len(members))]
             self._check = check.SignatureCheck(
                 ([member.parameter for member in members], rows),
@@ -74,14 +47,9 @@ class NativeBucket(HostBucket):
         if self._check is not None:
             found = self._check.compare(self.own(params), self.own(grads))
             if found != check.DIFFERENT:
-                self._params, self._grads = params, grads
                 return Fit.SAME if found == check.SAME else Fit.MOVED
         # Another dtype object may stand for the same dtype: the slower check decides.
-        if super().fit(params, grads) is Fit.DIFFERENT:
-            return Fit.DIFFERENT
-        self.table[:, 0] = [params[i].ctypes.data for i in self.positions]
-        self.table[:, 1] = [grads[i].ctypes.data for i in self.positions]
-        return Fit.MOVED
+        return super().fit(params, grads)
 
     def own(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
         """Return the leaves of this bucket."""
@@ -89,28 +57,11 @@ class NativeBucket(HostBucket):
             return tuple([leaves[i] for i in self.positions])
         return leaves if type(leaves) is tuple else tuple(leaves)
 
-    def bounds(self) -> tuple[Range, Range]:
-        if not all(leaf.line for leaf in self.leaves):
-            return super().bounds()
-        w, g = self.table[:, 0], self.table[:, 1]
-        return (w, w + self._nbytes), (g, g + self._nbytes)
+    def launches(self, graph: Graph, members: list[int]) -> list[NativeLaunch]:
+        return [NativeLaunch(self, graph, members, self._table, self._threads)]
 
-    def runner(self, graph: Graph, members: list[int]) -> "Launch":
-        rows = 1 + max(leaf.row for leaf in self.leaves)
-        launch = Launch(self, graph, members, rows)
-        launch.host_expressions = self._program.host_expressions(graph)
-        return launch
-
-    def prepare(self, groups: Sequence[Group], rows: Sequence[Row]) -> None:
-        for group in groups:
-            for launch in group.runners:
-                launch.take(rows)
-
-    def run(self, group: Group, level: int, sums: SumTable) -> None:
-        group.runners[level].run(self, sums)
-
-    def repeater(self) -> "Repeater | None":
-        launches = [launch for group in self._groups for launch in group.runners]
+    def repeater(self) -> Repeater | None:
+        launches = [launch for arrangement in self.now for launch in arrangement.launches]
         if self._check is None or len(launches) != 1 or not launches[0].is_simple:
             return None
         return NativeRepeater(self, launches[0], self._check)
@@ -123,7 +74,9 @@ class NativeRepeater(Repeater):
     tells whether it was made.
     """
 
-    def __init__(self, bucket: NativeBucket, launch: "Launch", fits: check.SignatureCheck) -> None:
+    def __init__(
+        self, bucket: NativeBucket, launch: NativeLaunch, fits: check.SignatureCheck
+    ) -> None:
         self._bucket, self._launch, self._check = bucket, launch, fits
         self.run = launch.run_kernel
 
@@ -141,229 +94,3 @@ class NativeRepeater(Repeater):
             written = Written(*self._bucket.bounds()[0])
             if not written.overlaps:
                 self._check.watch(written.starts, written.stops)
-
-
-class Arguments:
-    """The block of arguments of a kernel, and the arrays that it points at: these live as long."""
-
-    def __init__(
-        self,
-        table: NDArray[np.int64],
-        chunks: NDArray[np.int64],
-        scalars: NDArray[Any] | None,
-        partials: NDArray[np.float64],
-    ) -> None:
-        # A list of words that Python writes in 30 ns each; NumPy takes three times as long.
-        self.words = array("q", bytes(8 * len(Argument)))
-        self.words[Argument.TABLE] = table.ctypes.data
-        self.words[Argument.CHUNKS] = chunks.ctypes.data
-        self.words[Argument.COUNT] = len(chunks)
-        if scalars is not None:
-            self.words[Argument.SCALARS] = scalars.ctypes.data
-        self.words[Argument.PARTIALS] = partials.ctypes.data
-        self.words[Argument.PARTIALS_STRIDE] = partials.shape[1]
-        self.address = self.words.buffer_info()[0]
-        self.table, self.chunks, self.partials = table, chunks, partials
-        self._scalars = scalars
-
-
-class Launch:
-    """A pass on leaves of a bucket: compiled code, its arguments, and the list of chunks."""
-
-    host_expressions: Any
-    _block: Arguments  # of a block of leaves that are no lines
-    _first_tiles: NDArray[np.int64]
-
-    def __init__(self, bucket: NativeBucket, graph: Graph, members: list[int], rows: int) -> None:
-        self.graph = graph
-        layout = scalar_layout(graph)
-        self.scalars = np.zeros((rows, layout.itemsize), dtype=np.uint8)
-        self._pack = struct.Struct(layout.format).pack_into
-        leaves, width = bucket.leaves, bucket.width
-        self._width = width
-        # Others are of other buckets, or of leaves that run another graph.
-        self._rows = sorted({leaves[i].row for i in members})
-        walks = [i for i in members if leaves[i].is_walked(graph)]
-        self._gathered = sorted(set(members) - set(walks))
-        self._members = np.array(walks, dtype=np.intp)
-        self._own_table = len(walks) != len(bucket.table)
-        self._table = bucket.table
-        table = bucket.table[self._members] if self._own_table else bucket.table
-        table[:, width + Entry.ROW] = [leaves[i].row for i in walks]
-        if self._own_table:  # these tensors have tiles of numbers from 0 on
-            counts = table[:, width + Entry.TILES]
-            table[:, width + Entry.FIRST_TILE] = np.cumsum(counts) - counts
-
-        extents = table[:, width + (Entry.TILES if graph.sums else Entry.COUNT)]
-        unit = TILE if graph.sums else 1
-        elements = int(table[:, width + Entry.COUNT].sum())
-        if graph.sums:  # a tile, however short, costs as much as this many elements: its fold
-            elements += LANES * int(extents.sum())
-        threads = max(1, min(bucket.threads, 2 * elements // ELEMENTS_TO_WAKE))
-        chunks = split(extents, threads, unit)
-        self._threads = min(threads, len(chunks))
-        tiles = int(table[:, width + Entry.TILES].sum()) if graph.sums else 0
-        partials = np.zeros((max(1, len(graph.sums)), max(1, tiles)))
-        self._lines = Arguments(table, chunks, self.scalars, partials)
-        self._words, self._address = self._lines.words, self._lines.address
-        self._kernel = compile_kernel(emit(graph, traits()))
-        self._kernel_address = address_of(self._kernel)
-        self._strided = self._strided_leaves(bucket)
-        if self._threads > 1:
-            start_workers(self._threads)
-
-    def _strided_leaves(self, bucket: NativeBucket) -> Strided | None:
-        """Return what runs the pass on the leaves that are no lines, if there are any."""
-        if not self._gathered:
-            return None
-        # A block is a tensor of its own: what compiled code fills in for each.
-        row = np.zeros((1, self._width + len(Entry)), dtype=np.int64)
-        buffers = bucket.gathering.buffers
-        tiles = bucket.table[self._gathered, self._width + Entry.TILES]
-        self._first_tiles = np.cumsum(tiles) - tiles
-        partials = np.zeros((max(1, len(self.graph.sums)), int(tiles.sum())))
-        chunk = np.zeros((1, 4), dtype=np.int64)
-        self._block = Arguments(row, chunk, self.scalars, partials)
-        start, stride = bucket.table.ctypes.data, bucket.table.strides[0]
-        leaves = [
-            (bucket.leaves[i], start + i * stride, int(first))
-            for i, first in zip(self._gathered, self._first_tiles, strict=True)
-        ]
-        arguments = self._block.words, row, chunk
-        return Strided(self.graph, self._kernel_address, leaves, buffers, arguments)
-
-    @property
-    def is_simple(self) -> bool:
-        """Return whether one call of the kernel with one row is all there is."""
-        return (
-            not (self._own_table or self._gathered or self.graph.sum_count or self.graph.calls)
-            and self._words[_COUNT] > 0
-            and len(self.scalars) == 1
-        )
-
-    @property
-    def has_run(self) -> bool:
-        """Return whether the kernel was called since the scalars were taken."""
-        return self._words[_NEXT] != 0
-
-    def pack(self, numbers: tuple[float, ...]) -> bool:
-        """Take the scalars of the only row; return False where one is beyond the dtype."""
-        try:
-            self._pack(self.scalars.data, 0, *self.host_expressions(*numbers))
-        except OverflowError:
-            return False
-        self._words[_NEXT] = 0
-        return True
-
-    def take(self, rows: Sequence[Row]) -> None:
-        """Evaluate the host expressions, each rounded once to the dtype of its scalar."""
-        for number in self._rows:
-            values = self.host_expressions(*rows[number].numbers)
-            at = number * self.scalars.strides[0]
-            try:
-                self._pack(self.scalars.data, at, *values)
-            except OverflowError:  # beyond the largest float32: infinite, as NumPy rounds it
-                dtypes = [np.dtype(scalar.dtype).type for scalar in self.graph.scalars]
-                with np.errstate(over="ignore"):
-                    values = [dtype(x) for dtype, x in zip(dtypes, values, strict=True)]
-                self._pack(self.scalars.data, at, *values)
-        self._words[_NEXT] = 0
-        if self._strided is not None:
-            self._strided.begin()
-
-    def run_kernel(self) -> None:
-        """Run the kernel, on several threads where there are chunks to share."""
-        if self._words[_COUNT] == 1:
-            self._kernel(self._address)
-        else:
-            run_on_threads(self._kernel_address, self._address, self._threads)
-
-    def run(self, bucket: NativeBucket, sums: SumTable) -> None:
-        """Run the pass on all its leaves, or what is left of it since `take`."""
-        if self._own_table:
-            self._lines.table[:, :2] = bucket.table[self._members, :2]
-        if self._words[_COUNT] and not self.has_run:
-            self._point_at(sums, self._lines)
-            self.run_kernel()
-        if self._strided is not None:
-            self._point_at(sums, self._block)
-            self._strided.run()
-        if self.graph.sums:
-            self._add_tiles(sums)
-
-    def _point_at(self, sums: SumTable, arguments: Arguments) -> None:
-        if self.graph.sum_count:
-            arguments.words[_SUMS] = sums.address
-            arguments.words[_SUMS_STRIDE] = sums.values.shape[1]
-
-    def _add_tiles(self, sums: SumTable) -> None:
-        """Write the sums of the tensors, from the sums of their tiles."""
-        table, width = self._lines.table, self._width
-        if len(table):
-            self._add(sums, self._lines.partials, table[:, width + Entry.FIRST_TILE], table)
-        if self._strided is not None:
-            self._add(sums, self._block.partials, self._first_tiles, self._table[self._gathered])
-
-    def _add(
-        self,
-        sums: SumTable,
-        partials: NDArray[np.float64],
-        firsts: NDArray[np.int64],
-        table: NDArray[np.int64],
-    ) -> None:
-        columns = table[:, self._width + Entry.COLUMN]
-        counts = table[:, self._width + Entry.TILES]
-        for k, entry in enumerate(self.graph.sums):
-            sums.values[entry.number, columns] = partials[k][firsts]
-            for i in np.flatnonzero(counts > 1):
-                tiles = partials[k][firsts[i] : firsts[i] + counts[i]]
-                sums.values[entry.number, columns[i]] = canonical_sum(tiles)
-
-
-def split(extents: NDArray[np.int64], threads: int, unit: int) -> NDArray[np.int64]:
-    """Cut the tensors, laid end to end, into chunks: (first tensor, begin, last tensor, end).
-
-    `extents` are the sizes of the tensors, in units of `unit` elements: 1, or a tile for a pass
-    that sums, since tiles are never cut.
-    """
-    total = int(extents.sum())
-    if total == 0:
-        return np.zeros((0, 4), dtype=np.int64)
-    size = total if threads == 1 else -(-total // (threads * _CHUNKS_PER_THREAD))
-    if threads > 1:
-        size = min(max(size, SMALLEST_CHUNK // unit), LARGEST_CHUNK // unit)
-        if unit == 1:
-            size = -(-size // 1024) * 1024
-    starts = np.arange(0, total, max(1, size), dtype=np.int64)
-    stops = np.minimum(starts + size, total)
-    ends = np.cumsum(extents)
-    begins = ends - extents
-    first = np.searchsorted(ends, starts, side="right")
-    last = np.searchsorted(ends, stops, side="left")
-    return np.stack([first, starts - begins[first], last, stops - begins[last]], axis=1)
-
-
-#: The pass that sums an array of float64: what adds up the sums of tiles.
-_SUM = Graph(
-    name="sum_float64",
-    compute="float64",
-    arrays=(Array("x", "float64"),),
-    scalars=(),
-    nodes=(Node("load", (), "float64", "x"),),
-    sums=(Sum(sum_number(0, "tensor"), 0, "tensor"),),
-    sum_count=2,
-)
-
-
-def canonical_sum(x: NDArray[np.float64]) -> float:
-    """Return the canonical sum of a contiguous float64 array."""
-    while True:
-        tiles = max(1, -(-len(x) // TILE))
-        row = np.zeros((1, entry_words(_SUM)), dtype=np.int64)
-        row[0] = [x.ctypes.data, len(x), 0, 0, tiles, 0]
-        chunk = np.array([[0, 0, 0, tiles]], dtype=np.int64)
-        arguments = Arguments(row, chunk, None, np.zeros((1, tiles)))
-        compile_kernel(emit(_SUM, traits()))(arguments.address)
-        if tiles == 1:
-            return float(arguments.partials[0, 0])
-        x = arguments.partials[0]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.host import state_strides
+from instep.engines.placement import state_strides
 
 CACHE_LINE = 64
 HUGE_PAGE = 2 << 20

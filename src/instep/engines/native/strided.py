@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from instep.engines.host import GATHERED, Placement
+from instep.engines.gathering import GATHERED
 from instep.engines.native.compile import compile_function
 from instep.engines.native.emit import Argument, Entry
+from instep.engines.placement import Placement
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
 from instep.numerics import TILE
@@ -93,7 +94,7 @@ class Strided:
             strides = array("q", [s for one in leaf.strides for s in one or (0,)])
             self._layouts += [shape, strides]
             places = [values.buffer_info()[0] for values in (shape, strides)]
-            self._records.extend([leaf.count, leaf.row, leaf.position, first_tile, addresses])
+            self._records.extend([leaf.size, leaf.row, leaf.position, first_tile, addresses])
             contiguous = sum(1 << i for i, is_so in enumerate(leaf.contiguous) if is_so)
             self._records.extend([len(shape), *places, contiguous])
         self._kept = row, chunk, list(buffers)

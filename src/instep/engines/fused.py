@@ -1,0 +1,222 @@
+"""The skeleton of an engine that runs graphs: what it does with leaves, whatever runs the passes.
+
+Leaves whose rows have equal flags run the same graphs. A pass on such leaves is a launch; the
+launches of a step are an arrangement, in levels, between which sums become known and functions on
+whole arrays are called.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from instep.engines import placement
+from instep.engines.base import Bucket, Engine, Member
+from instep.engines.calls import RenewedSlots
+from instep.engines.placement import Placement
+from instep.engines.ranges import Range
+from instep.engines.sums import SumTable
+from instep.graph import Graph
+from instep.graph.dtypes import DTYPES
+from instep.graph.program import Flags, Program, Row
+
+
+class FusedEngine(Engine):
+    """An engine that runs graphs."""
+
+    #: What is said of a parameter that is no line in memory.
+    other_walk: ClassVar[str]
+
+    def suits(self, slot: Any, w: Any) -> bool:
+        return super().suits(slot, w) and placement.lies_as_state(slot, w)
+
+    def layout(self, w: Any) -> str:
+        return "" if placement.is_line(w) else self.other_walk
+
+
+class Launch(ABC):
+    """A pass on leaves of a bucket, ready to run.
+
+    Attributes
+    ----------
+    graph
+        The pass.
+    members
+        The leaves, by their positions in the bucket.
+    rows
+        Numbers of their rows of hyperparameters.
+    host_expressions
+        The function from the numbers of a row to the scalars of the pass.
+    """
+
+    def __init__(self, bucket: "FusedBucket[Any]", graph: Graph, members: list[int]) -> None:
+        self.graph, self.members = graph, members
+        self.rows = sorted({bucket.leaves[i].row for i in members})
+        self.host_expressions: Callable[..., tuple[float, ...]]
+        self.host_expressions = bucket.program.host_expressions(graph)
+
+    @abstractmethod
+    def take(self, rows: Sequence[Row], candidate: int) -> None:
+        """Take the scalars of a candidate for the step, and all memory that it needs."""
+
+
+_Launch = TypeVar("_Launch", bound=Launch)
+
+
+@dataclass(eq=False)
+class Arrangement(Generic[_Launch]):
+    """The launches of a step, for one choice of graphs for the rows.
+
+    Attributes
+    ----------
+    levels
+        What runs before sums or results of functions are known, level by level.
+    final
+        What stores parameters and state.
+    """
+
+    levels: list[list[_Launch]]
+    final: list[_Launch]
+    sum_count: int
+    guards: frozenset[int]
+
+    @cached_property
+    def launches(self) -> list[_Launch]:
+        """All launches, in order."""
+        return [launch for level in (*self.levels, self.final) for launch in level]
+
+
+class FusedBucket(Bucket, Generic[_Launch]):
+    """Leaves whose graphs are run by launches of one kind.
+
+    A new engine is a subclass of `Launch`, which takes the scalars of a step and runs once after
+    that, however often it is told, and these methods:
+
+    - `launches`: what it makes of a pass on some of the leaves;
+    - `fit`: how the arrays of a step compare with those that the bucket was made for. It writes
+      where they are into `addresses`;
+    - `prepare`: what a step takes beside the scalars of its launches, room for sums for one;
+    - `run`: how the launches of a level run;
+    - `release`: which arrays of the user it has kept.
+
+    Attributes
+    ----------
+    addresses
+        Of parameter and gradient of each leaf, as of the last `fit`.
+    now
+        What this step runs: one arrangement, or one for every choice of graphs that may be right.
+    """
+
+    #: What launches are made and run in.
+    context: AbstractContextManager[Any] = nullcontext()
+
+    def __init__(self, program: Program, members: Sequence[Member]) -> None:
+        self.positions = tuple(member.position for member in members)
+        self.program = program
+        self.dtype = members[0].parameter.dtype
+        self._compute = DTYPES[self.dtype.name].compute
+        self.leaves = [Placement.of(member, program.arrays) for member in members]
+        self.addresses = np.zeros((len(members), 2), dtype=np.int64)
+        self._extents = np.array(
+            [[placement.extent(x) for x in (one.parameter, one.gradient)] for one in members],
+            dtype=np.int64,
+        )
+        self.now: list[Arrangement[_Launch]] = []
+        # Transforms that do something else in some of the steps come back to the same launches.
+        self._arrangements: dict[tuple[Flags, ...], Arrangement[_Launch]] = {}
+        self._level = self._depth = 0
+        self._rows: Sequence[Row] = ()
+        self._renewed = RenewedSlots()
+
+    @abstractmethod
+    def launches(self, graph: Graph, members: list[int]) -> list[_Launch]:
+        """Return what runs a pass on these leaves: several launches where some lie otherwise."""
+
+    @abstractmethod
+    def prepare(self, chosen: Sequence[Arrangement[_Launch]], sums: SumTable) -> None:
+        """Make room for sums, and what else a step takes: `chosen` is for each candidate."""
+
+    @abstractmethod
+    def run(self, levels: Sequence[list[_Launch]], sums: SumTable) -> None:
+        """Run what each arrangement has on a level, or what is left of it since `take`."""
+
+    def bounds(self) -> tuple[Range, Range]:
+        starts = self.addresses - self._extents[:, :, 0]
+        stops = self.addresses + self._extents[:, :, 1]
+        return (starts[:, 0], stops[:, 0]), (starts[:, 1], stops[:, 1])
+
+    def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
+        for rows in candidates:
+            for row in rows:
+                self.program.check_rounding(row, self._compute)
+        chosen = [self.arrangement(rows) for rows in candidates]
+        now = chosen if len(chosen) == 1 else list(dict.fromkeys(chosen))
+        # A leaf may have no part in a sum in which it had one. Where there are several, it is not
+        # known whose sums the table holds.
+        if now != self.now or len(now) > 1:
+            sums.clear()  # first: where an exception comes now, the launches are still others
+            self.guards = frozenset(number for one in now for number in one.guards)
+            self._depth = max(len(one.levels) for one in now)
+            self.now = now
+        self._level, self._rows = 0, candidates[0]
+        self._renewed.clear()
+        for candidate, arrangement in enumerate(chosen):
+            for launch in arrangement.launches:
+                launch.take(candidates[candidate], candidate)
+        self.prepare(chosen, sums)
+
+    def arrangement(self, rows: Sequence[Row]) -> Arrangement[_Launch]:
+        """Return what a step with these rows runs."""
+        flags = tuple([row.flags for row in rows])
+        if flags not in self._arrangements:
+            with self.context:
+                self._arrangements[flags] = self._arranged(flags)
+        return self._arrangements[flags]
+
+    def _arranged(self, flags: Sequence[Flags]) -> Arrangement[_Launch]:
+        members: dict[Flags, list[int]] = {}
+        for i, leaf in enumerate(self.leaves):
+            members.setdefault(flags[leaf.row], []).append(i)
+        sections = [
+            (self.program.passes(self.dtype.name, key), chosen) for key, chosen in members.items()
+        ]
+        depth = max(len(passes) for passes, _ in sections)
+        levels: list[list[_Launch]] = [[] for _ in range(depth)]
+        for passes, chosen in sections:
+            for level, graph in zip([*levels[: len(passes) - 1], levels[-1]], passes, strict=True):
+                level.extend(self.launches(graph, chosen))
+        return Arrangement(
+            levels[:-1],
+            levels[-1],
+            max(passes[0].sum_count for passes, _ in sections),
+            frozenset(number for passes, _ in sections for number in passes[0].guards),
+        )
+
+    def reduce(self, sums: SumTable) -> set[int]:
+        numbers: set[int] = set()
+        if self._level == self._depth:
+            return numbers
+        with self.context:
+            while not numbers and self._level < self._depth:
+                levels = [level for one in self.now for level in one.levels[self._level :][:1]]
+                self.run(levels, sums)
+                for launch in (launch for level in levels for launch in level):
+                    numbers.update(entry.number for entry in launch.graph.sums)
+                    if launch.graph.calls:
+                        self._call(launch)
+                self._level += 1
+        return numbers
+
+    def _call(self, launch: Launch) -> None:
+        for leaf in (self.leaves[i] for i in launch.members):
+            self._renewed.call(self.program, launch.graph, leaf.slots, self._rows[leaf.row])
+
+    def commit(self, sums: SumTable) -> Mapping[int, Any]:
+        with self.context:
+            self.run([one.final for one in self.now], sums)
+            self._renewed.store()
+        return {}

@@ -1,0 +1,86 @@
+"""Blocks of arrays that are no line in memory, copied together."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import setitem
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep.graph import Graph
+from instep.interrupts import Call
+from instep.numerics import TILE
+
+#: Elements of a block that is gathered from arrays that are no line: a multiple of a tile.
+GATHERED = 4 * TILE
+
+
+class Gathering:
+    """Contiguous copies, in C order, of parts of arrays that are no line.
+
+    Parameters
+    ----------
+    dtypes
+        Of the arrays of a leaf.
+    longest
+        Elements of the largest leaf.
+    """
+
+    def __init__(self, dtypes: Sequence[Any], longest: int) -> None:
+        self.buffers = [np.empty(min(longest, GATHERED), dtype) for dtype in dtypes]
+
+    def tiles(self, graph: Graph, arrays: Sequence[NDArray[Any]]) -> Iterator[list[NDArray[Any]]]:
+        """Yield what a pass that reduces loads, in blocks of whole tiles."""
+        loaded = {array.name for array in graph.loaded}
+        for start in range(0, arrays[0].size, GATHERED):
+            stop = min(start + GATHERED, arrays[0].size)
+            block = [buffer[: stop - start] for buffer in self.buffers]
+            for copy, array, spec in zip(block, arrays, graph.arrays, strict=True):
+                if spec.name in loaded:
+                    copy[...] = array.flat[start:stop]
+            yield block
+
+    def boxes(
+        self, graph: Graph, arrays: Sequence[NDArray[Any]], begin: int
+    ) -> Iterator[tuple[int, list[NDArray[Any]], list[Call]]]:
+        """Yield what the last pass loads from element `begin` on, without allocating anything.
+
+        Each time the element after the part, copies of it, and the calls that write it back.
+        """
+        loaded, stored = ({array.name for array in of} for of in (graph.loaded, graph.stored))
+        for stop, index in boxes(arrays[0].shape, GATHERED):
+            if stop <= begin:
+                continue
+            block: list[NDArray[Any]] = []
+            stores: list[Call] = []
+            for buffer, array, spec in zip(self.buffers, arrays, graph.arrays, strict=True):
+                part = array[index]
+                copy = buffer[: part.size]
+                block.append(copy)
+                if spec.name in loaded:
+                    copy.reshape(part.shape)[...] = part
+                if spec.name in stored:
+                    stores.append(partial(setitem, array, index, copy.reshape(part.shape)))
+            yield stop, block, stores
+
+
+def boxes(shape: Sequence[int], most: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Cut an array into boxes of at most so many elements, each without a gap in C order.
+
+    Yield the number of elements up to the end of each, and its index.
+    """
+    axis, inner = len(shape), 1
+    while axis and inner * shape[axis - 1] <= most:
+        axis -= 1
+        inner *= shape[axis]
+    if axis == 0:
+        if inner:
+            yield inner, (...,)
+        return
+    axis -= 1
+    step, done = max(1, most // max(1, inner)), 0
+    for outer in np.ndindex(*shape[:axis]):
+        for start in range(0, shape[axis], step):
+            done += inner * (min(start + step, shape[axis]) - start)
+            yield done, (*outer, slice(start, start + step), ...)
