@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import records
 
-from instep.commands.bench import Worker, command, contenders, environment, measure, tables
+from instep.commands.bench import Worker, command, contenders, environment, measure
 from instep.commands.bench.contenders import KIT, LIMITS
 from instep.commands.bench.worker import available_cpus
 from instep.engines import available
@@ -225,7 +226,7 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     if laboratory.claims:
         terminalreporter.write_line("")
-        terminalreporter.write_line(tables.of_claims(laboratory.claims).text())
+        terminalreporter.write_line(records.of_claims(laboratory.claims).text())
     file = config.getoption("--record")
     if file is not None:
         more = {name: getattr(laboratory, name) for name in ("claims", "processes", "profile")}

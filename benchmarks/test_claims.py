@@ -7,11 +7,11 @@ claimed and what was measured.
 from dataclasses import dataclass
 
 import pytest
+from networks import gpt2_small
 
 from instep.commands.bench import Case
 from instep.commands.bench.cases import CHAIN
 from instep.commands.bench.contenders import KIT, LIMITS
-from instep.commands.bench.networks import gpt2_small
 
 TORCH = ("torch fused", "torch foreach", "torch loop")
 LARGE = 2**25

@@ -1,11 +1,11 @@
 """The grid: a line along each axis, through Adam on float32; `test_product` has all of it."""
 
 import pytest
+from networks import NETWORKS
 
 from instep import optimizers
 from instep.commands.bench import Case
 from instep.commands.bench.command import DTYPES
-from instep.commands.bench.networks import NETWORKS
 
 FAMILY = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "Adam", "AdamW")
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 2**24)

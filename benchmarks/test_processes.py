@@ -1,8 +1,9 @@
 """What is measured in new processes: the import, the first step, and the peak of memory."""
 
+import processes
 import pytest
 
-from instep.commands.bench import Case, Worker, contenders, processes
+from instep.commands.bench import Case, Worker, contenders
 from instep.commands.bench.contenders import KIT
 
 FIRST_STEPS = (KIT, "torch fused", "optax", "numba")
@@ -31,7 +32,7 @@ def test_first_step(name, laboratory, replay):
     seconds = []
     for _ in range(TIMES):
         with Worker(threads=1) as worker:
-            seconds.append(worker.ask("processes.first_step", case=case.to_json(), name=name))
+            seconds.append(worker.ask(processes.first_step, case=case.to_json(), name=name))
     what = f"first step of Adam on {case.label}: {name}"
     laboratory.processes.append(
         {"what": what, "median": sorted(seconds)[TIMES // 2], "seconds": seconds}
@@ -44,7 +45,7 @@ def test_peak_memory(name, laboratory, replay):
     case = Case.uniform("Adam", 1, 2**23)
     skip_unless_it_runs(name, case, laboratory)
     with Worker(threads=1) as worker:
-        peak = worker.ask("processes.peak_memory", case=case.to_json(), name=name)
+        peak = worker.ask(processes.peak_memory, case=case.to_json(), name=name)
     what = f"memory a step of Adam takes, in arrays like the parameter: {name}"
     laboratory.processes.append({"what": what, **peak})
     replay([peak.pop("seconds")], contender=name, **peak)

@@ -5,10 +5,10 @@ Contenders that find no room in memory are left out.
 """
 
 import pytest
+from networks import NETWORKS
 
 from instep.commands.bench import Case
 from instep.commands.bench.command import DTYPES
-from instep.commands.bench.networks import NETWORKS
 
 FAMILY = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "Adam", "AdamW")
 ELEMENTS = (1_000, 10_000, 100_000, 1_000_000, 2**24, 2**27)

@@ -1,5 +1,6 @@
 """Where the time of a step goes: the passes of a chain, and the parts of small steps."""
 
+import breakdown
 import pytest
 
 from instep.commands.bench import Case
@@ -21,7 +22,8 @@ def split(laboratory, replay):
 
     def tell(kind, case, budget):
         worker = laboratory.worker(case.threads)
-        found = worker.ask(f"breakdown.{kind}_of_step", case=case.to_json(), budget=budget)
+        split_step = getattr(breakdown, f"{kind}_of_step")
+        found = worker.ask(split_step, case=case.to_json(), budget=budget)
         rounds = found.pop("rounds")
         laboratory.profile[kind].append(found)
         replay(rounds, **found)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.commands.bench.networks import Shape
 from instep.graph.dtypes import DTYPES
+
+Shape = tuple[int, ...]
 
 #: The chain that is measured as if it were one optimizer: clip_by_global_norm(1), AdamW and
 #: average(0.999).

@@ -53,6 +53,7 @@ class Worker:
 
     def __enter__(self) -> Self:
         environment = dict(os.environ) | dict.fromkeys(_BOUNDS, str(self.threads))
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # what is asked for is found there
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-c", _PROGRAM, str(self.threads)],
@@ -78,15 +79,16 @@ class Worker:
         self._process.communicate()
         self._errors.close()
 
-    def ask(self, task: str, **arguments: Any) -> Any:
-        """Run a function ``module.name`` of this package there; return what it returned."""
+    def ask(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        """Run a function of a module there, on plain data; return what it returned."""
         process, errors = self._process, self._errors
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
         assert errors is not None
         try:
-            process.stdin.write(json.dumps({"task": task, "arguments": arguments}) + "\n")
+            task = {"module": function.__module__, "name": function.__name__}
+            process.stdin.write(json.dumps({**task, "arguments": arguments}) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
         except OSError:  # a broken pipe; Windows calls it an invalid argument
@@ -105,7 +107,7 @@ class Worker:
         """Measure contenders on a case there; see `instep.commands.bench.measure`."""
         from instep.commands.bench.measuring import Result
 
-        answer = self.ask("worker.measured", case=case.to_json(), names=[*names], budget=budget)
+        answer = self.ask(measured, case=case.to_json(), names=[*names], budget=budget)
         return Result.from_json(answer)
 
 
@@ -136,13 +138,14 @@ def _bind(threads: int) -> None:
 def _answer_all(requests: IO[str], answer: Callable[[dict[str, Any]], None]) -> None:
     for line in requests:
         request = json.loads(line)
-        module, _, name = request["task"].rpartition(".")
+        module, name = request["module"], request["name"]
         try:
-            function = getattr(importlib.import_module(f"instep.commands.bench.{module}"), name)
+            function = getattr(importlib.import_module(module), name)
             answer({"result": function(**request["arguments"])})
         except Exception as error:  # noqa: BLE001 - whatever a peer raises is told, and all
             text = str(error).strip().partition("\n")[0]
-            answer({"error": f"{request['task']}: {type(error).__name__}: {text}"})
+            task = f"{module.rpartition('.')[2]}.{name}"
+            answer({"error": f"{task}: {type(error).__name__}: {text}"})
 
 
 def serve() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-Shape = tuple[int, ...]
+from instep.commands.bench.cases import Shape
 
 #: Stages of ResNet-50 (He et al. 2015, arXiv:1512.03385, table 1): blocks, and the channels
 #: within a block, of which it gives out four times as many.

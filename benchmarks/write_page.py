@@ -1,13 +1,14 @@
 """Measures anew what benchmarks.md shows: the numbers, the tables and the figure.
 
-python docs/run_benchmarks.py          runs the benchmark suite, which takes minutes
-python docs/run_benchmarks.py --draw   draws the numbers that are there
+python benchmarks/write_page.py          runs the benchmark suite, which takes minutes
+python benchmarks/write_page.py --draw   draws the numbers that are there
 """
 
 import subprocess
 import sys
 from pathlib import Path
 
+import records
 from PIL import Image
 
 from instep.commands.bench import command, figures, tables
@@ -42,16 +43,16 @@ def draw() -> None:
     """Write tables and figure from the results that are there."""
     found = command.read(RESULTS.read_text(encoding="utf-8"))
     parts = ["## Machine", environment(found["environment"])]
-    parts += titled("Claims", tables.of_claims(found["claims"]))
+    parts += titled("Claims", records.of_claims(found["claims"]))
     for table in (
-        tables.of_passes(found["profile"]["passes"]),
-        tables.of_parts(found["profile"]["parts"]),
+        records.of_passes(found["profile"]["passes"]),
+        records.of_parts(found["profile"]["parts"]),
     ):
         parts += titled(table.title, table)
     for name, title in TITLES.items():
         for table in tables.by_setting(title, found["sections"].get(name, ())):
             parts += titled(table.title, table)
-    parts += titled("New processes", tables.of_processes(found["processes"]))
+    parts += titled("New processes", records.of_processes(found["processes"]))
     TABLES.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     figures.draw(found["sections"], FIGURE)
     shrink(FIGURE)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from unittest import mock
 
+from processes import prepared
+
 from instep.commands.bench.cases import Case, OnePass
 from instep.commands.bench.clocks import REST, Step, WallClock, in_turns
-from instep.commands.bench.contenders import KIT, Contender
-from instep.commands.bench.contenders.kit import Kit
-from instep.commands.bench.contenders.streams import Stream
+from instep.commands.bench.contenders import KIT
 from instep.commands.bench.traffic import passes
 
 TREES, CHECK, NUMBERS = "reading trees", "signature check", "hyperparameters"
@@ -98,7 +98,7 @@ def parts_of_step(case: dict[str, Any], budget: float) -> dict[str, Any]:
     The whole is that of a step that nobody watches; the rest is what the parts leave of it.
     """
     point, watch = Case.from_json(case), Stopwatch()
-    steps = {KIT: Kit().prepare(point), _WATCHED: _watched(point, watch)}
+    steps = {KIT: prepared(KIT, point), _WATCHED: _watched(point, watch)}
     seconds, parts = _measure(point, steps, watch, budget)
     compiled = sum(parts.pop(name, 0.0) for name in (REDUCTION, UPDATE))
     parts[COMPILED], whole = compiled, statistics.median(seconds[KIT])
@@ -114,7 +114,7 @@ def passes_of_step(case: dict[str, Any], budget: float) -> dict[str, Any]:
     steps = {_WATCHED: _watched(point, watch)}
     names = [f"stream {number}" for number, _ in enumerate(passes(point))]
     for number, name in enumerate(names):
-        steps[name] = _prepared(Stream(), OnePass(**vars(point), number=number))
+        steps[name] = prepared("stream", OnePass(**vars(point), number=number))
     seconds, parts = _measure(point, steps, watch, budget)
     found = [
         {
@@ -147,19 +147,12 @@ def _measure(
     return seconds, {part: statistics.median(lap[part] for lap in laps) for part in laps[0]}
 
 
-def _prepared(contender: Contender, case: Case) -> Step:
-    reason = contender.refuses(case)
-    if reason is not None:
-        raise RuntimeError(f"{contender.name}: {reason}")
-    return contender.prepare(case)
-
-
 def _watched(case: Case, watch: Stopwatch) -> Step:
     """Return the step of the kit, the stopwatch around what its plan calls."""
     from instep import engines, tree
     from instep.engines.native import check
 
-    step = _prepared(Kit(), case)
+    step = prepared(KIT, case)
     engine = engines.load("native")
     make, read, look = engine.bucket, tree.LeafReader, check.SignatureCheck
 

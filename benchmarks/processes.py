@@ -10,6 +10,7 @@ from typing import Any
 
 from instep.commands.bench import contenders
 from instep.commands.bench.cases import Case
+from instep.commands.bench.clocks import Step
 
 _IMPORT = """
 import sys, time
@@ -38,7 +39,7 @@ def first_step(case: dict[str, Any], name: str) -> float:
     To be asked of a new `Worker`. Imports are not counted, but for those that the step itself
     causes.
     """
-    step = _prepare(Case.from_json(case), name)
+    step = prepared(name, Case.from_json(case))
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
@@ -52,7 +53,7 @@ def peak_memory(case: dict[str, Any], name: str) -> dict[str, float | None]:
     tell. `seconds` is what the step took that `resident` looked at.
     """
     point = Case.from_json(case)
-    step = _prepare(point, name)
+    step = prepared(name, point)
     for _ in range(2):
         step()
     start = time.perf_counter()
@@ -70,7 +71,8 @@ def peak_memory(case: dict[str, Any], name: str) -> dict[str, float | None]:
     }
 
 
-def _prepare(case: Case, name: str) -> Any:
+def prepared(name: str, case: Case) -> Step:
+    """Return what takes the step of a contender, which has to be able to."""
     (contender,) = contenders.load([name], case.backend)
     reason = contender.refuses(case)
     if reason is not None:
@@ -78,7 +80,7 @@ def _prepare(case: Case, name: str) -> Any:
     return contender.prepare(case)
 
 
-def _resident_growth(step: Any) -> int | None:
+def _resident_growth(step: Step) -> int | None:
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
         before = _status("VmRSS")
