@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from instep import SGD, AdaGrad, Adam, AdamW, Momentum, RMSProp
-from instep.commands.bench import Case, Worker, contenders, measure, traffic
+from instep.commands.bench import Case, Worker, cases, contenders, measure, traffic
 from instep.commands.bench.cases import CHAIN, OnePass, trees
 from instep.commands.bench.contenders import (
     KIT,
@@ -222,14 +222,14 @@ def test_listings_are_the_rules_of_the_kit(optimizer):
     seen = clipped(grads) if optimizer == CHAIN else grads
     slack = slack_of_epsilon(seen) if hasattr(plain, "m") else dict.fromkeys(grads, 0.0)
     step = functools.partial(plain.update, params, grads)
-    assert_takes_the_step_of(kit.optimizer(case), step, params, start, grads, slack)
+    assert_takes_the_step_of(cases.optimizer(case), step, params, start, grads, slack)
 
 
 def test_listing_of_the_chain_averages_from_the_first_parameters_on():
     """As torch does; the average of the kit forgets that there was a start."""
     case = Case.uniform(CHAIN, 2, 30, dtype="float64")
     (params, grads), (start, _) = trees(case), trees(case)
-    plain, optimizer = listing.LISTINGS[CHAIN](np, params), kit.optimizer(case)
+    plain, optimizer = listing.LISTINGS[CHAIN](np, params), cases.optimizer(case)
     expected = {key: w.copy() for key, w in start.items()}
     for _ in range(STEPS):
         plain.update(params, grads)

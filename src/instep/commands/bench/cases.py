@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instep import AdamW, chain, optimizers
 from instep.graph.dtypes import DTYPES
+from instep.transforms import average, clip_by_global_norm
 
 Shape = tuple[int, ...]
 
@@ -92,6 +94,14 @@ def storage(dtype: str) -> np.dtype[Any]:
     return found
 
 
+def optimizer(case: Case) -> Any:
+    """Return a new optimizer of the kit for a case."""
+    threads = case.threads if case.backend == "numpy" else None
+    if case.optimizer == CHAIN:
+        return chain(clip_by_global_norm(1.0), AdamW(), average(0.999), threads=threads)
+    return getattr(optimizers, case.optimizer)(threads=threads)
+
+
 def count(number: int) -> str:
     """Return a number of elements: as a power of two where it is a large one."""
     if number >= 1024 and number.bit_count() == 1:
@@ -122,3 +132,15 @@ def trees(case: Case) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]
     params, grads = arrays(case, 0), arrays(case, 1)
     names = [f"p{i:05}" for i in range(len(params))]
     return dict(zip(names, params, strict=True)), dict(zip(names, grads, strict=True))
+
+
+def place(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return parameters and gradients in arrays of the backend."""
+    params, grads = trees(case)
+    if case.backend == "numpy":
+        return params, grads
+    xp = importlib.import_module(case.backend)
+    params, grads = (
+        {key: xp.asarray(array) for key, array in tree.items()} for tree in (params, grads)
+    )
+    return params, grads

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from instep.commands.bench.cases import Case, OnePass, storage
+from instep.commands.bench.cases import Case, OnePass, optimizer, storage
 from instep.graph import Graph
 
 
@@ -20,9 +20,7 @@ def bytes_per_element(case: Case) -> int:
 
 
 @cache
-def _passes(optimizer: str, dtype: str) -> tuple[Graph, ...]:
-    from instep.commands.bench.contenders import kit
-
-    small = Case(optimizer, ((1,),), "", dtype)
-    (bucket,) = kit.optimizer(small).explain(np.zeros(1, storage(dtype))).buckets
+def _passes(name: str, dtype: str) -> tuple[Graph, ...]:
+    small = Case(name, ((1,),), "", dtype)
+    (bucket,) = optimizer(small).explain(np.zeros(1, storage(dtype))).buckets
     return tuple(bucket.graphs)

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from instep.commands.bench.cases import Case
+from instep.commands.bench.cases import Case, place
 from instep.commands.bench.clocks import Step
 from instep.commands.bench.contenders import Contender
-from instep.commands.bench.contenders.kit import place
 from instep.commands.bench.traffic import bytes_per_element, passes
 
 #: Bytes of traffic below which the cache of a GPU serves a part of it.

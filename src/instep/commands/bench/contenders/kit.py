@@ -1,14 +1,13 @@
 """The kit itself."""
 
 import functools
-import importlib
 import importlib.util
-from typing import Any
 
-from instep.commands.bench.cases import CHAIN, Case, storage, trees
+from instep.commands.bench.cases import Case, optimizer, place, storage
 from instep.commands.bench.clocks import Step
 from instep.commands.bench.contenders import KIT, Contender
 from instep.commands.bench.traffic import passes
+from instep.engines import available
 
 
 class Kit(Contender):
@@ -23,11 +22,7 @@ class Kit(Contender):
                 return "bfloat16 is measured with NumPy arrays"
             if importlib.util.find_spec("ml_dtypes") is None:
                 return "bfloat16 arrays need ml_dtypes"
-        if case.backend == "cupy":
-            from instep.engines import available
-
-            return available()["cuda"]
-        return None
+        return available()["cuda"] if case.backend == "cupy" else None
 
     def memory(self, case: Case) -> int:
         arrays = passes(case)[-1].arrays  # all of the rule, whichever pass touches them
@@ -36,27 +31,3 @@ class Kit(Contender):
     def prepare(self, case: Case) -> Step:
         params, grads = place(case)
         return functools.partial(optimizer(case).update, params, grads)
-
-
-def optimizer(case: Case) -> Any:
-    """Return a new optimizer for a case."""
-    from instep import AdamW, chain, optimizers
-    from instep.transforms import average, clip_by_global_norm
-
-    threads = case.threads if case.backend == "numpy" else None
-    if case.optimizer == CHAIN:
-        return chain(clip_by_global_norm(1.0), AdamW(), average(0.999), threads=threads)
-    return getattr(optimizers, case.optimizer)(threads=threads)
-
-
-def place(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return parameters and gradients in arrays of the backend."""
-    params, grads = trees(case)
-    if case.backend == "numpy":
-        return params, grads
-    xp = importlib.import_module(case.backend)
-    on_device = (
-        {key: xp.asarray(array) for key, array in tree.items()} for tree in (params, grads)
-    )
-    params, grads = on_device
-    return params, grads

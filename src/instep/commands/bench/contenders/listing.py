@@ -7,10 +7,9 @@ import functools
 import importlib
 from typing import Any
 
-from instep.commands.bench.cases import CHAIN, Case
+from instep.commands.bench.cases import CHAIN, Case, place
 from instep.commands.bench.clocks import Step
 from instep.commands.bench.contenders import Contender
-from instep.commands.bench.contenders.kit import place
 
 Tree = dict[str, Any]
 
