@@ -1,4 +1,3 @@
-# ruff: noqa: SLF001  (it looks inside on purpose)
 """What instep is measured against: that streams move what they should, and peers take its step."""
 
 import contextlib
@@ -17,10 +16,9 @@ from instep.commands.bench.cases import CHAIN, OnePass, trees
 from instep.commands.bench.contenders import (
     KIT,
     cupy_kernels,
+    formulas,
     kit,
     listing,
-    numba_loop,
-    numexpr_blocks,
     streams,
 )
 
@@ -258,12 +256,11 @@ WEIGHT = UNIT / 0.001
 
 
 @pytest.mark.parametrize("optimizer", WRITTEN_OUT)
-@pytest.mark.parametrize("module", [numba_loop, numexpr_blocks], ids=["numba", "numexpr"])
-def test_loops_and_expressions_are_the_rules_of_the_kit(module, optimizer, monkeypatch):
+@pytest.mark.parametrize("name", ["numba", "numexpr"])
+def test_loops_and_expressions_are_the_rules_of_the_kit(name, optimizer, monkeypatch):
     case = Case.uniform(optimizer, 2, 30, dtype="float64")
     (params, grads), (start, _) = trees(case), trees(case)
-    monkeypatch.setattr(module, "trees", lambda case: (params, grads))
-    name = {numba_loop: "numba", numexpr_blocks: "numexpr"}[module]
+    monkeypatch.setattr(formulas, "place", lambda case: (params, grads))
     step, slack = prepared(name, case), dict.fromkeys(grads, WEIGHT)
     assert_takes_the_step_of(WRITTEN_OUT[optimizer](), step, params, start, grads, slack)
 
@@ -274,23 +271,20 @@ def test_kernels_for_a_gpu_are_the_rules_of_the_kit(kind, optimizer):
     """Their text is run by NumPy: a kernel's assignments mean the same in Python."""
     case = Case.uniform(optimizer, 2, 30, dtype="float64")
     (params, grads), (start, _) = trees(case), trees(case)
-    slots = cupy_kernels.SLOTS[optimizer]
+    slots = formulas.slots(optimizer)
     states = {key: {slot: np.zeros_like(w) for slot in slots} for key, w in params.items()}
-    function = cupy_kernels._functions(np)[optimizer]
-    t = 0
+    function = cupy_kernels.in_place(optimizer, np.sqrt)
+    steps = formulas.numbers("float64")
 
     def step():
-        nonlocal t
-        t += 1
-        values = (1e-3 / (1 - 0.9**t), math.sqrt(1 - 0.999**t), 0.9, 0.1, 0.999, 0.001, 1e-8)
-        numbers = dict(zip(cupy_kernels.NUMBERS, values, strict=True))
+        numbers = dict(zip(formulas.NUMBERS, next(steps), strict=True))
         for key, w in params.items():
             arrays = {"g": grads[key], "w": w, **states[key]}
             if kind == "function":
                 function(**arrays, **numbers)
                 continue
             names = {**arrays, **numbers, "sqrt": np.sqrt}
-            exec(cupy_kernels.KERNELS[optimizer], names)
+            exec("; ".join(formulas.assignments(optimizer)), names)
             params[key][:] = names["w"]
             states[key] = {slot: names[slot] for slot in slots}
 

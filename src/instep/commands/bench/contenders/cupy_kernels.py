@@ -1,72 +1,33 @@
 """What CuPy offers: a kernel a tensor, written by hand or made by `cupy.fuse`; and its memory."""
 
 import importlib
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from instep.commands.bench.cases import Case, place
+from instep.commands.bench.cases import Case
 from instep.commands.bench.clocks import Step
 from instep.commands.bench.contenders import Contender
+from instep.commands.bench.contenders.formulas import (
+    NUMBERS,
+    Compiled,
+    assignments,
+    function,
+    slots,
+)
 from instep.commands.bench.traffic import bytes_per_element, passes
 
 #: Bytes of traffic below which the cache of a GPU serves a part of it.
 SMALLEST = 1 << 28
 
-SLOTS = {"SGD": "", "Momentum": "v", "AdaGrad": "h", "RMSProp": "h", "Adam": "mv", "AdamW": "mv"}
 
-#: The same for kernels and for `cupy.fuse`; the numbers have the dtype of the parameters.
-NUMBERS = ("rate", "root", "b1", "c1", "b2", "c2", "eps")
-
-KERNELS = {
-    "SGD": "w -= c2 * g",
-    "Momentum": "v = b1 * v - c2 * g; w += v",
-    "AdaGrad": "h += g * g; w -= c2 * g / (sqrt(h) + eps)",
-    "RMSProp": "h = b2 * h + c2 * g * g; w -= c2 * g / (sqrt(h) + eps)",
-    "Adam": "m = b1 * m + c1 * g; v = b2 * v + c2 * g * g; w -= rate * m / (sqrt(v) / root + eps)",
-    "AdamW": "m = b1 * m + c1 * g; v = b2 * v + c2 * g * g;"
-    "w = b2 * w - rate * m / (sqrt(v) / root + eps)",
-}
-
-
-class _Kernels(Contender):
+class _Kernels(Compiled):
     """A kernel a tensor."""
 
     package = "cupy"
-
-    def lacks(self, case: Case) -> str | None:
-        if case.optimizer not in SLOTS:
-            return f"no kernel of {case.optimizer} is written out"
-        if case.dtype not in ("float32", "float64"):
-            return f"the kernels keep the state of {case.dtype} parameters in {case.dtype}"
-        return None
-
-    def compiled(self, case: Case) -> Callable[..., Any]:
-        """Return what updates the arrays of one tensor in place."""
-        raise NotImplementedError
-
-    def prepare(self, case: Case) -> Step:
-        cupy = importlib.import_module("cupy")
-        update = self.compiled(case)
-        params, grads = place(case)
-        tensors = [
-            (grads[key], w, *(cupy.zeros_like(w) for _ in SLOTS[case.optimizer]))
-            for key, w in params.items()
-        ]
-        number: Any = np.dtype(case.dtype).type
-        t = 0
-
-        def step() -> None:
-            nonlocal t
-            t += 1
-            rate, root = 1e-3 / (1 - 0.9**t), math.sqrt(1 - 0.999**t)
-            numbers = [number(x) for x in (rate, root, 0.9, 0.1, 0.999, 0.001, 1e-8)]
-            for arrays in tensors:
-                update(*arrays, numbers)
-
-        return step
+    without_formula = "no kernel of {} is written out"
+    without_dtype = "the kernels keep the state of {0} parameters in {0}"
 
 
 class Elementwise(_Kernels):
@@ -74,21 +35,17 @@ class Elementwise(_Kernels):
 
     name = "kernel a tensor"
 
-    def compiled(self, case: Case) -> Callable[..., Any]:
+    def compiled(self, case: Case) -> Callable[..., object]:
         cupy = importlib.import_module("cupy")
-        slots = SLOTS[case.optimizer]
+        names = slots(case.optimizer)
         kernel = cupy.ElementwiseKernel(
-            ", ".join(["T g", *(f"T {name}" for name in NUMBERS)]),
-            ", ".join(["T w", *(f"T {name}" for name in slots)]),
-            KERNELS[case.optimizer],
+            ", ".join(f"T {name}" for name in ("g", *NUMBERS)),
+            ", ".join(f"T {name}" for name in ("w", *names)),
+            "; ".join(assignments(case.optimizer)),
             f"{case.optimizer.lower()}_of_one_tensor",
         )
-
-        def update(g: Any, w: Any, *rest: Any) -> None:
-            *slots, numbers = rest
-            kernel(g, *numbers, w, *slots)
-
-        return update
+        first = len(names)
+        return lambda w, g, *rest: kernel(g, *rest[first:], w, *rest[:first])
 
 
 class Fuse(_Kernels):
@@ -96,60 +53,19 @@ class Fuse(_Kernels):
 
     name = "cupy.fuse"
 
-    def compiled(self, case: Case) -> Callable[..., Any]:
+    def compiled(self, case: Case) -> Callable[..., object]:
         cupy = importlib.import_module("cupy")
-        fused = cupy.fuse()(_functions(cupy)[case.optimizer])
-
-        def update(g: Any, w: Any, *rest: Any) -> None:
-            *slots, numbers = rest
-            fused(g, w, *slots, *numbers)
-
-        return update
+        fused: Callable[..., object] = cupy.fuse()(in_place(case.optimizer, cupy.sqrt))
+        return fused
 
 
-def _functions(xp: Any) -> dict[str, Callable[..., None]]:
-    """Return updates in place as functions of arrays."""
+def in_place(optimizer: str, sqrt: Any) -> Callable[..., None]:
+    """Return an update as a function of arrays.
 
-    def sgd(g, w, rate, root, b1, c1, b2, c2, eps):  # type: ignore[no-untyped-def]
-        w -= c2 * g
-
-    def momentum(g, w, v, rate, root, b1, c1, b2, c2, eps):  # type: ignore[no-untyped-def]
-        v *= b1
-        v -= c2 * g
-        w += v
-
-    def adagrad(g, w, h, rate, root, b1, c1, b2, c2, eps):  # type: ignore[no-untyped-def]
-        h += g * g
-        w -= c2 * g / (xp.sqrt(h) + eps)
-
-    def rmsprop(g, w, h, rate, root, b1, c1, b2, c2, eps):  # type: ignore[no-untyped-def]
-        h *= b2
-        h += c2 * g * g
-        w -= c2 * g / (xp.sqrt(h) + eps)
-
-    def adam(g, w, m, v, rate, root, b1, c1, b2, c2, eps):  # type: ignore[no-untyped-def]
-        m *= b1
-        m += c1 * g
-        v *= b2
-        v += c2 * g * g
-        w -= rate * m / (xp.sqrt(v) / root + eps)
-
-    def adamw(g, w, m, v, rate, root, b1, c1, b2, c2, eps):  # type: ignore[no-untyped-def]
-        m *= b1
-        m += c1 * g
-        v *= b2
-        v += c2 * g * g
-        w *= b2
-        w -= rate * m / (xp.sqrt(v) / root + eps)
-
-    return {
-        "SGD": sgd,
-        "Momentum": momentum,
-        "AdaGrad": adagrad,
-        "RMSProp": rmsprop,
-        "Adam": adam,
-        "AdamW": adamw,
-    }
+    A slot is assigned once, for `cupy.fuse` stores an array each time that it is assigned to:
+    of ``m *= b1; m += c1 * g`` it makes two stores.
+    """
+    return function(optimizer, assignments(optimizer, "[...]"), sqrt=sqrt)
 
 
 class Stream(Contender):
