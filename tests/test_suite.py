@@ -46,7 +46,7 @@ def test_what_a_shell_asks_of_programs_reaches_no_test():
     asked = {"FORCE_COLOR": "1", "COLUMNS": "30", "TZ": "Pacific/Chatham", "HOME": "/dev/null/me"}
     locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     run(
-        "tests/commands/test_compare.py::test_output_is_quiet_and_plain_when_it_goes_to_no_terminal",
+        "tests/commands/compare/test_command.py::test_output_is_quiet_and_plain_when_it_goes_to_no_terminal",
         "tests/commands/test_info.py",
         "tests/test_threads.py::test_the_pool_grows_to_the_threads_that_are_asked_for",
         "tests/test_threads.py::test_another_thread_takes_part",
