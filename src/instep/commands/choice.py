@@ -1,4 +1,4 @@
-"""The optimizers that are compared: found by name, made, and described."""
+"""The optimizers that a command is to compare: chosen by name, and their hyperparameters."""
 
 import dataclasses
 from collections.abc import Sequence

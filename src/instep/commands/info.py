@@ -5,11 +5,9 @@ import importlib.metadata
 import os
 import platform
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any
 
 #: Distributions whose versions tell something, whether they are installed or not.
 DISTRIBUTIONS = (
@@ -67,6 +65,17 @@ def versions() -> dict[str, str]:
             found[name] = f"unknown ({describe(error)})"
     if found["cupy-cuda12x"] != "not installed" or found["cupy-cuda13x"] != "not installed":
         del found["cupy"]  # the one that is built from source
+    return found
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those of some distributions that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
     return found
 
 

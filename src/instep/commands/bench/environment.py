@@ -1,7 +1,6 @@
 """Where it was measured: the machine, and the versions of all that took part."""
 
 import importlib
-import importlib.metadata
 import platform
 from pathlib import Path
 from typing import Any
@@ -41,21 +40,11 @@ def describe(backends: tuple[str, ...]) -> dict[str, Any]:
         "versions": {
             "instep": __version__,
             "Python": platform.python_version(),
-            **_versions(names),
+            **info.installed(names),
         },
     }
     if "cupy" in backends:
         found["gpu"] = info.devices(importlib.import_module("cupy").cuda.runtime)
-    return found
-
-
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

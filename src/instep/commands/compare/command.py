@@ -1,6 +1,5 @@
 """`instep compare`: the experiments, from the request to the files."""
 
-import importlib.metadata
 import pathlib
 import platform
 import time
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from instep.commands import choice
+from instep.commands import choice, info
 from instep.commands.compare import backends, digits, paths, report, surfaces, training
 from instep.commands.errors import CommandError, extra
 
@@ -164,12 +163,7 @@ def versions(backend: str) -> dict[str, str]:
     if backend == "cupy":
         names += ["cupy-cuda12x", "cupy-cuda13x", "cupy"]
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return found | info.installed(names)
 
 
 def epochs(request: Request) -> int:
