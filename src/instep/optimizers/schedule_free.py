@@ -101,5 +101,5 @@ class ScheduleFreeAdamW(Optimizer):
         return y, {"z": s.z - h.lr * direction, "v": v}
 
     @staticmethod
-    def answer_rule(xp: Any, w: Any, s: Any, h: Any) -> Any:
+    def answer_rule(xp, w, s, h):
         return w / h.place + (1 - 1 / h.place) * s.z
