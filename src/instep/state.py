@@ -60,33 +60,23 @@ class Owner(Protocol):
     """What plans, checkpoints and explanations know of an optimizer; its state they are handed."""
 
     @property
-    def name(self) -> str:
-        """Name of the optimizer, in messages and in kernels."""
+    def name(self) -> str: ...
 
+    # Its settings.
     @property
-    def engine(self) -> str:
-        """Name of the engine that was asked for, or ``"auto"``."""
+    def engine(self) -> str: ...
+    @property
+    def threads(self) -> int | None: ...
+    @property
+    def overrides(self) -> Overrides: ...
+    @property
+    def frozen(self) -> Sequence[str]: ...
 
+    # The rules that a step applies, by their prefixes; the one of the hyperparameters that
+    # `overrides` calls by their names alone; and the mathematics that composes them all.
     @property
-    def threads(self) -> int | None:
-        """Number of threads that was asked for."""
-
+    def parts(self) -> "Mapping[str, Rule]": ...
     @property
-    def overrides(self) -> Overrides:
-        """Hyperparameters that are other in parts of the tree."""
-
+    def main(self) -> "Owner | Rule": ...
     @property
-    def frozen(self) -> Sequence[str]:
-        """Patterns of the leaves that are left alone."""
-
-    @property
-    def parts(self) -> "Mapping[str, Rule]":
-        """The rules that a step applies, by the prefix of their names in the state."""
-
-    @property
-    def main(self) -> "Owner | Rule":
-        """The rule whose hyperparameters `overrides` calls by their names alone."""
-
-    @property
-    def rule(self) -> Callable[..., Any]:
-        """The mathematics, which composes that of the parts."""
+    def rule(self) -> Callable[..., Any]: ...
