@@ -1,46 +1,36 @@
 """The array namespace of a trace: what `xp` offers is what every engine can emit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from instep import numerics
 from instep.graph.dtypes import BOUNDS
-from instep.graph.errors import refuse_number
-from instep.graph.host_expressions import FUNCTIONS, OPERATORS, is_number
+from instep.graph.functions import Functions
+from instep.graph.host_expressions import is_number
 from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Call, Sum
 from instep.graph.recorder import Recorder, is_boolean, is_host
 from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
 
 
-class TracedNamespace:
-    """The array namespace `xp` that a rule is traced with.
-
-    A function of hyperparameters and numbers alone is a host expression, as their arithmetic is.
-    """
+class TracedNamespace(Functions):
+    """The array namespace `xp` that a rule is traced with."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+        self._recorder, self._rule = recorder, recorder.rule
 
     float32 = "float32"
     float64 = "float64"
 
-    def __getattr__(self, name: str) -> Any:
-        operation = self._operation(name)
+    _is_host = staticmethod(is_host)
 
-        def function(*values: Any, **keywords: Any) -> Any:
-            if name in FUNCTIONS or name in OPERATORS:
-                given = [x for x in (*values, *keywords.values()) if x is not None]
-                if given and all(map(is_host, given)):
-                    return self._recorder.on_host(name, values, keywords)
-            return operation(*values, **keywords)
+    def _on_host(self, name: str, values: Any, keywords: Mapping[str, Any]) -> Any:
+        return self._recorder.on_host(name, values, keywords)
 
-        return function
+    def _arrays(self, *values: Any) -> Sequence[TracedArray]:
+        return self._recorder.promote(*values)
 
     def _operation(self, name: str) -> Callable[..., Any]:
-        """Return what a function of the namespace does with arrays."""
         recorder = self._recorder
-        if name in numerics.CANONICAL:
-            return self._canonical(name)
         if name in (*ARITHMETIC, *COMPARISONS, *LOGICAL):
             return lambda a, b: recorder.binary(name, a, b)
         if name in (*UNARY, "logical_not"):
@@ -50,20 +40,6 @@ class TracedNamespace:
             f"on every engine",
             "write it with + - * /, sqrt, abs, where, comparisons and the like",
         )
-
-    def _canonical(self, name: str) -> Callable[..., Any]:
-        function, recorder = numerics.CANONICAL[name], self._recorder
-
-        def canonical(*values: Any, **keywords: Any) -> Any:
-            if name in ("norm", "tree_norm") and any(map(is_host, values)):
-                raise refuse_number(recorder.rule, name)
-            given = [x for x in (*values, *keywords.values()) if x is not None]
-            arrays = iter(recorder.promote(*given))
-            values = tuple(None if x is None else next(arrays) for x in values)
-            keywords = {k: None if x is None else next(arrays) for k, x in keywords.items()}
-            return function(self, *values, **keywords)
-
-        return canonical
 
     def positive(self, x: Any) -> Any:
         return x if is_host(x) else self._recorder.array(x)
@@ -106,8 +82,7 @@ class TracedNamespace:
 
     def _filled(self, name: str, x: Any, value: Any) -> TracedArray:
         recorder = self._recorder
-        if is_host(x):
-            raise refuse_number(recorder.rule, name)
+        self._refuse_numbers(name, x)
         x = recorder.array(x)
         if x.dtype == "bool" and is_number(value):
             value = bool(value)
@@ -178,8 +153,7 @@ class TracedNamespace:
         self._reduce(failures.widened(), "tree")
 
     def _summand(self, name: str, x: Any) -> TracedArray:
-        if is_host(x):
-            raise refuse_number(self._recorder.rule, name)
+        self._refuse_numbers(name, x)
         array = self._recorder.array(x)
         if array.dtype != "bool":
             return array
