@@ -8,6 +8,7 @@ serves.
 """
 
 import ctypes
+import enum
 from array import array
 from collections.abc import Sequence
 from functools import cache
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.native.compile import compile_function
+from instep.engines.native.fields import loads, named
 
 # Byte offsets of fields in an array object, with the CPython header of 16 bytes before them.
 _TYPE, _DATA, _ND, _DIMENSIONS, _STRIDES, _DESCR, _FLAGS = 8, 16, 24, 32, 40, 56, 64
@@ -33,9 +35,34 @@ DIFFERENT, SAME, MOVED, CLEAR = 0, 1, 2, 3
 #: The number of ranges while it is not known where the parameters are.
 _UNKNOWN = -1
 
-#: Words of what is expected of an array: type, descr, number of dimensions, flags, address of
-#: dimensions and strides, and where its address goes.
-_WORDS = 6
+
+class Want(enum.IntEnum):
+    """Positions in what is expected of an array."""
+
+    TYPE = 0
+    DESCR = 1
+    ND = 2
+    FLAGS = 3
+    SHAPE = 4  # address of the pairs of length and stride
+    TO = 5  # where its address goes
+
+
+class Word(enum.IntEnum):
+    """Positions in the block of arguments of `check_both`."""
+
+    PARAMETERS = 0  # address of the references to the objects
+    GRADIENTS = 1
+    EXPECTED = 2  # address of what is expected of the parameters
+    EXPECTED_GRADIENTS = 3
+    COUNT = 4  # number of parameters
+    STARTS = 5  # address of the first bytes of the ranges of memory that parameters take
+    STOPS = 6  # address of the bytes after their last
+    RANGES = 7  # their number
+    SIZES = 8  # address of the bytes of each gradient
+
+
+# Plain integers: an enum as an index takes longer than the assignment.
+_PARAMETERS, _GRADIENTS, _RANGES = int(Word.PARAMETERS), int(Word.GRADIENTS), int(Word.RANGES)
 
 _IR = f"""\
 define i64 @check(ptr %objects, ptr %expected, i64 %count) {{
@@ -49,45 +76,30 @@ loop:
   br i1 %more, label %body, label %done
 
 body:
-  %object_at = getelementptr ptr, ptr %objects, i64 %i
-  %object = load ptr, ptr %object_at
-  %want = getelementptr [{_WORDS} x i64], ptr %expected, i64 %i
-  %type_at = getelementptr i8, ptr %object, i64 {_TYPE}
-  %type = load i64, ptr %type_at
-  %want_type = load i64, ptr %want
+{loads("objects", {"object": "%i"}, "ptr", "ptr")}
+  %want = getelementptr [{len(Want)} x i64], ptr %expected, i64 %i
+{loads("object", {"type": _TYPE}, unit="i8")}
+{loads("want", named(Want, "type", prefix="want_"))}
   %type_ok = icmp eq i64 %type, %want_type
   br i1 %type_ok, label %fields, label %different
 
 fields:
-  %descr_at = getelementptr i8, ptr %object, i64 {_DESCR}
-  %descr = load i64, ptr %descr_at
-  %want_descr_at = getelementptr i64, ptr %want, i64 1
-  %want_descr = load i64, ptr %want_descr_at
+{loads("object", {"descr": _DESCR}, unit="i8")}
+{loads("object", {"nd_int": _ND, "flags_int": _FLAGS}, "i32", "i8")}
+{loads("want", named(Want, "descr", "nd", "flags", prefix="want_"))}
   %descr_ok = icmp eq i64 %descr, %want_descr
-  %nd_at = getelementptr i8, ptr %object, i64 {_ND}
-  %nd_int = load i32, ptr %nd_at
   %nd = zext i32 %nd_int to i64
-  %want_nd_at = getelementptr i64, ptr %want, i64 2
-  %want_nd = load i64, ptr %want_nd_at
   %nd_ok = icmp eq i64 %nd, %want_nd
-  %flags_at = getelementptr i8, ptr %object, i64 {_FLAGS}
-  %flags_int = load i32, ptr %flags_at
   %flags_all = zext i32 %flags_int to i64
   %flags = and i64 %flags_all, {_ALIGNED | _WRITEABLE}
-  %want_flags_at = getelementptr i64, ptr %want, i64 3
-  %want_flags = load i64, ptr %want_flags_at
   %flags_ok = icmp eq i64 %flags, %want_flags
   %some_ok = and i1 %descr_ok, %nd_ok
   %all_ok = and i1 %some_ok, %flags_ok
   br i1 %all_ok, label %shape, label %different
 
 shape:
-  %dimensions_at = getelementptr i8, ptr %object, i64 {_DIMENSIONS}
-  %dimensions = load ptr, ptr %dimensions_at
-  %strides_at = getelementptr i8, ptr %object, i64 {_STRIDES}
-  %strides = load ptr, ptr %strides_at
-  %want_shape_at = getelementptr i64, ptr %want, i64 4
-  %want_shape = load ptr, ptr %want_shape_at
+{loads("object", {"dimensions": _DIMENSIONS, "strides": _STRIDES}, "ptr", "i8")}
+{loads("want", named(Want, "shape", prefix="want_"), "ptr")}
   br label %axis
 
 axis:
@@ -96,16 +108,11 @@ axis:
   br i1 %axes_left, label %axis_body, label %address
 
 axis_body:
-  %n_at = getelementptr i64, ptr %dimensions, i64 %a
-  %n = load i64, ptr %n_at
-  %s_at = getelementptr i64, ptr %strides, i64 %a
-  %s = load i64, ptr %s_at
+{loads("dimensions", {"n": "%a"})}
+{loads("strides", {"s": "%a"})}
   %pair = mul i64 %a, 2
-  %want_n_at = getelementptr i64, ptr %want_shape, i64 %pair
-  %want_n = load i64, ptr %want_n_at
   %pair_1 = add i64 %pair, 1
-  %want_s_at = getelementptr i64, ptr %want_shape, i64 %pair_1
-  %want_s = load i64, ptr %want_s_at
+{loads("want_shape", {"want_n": "%pair", "want_s": "%pair_1"})}
   %n_ok = icmp eq i64 %n, %want_n
   %s_ok = icmp eq i64 %s, %want_s
   %pair_ok = and i1 %n_ok, %s_ok
@@ -116,10 +123,8 @@ axis_ok:
   br label %axis
 
 address:
-  %data_at = getelementptr i8, ptr %object, i64 {_DATA}
-  %data = load i64, ptr %data_at
-  %to_at = getelementptr i64, ptr %want, i64 5
-  %to = load ptr, ptr %to_at
+{loads("object", {"data": _DATA}, unit="i8")}
+{loads("want", named(Want, "to"), "ptr")}
   %known = load i64, ptr %to
   %unmoved = icmp eq i64 %data, %known
   store i64 %data, ptr %to
@@ -139,17 +144,11 @@ different:
 
 define i64 @check_both(ptr %block) {{
 entry:
-  %count_at = getelementptr i64, ptr %block, i64 4
-  %count = load i64, ptr %count_at
-  %objects = load ptr, ptr %block
-  %expected_at = getelementptr i64, ptr %block, i64 2
-  %expected = load ptr, ptr %expected_at
-  %found = call i64 @check(ptr %objects, ptr %expected, i64 %count)
-  %others_at = getelementptr i64, ptr %block, i64 1
-  %others = load ptr, ptr %others_at
-  %expected_others_at = getelementptr i64, ptr %block, i64 3
-  %expected_others = load ptr, ptr %expected_others_at
-  %found_others = call i64 @check(ptr %others, ptr %expected_others, i64 %count)
+{loads("block", named(Word, "count"))}
+{loads("block", named(Word, "parameters", "expected"), "ptr")}
+  %found = call i64 @check(ptr %parameters, ptr %expected, i64 %count)
+{loads("block", named(Word, "gradients", "expected_gradients"), "ptr")}
+  %found_others = call i64 @check(ptr %gradients, ptr %expected_gradients, i64 %count)
   %one_differs = mul i64 %found, %found_others
   %differs = icmp eq i64 %one_differs, 0
   br i1 %differs, label %different, label %alike
@@ -172,7 +171,7 @@ same:
   ret i64 {SAME}
 
 look:
-  %touches = call i1 @touches(ptr %block, ptr %expected_others, i64 %count)
+  %touches = call i1 @touches(ptr %block, ptr %expected_gradients, i64 %count)
   %result = select i1 %touches, i64 {MOVED}, i64 {CLEAR}
   ret i64 %result
 }}
@@ -180,14 +179,8 @@ look:
 ; Whether a gradient touches a parameter, or it is not known where the parameters are.
 define internal i1 @touches(ptr %block, ptr %expected, i64 %count) {{
 entry:
-  %starts_at = getelementptr i64, ptr %block, i64 5
-  %starts = load ptr, ptr %starts_at
-  %stops_at = getelementptr i64, ptr %block, i64 6
-  %stops = load ptr, ptr %stops_at
-  %ranges_at = getelementptr i64, ptr %block, i64 7
-  %ranges = load i64, ptr %ranges_at
-  %sizes_at = getelementptr i64, ptr %block, i64 8
-  %sizes = load ptr, ptr %sizes_at
+{loads("block", named(Word, "starts", "stops", "sizes"), "ptr")}
+{loads("block", named(Word, "ranges"))}
   %is_known = icmp sge i64 %ranges, 0
   br i1 %is_known, label %loop, label %yes
 
@@ -198,12 +191,10 @@ loop:
 
 body:
   %i_next = add i64 %i, 1
-  %want = getelementptr [{_WORDS} x i64], ptr %expected, i64 %i
-  %to_at = getelementptr i64, ptr %want, i64 5
-  %to = load ptr, ptr %to_at
+  %want = getelementptr [{len(Want)} x i64], ptr %expected, i64 %i
+{loads("want", named(Want, "to"), "ptr")}
   %start = load i64, ptr %to
-  %size_at = getelementptr i64, ptr %sizes, i64 %i
-  %size = load i64, ptr %size_at
+{loads("sizes", {"size": "%i"})}
   %stop = add i64 %start, %size
   br label %halve
 
@@ -217,8 +208,7 @@ halve:
 half:
   %sum = add i64 %low, %high
   %middle = lshr i64 %sum, 1
-  %end_at = getelementptr i64, ptr %stops, i64 %middle
-  %end = load i64, ptr %end_at
+{loads("stops", {"end": "%middle"})}
   %is_after = icmp sgt i64 %end, %start
   %above = add i64 %middle, 1
   %low_next = select i1 %is_after, i64 %low, i64 %above
@@ -230,8 +220,7 @@ found:
   br i1 %is_there, label %compare, label %next
 
 compare:
-  %begin_at = getelementptr i64, ptr %starts, i64 %low
-  %begin = load i64, ptr %begin_at
+{loads("starts", {"begin": "%low"})}
   %is_before = icmp slt i64 %begin, %stop
   %has_bytes = icmp sgt i64 %size, 0
   %touches = and i1 %is_before, %has_bytes
@@ -275,23 +264,23 @@ class SignatureCheck:
         From then on CLEAR may be returned, until parameters have moved. Gradients must be lines.
         """
         self._ranges = starts, stops
-        self._block[5], self._block[6] = starts.ctypes.data, stops.ctypes.data
-        self._block[7] = len(starts)
+        self._block[Word.STARTS], self._block[Word.STOPS] = starts.ctypes.data, stops.ctypes.data
+        self._block[Word.RANGES] = len(starts)
 
     @property
     def is_watching(self) -> bool:
         """Whether it is known where the parameters are."""
-        return self._block[7] != _UNKNOWN
+        return self._block[_RANGES] != _UNKNOWN
 
     def compare(self, parameters: tuple[Any, ...], gradients: tuple[Any, ...]) -> int:
         """Return DIFFERENT, SAME, MOVED or CLEAR."""
         # The references of a tuple are read where they lie: a list of their addresses would take
         # four times as long to make as the check takes. One argument: each costs 0.1 us.
         block = self._block
-        block[0], block[1] = id(parameters) + _ITEMS, id(gradients) + _ITEMS
+        block[_PARAMETERS], block[_GRADIENTS] = id(parameters) + _ITEMS, id(gradients) + _ITEMS
         result: int = self._check(self._address)
         if result not in (SAME, CLEAR):
-            block[7] = _UNKNOWN
+            block[_RANGES] = _UNKNOWN
         return result
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from instep.engines.gathering import GATHERED
 from instep.engines.native.compile import compile_function
 from instep.engines.native.emit import Argument, Entry
+from instep.engines.native.fields import loads, named, store
 from instep.engines.placement import Placement
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
@@ -136,7 +137,7 @@ def emit() -> str:
 {copies}
 define void @run_strided(ptr %words) {{
 entry:
-{_loads("words", {word.name.lower(): word for word in Word if word is not Word.DONE})}
+{loads("words", {word.name.lower(): word for word in Word if word is not Word.DONE})}
   br label %leaf
 
 leaf:
@@ -148,10 +149,10 @@ leaf_body:
   %l_next = add i64 %l, 1
   %leaves_at = inttoptr i64 %leaves to ptr
   %record = getelementptr [{len(Record)} x i64], ptr %leaves_at, i64 %l
-{_loads("record", {"r_" + entry.name.lower(): entry for entry in Record})}
+{loads("record", named(Record, prefix="r_"))}
   %row_at = inttoptr i64 %row to ptr
-{_store("row_at", Entry.ROW, "%r_row")}
-{_store("row_at", Entry.COLUMN, "%r_column")}
+{store("row_at", Entry.ROW, "%r_row")}
+{store("row_at", Entry.COLUMN, "%r_column")}
   br label %block
 
 block:
@@ -167,15 +168,15 @@ block_body:
   %padded = add i64 %length, {TILE - 1}
   %tiles = udiv i64 %padded, {TILE}
   %tile_next = add i64 %tile, %tiles
-{_store("row_at", Entry.COUNT, "%length")}
-{_store("row_at", Entry.TILES, "%tiles")}
-{_store("row_at", Entry.FIRST_TILE, "%tile")}
+{store("row_at", Entry.COUNT, "%length")}
+{store("row_at", Entry.TILES, "%tiles")}
+{store("row_at", Entry.FIRST_TILE, "%tile")}
   %is_reducing = icmp ne i64 %reduces, 0
   %end = select i1 %is_reducing, i64 %tiles, i64 %length
   %chunk_at = inttoptr i64 %chunk to ptr
-{_store("chunk_at", 3, "%end")}
+{store("chunk_at", 3, "%end")}
   %kernel_at = inttoptr i64 %kernel_arguments to ptr
-{_store("kernel_at", Argument.NEXT, "0")}
+{store("kernel_at", Argument.NEXT, "0")}
   call void @each_array(ptr %words, ptr %record, i64 %start, i64 %length, i64 {LOADED})
   %kernel_code = inttoptr i64 %kernel to ptr
   call void %kernel_code(ptr %kernel_at)
@@ -190,16 +191,15 @@ leaf_done:
   br label %leaf
 
 all_done:
-{_store("words", Word.DONE, "1")}
+{store("words", Word.DONE, "1")}
   ret void
 }}
 
 ; Copies the part of each array that has this use, and notes where the pass finds the part.
 define internal void @each_array(ptr %words, ptr %record, i64 %start, i64 %length, i64 %use) {{
 entry:
-{_loads("words", {"arrays": Word.ARRAYS, "array_count": Word.ARRAY_COUNT, "row": Word.ROW})}
-{_loads("record", {name: Record[name.upper()] for name in ("addresses", "axes")})}
-{_loads("record", {name: Record[name.upper()] for name in ("shape", "strides", "contiguous")})}
+{loads("words", named(Word, "arrays", "array_count", "row"))}
+{loads("record", named(Record, "addresses", "axes", "shape", "strides", "contiguous"))}
   %row_begin = mul i64 %array_count, -8
   %row_end = inttoptr i64 %row to ptr
   %row_at = getelementptr i8, ptr %row_end, i64 %row_begin
@@ -217,9 +217,8 @@ next:
 look:
   %a_next = add i64 %a, 1
   %of_array = getelementptr [3 x i64], ptr %arrays_at, i64 %a
-{_loads("of_array", {"itemsize": 0, "uses": 1, "buffer": 2})}
-  %base_at = getelementptr i64, ptr %addresses_at, i64 %a
-  %base = load i64, ptr %base_at
+{loads("of_array", {"itemsize": 0, "uses": 1, "buffer": 2})}
+{loads("addresses_at", {"base": "%a"})}
   %bit = shl i64 1, %a
   %own_bit = and i64 %contiguous, %bit
   %is_copied = icmp eq i64 %own_bit, 0
@@ -260,23 +259,6 @@ end:
 """
 
 
-def _loads(source: str, names: dict[str, int]) -> str:
-    """Return the loads of words that stand at these positions."""
-    return "\n".join(
-        f"  %{name}_word = getelementptr i64, ptr %{source}, i64 {int(position)}\n"
-        f"  %{name} = load i64, ptr %{name}_word"
-        for name, position in names.items()
-    )
-
-
-def _store(target: str, position: int, value: str) -> str:
-    name = f"%{target}_{int(position)}"
-    return (
-        f"  {name} = getelementptr i64, ptr %{target}, i64 {int(position)}\n"
-        f"  store i64 {value}, ptr {name}"
-    )
-
-
 def _copy(name: str, scatters: int) -> str:
     """Return the function that copies elements `start` to `start + length`, in C order.
 
@@ -290,10 +272,8 @@ define internal void @{name}(ptr %base, ptr %buffer, ptr %shape, ptr %strides,
                              i64 %axes, i64 %start, i64 %length, i64 %itemsize) {{
 entry:
   %last = sub i64 %axes, 1
-  %n_at = getelementptr i64, ptr %shape, i64 %last
-  %n = load i64, ptr %n_at
-  %step_at = getelementptr i64, ptr %strides, i64 %last
-  %step = load i64, ptr %step_at
+{loads("shape", {"n": "%last"})}
+{loads("strides", {"step": "%last"})}
   %end = add i64 %start, %length
   br label %row
 
@@ -318,10 +298,8 @@ axis:
 
 axis_body:
   %d_next = sub i64 %d, 1
-  %d_n_at = getelementptr i64, ptr %shape, i64 %d_next
-  %d_n = load i64, ptr %d_n_at
-  %d_step_at = getelementptr i64, ptr %strides, i64 %d_next
-  %d_step = load i64, ptr %d_step_at
+{loads("shape", {"d_n": "%d_next"})}
+{loads("strides", {"d_step": "%d_next"})}
   %index = urem i64 %rest, %d_n
   %rest_next = udiv i64 %rest, %d_n
   %distance = mul i64 %index, %d_step
