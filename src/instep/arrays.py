@@ -1,7 +1,7 @@
 """What the kit asks of an array, whatever library it comes from."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -130,11 +130,16 @@ def memory_bounds(array: Array) -> tuple[int, int] | None:
     if places is None:
         return None
     address, strides, itemsize = places
-    extents = [(n - 1) * stride for n, stride in zip(array.shape, strides, strict=True)]
-    return (
-        address + sum(extent for extent in extents if extent < 0),
-        address + sum(extent for extent in extents if extent > 0) + itemsize,
-    )
+    before, after = extent(array.shape, strides, itemsize)
+    return address - before, address + after
+
+
+def extent(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> tuple[int, int]:
+    """Return how many bytes of an array lie before its first element, and how many from it on."""
+    if 0 in shape:
+        return 0, 0
+    ends = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
+    return -sum(end for end in ends if end < 0), sum(end for end in ends if end > 0) + itemsize
 
 
 def footprint(array: Array) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from instep import arrays
 from instep.engines import placement
 from instep.engines.base import Bucket, Engine, Member
 from instep.engines.calls import RenewedSlots
@@ -122,7 +123,10 @@ class FusedBucket(Bucket, Generic[_Launch]):
         self.leaves = [Placement.of(member, program.arrays) for member in members]
         self.addresses = np.zeros((len(members), 2), dtype=np.int64)
         self._extents = np.array(
-            [[placement.extent(x) for x in (one.parameter, one.gradient)] for one in members],
+            [
+                [arrays.extent(x.shape, x.strides, x.itemsize) for x in (w, g)]
+                for w, g in ((one.parameter, one.gradient) for one in members)
+            ],
             dtype=np.int64,
         )
         self.now: list[Arrangement[_Launch]] = []

@@ -136,12 +136,3 @@ def dense_strides(shape: Sequence[int], axes: Axes, itemsize: int) -> tuple[int,
         strides[axis] = expected
         expected *= max(1, shape[axis])
     return tuple(strides)
-
-
-def extent(array: Any) -> tuple[int, int]:
-    """Return how many bytes of an array lie before its first element, and how many after."""
-    if array.size == 0:
-        return 0, 0
-    ends = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
-    before = -sum(end for end in ends if end < 0)
-    return before, sum(end for end in ends if end > 0) + array.itemsize
