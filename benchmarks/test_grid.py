@@ -5,7 +5,7 @@ from networks import NETWORKS
 
 from instep import optimizers
 from instep.commands.bench import Case
-from instep.commands.bench.command import DTYPES
+from instep.graph.dtypes import DTYPES
 
 FAMILY = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "Adam", "AdamW")
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 2**24)

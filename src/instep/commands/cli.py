@@ -84,7 +84,7 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add("--optimizers", type=names, metavar="all|NAME,...", help="optimizers to measure (six)")
     add("--peers", type=names, metavar="none|NAME,...", help="contenders (all installed)")
     add("--threads", type=counts, metavar="N,...", help="numbers of threads (all CPUs)")
-    add("--dtype", default="float32", metavar="NAME", help="float16, bfloat16, float32 or float64")
+    add("--dtype", default="float32", metavar="NAME", help="dtype of the parameters (float32)")
     add("--quick", action="store_true", help="smaller and less often, in half a minute")
     add("--json", type=Path, metavar="FILE", help="write all measurements")
     add("--plot", type=Path, metavar="FILE", help="draw them, as PNG, SVG or PDF")

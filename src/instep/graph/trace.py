@@ -43,7 +43,7 @@ def trace(
     slots
         Names of the state arrays.
     dtype
-        ``"float16"``, ``"bfloat16"``, ``"float32"`` or ``"float64"``.
+        A name in `DTYPES`.
     whole
         Names of slots of other shapes, which only functions on whole arrays touch.
     between

@@ -88,8 +88,8 @@ class OnePass(Case):
 
 
 def storage(dtype: str) -> np.dtype[Any]:
-    """Return the dtype of this name. bfloat16 is that of ml_dtypes, for NumPy has none."""
-    module = importlib.import_module("ml_dtypes") if dtype == "bfloat16" else np
+    """Return the dtype of this name: that of ml_dtypes where NumPy has none, as for bfloat16."""
+    module = np if hasattr(np, dtype) else importlib.import_module("ml_dtypes")
     found: np.dtype[Any] = np.dtype(getattr(module, dtype))
     return found
 

@@ -15,9 +15,9 @@ from instep.commands.bench.measuring import Result, measure
 from instep.commands.bench.worker import Worker, available_cpus
 from instep.commands.choice import select
 from instep.commands.errors import CommandError
+from instep.graph.dtypes import DTYPES
 
 OPTIMIZERS = ("SGD", "Momentum", "AdaGrad", "RMSProp", "Adam", "AdamW")
-DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 TITLES = {
     "limit": "Against the memory limit",

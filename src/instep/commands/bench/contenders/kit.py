@@ -3,6 +3,8 @@
 import functools
 import importlib.util
 
+import numpy as np
+
 from instep.commands.bench.cases import Case, optimizer, place, storage
 from instep.commands.bench.clocks import Step
 from instep.commands.bench.contenders import KIT, Contender
@@ -17,11 +19,11 @@ class Kit(Contender):
     package = "instep"
 
     def lacks(self, case: Case) -> str | None:
-        if case.dtype == "bfloat16":
+        if not hasattr(np, case.dtype):
             if case.backend != "numpy":
-                return "bfloat16 is measured with NumPy arrays"
+                return f"{case.dtype} is measured with NumPy arrays"
             if importlib.util.find_spec("ml_dtypes") is None:
-                return "bfloat16 arrays need ml_dtypes"
+                return f"{case.dtype} arrays need ml_dtypes"
         return available()["cuda"] if case.backend == "cupy" else None
 
     def memory(self, case: Case) -> int:

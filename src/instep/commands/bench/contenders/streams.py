@@ -20,6 +20,7 @@ from instep.commands.bench.clocks import Step
 from instep.commands.bench.contenders import Contender
 from instep.commands.bench.traffic import bytes_per_element, passes
 from instep.graph import Graph
+from instep.graph.dtypes import DTYPES
 
 #: Bytes of traffic below which the caches serve a part of it, and there is no one limit.
 SMALLEST = 1 << 26
@@ -36,7 +37,7 @@ _LANES = 16
 # Positions in the arguments of a walk, after the address of its arrays' addresses.
 _VECTORS, _NEXT = 1, 2
 
-_BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
+_BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()}
 
 
 class _Limit(Contender):
