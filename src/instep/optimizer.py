@@ -122,7 +122,7 @@ class Optimizer(Stateful):
         ----------
         params
             A tree of arrays: a dict (nested or not), list or tuple of them, or one array.
-            float16, float32 or float64, of any shape and layout.
+            float16, bfloat16, float32 or float64, of any shape and layout.
         grads
             A tree of the same structure, shapes, dtypes and devices. None in the place of an
             array leaves its parameter alone. Gradients are never modified.
