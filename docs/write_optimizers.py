@@ -1,7 +1,7 @@
 """Writes a page for each optimizer, a table of their costs, and the figures of their paths.
 
-python docs/write_optimizers.py             pages and table, from the code
-python docs/write_optimizers.py --figures   the figures as well
+python docs/write_optimizers.py             pages and table, and the figures that are missing
+python docs/write_optimizers.py --figures   all figures anew
 """
 
 import io
@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> None:
         path = FOLDER / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    if "--figures" in arguments:
-        for optimizer in NAMES_OF_OPTIMIZERS:
+    for optimizer in NAMES_OF_OPTIMIZERS:
+        if "--figures" in arguments or not figure_of(optimizer).exists():
             draw(optimizer)
 
 
@@ -193,6 +193,11 @@ def forms(name: str) -> list[tuple[Form, Passes]]:
     return found
 
 
+def figure_of(name: str) -> Path:
+    """Return the file of the figure of an optimizer."""
+    return FOLDER / "figures" / f"{name.lower()}.png"
+
+
 def draw(name: str) -> None:
     """Draw the paths of an optimizer on both surfaces, in few colours."""
     from PIL import Image
@@ -208,7 +213,7 @@ def draw(name: str) -> None:
             axes.set(xlabel="$x$", ylabel="$y$")
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110)
-    target = FOLDER / "figures" / f"{name.lower()}.png"
+    target = figure_of(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(drawn) as image:
         few = image.convert("RGB").quantize(
