@@ -89,7 +89,6 @@ def page(name: str) -> str:
 
 ```{{eval-rst}}
 .. autoclass:: instep.{name}
-   :no-index:
 ```
 
 ## Bits

@@ -11,20 +11,23 @@ import instep
 from instep import transforms
 
 DOCS = Path(__file__).parent.parent / "docs"
+REFERENCE = "".join(
+    page.read_text() for page in [DOCS / "api.md", *sorted((DOCS / "optimizers").glob("*.md"))]
+)
 PUBLIC = [f"instep.{name}" for name in instep.__all__ if name != "__version__"]
 PUBLIC += [f"instep.transforms.{name}" for name in transforms.__all__]
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_in_the_reference(name):
-    assert f":: {name}\n" in (DOCS / "api.md").read_text()
+    assert REFERENCE.count(f":: {name}\n") == 1
 
 
 #: Classes of the reference, with what stands behind `:members:`; None without it.
 CLASSES = [
     (name, re.search(r" :members:(.*)", options))
     for name, options in re.findall(
-        r"^\.\. autoclass:: (\S+)\n((?:   :.*\n)*)", (DOCS / "api.md").read_text(), re.MULTILINE
+        r"^\.\. autoclass:: (\S+)\n((?:   :.*\n)*)", REFERENCE, re.MULTILINE
     )
 ]
 
@@ -48,7 +51,7 @@ def test_what_a_class_adds_to_those_it_comes_from_is_in_the_reference(name, memb
 
 
 def test_what_chains_add_is_in_the_reference():
-    assert "autoclass:: instep.composition.Chain\n" in (DOCS / "api.md").read_text()
+    assert "autoclass:: instep.composition.Chain\n" in REFERENCE
 
 
 @pytest.mark.parametrize("name", instep.optimizers.__all__)
