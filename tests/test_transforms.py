@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from error_analysis import Rounded
 
-from instep import SGD, Adam, Rprop, arrays, chain
+from instep import SGD, Adam, Rprop, arrays, chain, transforms
 from instep.transforms import (
     accumulate,
     average,
@@ -93,6 +93,10 @@ TEXTBOOK = [
     (project_norm(2.0), with_parameters(lambda w: 2.0 / np.maximum(norm(w), 2.0) * w)),
     (average(0.9), with_gradients(lambda w, g: g)),
 ]
+
+
+def test_every_transform_has_a_textbook():
+    assert {transform.name for transform, _ in TEXTBOOK} == set(transforms.__all__)
 
 
 def problem(dtype, size=300):
