@@ -488,6 +488,20 @@ def test_every_library_averages(xp):
     bits.assert_same_bits(arrays.to_numpy(params["w"]), before)
 
 
+def test_the_answer_takes_the_place_of_arrays_of_several_libraries(xp):
+    optimizer, params = chain(SGD(1.0), average(0.5)), {"a": np.ones(3), "b": xp.ones(2)}
+    for _ in range(2):
+        params = optimizer.update(params, {"a": np.ones(3), "b": xp.ones(2)})
+    before = {key: arrays.to_numpy(w) for key, w in params.items()}
+    answer = {key: arrays.to_numpy(w) for key, w in optimizer.answer(params).items()}
+    with optimizer.answer_in_place(params) as there:
+        for key, mean in answer.items():
+            bits.assert_same_bits(arrays.to_numpy(there[key]), mean, key)
+            assert (mean != before[key]).all()
+    for key, w in before.items():
+        bits.assert_same_bits(arrays.to_numpy(params[key]), w, key)
+
+
 def test_lookahead_starts_from_where_the_parameters_started():
     w = np.array([8.0])
     optimizer = chain(SGD(1.0), lookahead(k=2, alpha=0.5))

@@ -222,14 +222,6 @@ def converted(array: Array, like: Array) -> Array:
     return xp.asarray(xp.astype(array, like.dtype, copy=True))
 
 
-def assigned(array: Array, value: Array) -> Array:
-    """Write `value` into `array`, or return it where arrays cannot be written by design."""
-    if is_immutable(array):
-        return value
-    array[...] = value
-    return array
-
-
 def left_by_compilers(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
     """Return a function on arrays like `array` that `torch.compile` does not look into.
 

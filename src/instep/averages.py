@@ -5,10 +5,13 @@ the engines compute has the same bits everywhere.
 """
 
 from collections.abc import Mapping
+from functools import partial
+from operator import setitem
 from typing import Any, ClassVar
 
 from instep import arrays, tree
 from instep.graph.dtypes import DTYPES
+from instep.interrupts import Call
 from instep.plan import validation
 from instep.plan.leaves import Leaf
 from instep.plan.step import Plan
@@ -143,6 +146,9 @@ class Exchange:
         self._known = list(self._answer.known.values())
         validation.check_parameters(owner.name, self._known, "answer_in_place")
         self._params = params
+        self._written = {
+            leaf.key for leaf in self._known if not arrays.is_immutable(leaf.parameter)
+        }
         self._kept = {
             leaf.key: arrays.converted(leaf.parameter, leaf.parameter) for leaf in self._known
         }
@@ -156,24 +162,30 @@ class Exchange:
             kept = self._kept[leaf.key]
             beside[leaf.key] = kept if like is w else arrays.converted(kept, like)
         new = self._answer.put(into, beside)
+        replaced = {}
         for leaf in self._known:
-            if new[leaf.key] is not leaf.parameter:
-                new[leaf.key] = arrays.converted(new[leaf.key], leaf.parameter)
-        return self._write(new)
+            w, value = leaf.parameter, new[leaf.key]
+            if value is not w:
+                replaced[leaf.key] = arrays.converted(value, w)
+                if leaf.key in self._written:
+                    w[...] = replaced.pop(leaf.key)
+        return self._rebuilt(replaced)
 
-    def put_back(self) -> None:
-        """Put the parameters back; called again, it writes the same again."""
-        self._write(self._kept)
+    def put_back(self) -> list[Call]:
+        """Return the calls that put the parameters back."""
+        written = [
+            partial(setitem, leaf.parameter, ..., self._kept[leaf.key])
+            for leaf in self._known
+            if leaf.key in self._written
+        ]
+        return [*written, partial(self._rebuilt, {})]
 
-    def _write(self, values: Mapping[str, Any]) -> Any:
-        """Write what is not there yet; return the tree, changed where arrays cannot be written."""
-        leaves = [leaf.parameter for leaf in self._answer.leaves]
-        for leaf in self._known:
-            w, value = leaf.parameter, values[leaf.key]
-            leaves[leaf.position] = w if value is w else arrays.assigned(w, value)
-        if any(arrays.is_immutable(leaf.parameter) for leaf in self._known):
-            return tree.rebuild(self._params, leaves)
-        return self._params
+    def _rebuilt(self, replaced: Mapping[str, Any]) -> Any:
+        """Return the tree with these leaves, and with those that it had."""
+        if len(self._written) == len(self._known):
+            return self._params
+        leaves = [replaced.get(leaf.key, leaf.parameter) for leaf in self._answer.leaves]
+        return tree.rebuild(self._params, leaves)
 
 
 def _choose(owner: Owner, call: str, which: int | None) -> tuple[str, Rule | None]:

@@ -9,7 +9,9 @@ come, and what is cut off in between is taken up again before the exception goes
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager
+from functools import partial
 from operator import call as call_it
 from typing import Any, TypeVar
 
@@ -27,6 +29,11 @@ def at_once(calls: Iterable[Call]) -> None:
     NumPy's main namespace are not: many ask a function in Python for their arguments first.
     """
     deque(map(call_it, calls), maxlen=0)
+
+
+def together(calls: Iterable[Call]) -> Call:
+    """Return the call that makes calls of functions in C, as `at_once` does, those not yet made."""
+    return partial(deque, map(call_it, calls), 0)
 
 
 def finish(run: Callable[[], _Result]) -> _Result:
@@ -64,3 +71,18 @@ def require_frames(count: int = 16) -> None:
     """Raise RecursionError now, where so many calls cannot be nested, rather than half-way."""
     if count:
         require_frames(count - 1)
+
+
+def block(run: Generator[_Result, Any, None]) -> AbstractContextManager[_Result]:
+    """Return a context manager whose block stands at the first `yield` of a generator.
+
+    What the generator does there in ``try`` and ``finally`` is done whenever an exception comes:
+    between it and the block no instruction of Python runs at which a handler could raise, as some
+    do in the context managers of `contextlib`. The generator goes on to yield 0.
+    """
+    # Python tells in three arguments how the block ended. `max`, which is in C, sends them all to
+    # the generator. It returns the first of equals, 0, which is false: an exception goes on.
+    methods = {"__enter__": partial(next, run), "__exit__": partial(max, 0, key=run.send)}
+    kind = type("Block", (), {name: staticmethod(method) for name, method in methods.items()})
+    manager: AbstractContextManager[_Result] = kind()
+    return manager

@@ -1,18 +1,17 @@
 """The base class of all optimizers: the step, and its answer. Nothing about engines."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from instep.interrupts import finish, require_frames
+from instep.interrupts import Call, block, require_frames, together
 from instep.state import Overrides, State
 from instep.stateful import Stateful
 
 if TYPE_CHECKING:
-    from instep.averages import Exchange
     from instep.explain import Explanation
 
 
@@ -203,8 +202,9 @@ class Optimizer(Stateful):
     #: Names that other libraries give to the same.
     averaged = eval_params = answer
 
-    @contextmanager
-    def answer_in_place(self, params: Any, *, which: int | None = None) -> Iterator[Any]:
+    def answer_in_place(
+        self, params: Any, *, which: int | None = None
+    ) -> AbstractContextManager[Any]:
         """Put the answer in the place of `params` for a ``with`` block, then put them back.
 
         ::
@@ -220,10 +220,11 @@ class Optimizer(Stateful):
         params, which
             As for `answer`.
 
-        Yields
-        ------
-        The tree, as `update` returns it. Where arrays cannot be written by design (JAX), the answer
-        is in the containers of the tree, and the parameters are put back there.
+        Returns
+        -------
+        A context manager, which gives the tree, as `update` returns it. Where arrays cannot be
+        written by design (JAX), the answer is in the containers of the tree, and the parameters are
+        put back there.
 
         Raises
         ------
@@ -232,31 +233,31 @@ class Optimizer(Stateful):
         RuntimeError
             If the answer is in their place already.
         """
+        return block(self._answering(params, which))
+
+    def _answering(self, params: Any, which: int | None) -> Generator[Any, Any, None]:
         from instep.averages import Exchange
 
-        exchange: Exchange | None = None
+        put_back: Call = int  # nothing, so far
         try:
-            with self._exclusive("answer_in_place"):
-                self._check_ready("answer_in_place")
-                self._settle()
-                exchange = Exchange(self, self._state, params, which)
-                self._is_answering = True
-                if self._state.plan is not None:
-                    self._state.plan.look_again()
-            require_frames()
-            yield exchange.put()
+            try:
+                with self._exclusive("answer_in_place"):
+                    self._check_ready("answer_in_place")
+                    self._settle()
+                    exchange = Exchange(self, self._state, params, which)
+                    ready = partial(self.__dict__.update, {"_is_answering": False})
+                    put_back = together([*exchange.put_back(), ready])
+                    self._is_answering = True
+                    if self._state.plan is not None:
+                        self._state.plan.look_again()
+                require_frames()
+                yield exchange.put()
+            finally:
+                put_back()
         finally:
-            if exchange is not None:
-                put_back = partial(self._put_back, exchange)
-                try:
-                    finish(put_back)
-                finally:
-                    if self._is_answering:  # an exception came before that
-                        finish(put_back)
-
-    def _put_back(self, exchange: "Exchange") -> None:
-        exchange.put_back()
-        self._is_answering = False
+            put_back()  # where an exception came before that
+        while True:
+            yield 0
 
     def explain(self, params: Any) -> "Explanation":
         """Say how a step on `params` runs: engines, passes, bytes an element, and the code.
