@@ -381,6 +381,16 @@ def test_an_exception_in_the_block_puts_the_parameters_back():
     optimizer.update(params, {"a": np.ones(3)})
 
 
+@pytest.mark.parametrize("make", [SGD, lambda: chain(SGD(), average(0.5))])
+def test_the_answer_is_put_in_place_where_no_leaf_has_a_gradient(make):
+    optimizer, params = make(), {"a": np.ones(3)}
+    optimizer.update(params, {"a": None})
+    with optimizer.answer_in_place(params):
+        assert params["a"].tolist() == [1.0] * 3
+    optimizer.update(params, {"a": None})
+    assert optimizer.t == 2
+
+
 def test_averages_of_a_tree_with_frozen_leaves_of_any_kind():
     params = {"w": np.zeros(2), "calls": 7, "table": np.arange(3)}
     optimizer = chain(SGD(1.0, frozen=["calls", "table"]), average(0.5))

@@ -134,6 +134,8 @@ class Apart:
         self._written.is_settled = True
 
     def _may_overlap(self) -> bool:
+        if not self._buckets:
+            return False
         written, read = zip(*(bucket.bounds() for bucket in self._buckets), strict=True)
         starts, stops = _joined(written)
         if self._written is None or not self._written.is_for(starts):
