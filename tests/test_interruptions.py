@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections import Counter
 from pathlib import Path
@@ -400,6 +401,22 @@ def test_state_is_freed_without_the_garbage_collector(engine, make):
         gc.enable()
 
 
+@pytest.mark.parametrize("make", [Adam, lambda: chain(Adam(), average(0.5))])
+def test_an_answer_keeps_no_parameters_until_the_garbage_collector_comes(make):
+    optimizer, params = make(), {"w": np.zeros(3), "more": [np.zeros(2)]}
+    optimizer.update(params, {"w": np.ones(3), "more": [np.ones(2)]})
+    gc.disable()
+    try:
+        optimizer.answer(params)
+        with optimizer.answer_in_place(params):
+            pass
+        alive = [weakref.ref(params["w"]), weakref.ref(params["more"][0])]
+        del params
+        assert [reference() for reference in alive] == [None, None]
+    finally:
+        gc.enable()
+
+
 @engine_runs.every_engine
 def test_arrays_are_released_after_a_schedule_has_raised(engine):
     engine_runs.require(engine)
@@ -530,6 +547,40 @@ def test_the_answer_is_in_place_as_a_whole_or_not_at_all():
         assert values == [-3.0, -3.0], fault.place
         seen.add(entered)
     assert seen == {False, True}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers send signals here")
+def test_the_parameters_come_back_where_one_signal_follows_another_at_once():
+    optimizer, params = chain(SGD(lr=1.0), average(0.5), engine="array_api"), {"a": np.zeros(3)}
+    for _ in range(3):
+        optimizer.update(params, {"a": np.ones(3)})
+    left = 0
+
+    def handler(number, frame):
+        nonlocal left
+        if left:
+            left -= 1
+            raise KeyboardInterrupt
+
+    before, hits, rng = signal.signal(signal.SIGALRM, handler), 0, np.random.default_rng(0)
+    try:
+        for _ in range(300):
+            left = 2
+            try:
+                # The second comes while the first is on its way out of the block.
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 2e-3), 2e-5)
+                with optimizer.answer_in_place(params):
+                    time.sleep(1e-3)
+            except KeyboardInterrupt:
+                hits += 1
+            left = 0
+            assert not optimizer._is_answering
+            assert params["a"].tolist() == [-3.0] * 3
+    finally:
+        left = 0
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert hits > 0
 
 
 def test_no_answer_is_in_place_where_calls_cannot_be_nested_to_the_end():

@@ -4,7 +4,7 @@ The leaves of a tree are ordered by their paths, dict keys in sorted order, so t
 result of a step nor the order of a sum depends on the order in which keys were inserted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -67,34 +67,37 @@ def check_nesting(call: str, root: str, tree: Any) -> None:
 def flatten(tree: Any) -> list[tuple[Path, Any]]:
     """Return (path, leaf) for every leaf of `tree`, in the order of trees."""
     found: list[tuple[Path, Any]] = []
-
-    def visit(path: Path, subtree: Any) -> None:
-        if is_leaf(subtree):
-            found.append((path, subtree))
-        else:
-            for key, child in children(subtree):
-                visit((*path, key), child)
-
-    visit((), tree)
+    _collect(found, (), tree)
     return found
+
+
+# A function that is defined within another and calls itself is garbage that waits for the
+# collector, with all that it refers to: leaves would wait with it.
+
+
+def _collect(found: list[tuple[Path, Any]], path: Path, tree: Any) -> None:
+    if is_leaf(tree):
+        found.append((path, tree))
+    else:
+        for key, child in children(tree):
+            _collect(found, (*path, key), child)
 
 
 def rebuild(tree: Any, replacements: Sequence[Any]) -> Any:
     """Return `tree` with its leaves replaced in order; dicts and lists are changed in place."""
-    values = iter(replacements)
+    return _rebuilt(tree, iter(replacements))
 
-    def visit(subtree: Any) -> Any:
-        if is_leaf(subtree):
-            return next(values)
-        replaced = [(key, visit(child)) for key, child in children(subtree)]
-        if isinstance(subtree, tuple):
-            return _tuple_like(subtree, [value for _, value in replaced])
-        for key, value in replaced:
-            if subtree[key] is not value:
-                subtree[key] = value
-        return subtree
 
-    return visit(tree)
+def _rebuilt(tree: Any, values: Iterator[Any]) -> Any:
+    if is_leaf(tree):
+        return next(values)
+    replaced = [(key, _rebuilt(child, values)) for key, child in children(tree)]
+    if isinstance(tree, tuple):
+        return _tuple_like(tree, [value for _, value in replaced])
+    for key, value in replaced:
+        if tree[key] is not value:
+            tree[key] = value
+    return tree
 
 
 def mapped(function: Callable[[Path, Any], Any], tree: Any, path: Path = ()) -> Any:
