@@ -317,7 +317,7 @@ def test_what_shares_memory_is_found_exactly():
         found[shares] += 1
         if shares:
             with pytest.raises(ValueError, match="share memory"):
-                overlaps.check_overlaps("SGD", leaves)
+                overlaps.check_overlaps("SGD.update", leaves)
         else:
-            overlaps.check_overlaps("SGD", leaves)
+            overlaps.check_overlaps("SGD.update", leaves)
     assert min(found.values()) > 200

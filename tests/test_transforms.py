@@ -391,6 +391,30 @@ def test_the_answer_is_put_in_place_where_no_leaf_has_a_gradient(make):
     assert optimizer.t == 2
 
 
+def test_parameters_come_back_though_they_were_made_read_only_in_the_block():
+    params, optimizer = {"a": np.ones(3), "b": np.array(1.0)}, chain(SGD(1.0), average(0.5))
+    for _ in range(2):
+        optimizer.update(params, {"a": np.ones(3), "b": np.array(1.0)})
+    before = {key: w.copy() for key, w in params.items()}
+    with optimizer.answer_in_place(params):
+        for w in params.values():
+            w.flags.writeable = False
+    for key, w in params.items():
+        bits.assert_same_bits(w, before[key], key)
+    assert optimizer.state_dict()["t"] == 2
+
+
+def test_no_answer_takes_the_place_of_arrays_that_share_memory():
+    w, optimizer = np.ones(3), chain(SGD(1.0), average(0.5))
+    optimizer.update({"a": w, "b": np.ones(3)}, {"a": np.ones(3), "b": np.ones(3)})
+    before = w.copy()
+    with pytest.raises(
+        ValueError, match=r"Chain.answer_in_place: params\['a'\] and params\['b'\] sh"
+    ):
+        enter(optimizer, {"a": w, "b": w})
+    bits.assert_same_bits(w, before)
+
+
 def test_averages_of_a_tree_with_frozen_leaves_of_any_kind():
     params = {"w": np.zeros(2), "calls": 7, "table": np.arange(3)}
     optimizer = chain(SGD(1.0, frozen=["calls", "table"]), average(0.5))

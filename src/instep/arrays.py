@@ -222,6 +222,11 @@ def converted(array: Array, like: Array) -> Array:
     return xp.asarray(xp.astype(array, like.dtype, copy=True))
 
 
+def view(array: Array) -> Array:
+    """Return an array of the same memory, which may be written from now on."""
+    return array.detach() if library(array) == "torch" else array[...]
+
+
 def left_by_compilers(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
     """Return a function on arrays like `array` that `torch.compile` does not look into.
 

@@ -14,6 +14,7 @@ from instep.graph.dtypes import DTYPES
 from instep.interrupts import Call
 from instep.plan import validation
 from instep.plan.leaves import Leaf
+from instep.plan.overlaps import check_overlaps
 from instep.plan.step import Plan
 from instep.rule import Rule
 from instep.state import LeafState, Overrides, Owner, State
@@ -70,14 +71,14 @@ class _Answer:
     def __init__(
         self, owner: Owner, call: str, state: State, params: Any, which: int | None
     ) -> None:
-        self.leaves = validation.unchecked(f"{owner.name}.{call}", params)
+        self.leaves = validation.unchecked(call, params)
         prefix, rule = _choose(owner, call, which)
         self._rule = None if rule is None else _Answering(rule, owner.threads)
         self._states = {} if rule is None else _states(state, prefix, rule)
         self.known = {leaf.key: leaf for leaf in self.leaves if leaf.key in self._states}
         for leaf in self.known.values():
-            validation.check_array(f"{owner.name}.{call}", leaf.path, leaf.parameter)
-            _check_shapes(f"{owner.name}.{call}", leaf, self._states[leaf.key])
+            validation.check_array(call, leaf.path, leaf.parameter)
+            _check_shapes(call, leaf, self._states[leaf.key])
 
     def like(self, leaf: Leaf) -> Any:
         """Return an array of the dtype of the arithmetic: the parameter, if its state fits."""
@@ -114,7 +115,7 @@ def answer(owner: Owner, state: State, params: Any, which: int | None) -> Any:
     TypeError, ValueError
         If a leaf with an answer is no array that can be read, or has another shape than its state.
     """
-    found = _Answer(owner, "answer", state, params, which)
+    found = _Answer(owner, f"{owner.name}.answer", state, params, which)
     into, beside = {}, {}
     for key, leaf in found.known.items():
         w, like = leaf.parameter, found.like(leaf)
@@ -142,16 +143,24 @@ class Exchange:
     """
 
     def __init__(self, owner: Owner, state: State, params: Any, which: int | None) -> None:
-        self._answer = _Answer(owner, "answer_in_place", state, params, which)
-        self._known = list(self._answer.known.values())
-        validation.check_parameters(owner.name, self._known, "answer_in_place")
-        self._params = params
+        call = f"{owner.name}.answer_in_place"
+        self._answer = _Answer(owner, call, state, params, which)
+        self._params, self._known = params, list(self._answer.known.values())
+        validation.check_parameters(call, self._known)
+        for leaf in self._known:
+            leaf.gradient = arrays.converted(leaf.parameter, leaf.parameter)  # what is kept
+        check_overlaps(call, self._known)
+        # Views can be written whatever the user sets on the arrays in the block.
         self._written = {
-            leaf.key for leaf in self._known if not arrays.is_immutable(leaf.parameter)
+            leaf.key: arrays.view(leaf.parameter)
+            for leaf in self._known
+            if not arrays.is_immutable(leaf.parameter)
         }
-        self._kept = {
-            leaf.key: arrays.converted(leaf.parameter, leaf.parameter) for leaf in self._known
-        }
+        self._places = [
+            place
+            for leaf in self._known
+            if leaf.key not in self._written and (place := _place(params, leaf.path)) is not None
+        ]
 
     def put(self) -> Any:
         """Put the answer in the place of the parameters; return the tree."""
@@ -159,33 +168,43 @@ class Exchange:
         for leaf in self._known:
             w, like = leaf.parameter, self._answer.like(leaf)
             into[leaf.key] = w if like is w else arrays.converted(w, like)
-            kept = self._kept[leaf.key]
-            beside[leaf.key] = kept if like is w else arrays.converted(kept, like)
+            beside[leaf.key] = leaf.gradient if like is w else arrays.converted(w, like)
         new = self._answer.put(into, beside)
-        replaced = {}
+        leaves = [leaf.parameter for leaf in self._answer.leaves]
         for leaf in self._known:
             w, value = leaf.parameter, new[leaf.key]
             if value is not w:
-                replaced[leaf.key] = arrays.converted(value, w)
+                leaves[leaf.position] = value = arrays.converted(value, w)
                 if leaf.key in self._written:
-                    w[...] = replaced.pop(leaf.key)
-        return self._rebuilt(replaced)
+                    w[...], leaves[leaf.position] = value, w
+        return tree.rebuild(self._params, leaves) if self._places else self._params
 
     def put_back(self) -> list[Call]:
-        """Return the calls that put the parameters back."""
-        written = [
-            partial(setitem, leaf.parameter, ..., self._kept[leaf.key])
-            for leaf in self._known
-            if leaf.key in self._written
+        """Return the calls that put the parameters back; entries that are new are left alone."""
+        return [
+            *(
+                partial(setitem, self._written[leaf.key], ..., leaf.gradient)
+                for leaf in self._known
+                if leaf.key in self._written
+            ),
+            *(partial(_restore, *place) for place in self._places),
         ]
-        return [*written, partial(self._rebuilt, {})]
 
-    def _rebuilt(self, replaced: Mapping[str, Any]) -> Any:
-        """Return the tree with these leaves, and with those that it had."""
-        if len(self._written) == len(self._known):
-            return self._params
-        leaves = [replaced.get(leaf.key, leaf.parameter) for leaf in self._answer.leaves]
-        return tree.rebuild(self._params, leaves)
+
+def _place(params: Any, path: tree.Path) -> tuple[Any, Any, Any] | None:
+    """Return the last container on a path that can be written, with the key and entry there."""
+    found = None
+    for key in path:
+        if not isinstance(params, tuple):
+            found = (params, key, params[key])
+        params = params[key]
+    return found
+
+
+def _restore(container: Any, key: Any, entry: Any) -> None:
+    """Put an entry back, unless the list has become too short for it."""
+    if isinstance(container, dict) or key < len(container):
+        container[key] = entry
 
 
 def _choose(owner: Owner, call: str, which: int | None) -> tuple[str, Rule | None]:
@@ -196,9 +215,9 @@ def _choose(owner: Owner, call: str, which: int | None) -> tuple[str, Rule | Non
     if not isinstance(which, int) or which not in range(len(found)):
         numbers = ", ".join(f"{i} for {rule!r}" for i, (_, rule) in enumerate(found))
         raise ValueError(
-            f"{owner.name}.{call}: which must say whose answer, {numbers}; got {which!r}"
+            f"{call}: which must say whose answer, {numbers}; got {which!r}"
             if found
-            else f"{owner.name}.{call}: no rule of {owner!r} has an answer of its own, got "
+            else f"{call}: no rule of {owner!r} has an answer of its own, got "
             f"which={which!r}; leave it out, or put average(decay) at the end of a chain"
         )
     return found[which]

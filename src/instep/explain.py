@@ -132,7 +132,7 @@ def explain(owner: Owner, state: State, params: Any) -> Explanation:
     leaves = validation.unchecked(f"{owner.name}.explain", params)
     overrides, frozen = resolve(owner, leaves)
     leaves = [leaf for leaf in leaves if leaf.key not in frozen]  # which may be anything
-    validation.check_parameters(owner.name, leaves, "explain")
+    validation.check_parameters(f"{owner.name}.explain", leaves)
     given = assign(owner, state, Program(owner), leaves, overrides)
     buckets = []
     for bucket in given.buckets:

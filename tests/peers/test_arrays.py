@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from cases import Case
 
-from instep import Adam, Momentum, Optimizer
+from instep import SGD, Adam, Momentum, Optimizer, chain
 from instep.arrays import to_numpy
+from instep.transforms import average
 
 STEPS = 20
 
@@ -456,6 +457,32 @@ class TestTensorsOfOtherKinds:
             bits.assert_same_bits(params["w"].numpy(), others["w"].numpy())
             assert doubled.tolist() == (2 * others["w"]).tolist()
         assert optimizer.t == 3
+
+
+@pytest.mark.peers
+def test_parameters_come_back_into_a_tree_that_has_changed_meanwhile():
+    ones = pytest.importorskip("jax.numpy").ones
+
+    def tree(n):
+        return {"a": ones(2), "b": [ones(2), ones(3)], "c": (ones(2), {"d": ones(1)}), "n": n}
+
+    optimizer, params = chain(SGD(), average(0.5), frozen=("n",)), tree(7)
+    for _ in range(2):
+        params = optimizer.update(params, tree(None))
+    before, a, c, last = str(params), params["a"], params["c"], params["b"][1]
+    with optimizer.answer_in_place(params) as answer:
+        assert answer is params
+        assert str(params) != before
+        del params["a"]
+        params["b"].pop()
+        params |= {"A": 5, "n": 8}
+    assert params["a"] is a
+    assert params["c"] is c
+    assert len(params["b"]) == 1
+    assert (params.pop("A"), params["n"]) == (5, 8)
+    params["b"].append(last)
+    optimizer.update(params, tree(None))
+    assert optimizer.t == 3
 
 
 @pytest.mark.peers

@@ -13,17 +13,17 @@ from instep.plan.leaves import Leaf
 from instep.tree import Path, format_path
 
 
-def check_overlaps(owner: str, leaves: Sequence[Leaf]) -> None:
+def check_overlaps(call: str, leaves: Sequence[Leaf]) -> None:
     """Raise if a parameter shares memory with another parameter, or with any gradient."""
     seen: dict[int, Leaf] = {}
     for leaf in leaves:
         other = seen.setdefault(id(leaf.parameter), leaf)
         if other is not leaf:
-            _fail_overlap(owner, "params", other, "params", leaf)
+            _fail_overlap(call, "params", other, "params", leaf)
     for leaf in leaves:
         parameter = seen.get(id(leaf.gradient))
         if parameter is not None:
-            _fail_overlap(owner, "params", parameter, "grads", leaf)
+            _fail_overlap(call, "params", parameter, "grads", leaf)
 
     entries: list[_Extent] = []
     for leaf in leaves:
@@ -33,7 +33,7 @@ def check_overlaps(owner: str, leaves: Sequence[Leaf]) -> None:
                 entries.append((*found, written, leaf))
     for cluster in _clusters(entries):
         if len(cluster) > 1 and not _interleaves(cluster):
-            _check_pairs(owner, cluster)
+            _check_pairs(call, cluster)
 
 
 #: First byte, byte after the last, whether it is a parameter, and the leaf.
@@ -86,7 +86,7 @@ def _part_of_row(x: NDArray[Any], row: int) -> tuple[int, int]:
     return (x.ctypes.data + first) % row, last - first + x.itemsize
 
 
-def _check_pairs(owner: str, cluster: Sequence[_Extent]) -> None:
+def _check_pairs(call: str, cluster: Sequence[_Extent]) -> None:
     """Raise if two arrays share memory, of which one is a parameter."""
     unfinished: list[_Extent] = []
     for entry in cluster:
@@ -94,7 +94,7 @@ def _check_pairs(owner: str, cluster: Sequence[_Extent]) -> None:
         for before in unfinished:
             if (entry[2] or before[2]) and _share_memory(entry, before):
                 kinds = ["params" if one[2] else "grads" for one in (before, entry)]
-                _fail_overlap(owner, kinds[0], before[3], kinds[1], entry[3])
+                _fail_overlap(call, kinds[0], before[3], kinds[1], entry[3])
         unfinished.append(entry)
 
 
@@ -105,9 +105,9 @@ def _share_memory(a: _Extent, b: _Extent) -> bool:
         return True
 
 
-def _fail_overlap(owner: str, kind_a: str, a: Leaf, kind_b: str, b: Leaf) -> None:
+def _fail_overlap(call: str, kind_a: str, a: Leaf, kind_b: str, b: Leaf) -> None:
     raise ValueError(
-        f"{owner}.update: {format_path(kind_a, a.path)} and {format_path(kind_b, b.path)} share "
+        f"{call}: {format_path(kind_a, a.path)} and {format_path(kind_b, b.path)} share "
         f"memory, so one update would change the other; pass a copy of one of them"
     )
 
@@ -130,7 +130,9 @@ class Apart:
         if not self._may_overlap():
             return
         assert self._written is not None
-        check_overlaps(owner, [Leaf(i, path, params[i], grads[i]) for i, path in self._places])
+        check_overlaps(
+            f"{owner}.update", [Leaf(i, path, params[i], grads[i]) for i, path in self._places]
+        )
         self._written.is_settled = True
 
     def _may_overlap(self) -> bool:

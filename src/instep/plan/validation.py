@@ -47,7 +47,7 @@ def check(owner: str, leaves: Sequence[Leaf]) -> None:
     for leaf in leaves:
         check_parameter(f"{owner}.update", leaf.path, leaf.parameter)
         _check_gradient(owner, leaf)
-    check_overlaps(owner, leaves)
+    check_overlaps(f"{owner}.update", leaves)
 
 
 def unchecked(call: str, params: Any) -> list[Leaf]:
@@ -56,11 +56,11 @@ def unchecked(call: str, params: Any) -> list[Leaf]:
     return [Leaf(i, path, w, None) for i, (path, w) in enumerate(tree.flatten(params))]
 
 
-def check_parameters(owner: str, leaves: Sequence[Leaf], call: str) -> None:
+def check_parameters(call: str, leaves: Sequence[Leaf]) -> None:
     """Raise unless all leaves can be updated, and have names of their own in the state."""
     for leaf in leaves:
-        check_parameter(f"{owner}.{call}", leaf.path, leaf.parameter)
-    _check_unique_keys(f"{owner}.{call}", leaves)
+        check_parameter(call, leaf.path, leaf.parameter)
+    _check_unique_keys(call, leaves)
 
 
 def _walk(
