@@ -388,7 +388,10 @@ def test_the_answer_is_put_in_place_where_no_leaf_has_a_gradient(make):
     with optimizer.answer_in_place(params):
         assert params["a"].tolist() == [1.0] * 3
     optimizer.update(params, {"a": None})
-    assert optimizer.t == 2
+    with pytest.raises(ValueError, match=r"grads has no \['a'\]"):
+        optimizer.update(params, {})
+    optimizer.update(params, {"a": None})
+    assert optimizer.t == 3
 
 
 def test_parameters_come_back_though_they_were_made_read_only_in_the_block():
