@@ -10,10 +10,11 @@ come, and what is cut off in between is taken up again before the exception goes
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from operator import call as call_it
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 #: A function that is implemented in C, with its arguments.
 Call = Callable[[], Any]
@@ -73,7 +74,7 @@ def require_frames(count: int = 16) -> None:
         require_frames(count - 1)
 
 
-def block(run: Generator[_Result, Any, None]) -> AbstractContextManager[_Result]:
+def block(run: Generator[_Result, Any, None]) -> "Block[_Result]":
     """Return a context manager whose block stands at the first `yield` of a generator.
 
     What the generator does there in ``try`` and ``finally`` is done whenever an exception comes:
@@ -82,7 +83,15 @@ def block(run: Generator[_Result, Any, None]) -> AbstractContextManager[_Result]
     """
     # Python tells in three arguments how the block ended. `max`, which is in C, sends them all to
     # the generator. It returns the first of equals, 0, which is false: an exception goes on.
-    methods = {"__enter__": partial(next, run), "__exit__": partial(max, 0, key=run.send)}
-    kind = type("Block", (), {name: staticmethod(method) for name, method in methods.items()})
-    manager: AbstractContextManager[_Result] = kind()
-    return manager
+    return Block(partial(next, run), partial(max, 0, key=run.send))
+
+
+@dataclass(frozen=True, slots=True)
+class Block(Generic[_Result]):
+    """A context manager of two functions in C."""
+
+    enter: Callable[[], _Result]
+    leave: Callable[..., Any]
+
+    __enter__ = property(attrgetter("enter"))
+    __exit__ = property(attrgetter("leave"))

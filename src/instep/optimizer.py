@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from instep.interrupts import Call, block, require_frames, together
+from instep.interrupts import Block, Call, block, require_frames, together
 from instep.state import Overrides, State
 from instep.stateful import Stateful
 
@@ -202,9 +201,7 @@ class Optimizer(Stateful):
     #: Names that other libraries give to the same.
     averaged = eval_params = answer
 
-    def answer_in_place(
-        self, params: Any, *, which: int | None = None
-    ) -> AbstractContextManager[Any]:
+    def answer_in_place(self, params: Any, *, which: int | None = None) -> Block[Any]:
         """Put the answer in the place of `params` for a ``with`` block, then put them back.
 
         ::
