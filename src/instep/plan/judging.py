@@ -60,16 +60,16 @@ class Judging:
         goes on, and `judge` is next. The passes of one call may need the host where those of
         another do not. Then there is one candidate: nothing is undecided, and nothing is lost.
         """
-        remote = self._sums.only_remote
-        guarded = any(bucket.guards for bucket in self._buckets)
-        if remote is None or not guarded or not self._can_decide(candidates):
+        guards = [number for bucket in self._buckets for number in bucket.guards]
+        remote = self._sums.only_remote if guards else None
+        if remote is None or not self._can_decide(candidates):
             self._undecided = None
-        elif self._undecided is None:
+            return any(self._sums.total(number) != 0 for number in guards)
+        if self._undecided is None:
             undecided = _Undecided(remote.verdicts, self._groups)
             undecided.candidates(rows_after)
             self._undecided = undecided
-        guards = [] if self.waits else [n for bucket in self._buckets for n in bucket.guards]
-        return any(self._sums.total(number) != 0 for number in guards)
+        return False
 
     def judge(self, notes: Iterable[Call]) -> None:
         """Let the device judge the call whose candidates were made last, and at once take notes."""

@@ -1,6 +1,7 @@
 """Leaves of the trees that a step is given."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from instep import arrays
@@ -16,12 +17,12 @@ class Leaf:
     parameter: Any
     gradient: Any
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Name of the leaf in the state."""
         return join_path(self.path)
 
-    @property
+    @cached_property
     def dtype(self) -> str:
         """Storage dtype."""
         return arrays.dtype_name(self.parameter)

@@ -228,7 +228,8 @@ class Plan:
 
     def _candidates(self, state: State) -> list[list[Row]]:
         """Return the rows of the step, for every number of undecided steps that may be taken."""
-        self.settle(state, Verdicts.MOST)
+        if self.waits:
+            self.settle(state, Verdicts.MOST)
         found = self._judging.candidates(partial(self._rows_after, state.t))
         if found is None:
             self.settle(state)
