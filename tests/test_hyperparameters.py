@@ -533,3 +533,33 @@ def test_a_subclass_inherits_hyperparameters_and_adds_its_own():
     bits.assert_same_bits(w, expected)
     with pytest.raises(ValueError, match="Damped: beta1 must be"):
         Damped(beta1=2.0)
+
+
+def test_a_new_default_in_a_subclass_needs_no_annotation():
+    class Faster(Adam):
+        lr = 0.25
+        beta1 = 0.5
+        threads = 1
+        overrides = {"b": {"lr": 0.5}}  # noqa: RUF012  (the user's, who writes it so)
+
+    class Falling(Faster):
+        lr = lambda t: 1 / t  # noqa: E731  (the same)
+
+    optimizer = Faster()
+    assert (optimizer.lr, optimizer.beta1, optimizer.beta2, optimizer.threads) == (
+        *(0.25, 0.5, 0.999),
+        1,
+    )
+    assert optimizer.overrides is not Faster().overrides
+    assert Faster(0.125, overrides={}).lr == 0.125
+    w, expected = {"a": np.ones(3), "b": np.ones(3)}, {"a": np.ones(3), "b": np.ones(3)}
+    g = {"a": np.full(3, 4.0), "b": np.full(3, 4.0)}
+    optimizer.update(w, g)
+    Adam(lr=0.25, beta1=0.5, overrides={"b": {"lr": 0.5}}).update(expected, g)
+    for key, x in expected.items():
+        bits.assert_same_bits(w[key], x, key)
+    assert Falling().lr(4) == 0.25
+    with pytest.raises(ValueError, match="Faster: beta1 must be"):
+        Faster(beta1=2.0)
+    with pytest.raises(ValueError, match="Refused: lr must be"):
+        type("Refused", (Adam,), {"lr": -1.0})()

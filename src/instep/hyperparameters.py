@@ -1,12 +1,15 @@
 """Hyperparameters: the numbers and options of a rule, their domains, and schedules of them."""
 
 import dataclasses
+import inspect
 import math
 import numbers
 import re
 import typing
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -212,13 +215,32 @@ def described(value: Any) -> str:
     return text if len(text) < 1000 else f"{text[:1000]}..."
 
 
+def inherit_annotations(cls: type) -> None:
+    """Annotate new defaults of inherited fields, which need no annotation of their own."""
+    inherited = {field.name: field for field in dataclasses.fields(cls)}
+    given = {name: value for name, value in vars(cls).items() if name in inherited}
+    annotations = inspect.get_annotations(cls) if given else {}
+    for name, value in given.items():
+        if name in annotations or isinstance(value, property):
+            continue
+        mutable = type(value).__hash__ is None
+        default: Any = {"default_factory": partial(copy, value)} if mutable else {"default": value}
+        field = dataclasses.field(kw_only=inherited[name].kw_only, **default)
+        setattr(cls, name, field)
+        annotations[name] = _hints(cls.__base__).get(name, inherited[name].type)
+        cls.__annotations__ = annotations
+
+
+def _hints(cls: type | None) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except NameError:  # postponed annotations that name something local to a function
+        return {}
+
+
 def describe_fields(cls: type, excluded: frozenset[str]) -> tuple[Hyperparameter, ...]:
     """Return the hyperparameters that the fields of the dataclass `cls` declare."""
-    try:
-        hints = typing.get_type_hints(cls, include_extras=True)
-    except NameError:  # postponed annotations that name something local to a function
-        hints = {}
-    described = []
+    hints, described = _hints(cls), []
     for field in dataclasses.fields(cls):
         if field.name not in excluded:
             hint = hints.get(field.name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, dataclass_transform
 
 from instep import declarations
-from instep.hyperparameters import Hyperparameter, describe_fields
+from instep.hyperparameters import Hyperparameter, describe_fields, inherit_annotations
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Rule:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        inherit_annotations(cls)
         dataclass(eq=False, repr=False)(cls)
         cls.hyperparameters = describe_fields(cls, frozenset(cls._settings))
         declarations.check_class(cls)
