@@ -10,7 +10,7 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import Adam, Momentum, chain
+from instep import SGD, Adam, Momentum, chain
 from instep.correctly_rounded import powers
 from instep.transforms import skip_nonfinite
 
@@ -155,3 +155,22 @@ def test_a_plan_that_is_replaced_is_freed(engine):
     optimizer.update({"w": w, "b": np.ones(3)}, {"w": np.ones((4, 6)), "b": np.ones(3)})
     gc.collect()
     assert plan() is None
+
+
+@engine_runs.every_engine
+def test_a_gradient_lives_as_long_as_the_step_that_reads_it(engine):
+    """A schedule may take it out of the tree in the midst of the step."""
+    engine_runs.require(engine)
+    w, grads, other = np.zeros(4096), {}, []
+
+    def takes_out(step):
+        if step > 1:
+            grads["w"] = None
+            other.append(np.full(4096, 7.0))  # in the memory that would be free
+        return 1.0
+
+    optimizer = SGD(lr=takes_out, engine=engine)
+    for _ in range(3):
+        grads["w"] = np.ones(4096)
+        optimizer.update({"w": w}, grads)
+    assert (w == -3.0).all()

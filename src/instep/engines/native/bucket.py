@@ -47,6 +47,7 @@ class NativeBucket(HostBucket[NativeLaunch]):
         if self._check is not None:
             found = self._check.compare(self.own(params), self.own(grads))
             if found != check.DIFFERENT:
+                self._params, self._grads = params, grads  # they live as long as the step
                 return Fit.SAME if found == check.SAME else Fit.MOVED
         # Another dtype object may stand for the same dtype: the slower check decides.
         return super().fit(params, grads)
