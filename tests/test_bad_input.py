@@ -188,9 +188,9 @@ BAD = {
         ["(3, 4)", "(4, 3)"],
     ),
     "dtype of gradient": (
-        lambda p, g: (p, replace(g, B, np.ones(4))),
+        lambda p, g: (p, replace(g, B, np.ones(4, complex))),
         TypeError,
-        [NAMED, "numpy float32 (4,)", "numpy float64 (4,)", "convert the gradient to float32"],
+        [NAMED, "numpy float32 (4,)", "numpy complex128 (4,)", "convert the gradient to float32"],
     ),
     "integer gradient": (
         lambda p, g: (p, replace(g, B, np.ones(4, int))),

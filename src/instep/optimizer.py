@@ -122,8 +122,9 @@ class Optimizer(Stateful):
             A tree of arrays: a dict (nested or not), list or tuple of them, or one array.
             float16, bfloat16, float32 or float64, of any shape and layout.
         grads
-            A tree of the same structure, shapes, dtypes and devices. None in the place of an
-            array leaves its parameter alone. Gradients are never modified.
+            A tree of the same structure, shapes and devices. Its arrays may be of any of these
+            dtypes: they are converted once, as they are loaded, to the dtype of the arithmetic.
+            None in the place of an array leaves its parameter alone. Gradients are never modified.
 
         Returns
         -------

@@ -119,6 +119,7 @@ class FusedBucket(Bucket, Generic[_Launch]):
         self.positions = tuple(member.position for member in members)
         self.program = program
         self.dtype = members[0].parameter.dtype
+        self.gradient_dtype = members[0].gradient.dtype
         self._compute = DTYPES[self.dtype.name].compute
         self.leaves = [Placement.of(member, program.arrays) for member in members]
         self.addresses = np.zeros((len(members), 2), dtype=np.int64)
@@ -185,8 +186,9 @@ class FusedBucket(Bucket, Generic[_Launch]):
         members: dict[Flags, list[int]] = {}
         for i, leaf in enumerate(self.leaves):
             members.setdefault(flags[leaf.row], []).append(i)
+        dtype, gradient = self.dtype.name, self.gradient_dtype.name
         sections = [
-            (self.program.passes(self.dtype.name, key), chosen) for key, chosen in members.items()
+            (self.program.passes(dtype, key, gradient), chosen) for key, chosen in members.items()
         ]
         depth = max(len(passes) for passes, _ in sections)
         levels: list[list[_Launch]] = [[] for _ in range(depth)]

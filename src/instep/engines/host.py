@@ -62,7 +62,9 @@ class HostBucket(FusedBucket[_Launch]):
     def gathering(self) -> Gathering:
         """Memory for copies of arrays that are no line. Ask for it before the last pass."""
         slots = [self.leaves[0].slots[name].dtype for name in self.program.arrays]
-        return Gathering([self.dtype, self.dtype, *slots], max(leaf.size for leaf in self.leaves))
+        return Gathering(
+            [self.dtype, self.gradient_dtype, *slots], max(leaf.size for leaf in self.leaves)
+        )
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         for position, (parameter, gradient) in zip(self.positions, self._expected, strict=True):

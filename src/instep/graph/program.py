@@ -208,7 +208,7 @@ class Program:
         }
         self.between: tuple[str, ...] = ()
         self.whole: tuple[str, ...] = ()
-        self._passes: dict[tuple[str, Flags], tuple[Graph, ...]] = {}
+        self._passes: dict[tuple[str, str, Flags], tuple[Graph, ...]] = {}
         self._forms: dict[object, Program] = {}
         self._has_forms = any(part.has_forms for part in self.parts)
 
@@ -316,9 +316,12 @@ class Program:
                 )
             position += len(part.fields) + 1 + len(part.derived)
 
-    def passes(self, dtype: str, flags: Flags) -> tuple[Graph, ...]:
-        """Return the graph of the rule, cut into passes, or raise FusionError."""
-        key = (dtype, flags)
+    def passes(self, dtype: str, flags: Flags, gradient: str = "") -> tuple[Graph, ...]:
+        """Return the graph of the rule, cut into passes, or raise FusionError.
+
+        For parameters of a dtype, and gradients of theirs or of another one.
+        """
+        key = (dtype, gradient or dtype, flags)
         if key not in self._passes:
             graph = trace(
                 self.rule,
@@ -327,6 +330,7 @@ class Program:
                 options=self._options | dict(flags),
                 slots=self.slots,
                 dtype=dtype,
+                gradient=gradient,
                 whole=self.whole,
                 between=self.between,
             )

@@ -86,7 +86,9 @@ class Recorder:
 
     def load(self, array: Array) -> TracedArray:
         """Record the load of an array, as a value of the compute dtype."""
-        return self.cast(self.add("load", (), array.dtype, array.name), self.compute)
+        x = self.add("load", (), array.dtype, array.name)
+        # A gradient of 16 bits goes to float64 by way of float32: no engine has to do it at once.
+        return self.cast(self.cast(x, DTYPES[array.dtype].compute), self.compute)
 
     def cast(self, x: TracedArray, dtype: str) -> TracedArray:
         """Record a conversion, where one is needed."""

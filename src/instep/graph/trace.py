@@ -25,6 +25,7 @@ def trace(
     options: Mapping[str, Any],
     slots: tuple[str, ...],
     dtype: str,
+    gradient: str = "",
     whole: tuple[str, ...] = (),
     between: tuple[str, ...] = (),
 ) -> Graph:
@@ -44,6 +45,8 @@ def trace(
         Names of the state arrays.
     dtype
         A name in `DTYPES`.
+    gradient
+        The dtype of the gradient, where it is another one. It is converted as it is loaded.
     whole
         Names of slots of other shapes, which only functions on whole arrays touch.
     between
@@ -57,7 +60,7 @@ def trace(
     storage = DTYPES[dtype]
     recorder = Recorder(name, storage.compute, rule, _call.__code__)
     stored = (Array("w", dtype), *(Array(slot, storage.state) for slot in slots))
-    arrays = (stored[0], Array("g", dtype), *stored[1:])
+    arrays = (stored[0], Array("g", gradient or dtype), *stored[1:])
     loaded = {array.name: recorder.load(array) for array in arrays}
     recorder.between = [Array(draft, recorder.compute) for draft in between]
     numbers = {key: TracedScalar(recorder, key) for key in hyperparameters}
@@ -69,10 +72,11 @@ def trace(
     new, new_slots = check_result(name, result, (*slots, *whole))
     recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
     values = {**new_slots, "w": new}
+    kernel = f"{name}_{dtype}" if gradient in ("", dtype) else f"{name}_{dtype}_{gradient}"
     stores = [
         _stored(recorder, array, values[array.name]) for array in stored if array.name in values
     ]
-    return prune(recorder.graph(f"{name}_{dtype}", arrays, stores))
+    return prune(recorder.graph(kernel, arrays, stores))
 
 
 def _stored(recorder: Recorder, array: Array, value: Any) -> Store:

@@ -99,9 +99,9 @@ def _buckets(requested: str, given: Assignment, leaves: Sequence[Leaf]) -> list[
         if kind not in chosen:
             chosen[kind] = engines.choose(requested, program, w, leaf.dtype, flags)
         engine, reason = chosen[kind]
-        key = (engine, leaf.dtype, arrays.device(w), program)
+        key = (engine, leaf.dtype, leaf.gradient_dtype, arrays.device(w), program)
         if key not in buckets:
-            buckets[key] = Assigned(engine, reason, *key[1:])
+            buckets[key] = Assigned(engine, reason, leaf.dtype, arrays.device(w), program)
         buckets[key].members.append(i)
     return list(buckets.values())
 

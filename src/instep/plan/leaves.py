@@ -26,3 +26,8 @@ class Leaf:
     def dtype(self) -> str:
         """Storage dtype."""
         return arrays.dtype_name(self.parameter)
+
+    @cached_property
+    def gradient_dtype(self) -> str:
+        """Dtype of the gradient, which is that of the parameter where none is given."""
+        return self.dtype if self.gradient is None else arrays.dtype_name(self.gradient)

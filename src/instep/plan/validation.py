@@ -162,8 +162,8 @@ def _check_gradient(owner: str, leaf: Leaf) -> None:
     name = arrays.library(w)
     if arrays.library(g) != name:
         raise TypeError(f"{comparison}; convert the gradient with {name}.asarray")
-    if arrays.dtype_name(g) != arrays.dtype_name(w):
-        raise TypeError(f"{comparison}; convert the gradient to {arrays.dtype_name(w)}")
+    if leaf.gradient_dtype not in DTYPES:
+        raise TypeError(f"{comparison}; convert the gradient to {leaf.dtype}")
     if tuple(g.shape) != tuple(w.shape):
         raise ValueError(
             f"{comparison}; shapes must be equal (nothing is broadcast): sum or reshape the "

@@ -38,11 +38,12 @@ class CudaBucket(FusedBucket[CudaLaunch]):
             (one.position, one.parameter.shape, one.parameter.strides, one.gradient.strides)
             for one in members
         ]
-        self._misaligned_bits = self.dtype.itemsize - 1
+        self._misaligned_bits = np.array([self.dtype.itemsize, self.gradient_dtype.itemsize]) - 1
         self._known: list[int] = []
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
-        array_type, dtype, device = self._cupy.ndarray, self.dtype, self._device_id
+        array_type, device = self._cupy.ndarray, self._device_id
+        dtype, gradient = self.dtype, self.gradient_dtype
         addresses: list[int] = []
         append = addresses.append
         for position, shape, w_strides, g_strides in self._expected:
@@ -53,7 +54,7 @@ class CudaBucket(FusedBucket[CudaLaunch]):
                 or w.shape != shape
                 or g.shape != shape
                 or w.dtype != dtype
-                or g.dtype != dtype
+                or g.dtype != gradient
                 or w.strides != w_strides
                 or g.strides != g_strides
             ):
