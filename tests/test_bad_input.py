@@ -323,30 +323,30 @@ BAD = {
         TypeError,
         [NAMED, "recarray", "plain array"],
     ),
-    "list of floats": (
-        lambda p, g: (replace(p, B, [1.0, 2.0]), replace(g, B, [1.0, 2.0])),
+    "list of integers": (
+        lambda p, g: (replace(p, B, [1, 2]), replace(g, B, [1, 2])),
         TypeError,
-        ["params['encoder']['b'][0] is a float, not an array", "numpy.asarray"],
+        ["params['encoder']['b'][0] is a int, not an array", "give a float or an array of floats"],
     ),
     "gradient is a list of floats": (
         lambda p, g: (p, replace(g, B, [1.0, 2.0, 3.0, 4.0])),
         TypeError,
         [NAMED, "grads['encoder']['b'] is a list"],
     ),
-    "float": (
-        lambda p, g: (replace(p, B, 1.0), replace(g, B, 1.0)),
+    "integer": (
+        lambda p, g: (replace(p, B, 1), replace(g, B, 1.0)),
         TypeError,
-        [NAMED, "float, not an array"],
+        [NAMED, "int, not an array", "give a float"],
     ),
     "NumPy scalar": (
-        lambda p, g: (replace(p, B, np.float64(1.0)), replace(g, B, np.float64(1.0))),
+        lambda p, g: (replace(p, B, np.int32(1)), replace(g, B, np.float64(1.0))),
         TypeError,
-        [NAMED, "float64, not an array"],
+        [NAMED, "int32, not an array", "give a float"],
     ),
     "gradient is a float": (
         lambda p, g: (p, replace(g, B, 1.0)),
-        TypeError,
-        ["grads['encoder']['b']", "float, not an array"],
+        ValueError,
+        [NAMED, "numpy float32 (4,)", "numpy float64 ()", "shapes must be equal"],
     ),
     "None": (lambda p, g: (replace(p, B, None), g), TypeError, [NAMED, "NoneType, not an array"]),
     "text": (lambda p, g: (replace(p, B, "abcd"), g), TypeError, [NAMED, "str, not an array"]),

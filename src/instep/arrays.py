@@ -21,6 +21,19 @@ def library(array: Array) -> str | None:
     return {"jaxlib": "jax"}.get(name, name)
 
 
+def is_number(x: Any) -> bool:
+    """Return whether `x` is a float of Python or NumPy: an array of no dimensions, of a kind.
+
+    It cannot be written, so that another one takes its place.
+    """
+    return isinstance(x, float | np.floating)
+
+
+def number_of_type(kind: type, array: Array) -> Any:
+    """Return the element of an array of no dimensions as a number of Python's or NumPy's."""
+    return kind(array[()])
+
+
 def namespace(array: Array) -> Any:
     """Return the array-API namespace of `array`."""
     import array_api_compat

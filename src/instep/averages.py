@@ -126,6 +126,8 @@ def answer(owner: Owner, state: State, params: Any, which: int | None) -> Any:
 
     def result(path: tree.Path, w: Any) -> Any:
         value = new.get(tree.join_path(path), w)
+        if arrays.is_number(w) and value is not w:
+            return arrays.number_of_type(type(w), value)
         if arrays.library(w) is None or (value is not w and value.dtype == w.dtype):
             return value
         return arrays.converted(value, w)
@@ -152,9 +154,7 @@ class Exchange:
         check_overlaps(call, self._known)
         # Views can be written whatever the user sets on the arrays in the block.
         self._written = {
-            leaf.key: arrays.view(leaf.parameter)
-            for leaf in self._known
-            if not arrays.is_immutable(leaf.parameter)
+            leaf.key: arrays.view(leaf.parameter) for leaf in self._known if not leaf.is_replaced
         }
         self._places = [
             place
@@ -170,13 +170,15 @@ class Exchange:
             into[leaf.key] = w if like is w else arrays.converted(w, like)
             beside[leaf.key] = leaf.gradient if like is w else arrays.converted(w, like)
         new = self._answer.put(into, beside)
-        leaves = [leaf.parameter for leaf in self._answer.leaves]
+        leaves = [leaf for _, leaf in tree.flatten(self._params)]
         for leaf in self._known:
             w, value = leaf.parameter, new[leaf.key]
             if value is not w:
                 leaves[leaf.position] = value = arrays.converted(value, w)
                 if leaf.key in self._written:
                     w[...], leaves[leaf.position] = value, w
+            if leaf.number is not None:
+                leaves[leaf.position] = arrays.number_of_type(type(leaf.number), value)
         return tree.rebuild(self._params, leaves) if self._places else self._params
 
     def put_back(self) -> list[Call]:

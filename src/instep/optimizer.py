@@ -120,7 +120,8 @@ class Optimizer(Stateful):
         ----------
         params
             A tree of arrays: a dict (nested or not), list or tuple of them, or one array.
-            float16, bfloat16, float32 or float64, of any shape and layout.
+            float16, bfloat16, float32 or float64, of any shape and layout. A float of Python or
+            NumPy is an array of no dimensions that cannot be written.
         grads
             A tree of the same structure, shapes and devices. Its arrays may be of any of these
             dtypes: they are converted once, as they are loaded, to the dtype of the arithmetic.
@@ -128,7 +129,8 @@ class Optimizer(Stateful):
 
         Returns
         -------
-        The tree `params`. Arrays that cannot be written by design (JAX) are replaced in it.
+        The tree `params`. Numbers, and arrays that cannot be written by design (JAX), are replaced
+        in it.
 
         Raises
         ------

@@ -13,6 +13,7 @@ from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
 from instep.plan.assignment import assign, resolve
 from instep.plan.judging import Judging
+from instep.plan.leaves import Numbers, stand_ins
 from instep.plan.overlaps import Apart
 from instep.state import Owner, State
 
@@ -39,6 +40,8 @@ class Plan:
         unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
         self._read_params = tree.LeafReader(params, unseen)
         self._read_grads = tree.LeafReader(grads, unseen)
+        self._numbers_in = Numbers(self._active)
+        self._seen: tuple[Sequence[Any], Sequence[Any]] = ((), ())
 
         self.program = Program(owner, is_kept=True)
         self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
@@ -85,17 +88,20 @@ class Plan:
         if fit is Fit.DIFFERENT:
             return False
         if not self._verified:
-            leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
-            self._apart.check(owner.name, leaves, gradients)
+            self._apart.check(owner.name, *self._seen)
         return True
 
     def _fit(self, params: Any, grads: Any) -> Fit:
-        leaves = self._read_params.read(params)
-        gradients = self._read_grads.read(grads)
+        leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
         if leaves is None or gradients is None or len(leaves) != len(gradients):
             return Fit.DIFFERENT
         if any(gradients[position] is not None for position in self._idle):
             return Fit.DIFFERENT
+        if self._numbers_in.found:
+            leaves, gradients = self._numbers_in.replaced(leaves), stand_ins(gradients)
+            if leaves is None:
+                return Fit.DIFFERENT
+        self._seen = leaves, gradients
         worst = Fit.SAME
         for bucket in self.buckets:
             fit = bucket.fit(leaves, gradients)
@@ -106,6 +112,7 @@ class Plan:
 
     def release(self) -> None:
         """Keep no arrays of the user: the step is over, or an exception came in its way."""
+        self._seen = (), ()
         for bucket in self.buckets:
             bucket.release()
 
@@ -157,7 +164,7 @@ class Plan:
         (group,), (part,) = self._groups, self.program.parts
         if rows[0].numbers[: len(numbers)] != numbers:  # set meanwhile: they are unchecked
             return
-        plain = part.fixed and not part.derives and not part.has_forms
+        plain = part.fixed and not (part.derives or part.has_forms or self._numbers_in.found)
         everyone = not (self._idle or self._idle_states or group.overrides or group.missed)
         if plain and everyone and all(type(number) is float for number in numbers):
             self._repeater = self.buckets[0].repeater()
@@ -192,6 +199,7 @@ class Plan:
         replaced: dict[int, Any] = {}
         for bucket in self.buckets:
             replaced.update(bucket.commit(self._sums))
+        replaced |= self._numbers_in.after(self._seen[0])
         if self.waits:
             # Whatever was set in the midst of the step: this plan is to hear of it.
             kept = {"plan": self} if self._is_kept else {}
@@ -248,9 +256,8 @@ class Plan:
     def settle(self, state: State, most: int = 0) -> None:
         """Take note of what devices have judged, and wait until at most `most` calls are left."""
         while (taken := self._judging.hear(most)) is not None:
-            skip = partial(state.__dict__.update, {"skipped": state.skipped + 1})
-            notes = self._notes(state) if taken else [skip]
-            at_once([*self._judging.noting(taken), *notes])
+            skipped = [partial(state.__dict__.update, {"skipped": state.skipped + 1})]
+            at_once([*self._judging.noting(taken), *(self._notes(state) if taken else skipped)])
 
 
 def _reader(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:

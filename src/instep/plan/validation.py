@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from instep import arrays, tree
 from instep.graph.dtypes import DTYPES
 from instep.plan.leaves import Leaf
@@ -183,7 +185,9 @@ def check_array(call: str, path: Path, x: Any) -> None:
 def _check_array(where: str, x: Any) -> None:
     name = arrays.library(x)
     if name is None:
-        raise TypeError(f"{where} is {arrays.describe(x)}, not an array; {_CONVERT}")
+        is_number = isinstance(x, complex | np.generic | int)
+        remedy = "give a float or an array of floats" if is_number else _CONVERT
+        raise TypeError(f"{where} is {arrays.describe(x)}, not an array; {remedy}")
     if arrays.is_traced(x):
         raise TypeError(f"{where} is traced by {name} ({type(x).__name__}): {_TRACED}")
     for library, plain in _PLAIN.items():
