@@ -62,20 +62,18 @@ class _Answer:
 
     Attributes
     ----------
-    leaves
-        All leaves of the tree.
     known
-        Those that have an answer other than themselves, by their keys.
+        The leaves that have an answer other than themselves, by their keys.
     """
 
     def __init__(
         self, owner: Owner, call: str, state: State, params: Any, which: int | None
     ) -> None:
-        self.leaves = validation.unchecked(call, params)
+        leaves = validation.unchecked(call, params)
         prefix, rule = _choose(owner, call, which)
         self._rule = None if rule is None else _Answering(rule, owner.threads)
         self._states = {} if rule is None else _states(state, prefix, rule)
-        self.known = {leaf.key: leaf for leaf in self.leaves if leaf.key in self._states}
+        self.known = {leaf.key: leaf for leaf in leaves if leaf.key in self._states}
         for leaf in self.known.values():
             validation.check_array(call, leaf.path, leaf.parameter)
             _check_shapes(call, leaf, self._states[leaf.key])
@@ -173,12 +171,12 @@ class Exchange:
         leaves = [leaf for _, leaf in tree.flatten(self._params)]
         for leaf in self._known:
             w, value = leaf.parameter, new[leaf.key]
-            if value is not w:
-                leaves[leaf.position] = value = arrays.converted(value, w)
-                if leaf.key in self._written:
-                    w[...], leaves[leaf.position] = value, w
             if leaf.number is not None:
                 leaves[leaf.position] = arrays.number_of_type(type(leaf.number), value)
+            elif leaf.key not in self._written:
+                leaves[leaf.position] = arrays.converted(value, w)
+            elif value is not w:
+                w[...] = arrays.converted(value, w)
         return tree.rebuild(self._params, leaves) if self._places else self._params
 
     def put_back(self) -> list[Call]:
