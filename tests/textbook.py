@@ -9,6 +9,11 @@ extended precision, or `error_analysis.Rounded`.
 import numpy as np
 
 
+def square(x):
+    """The square of the modulus, for complex numbers too."""
+    return (x * x.conj()).real if isinstance(x, np.ndarray) else x * x
+
+
 def rate(lr, t):
     return lr(t) if callable(lr) else lr
 
@@ -42,7 +47,7 @@ def adagrad(w, gradients, lr=0.01, eps=1e-7):
     """Duchi, Hazan & Singer 2011."""
     total = 0 * w
     for t, g in enumerate(gradients, 1):
-        total = total + g * g
+        total = total + square(g)
         w = w - rate(lr, t) * g / (np.sqrt(total) + eps)
         yield w
 
@@ -51,11 +56,11 @@ def rmsprop(w, gradients, lr=0.01, decay=0.9, eps=1e-7, centered=False, momentum
     """Hinton 2012, lecture 6e; centered as in Graves 2013; the velocity as in Polyak 1964."""
     mean_square, mean, velocity = 0 * w, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
-        mean_square = decay * mean_square + (1 - decay) * (g * g)
+        mean_square = decay * mean_square + (1 - decay) * square(g)
         variance = mean_square
         if centered:
             mean = decay * mean + (1 - decay) * g
-            variance = np.maximum(mean_square - mean * mean, 0.0)
+            variance = np.maximum(mean_square - square(mean), 0.0)
         velocity = momentum * velocity + rate(lr, t) * g / (np.sqrt(variance) + eps)
         w = w - velocity
         yield w
@@ -66,7 +71,7 @@ def adam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
     m, v = 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * (g * g)
+        v = beta2 * v + (1 - beta2) * square(g)
         m_hat = m / (1 - beta1**t)
         v_hat = v / (1 - beta2**t)
         w = w - rate(lr, t) * m_hat / (np.sqrt(v_hat) + eps)
@@ -79,7 +84,7 @@ def adamw(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay
     for t, g in enumerate(gradients, 1):
         w = w - rate(lr, t) * weight_decay * w
         m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * (g * g)
+        v = beta2 * v + (1 - beta2) * square(g)
         m_hat = m / (1 - beta1**t)
         v_hat = v / (1 - beta2**t)
         w = w - rate(lr, t) * m_hat / (np.sqrt(v_hat) + eps)
@@ -111,9 +116,9 @@ def adadelta(w, gradients, lr=1.0, rho=0.95, eps=1e-6):
     """Zeiler 2012, algorithm 1, with a learning rate."""
     mean_square, mean_square_step = 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
-        mean_square = rho * mean_square + (1 - rho) * (g * g)
+        mean_square = rho * mean_square + (1 - rho) * square(g)
         step = np.sqrt(mean_square_step + eps) / np.sqrt(mean_square + eps) * g
-        mean_square_step = rho * mean_square_step + (1 - rho) * (step * step)
+        mean_square_step = rho * mean_square_step + (1 - rho) * square(step)
         w = w - rate(lr, t) * step
         yield w
 
@@ -123,7 +128,7 @@ def amsgrad(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
     m, v, largest = 0 * w, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * (g * g)
+        v = beta2 * v + (1 - beta2) * square(g)
         largest = np.maximum(largest, v)
         m_hat = m / (1 - beta1**t)
         w = w - rate(lr, t) * m_hat / (np.sqrt(largest / (1 - beta2**t)) + eps)
@@ -138,7 +143,7 @@ def nadam(w, gradients, lr=0.002, beta1=0.9, beta2=0.999, eps=1e-8, psi=0.004):
         mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * psi))
         product = product * mu
         m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * (g * g)
+        v = beta2 * v + (1 - beta2) * square(g)
         m_hat = mu_next / (1 - product * mu_next) * m + (1 - mu) / (1 - product) * g
         w = w - rate(lr, t) * m_hat / (np.sqrt(v / (1 - beta2**t)) + eps)
         yield w
@@ -150,7 +155,7 @@ def radam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
     longest = 2 / (1 - beta2) - 1
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * (g * g)
+        v = beta2 * v + (1 - beta2) * square(g)
         m_hat = m / (1 - beta1**t)
         length = longest - 2 * t * beta2**t / (1 - beta2**t)
         if length > 5:
@@ -177,7 +182,7 @@ def adabelief(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-16):
     m, s = 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
-        s = beta2 * s + (1 - beta2) * ((g - m) * (g - m)) + eps
+        s = beta2 * s + (1 - beta2) * square(g - m) + eps
         w = w - rate(lr, t) * (m / (1 - beta1**t)) / (np.sqrt(s / (1 - beta2**t)) + eps)
         yield w
 
@@ -187,7 +192,7 @@ def yogi(w, gradients, lr=0.01, beta1=0.9, beta2=0.999, eps=1e-3):
     m, v = 0 * w + 1e-6, 0 * w + 1e-6
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
-        v = v - (1 - beta2) * (np.sign(v - g * g) * (g * g))
+        v = v - (1 - beta2) * (np.sign(v - square(g)) * square(g))
         w = w - rate(lr, t) * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
         yield w
 
@@ -210,7 +215,7 @@ def adan(w, gradients, lr=0.001, beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, w
         ahead = g + beta2 * change
         m = beta1 * m + (1 - beta1) * g
         u = beta2 * u + (1 - beta2) * change
-        n = beta3 * n + (1 - beta3) * (ahead * ahead)
+        n = beta3 * n + (1 - beta3) * square(ahead)
         direction = m / (1 - beta1**t) + beta2 * (u / (1 - beta2**t))
         step = rate(lr, t) * direction / (np.sqrt(n / (1 - beta3**t)) + eps)
         w = (w - step) / (1 + rate(lr, t) * weight_decay)
@@ -234,7 +239,7 @@ def lars(w, gradients, lr=1.0, momentum=0.9, eta=0.001, weight_decay=0.0):
     """You, Gitman & Ginsburg 2017, algorithm 1; norms are positive here."""
     velocity = 0 * w
     for t, g in enumerate(gradients, 1):
-        w_norm, g_norm = np.sqrt(np.sum(w * w)), np.sqrt(np.sum(g * g))
+        w_norm, g_norm = np.sqrt(np.sum(square(w))), np.sqrt(np.sum(square(g)))
         local_rate = eta * w_norm / (g_norm + weight_decay * w_norm)
         velocity = momentum * velocity + rate(lr, t) * local_rate * (g + weight_decay * w)
         w = w - velocity
@@ -246,9 +251,9 @@ def lamb(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=
     m, v = 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * (g * g)
+        v = beta2 * v + (1 - beta2) * square(g)
         direction = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * w
-        ratio = np.sqrt(np.sum(w * w)) / np.sqrt(np.sum(direction * direction))
+        ratio = np.sqrt(np.sum(square(w))) / np.sqrt(np.sum(square(direction)))
         w = w - rate(lr, t) * ratio * direction
         yield w
 
@@ -259,7 +264,7 @@ def schedule_free_adamw(
     """Defazio et al. 2024, algorithm 1, with all three sequences; `w` is y."""
     x, y, z, v, largest, total = w, w, w, 0 * w, 0.0, 0.0
     for t, g in enumerate(gradients, 1):
-        v = beta2 * v + (1 - beta2) * (g * g)
+        v = beta2 * v + (1 - beta2) * square(g)
         z = z - rate(lr, t) * (g / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * y)
         largest = max(largest, rate(lr, t))
         total = total + t**r * largest**2
@@ -274,16 +279,16 @@ def adafactor(w, gradients, lr=0.01, decay=0.8, d=1.0, eps1=1e-30, eps2=1e-3, re
     v, rows, columns = 0 * w, 0.0, 0.0
     for t, g in enumerate(gradients, 1):
         beta = 1 - t**-decay
-        square = g * g + eps1
+        squares = square(g) + eps1
         if w.ndim >= 2:
-            rows = beta * rows + (1 - beta) * square.mean(axis=-1)
-            columns = beta * columns + (1 - beta) * square.mean(axis=-2)
+            rows = beta * rows + (1 - beta) * squares.mean(axis=-1)
+            columns = beta * columns + (1 - beta) * squares.mean(axis=-2)
             v = rows[..., :, None] * columns[..., None, :] / rows.mean(axis=-1)[..., None, None]
         else:
-            v = beta * v + (1 - beta) * square
+            v = beta * v + (1 - beta) * squares
         update = g / np.sqrt(v)
-        size = np.sqrt(np.sum(update * update) / w.size)
-        scale = np.sqrt(np.sum(w * w) / w.size)
+        size = np.sqrt(np.sum(square(update)) / w.size)
+        scale = np.sqrt(np.sum(square(w)) / w.size)
         relative = min(rate(lr, t), t**-0.5) if relative_step else rate(lr, t)
         w = w - np.maximum(eps2, scale) * relative * (update / np.maximum(1.0, size / d))
         yield w
@@ -310,7 +315,7 @@ def muon(
         x = g + momentum * m
         x = x / (np.linalg.norm(x) + 1e-7)
         for _ in range(5):
-            a = x @ x.T
+            a = x @ x.conj().T
             x = 3.4445 * x + (-4.775 * a + 2.0315 * (a @ a)) @ x
         w = (1 - rate(lr, t) * weight_decay) * w
         w = w - rate(lr, t) * np.sqrt(max(1, w.shape[0] / w.shape[1])) * x

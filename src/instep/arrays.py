@@ -22,11 +22,11 @@ def library(array: Array) -> str | None:
 
 
 def is_number(x: Any) -> bool:
-    """Return whether `x` is a float of Python or NumPy: an array of no dimensions, of a kind.
+    """Return whether `x` is a float or complex number of Python or NumPy.
 
-    It cannot be written, so that another one takes its place.
+    It is an array of no dimensions, of a kind, that cannot be written: another takes its place.
     """
-    return isinstance(x, float | np.floating)
+    return isinstance(x, float | complex | np.inexact)
 
 
 def number_of_type(kind: type, array: Array) -> Any:
@@ -203,6 +203,32 @@ def to_numpy(array: Array) -> Array:
         case "torch":  # NumPy 2 warns where it asks torch for a copy
             return array.detach().resolve_neg().cpu().numpy().copy()
     return np.array(array)
+
+
+def parts(array: Array) -> tuple[Array, Array]:
+    """Return real and imaginary parts of an array of complex numbers."""
+    xp = namespace(array)
+    return xp.real(array), xp.imag(array)
+
+
+def joined(re: Array, im: Array) -> Array:
+    """Return a new array of complex numbers with these parts, bit for bit."""
+    match library(re):
+        case "torch":
+            return sys.modules["torch"].complex(re, im)
+        case "jax":
+            return sys.modules["jax"].lax.complex(re, im)
+    xp = namespace(re)
+    dtype = xp.result_type(re.dtype, xp.complex64)
+    whole = xp.empty(re.shape, dtype=dtype, device=namespace_device(re))
+    for view, part in zip((xp.real(whole), xp.imag(whole)), (re, im), strict=True):
+        view[...] = part
+    return whole
+
+
+def is_complex(array: Array) -> bool:
+    """Return whether an array is one of complex numbers."""
+    return dtype_name(array).startswith("complex")
 
 
 def filled(array: Array, value: Any) -> Array:

@@ -10,7 +10,7 @@ from operator import setitem
 from typing import Any, ClassVar
 
 from instep import arrays, tree
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import DTYPES, is_complex
 from instep.interrupts import Call
 from instep.plan import validation
 from instep.plan.leaves import Leaf
@@ -27,6 +27,7 @@ class _Answering(Rule):
     overrides: ClassVar[Overrides] = {}
     frozen: ClassVar[tuple[str, ...]] = ()
     slots = property(lambda self: self._of.state_slots())
+    real_slots = property(lambda self: self._of.real_slots)
     scalar_slots = property(lambda self: self._of.scalar_slots)
 
     def __init__(self, of: Rule, threads: int | None) -> None:
@@ -82,11 +83,12 @@ class _Answer:
         """Return an array of the dtype of the arithmetic: the parameter, if its state fits."""
         w = leaf.parameter
         dtypes = {arrays.dtype_name(slot) for slot in self._states[leaf.key].slots.values()}
-        known = DTYPES.get(arrays.dtype_name(w))
-        if known is not None and dtypes <= {known.state}:
+        own = arrays.dtype_name(w)
+        if own in DTYPES and dtypes <= {DTYPES[own].state, own if is_complex(own) else ""}:
             return w
         xp = arrays.namespace(w)
-        return xp.empty((), dtype=getattr(xp, dtypes.pop()), device=arrays.namespace_device(w))
+        widest = max(dtypes, key=lambda name: DTYPES[name].itemsize)  # complex, if there are such
+        return xp.empty((), dtype=getattr(xp, widest), device=arrays.namespace_device(w))
 
     def put(self, into: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
         """Put the answer in the place of parameters, by their keys.

@@ -130,8 +130,11 @@ def _leaf_state(owner: str, parts: Parts, t: int, key: str, given: Mapping[str, 
     _check_names(owner, f"{what} has the slots", rest, set())
     copies = {name: np.array(slot) for name, slot in slots.items()}
     for name, slot in copies.items():
-        if slot.dtype.kind != "f":
-            raise ValueError(f"{owner}: slot {name!r} of {key!r} is {slot.dtype}, not a real array")
+        if slot.dtype.kind not in "fc":
+            raise ValueError(
+                f"{owner}: slot {name!r} of {key!r} is {slot.dtype}, not an array of real or "
+                f"complex numbers"
+            )
     return LeafState(copies, given["missed"], {k: float(v) for k, v in scalars.items()})
 
 

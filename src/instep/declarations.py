@@ -15,8 +15,8 @@ RESERVED = frozenset(
         *("answer", "answer_in_place", "answer_rule", "averaged", "check_values", "defines"),
         *("engine", "eval_params", "explain", "form", "frozen", "guarded", "hyperparameters"),
         *("initial_state", "load", "load_state_dict", "main", "name", "overrides", "part", "parts"),
-        *("period", "reset", "rule", "save", "scalar_slots", "scalars", "skipped", "slots"),
-        *("stage", "state_dict", "state_slots", "t", "threads", "update"),
+        *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),
+        *("slots", "stage", "state_dict", "state_slots", "t", "threads", "update"),
     }
 )
 
@@ -47,6 +47,8 @@ def check_class(cls: Any) -> None:
     if not hasattr(cls.slots, "__get__"):  # a property is read when a rule is constructed
         _check_slots(cls.__name__, "slots", cls.slots)
         cls.slots = tuple(cls.slots)
+    if not hasattr(cls.real_slots, "__get__"):
+        _check_slots(cls.__name__, "real_slots", cls.real_slots)
     _check_scalar_slots(cls, hyperparameters)
     if not isinstance(cls.guarded, bool):
         raise TypeError(

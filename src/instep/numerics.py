@@ -52,6 +52,11 @@ def square(xp: Any, x: Any) -> Any:
     return x * x
 
 
+def abs_sq(xp: Any, x: Any) -> Any:
+    """Return the square of the magnitude: of a real number, ``x * x``."""
+    return x * x
+
+
 def clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A002 - the standard's
     """Return `x` held between `min` and `max`; NaN stays NaN."""
     if min is not None:
@@ -68,13 +73,13 @@ def norm(xp: Any, x: Any) -> Any:
     vanish, and only the result is rounded to the dtype of `x`.
     """
     wide = xp.astype(x, xp.float64)
-    return xp.astype(xp.sqrt(xp.sum(wide * wide)), x.dtype)
+    return xp.astype(xp.sqrt(xp.sum(xp.abs_sq(wide))), x.dtype)
 
 
 def tree_norm(xp: Any, x: Any) -> Any:
     """Return the Euclidean norm of all tensors of the tree, taken as one vector. See `norm`."""
     wide = xp.astype(x, xp.float64)
-    return xp.astype(xp.sqrt(xp.tree_sum(wide * wide)), x.dtype)
+    return xp.astype(xp.sqrt(xp.tree_sum(xp.abs_sq(wide))), x.dtype)
 
 
 #: Operations on elements that all namespaces define by the functions above.
@@ -86,6 +91,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "isnan": isnan,
     "isinf": isinf,
     "square": square,
+    "abs_sq": abs_sq,
     "clip": clip,
 }
 

@@ -55,6 +55,10 @@ class Rule:
     #: Names of the state arrays of a parameter; they start as zeros (see `initial_state`).
     slots: ClassVar[tuple[str, ...]] = ()
 
+    #: Those that are real where the parameter is complex, as of squares and magnitudes; and names
+    #: of `Form.whole` and `Form.between` that are.
+    real_slots: ClassVar[tuple[str, ...]] = ()
+
     #: Numbers that are remembered from step to step, with their initial values. `scalars` sees
     #: the old value in `h` and returns the new one under the same name; `rule` sees the new one.
     scalar_slots: ClassVar[Mapping[str, float]] = {}

@@ -16,6 +16,7 @@ from instep.engines.rule_namespace import RuleNamespace, TreeSumError
 from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
+from instep.graph.pairs import PairNamespace
 from instep.graph.program import Program, Row
 from instep.graph.trace import Values, check_result
 
@@ -109,13 +110,26 @@ class ArrayAPIBucket(Bucket):
         slots = {name: self._slots[i][name] for name in (*program.slots, *program.whole)}
         # The rule gets copies, for it may be written with operations in place.
         copies = {name: namespace.asarray(slot, copy=True) for name, slot in slots.items()}
+        arguments = [w, self._grads[i]]
+        arguments = [
+            x if arrays.is_complex(x) else namespace.astype(x, compute, copy=True)
+            for x in arguments
+        ]
+        of_rule: Any = xp
+        if arrays.is_complex(w):
+            of_rule = PairNamespace(program.name, xp)
+            arguments = [of_rule.pair(x) for x in arguments]
+            whole = set(program.whole)
+            copies = {
+                name: of_rule.pair(x) if arrays.is_complex(x) and name not in whole else x
+                for name, x in copies.items()
+            }
         with np.errstate(all="ignore"):
             new, new_slots = check_result(
                 program.name,
                 program.rule(
-                    xp,
-                    namespace.astype(w, compute, copy=True),
-                    namespace.astype(self._grads[i], compute, copy=True),
+                    of_rule,
+                    *arguments,
                     Values(program.name, "slot", copies),
                     program.hyperparameters(self._rows_now[i], xp.host_number),
                 ),

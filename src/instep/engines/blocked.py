@@ -304,6 +304,10 @@ def _apply(operation: str, operands: list[Any], out: NDArray[Any]) -> None:
     match operation:
         case "cast":
             np.copyto(out, operands[0], casting="unsafe")
+        case "real" | "imag":
+            np.copyto(out, getattr(operands[0], operation))
+        case "complex":
+            out.real, out.imag = operands
         case "where":
             condition, a, b = operands
             np.copyto(out, b)

@@ -21,6 +21,7 @@ from instep.graph.host_expressions import (
     plain,
 )
 from instep.graph.nodes import ARITHMETIC, COMPARISONS
+from instep.graph.pairs import Pair
 
 
 class TreeSumError(Exception):
@@ -164,10 +165,30 @@ class RuleNamespace(Functions):
             raise TreeSumError(number)
         return self._array(float(self._sums.row(number)[-1]), self._dtype_of_sum(x))
 
+    def split(self, x: Any) -> tuple[Any, Any] | None:
+        """Return real and imaginary parts of an array of complex numbers, else None."""
+        if self._is_host(x) or not self._namespace.isdtype(x.dtype, "complex floating"):
+            return None
+        return tuple(self._namespace.astype(part, self._compute) for part in arrays.parts(x))
+
+    def join(self, re: Any, im: Any) -> Any:
+        """Return the array of complex numbers with these parts."""
+        shape = self._like.shape
+        return arrays.joined(
+            *(
+                self._namespace.broadcast_to(
+                    self._namespace.astype(self._array(part), self._compute), shape
+                )
+                for part in (re, im)
+            )
+        )
+
     def apply(self, function: Callable[..., Any], x: Any, *slots: Any, **numbers: Any) -> Any:
         """Apply a function to whole arrays."""
         xp = self._namespace
-        x = xp.astype(self._array(x), self._compute, copy=False)
+        x = self._array(x)
+        if not xp.isdtype(x.dtype, "complex floating"):
+            x = xp.astype(x, self._compute, copy=False)
         if tuple(x.shape) == ():  # a number for all elements
             x = xp.broadcast_to(x, self._like.shape)
         numbers = {name: plain(value) for name, value in numbers.items()}
@@ -186,6 +207,15 @@ class RuleNamespace(Functions):
     def stored(self, rule: str, name: str, value: Any, like: Any) -> Any:
         """Return `value` as a new array of the shape and dtype of `like`."""
         xp = self._namespace
+        if arrays.is_complex(like):
+            values = (value.re, value.im) if isinstance(value, Pair) else (value, 0.0)
+            part = arrays.parts(like)[0]
+            return arrays.joined(*(self.stored(rule, name, x, part) for x in values))
+        if isinstance(value, Pair):
+            raise RuleError(
+                f"{rule}.rule returns complex numbers for {name!r}, which is real; leave it out of "
+                f"`real_slots`, or return xp.real(x)"
+            )
         value = self._array(value)
         if xp.isdtype(value.dtype, "bool"):
             raise TypeError(f"{rule}.rule returned a boolean for {name!r}; return real numbers")

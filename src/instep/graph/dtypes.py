@@ -16,12 +16,16 @@ class DType:
     compute
         The dtype of the arithmetic: all values are exact in it, and rounded once when stored.
     state
-        The dtype of the state.
+        The dtype of the state, where it is real.
+    part
+        Of complex numbers, the dtype of their real and imaginary parts; the state that is complex
+        has the dtype of the parameter.
     """
 
     itemsize: int
     compute: str
     state: str
+    part: str = ""
 
 
 #: State of 16-bit parameters is kept in float32: a running mean with a decay rate of 0.999 cannot
@@ -31,7 +35,23 @@ DTYPES: Mapping[str, DType] = {
     "bfloat16": DType(2, compute="float32", state="float32"),
     "float32": DType(4, compute="float32", state="float32"),
     "float64": DType(8, compute="float64", state="float64"),
+    "complex64": DType(8, compute="float32", state="float32", part="float32"),
+    "complex128": DType(16, compute="float64", state="float64", part="float64"),
 }
+
+#: The dtype of complex numbers whose parts have this one.
+COMPLEX: Mapping[str, str] = {dtype.part: name for name, dtype in DTYPES.items() if dtype.part}
+
+
+def is_complex(dtype: str) -> bool:
+    """Return whether a dtype, of those that parameters may have, is one of complex numbers."""
+    return bool(DTYPES[dtype].part)
+
+
+def state_dtype(dtype: str, *, is_real: bool) -> str:
+    """Return the dtype of an array of state, for parameters of `dtype`."""
+    return DTYPES[dtype].state if is_real or not is_complex(dtype) else dtype
+
 
 #: The dtypes of arithmetic, from the narrowest to the widest. What is not larger than the first
 #: number, half of the smallest subnormal one, rounds to zero; what is not smaller than the second,

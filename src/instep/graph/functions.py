@@ -32,6 +32,14 @@ class Functions(ABC):
         """Return the values as arrays; a number takes the widest dtype of the arrays beside it."""
 
     @abstractmethod
+    def split(self, x: Any) -> tuple[Any, Any] | None:
+        """Return real and imaginary parts of an array of complex numbers; of what is none, None."""
+
+    @abstractmethod
+    def join(self, re: Any, im: Any) -> Any:
+        """Return the array of complex numbers with these parts."""
+
+    @abstractmethod
     def _operation(self, name: str) -> Any:
         """Return what any other function does with arrays."""
 
@@ -49,6 +57,22 @@ class Functions(ABC):
             return operation(*values, **keywords)
 
         return function
+
+    def conj(self, x: Any) -> Any:
+        """Return the complex conjugate: of a real number, itself."""
+        return x
+
+    def real(self, x: Any) -> Any:
+        """Return the real part: of a real number, itself."""
+        return x
+
+    def imag(self, x: Any) -> Any:
+        """Return the imaginary part: of a real number, zero."""
+        return 0.0 if self._is_host(x) else self.zeros_like(x)
+
+    def clip_abs(self, x: Any, limit: Any) -> Any:
+        """Return `x` with a magnitude of at most `limit`, and its sign; NaN stays NaN."""
+        return self.clip(x, -limit, limit)
 
     def _canonical(self, name: str) -> Callable[..., Any]:
         """Return a function of `numerics`, which is given arrays."""

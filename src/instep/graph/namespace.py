@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from instep import numerics
-from instep.graph.dtypes import BOUNDS
+from instep.graph.dtypes import BOUNDS, COMPLEX, DTYPES, is_complex
 from instep.graph.functions import Functions
 from instep.graph.host_expressions import is_number
-from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Call, Sum
+from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Array, Call, Sum
 from instep.graph.recorder import Recorder, is_boolean, is_host
 from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
 
@@ -109,13 +109,37 @@ class TracedNamespace(Functions):
                     "give it one, then slots that the method `form` calls whole",
                 )
         array = recorder.between[number]
-        draft = recorder.cast(recorder.array(x), recorder.compute)
+        draft = self._draft(array, x)
         sources = tuple((key, self._argument(value)) for key, value in numbers.items())
         names = tuple(slot.name for slot in slots)
         recorder.calls.append(Call(array.name, draft.position, function, names, sources))
         result = recorder.load(array)
         renewed = (WholeSlot(recorder, slot.name, number) for slot in slots)
         return (result, *renewed) if slots else result
+
+    def _draft(self, array: Array, x: Any) -> TracedArray:
+        """Return what is stored between two passes."""
+        recorder = self._recorder
+        x = recorder.array(x)
+        if not is_complex(array.dtype):
+            if x.dtype in DTYPES and is_complex(x.dtype):
+                recorder.fail(
+                    f"it applies a function to complex numbers, and {array.name!r} is one of its "
+                    f"`real_slots`",
+                    "leave it out of them",
+                )
+            return recorder.cast(x, recorder.compute)
+        re, im = self.split(x) or (x, recorder.array(0.0))
+        return recorder.join(re, im, array.dtype)
+
+    def split(self, x: Any) -> tuple[TracedArray, TracedArray] | None:
+        if isinstance(x, TracedArray) and x.dtype in DTYPES and is_complex(x.dtype):
+            return self._recorder.split(x)
+        return None
+
+    def join(self, re: Any, im: Any) -> TracedArray:
+        recorder = self._recorder
+        return recorder.join(recorder.array(re), recorder.array(im), COMPLEX[recorder.compute])
 
     def _argument(self, value: Any) -> str:
         """Return the source of a keyword argument of the function of `apply`."""

@@ -12,10 +12,12 @@ UNARY = ("negative", "abs", "sqrt", "floor", "ceil", "trunc", "round")
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 LOGICAL = ("logical_and", "logical_or", "logical_xor")
 LEAVES = ("load", "scalar", "constant", "reduced")
+#: To another dtype; to the parts of complex numbers that were loaded, and to such, to be stored.
+CONVERSIONS = ("cast", "real", "imag", "complex")
 
 #: Every operation that an engine must be able to emit. All are exactly rounded by IEEE 754.
 OPERATIONS = frozenset(
-    (*ARITHMETIC, *UNARY, *COMPARISONS, *LOGICAL, *LEAVES, "logical_not", "where", "cast")
+    (*ARITHMETIC, *UNARY, *COMPARISONS, *LOGICAL, "logical_not", "where", *LEAVES, *CONVERSIONS)
 )
 
 
@@ -127,7 +129,8 @@ class Graph:
     name
         The rule that was traced, with its dtype: the name of the kernel.
     compute
-        The dtype of the arithmetic: ``"float32"`` or ``"float64"``.
+        The dtype of the arithmetic: ``"float32"`` or ``"float64"``. Complex numbers are loaded and
+        stored; what is computed is their parts.
     arrays
         All arrays of the rule, whether this pass touches them or not: `w`, `g`, the slots, then
         those between two passes.
@@ -179,7 +182,7 @@ class Graph:
         """The nodes whose value is the same for all elements of a tensor."""
         found: set[int] = set()
         for position, node in enumerate(self.nodes):
-            if node.operation != "load" and all(operand in found for operand in node.operands):
+            if node.operation not in ("load", "complex") and found.issuperset(node.operands):
                 found.add(position)
         return frozenset(found)
 

@@ -12,7 +12,7 @@ import numpy as np
 from instep import declarations
 from instep.correctly_rounded import numbers_for
 from instep.graph import Graph, cut, trace
-from instep.graph.dtypes import BOUNDS
+from instep.graph.dtypes import BOUNDS, state_dtype
 from instep.graph.evaluation import compile_expressions
 from instep.graph.host_expressions import shown
 from instep.graph.trace import Values
@@ -80,7 +80,7 @@ class Part:
         self.options = {
             field.name: getattr(rule, field.name) for field in rule.hyperparameters if field.option
         }
-        self.slots = rule.state_slots()
+        self.slots, self.real = rule.state_slots(), rule.real_slots
         self.has_forms = rule.defines("form")
         self.derives = rule.defines("scalars")
         self.gathers = rule.defines("period")
@@ -208,6 +208,7 @@ class Program:
         }
         self.between: tuple[str, ...] = ()
         self.whole: tuple[str, ...] = ()
+        self._real = frozenset(part.prefix + slot for part in self.parts for slot in part.real)
         self._passes: dict[tuple[str, str, Flags], tuple[Graph, ...]] = {}
         self._forms: dict[object, Program] = {}
         self._has_forms = any(part.has_forms for part in self.parts)
@@ -248,6 +249,10 @@ class Program:
     def arrays(self) -> tuple[str, ...]:
         """Names of the arrays that passes use beside parameter and gradient."""
         return self.slots + self.between
+
+    def dtype_of(self, slot: str, dtype: str) -> str:
+        """Return the dtype of a state array, or of one between, for parameters of a dtype."""
+        return state_dtype(dtype, is_real=slot in self._real)
 
     def is_current(self) -> bool:
         """Return whether the optimizer still has the options and slots of this program."""
@@ -333,6 +338,7 @@ class Program:
                 gradient=gradient,
                 whole=self.whole,
                 between=self.between,
+                real_slots=self._real,
             )
             self._passes[key] = cut(graph)
         return self._passes[key]

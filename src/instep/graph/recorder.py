@@ -8,9 +8,10 @@ from typing import Any, Never
 import numpy as np
 
 from instep.graph import host_expressions
-from instep.graph.dtypes import BOUNDS, DTYPES
+from instep.graph.dtypes import BOUNDS, DTYPES, is_complex
 from instep.graph.errors import FusionError, place_above, place_of_rule
 from instep.graph.nodes import Array, Call, Graph, Node, Scalar, Store, Sum, sum_number
+from instep.graph.pairs import Pair
 from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
 
 
@@ -85,10 +86,29 @@ class Recorder:
         return TracedArray(self, position, dtype, full)
 
     def load(self, array: Array) -> TracedArray:
-        """Record the load of an array, as a value of the compute dtype."""
+        """Record the load of an array, as a value of the compute dtype, or of complex numbers."""
         x = self.add("load", (), array.dtype, array.name)
+        if is_complex(array.dtype):
+            return x
         # A gradient of 16 bits goes to float64 by way of float32: no engine has to do it at once.
         return self.cast(self.cast(x, DTYPES[array.dtype].compute), self.compute)
+
+    def split(self, x: TracedArray) -> tuple[TracedArray, TracedArray]:
+        """Record real and imaginary parts, as values of the compute dtype."""
+        part = DTYPES[x.dtype].part
+        re, im = (self.add(name, (x,), part) for name in ("real", "imag"))
+        return self.cast(re, self.compute), self.cast(im, self.compute)
+
+    def join(self, re: TracedArray, im: TracedArray, dtype: str) -> TracedArray:
+        """Record the complex number of two parts."""
+        part = DTYPES[dtype].part
+        re, im = (self.cast(self.cast(x, self.compute), part) for x in (re, im))
+        a, b = self.nodes[re.position], self.nodes[im.position]
+        if (a.operation, b.operation, a.operands) == ("real", "imag", b.operands):
+            (whole,) = a.operands
+            if self.nodes[whole].dtype == dtype:  # as it was loaded
+                return TracedArray(self, whole, dtype, full=True)
+        return self.add("complex", (re, im), dtype)
 
     def cast(self, x: TracedArray, dtype: str) -> TracedArray:
         """Record a conversion, where one is needed."""
@@ -103,6 +123,8 @@ class Recorder:
             return x
         if isinstance(x, WholeSlot):
             x.refuse()
+        if isinstance(x, Pair):
+            x.xp.refuse("a complex number stands where a real one must")
         dtype = dtype or self.compute
         if isinstance(x, TracedScalar):
             return self._scalar(x, dtype)

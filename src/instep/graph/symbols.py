@@ -5,6 +5,7 @@ from typing import Any, Never, Protocol
 
 from instep.graph import nodes
 from instep.graph.host_expressions import BINARY, COMPARISONS, is_number
+from instep.graph.pairs import Pair
 
 #: NumPy's functions that stand for an operator, which NumPy calls for its numbers and arrays.
 _UFUNCS = {*nodes.ARITHMETIC, *nodes.COMPARISONS} - {"copysign"}
@@ -141,6 +142,8 @@ for _name, (_symbol, _) in COMPARISONS.items():
 
 def _arithmetic(operation: str, reverse: bool = False) -> Callable[..., Any]:
     def method(self: "TracedArray", other: Any) -> Any:
+        if isinstance(other, Pair):
+            return NotImplemented
         operands = (other, self) if reverse else (self, other)
         return self.recorder.binary(operation, *operands)
 

@@ -5,16 +5,17 @@ in Python floats at every step. Arithmetic with an array becomes a node. Equal o
 one node, so common subexpressions are computed once.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import DTYPES, is_complex, state_dtype
 from instep.graph.errors import FusionError, RuleError, UnknownNameError, is_about_rules, place_of
 from instep.graph.namespace import TracedNamespace
 from instep.graph.nodes import Array, Graph, Store
+from instep.graph.pairs import Pair, PairNamespace
 from instep.graph.passes import prune
 from instep.graph.recorder import Recorder
-from instep.graph.symbols import TracedScalar, WholeSlot
+from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
 
 
 def trace(
@@ -28,6 +29,7 @@ def trace(
     gradient: str = "",
     whole: tuple[str, ...] = (),
     between: tuple[str, ...] = (),
+    real_slots: Collection[str] = (),
 ) -> Graph:
     """Return the graph of `rule` for parameters of storage dtype `dtype`.
 
@@ -51,6 +53,8 @@ def trace(
         Names of slots of other shapes, which only functions on whole arrays touch.
     between
         Names of the arrays that functions on whole arrays are given and return.
+    real_slots
+        Those of slots and arrays between that are real where the parameter is complex.
 
     Raises
     ------
@@ -59,16 +63,20 @@ def trace(
     """
     storage = DTYPES[dtype]
     recorder = Recorder(name, storage.compute, rule, _call.__code__)
-    stored = (Array("w", dtype), *(Array(slot, storage.state) for slot in slots))
+    xp: Any = TracedNamespace(recorder)
+    stored = (Array("w", dtype), *(_state(slot, dtype, real_slots) for slot in slots))
     arrays = (stored[0], Array("g", gradient or dtype), *stored[1:])
-    loaded = {array.name: recorder.load(array) for array in arrays}
-    recorder.between = [Array(draft, recorder.compute) for draft in between]
+    loaded: dict[str, Any] = {array.name: recorder.load(array) for array in arrays}
+    if is_complex(dtype):
+        xp = PairNamespace(name, xp)
+        loaded = {key: x if key in real_slots else xp.pair(x) for key, x in loaded.items()}
+    recorder.between = [_state(draft, dtype, real_slots) for draft in between]
     numbers = {key: TracedScalar(recorder, key) for key in hyperparameters}
     h = Values(name, "hyperparameter", numbers | dict(options))
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
     s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
 
-    result = _call(recorder, rule, TracedNamespace(recorder), loaded["w"], loaded["g"], s, h)
+    result = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
     new, new_slots = check_result(name, result, (*slots, *whole))
     recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
     values = {**new_slots, "w": new}
@@ -79,14 +87,32 @@ def trace(
     return prune(recorder.graph(kernel, arrays, stores))
 
 
+def _state(name: str, dtype: str, real_slots: Collection[str]) -> Array:
+    return Array(name, state_dtype(dtype, is_real=name in real_slots))
+
+
 def _stored(recorder: Recorder, array: Array, value: Any) -> Store:
     """Record the rounding of what a rule returns for an array."""
-    x = recorder.array(value)
-    if x.dtype == "bool":
-        recorder.fail(f"it returns a boolean for {array.name!r}", "return real numbers")
+    if is_complex(array.dtype):
+        values = (value.re, value.im) if isinstance(value, Pair) else (value, 0.0)
+        re, im = (_real(recorder, array, x) for x in values)
+        return Store(array.name, recorder.join(re, im, array.dtype).position)
+    if isinstance(value, Pair):
+        raise RuleError(
+            f"{recorder.rule}.rule returns complex numbers for {array.name!r}, which is real; "
+            f"leave it out of `real_slots`, or return xp.real(x)"
+        )
+    x = _real(recorder, array, value)
     # By way of the compute dtype, so that no engine has to round float64 to 16 bits.
     x = recorder.cast(recorder.cast(x, recorder.compute), array.dtype)
     return Store(array.name, x.position)
+
+
+def _real(recorder: Recorder, array: Array, value: Any) -> TracedArray:
+    x = recorder.array(value)
+    if x.dtype == "bool":
+        recorder.fail(f"it returns a boolean for {array.name!r}", "return real numbers")
+    return x
 
 
 #: What a mistake in a rule, or a function that does not know symbols, raises. Others may come from

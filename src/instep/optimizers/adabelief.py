@@ -42,12 +42,13 @@ class AdaBelief(Optimizer):
     eps: Epsilon = 1e-16
 
     slots = ("m", "s")
+    real_slots = ("s",)
 
     @staticmethod
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         error = g - m
-        variance = h.beta2 * s.s + (1 - h.beta2) * (error * error) + h.eps
+        variance = h.beta2 * s.s + (1 - h.beta2) * xp.abs_sq(error) + h.eps
         rate = h.lr / (1 - h.beta1**h.t)
         corrected = variance / (1 - h.beta2**h.t)
         return w - rate * m / (xp.sqrt(corrected) + h.eps), {"m": m, "s": variance}

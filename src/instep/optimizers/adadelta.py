@@ -40,10 +40,11 @@ class AdaDelta(Optimizer):
     eps: Epsilon = 1e-6
 
     slots = ("v", "u")
+    real_slots = ("v", "u")
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        v = h.rho * s.v + (1 - h.rho) * (g * g)
+        v = h.rho * s.v + (1 - h.rho) * xp.abs_sq(g)
         d = xp.sqrt(s.u + h.eps) / xp.sqrt(v + h.eps) * g
-        u = h.rho * s.u + (1 - h.rho) * (d * d)
+        u = h.rho * s.u + (1 - h.rho) * xp.abs_sq(d)
         return w - h.lr * d, {"v": v, "u": u}

@@ -68,6 +68,7 @@ class Adafactor(Optimizer):
     relative_step: bool = True
 
     slots = ("v", "rows", "columns")
+    real_slots = ("v", "rows", "columns", "root")
 
     def form(self, shape: tuple[int, ...]) -> Form:
         """Return row and column means for a matrix, or for a stack of them."""
@@ -84,14 +85,14 @@ class Adafactor(Optimizer):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        square = g * g + h.eps1
+        square = xp.abs_sq(g) + h.eps1
         if h.kind == "factored":
             root, rows, columns = xp.apply(factored_root, square, s.rows, s.columns, beta=h.beta)
             slots = {"rows": rows, "columns": columns}
         else:
             slots = {"v": h.beta * s.v + (1 - h.beta) * square}
             root = xp.sqrt(slots["v"])
-        root_of_count = xp.sqrt(xp.sum(xp.ones_like(w)))
+        root_of_count = xp.sqrt(xp.sum(xp.ones_like(square)))
         u = g / root
         clipped = u / xp.maximum(1.0, xp.norm(u) / root_of_count / h.d)
         scale = xp.maximum(h.eps2, xp.norm(w) / root_of_count)

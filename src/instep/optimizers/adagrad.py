@@ -35,8 +35,9 @@ class AdaGrad(Optimizer):
     eps: Epsilon = 1e-7
 
     slots = ("h",)
+    real_slots = ("h",)
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        total = s.h + g * g
+        total = s.h + xp.abs_sq(g)
         return w - h.lr * g / (xp.sqrt(total) + h.eps), {"h": total}

@@ -42,13 +42,14 @@ class Adam(Optimizer):
     eps: Epsilon = 1e-8
 
     slots = ("m", "v")
+    real_slots = ("v",)
 
     @staticmethod
     def rule(xp, w, g, s, h):
         # Not beta1 * m: the two weights, each rounded, would not add up to 1. Not so for v, where
         # a square that overflows must stay infinite, and inf - inf is NaN.
         m = (s.m - (1 - h.beta1) * s.m) + (1 - h.beta1) * g
-        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         rate = h.lr / (1 - h.beta1**h.t)
         v_hat = v / (1 - h.beta2**h.t)
         return w - rate * m / (xp.sqrt(v_hat) + h.eps), {"m": m, "v": v}
@@ -96,6 +97,7 @@ class AdamW(Optimizer):
     weight_decay: NonNegative = 0.01
 
     slots = ("m", "v")
+    real_slots = ("v",)
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -42,6 +42,7 @@ class AdaMax(Optimizer):
     eps: Epsilon = 1e-8
 
     slots = ("m", "u")
+    real_slots = ("u",)
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -55,6 +55,7 @@ class Adan(Optimizer):
     weight_decay: NonNegative = 0.0
 
     slots = ("m", "u", "n", "previous")
+    real_slots = ("n",)
 
     @staticmethod
     def scalars(h):
@@ -67,7 +68,7 @@ class Adan(Optimizer):
         ahead = g + h.beta2 * d
         m = h.beta1 * s.m + (1 - h.beta1) * g
         u = h.beta2 * s.u + (1 - h.beta2) * d
-        n = h.beta3 * s.n + (1 - h.beta3) * (ahead * ahead)
+        n = h.beta3 * s.n + (1 - h.beta3) * xp.abs_sq(ahead)
         step = h.lr / (1 - h.beta1**h.t) * m + h.lr * h.beta2 / (1 - h.beta2**h.t) * u
         n_hat = n / (1 - h.beta3**h.t)
         new = (w - step / (xp.sqrt(n_hat) + h.eps)) / (1 + h.lr * h.weight_decay)

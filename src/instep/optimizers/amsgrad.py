@@ -43,11 +43,12 @@ class AMSGrad(Optimizer):
     eps: Epsilon = 1e-8
 
     slots = ("m", "v", "x")
+    real_slots = ("v", "x")
 
     @staticmethod
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
-        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         x = xp.maximum(s.x, v)
         rate = h.lr / (1 - h.beta1**h.t)
         x_hat = x / (1 - h.beta2**h.t)

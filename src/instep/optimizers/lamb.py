@@ -48,11 +48,12 @@ class LAMB(Optimizer):
     weight_decay: NonNegative = 0.01
 
     slots = ("m", "v")
+    real_slots = ("v",)
 
     @staticmethod
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
-        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         v_hat = v / (1 - h.beta2**h.t)
         u = 1 / (1 - h.beta1**h.t) * m / (xp.sqrt(v_hat) + h.eps) + h.weight_decay * w
         w_norm, u_norm = xp.norm(w), xp.norm(u)

@@ -52,6 +52,7 @@ class NAdam(Optimizer):
     psi: NonNegative = 0.004
 
     slots = ("m", "v")
+    real_slots = ("v",)
     scalar_slots: ClassVar[Mapping[str, float]] = {"product": 1.0}
 
     @staticmethod
@@ -63,7 +64,7 @@ class NAdam(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
-        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         ahead = h.lr * h.mu_next / (1 - h.mu_next * h.product) * m
         step = ahead + h.lr * (1 - h.mu) / (1 - h.product) * g
         v_hat = v / (1 - h.beta2**h.t)

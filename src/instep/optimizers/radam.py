@@ -54,6 +54,7 @@ class RAdam(Optimizer):
     eps: Epsilon = 1e-8
 
     slots = ("m", "v")
+    real_slots = ("v",)
 
     @staticmethod
     def scalars(h):
@@ -69,7 +70,7 @@ class RAdam(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
-        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         step = h.factor * h.lr / (1 - h.beta1**h.t) * m
         if h.rectified:
             step = step / (xp.sqrt(v) + h.eps)

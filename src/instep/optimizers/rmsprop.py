@@ -46,6 +46,7 @@ class RMSProp(Optimizer):
     momentum: DecayRate = 0.0
 
     slots = ("h", "mean", "velocity")
+    real_slots = ("h",)
 
     def state_slots(self) -> tuple[str, ...]:
         """Return ``h``, and the mean gradient and the velocity where they are asked for."""
@@ -55,12 +56,12 @@ class RMSProp(Optimizer):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        slots = {"h": h.decay * s.h + (1 - h.decay) * (g * g)}
+        slots = {"h": h.decay * s.h + (1 - h.decay) * xp.abs_sq(g)}
         variance = slots["h"]
         if h.centered:
             slots["mean"] = h.decay * s.mean + (1 - h.decay) * g
             # Rounding can make the difference negative where the gradient hardly changes.
-            variance = xp.maximum(variance - slots["mean"] * slots["mean"], 0.0)
+            variance = xp.maximum(variance - xp.abs_sq(slots["mean"]), 0.0)
         step = h.lr * g / (xp.sqrt(variance) + h.eps)
         if "velocity" in s:
             step = slots["velocity"] = h.momentum * s.velocity + step

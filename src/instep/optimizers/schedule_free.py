@@ -67,6 +67,7 @@ class ScheduleFreeAdamW(Optimizer):
     r: NonNegative = 0.0
 
     slots = ("z", "v")
+    real_slots = ("v",)
     scalar_slots: ClassVar[Mapping[str, float]] = {"largest_lr": 0.0, "total": 0.0, "place": 1.0}
 
     def initial_state(self) -> Mapping[str, float | str]:
@@ -92,7 +93,7 @@ class ScheduleFreeAdamW(Optimizer):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        v = h.beta2 * s.v + (1 - h.beta2) * (g * g)
+        v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         v_hat = v / (1 - h.beta2**h.t)
         direction = g / (xp.sqrt(v_hat) + h.eps) + h.weight_decay * w
         # The last three lines of the equation without x, which y and z determine.

@@ -46,6 +46,7 @@ class Yogi(Optimizer):
     eps: Epsilon = 1e-3
 
     slots = ("m", "v")
+    real_slots = ("v",)
 
     def initial_state(self) -> Mapping[str, float | str]:
         """Return 1e-6 for both."""
@@ -54,7 +55,7 @@ class Yogi(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
-        square = g * g
+        square = xp.abs_sq(g)
         v = s.v - (1 - h.beta2) * (xp.sign(s.v - square) * square)
         rate = h.lr / (1 - h.beta1**h.t)
         v_hat = v / (1 - h.beta2**h.t)

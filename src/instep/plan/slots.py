@@ -6,7 +6,6 @@ from typing import Any
 from instep import arrays, engines
 from instep.engines import Bucket, Engine
 from instep.engines.base import Member
-from instep.graph.dtypes import DTYPES
 from instep.graph.program import Program, Row
 from instep.plan.assignment import Assigned, Assignment
 from instep.plan.leaves import Leaf
@@ -50,7 +49,8 @@ def _allocate(
     rows: Sequence[Row],
 ) -> list[dict[str, Any]]:
     """Return the slots of leaves, new ones where there are none that an engine can use."""
-    names, dtype = program.slots, DTYPES[leaves[0].dtype].state
+    names, dtype = program.slots, leaves[0].dtype
+    dtypes = [program.dtype_of(name, dtype) for name in names]
     found = [dict(state.slots) if state is not None else {} for state in states]
     for leaf, slots in zip(leaves, found, strict=True):
         _check(program, leaf, slots, dtype)
@@ -60,7 +60,7 @@ def _allocate(
         for i, (leaf, slots) in enumerate(zip(leaves, found, strict=True))
         if not all(name in slots and engine.suits(slots[name], leaf.parameter) for name in names)
     ]
-    allocated = engine.allocate([leaves[i].parameter for i in fresh], [dtype] * len(names))
+    allocated = engine.allocate([leaves[i].parameter for i in fresh], dtypes)
     for i, new in zip(fresh, allocated, strict=True):
         initial = program.initial_values(rows[i])
         for name, array in zip(names, new, strict=True):
@@ -80,7 +80,7 @@ def _allocate_between(
     names = program.between
     if not (names and engine.fuses):
         return [{} for _ in leaves]
-    dtypes = [DTYPES[leaves[0].dtype].state] * len(names)
+    dtypes = [program.dtype_of(name, leaves[0].dtype) for name in names]
     allocated = engine.allocate([leaf.parameter for leaf in leaves], dtypes)
     return [dict(zip(names, new, strict=True)) for new in allocated]
 
@@ -96,7 +96,8 @@ def _prepare_whole(program: Program, leaf: Leaf, slots: dict[str, Any], dtype: s
         ):
             xp = arrays.namespace(w)
             device = arrays.namespace_device(w)
-            zeros = xp.zeros(shape, dtype=getattr(xp, dtype), device=device)
+            own = getattr(xp, program.dtype_of(name, dtype))
+            zeros = xp.zeros(shape, dtype=own, device=device)
             slots[name] = zeros if slot is None else arrays.filled(zeros, slot)
 
 
@@ -104,7 +105,8 @@ def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -
     w_shape = tuple(leaf.parameter.shape)
     shapes = program.whole_shapes(w_shape) if program.whole else {}
     for name, slot in slots.items():
-        if tuple(slot.shape) != shapes.get(name, w_shape) or arrays.dtype_name(slot) != dtype:
+        expected = shapes.get(name, w_shape), program.dtype_of(name, dtype)
+        if (tuple(slot.shape), arrays.dtype_name(slot)) != expected:
             raise ValueError(
                 f"{program.name}.update: {format_path('params', leaf.path)} is "
                 f"{arrays.describe(leaf.parameter)}, but its state {name!r} from earlier steps is "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from instep import arrays, tree
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import DTYPES, is_complex
 from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_overlaps
 from instep.tree import Path, format_path
@@ -113,13 +113,9 @@ def check_parameter(call: str, path: Path, w: Any) -> None:
     _check_array(where, w)
     name, dtype = arrays.library(w), arrays.dtype_name(w)
     if dtype not in DTYPES:
-        remedy = {
-            "complex64": "view it as pairs of float32, x.view('float32')",
-            "complex128": "view it as pairs of float64, x.view('float64')",
-        }.get(dtype, f"convert it to one of {', '.join(DTYPES)}")
         raise TypeError(
-            f"{where} has dtype {dtype}, which cannot be updated; {remedy} (in the dict of "
-            f"parameters as well as for the gradient)"
+            f"{where} has dtype {dtype}, which cannot be updated; convert it to one of "
+            f"{', '.join(DTYPES)} (in the dict of parameters as well as for the gradient)"
         )
     if name == "numpy":
         if not w.flags.writeable:
@@ -166,6 +162,11 @@ def _check_gradient(owner: str, leaf: Leaf) -> None:
         raise TypeError(f"{comparison}; convert the gradient with {name}.asarray")
     if leaf.gradient_dtype not in DTYPES:
         raise TypeError(f"{comparison}; convert the gradient to {leaf.dtype}")
+    if is_complex(leaf.gradient_dtype) and not is_complex(leaf.dtype):
+        raise TypeError(
+            f"{comparison}; convert the gradient to {leaf.dtype}: that of a real parameter is "
+            f"real, as g.real is"
+        )
     if tuple(g.shape) != tuple(w.shape):
         raise ValueError(
             f"{comparison}; shapes must be equal (nothing is broadcast): sum or reshape the "

@@ -3,8 +3,8 @@
 from instep.transforms.averaging import average, lookahead
 from instep.transforms.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from instep.transforms.control import accumulate, skip_nonfinite
-from instep.transforms.gradients import maximize, scale_gradients, weight_decay
-from instep.transforms.projection import project, project_norm
+from instep.transforms.gradients import conjugate, maximize, scale_gradients, weight_decay
+from instep.transforms.projection import project, project_modulus, project_norm, project_real
 
 __all__ = [
     "accumulate",
@@ -12,10 +12,13 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
+    "conjugate",
     "lookahead",
     "maximize",
     "project",
+    "project_modulus",
     "project_norm",
+    "project_real",
     "scale_gradients",
     "skip_nonfinite",
     "weight_decay",

@@ -11,9 +11,11 @@ _Limit = Annotated[
 
 
 class clip_by_value(Transform):
-    r"""Keep every element of the gradient in an interval.
+    r"""Keep every element of the gradient in an interval; of a complex one, the modulus below `c`.
 
     .. math:: g \leftarrow \min(\max(g, -c), c)
+
+    The phase of complex gradients is kept: :math:`g \leftarrow c\, g / |g|` where :math:`|g| > c`.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ class clip_by_value(Transform):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        return xp.clip(g, -h.limit, h.limit), {}
+        return xp.clip_abs(g, h.limit), {}
 
 
 class clip_by_norm(Transform):

@@ -61,6 +61,29 @@ class scale_gradients(Transform):
         return h.factor * g, {}
 
 
+class conjugate(Transform):
+    r"""Take the complex conjugate of the gradient: :math:`g \leftarrow \bar{g}`.
+
+    What JAX returns for complex parameters, :math:`\partial L / \partial \mathrm{Re}
+    - i\, \partial L / \partial \mathrm{Im}`, becomes the direction of steepest ascent, which
+    optimizers take. Real gradients stay as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import conjugate
+    >>> chain(conjugate(), SGD(lr=1.0)).update(np.zeros(1, complex), np.array([3 - 4j]))
+    array([-3.-4.j])
+    """
+
+    stage = "gradient"
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return xp.conj(g), {}
+
+
 class maximize(Transform):
     r"""Ascend instead of descending: :math:`g \leftarrow -g`.
 

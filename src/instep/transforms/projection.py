@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from instep.hyperparameters import Domain, Positive, Schedule
+from instep.hyperparameters import Domain, NonNegative, Positive, Schedule
 from instep.transform import Transform
 
 _Bound = Annotated[float | Schedule, Domain(infinite=True)]
+_Modulus = Annotated[float | Schedule, Domain(lower=0.0, infinite=True)]
 
 
 class project(Transform):
@@ -94,3 +95,75 @@ class project_norm(Transform):
     @staticmethod
     def rule(xp, w, g, s, h):
         return h.radius / xp.maximum(xp.norm(w), h.radius) * w, {}
+
+
+class project_modulus(Transform):
+    r"""Keep the modulus of every element between two bounds, and its phase, after the step.
+
+    .. math:: w \leftarrow \min(\max(|w|, a), b)\, \frac{w}{|w|}
+
+    Parameters
+    ----------
+    lower, upper
+        The bounds :math:`a` and :math:`b`, which must not cross. An infinite `upper` is none.
+
+    Notes
+    -----
+    With both bounds 1 a field has only its phase left, as of an object that absorbs nothing. 0,
+    which has no phase, goes to `lower` on the positive real axis. A real element keeps its sign.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import project_modulus
+    >>> optimizer = chain(SGD(lr=1.0), project_modulus(upper=1.0))
+    >>> optimizer.update(np.zeros(2, complex), np.array([-3 - 4j, 0.5j]))
+    array([0.6+0.8j, 0. -0.5j])
+    """
+
+    stage = "parameter"
+
+    lower: NonNegative = 0.0
+    upper: _Modulus = float("inf")
+
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """Raise if the bounds cross."""
+        if not callable(values["lower"]) and not callable(values["upper"]):
+            remedy = "to move both, set first the one that gives way"
+            _check_bounds(self.name, values["lower"], values["upper"], remedy)
+
+    @staticmethod
+    def scalars(h):
+        """Return nothing; raise if bounds of this step cross, as schedules may."""
+        remedy = "give schedules and overrides that do not cross"
+        _check_bounds(f"project_modulus, step {h.t:.0f}", h.lower, h.upper, remedy)
+        return {}
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        size = abs(w)
+        phase = xp.where(size == 0, 1.0, xp.sign(w))
+        w = xp.where(size < h.lower, h.lower * phase, w)
+        return xp.where(size > h.upper, h.upper * phase, w), {}
+
+
+class project_real(Transform):
+    r"""Keep the imaginary part of every element at zero, after the step.
+
+    .. math:: w \leftarrow \mathrm{Re}(w)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import project_real
+    >>> chain(SGD(lr=1.0), project_real()).update(np.zeros(1, complex), np.array([3 - 4j]))
+    array([-3.+0.j])
+    """
+
+    stage = "parameter"
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return xp.real(w), {}

@@ -22,6 +22,8 @@ TYPES = {
     "bfloat16": "__nv_bfloat16",
     "float32": "float",
     "float64": "double",
+    "complex64": "float2",
+    "complex128": "double2",
 }
 
 
@@ -181,7 +183,7 @@ class Expressions:
     def _compute(self, position: int, node: Node) -> None:
         text, binding = self._expression(node)
         self._text[position] = (text, binding)
-        leaf = node.operation in ("load", "scalar", "constant")
+        leaf = node.operation in ("load", "scalar", "constant", "real", "imag")
         name = self._wanted.get(position)
         if name is None and not leaf and (self._uses[position] > 1 or len(text) > _WIDTH):
             name = f"t{self._count}"
@@ -213,6 +215,12 @@ class Expressions:
                 text, binding = f"{condition} ? {a} : {b}", _CHOICE
             case "cast":
                 text = self._cast(node)
+            case "real" | "imag":
+                member = "x" if operation == "real" else "y"
+                text = f"{self._operand(operands[0], _ATOM)}.{member}"
+            case "complex":
+                re, im = (self._operand(i, _CHOICE) for i in operands)
+                text = f"make_{TYPES[node.dtype]}({re}, {im})"
             case "load":
                 text = self._names.arrays[str(node.value)]
             case "reduced":

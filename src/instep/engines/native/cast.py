@@ -13,6 +13,8 @@ TYPES = {
     "bfloat16": "i16",
     "float32": "float",
     "float64": "double",
+    "complex64": "[2 x float]",  # in memory; for values see `vector_of`
+    "complex128": "[2 x double]",
 }
 
 #: The instructions that make ``%result`` of ``%value``.

@@ -12,13 +12,14 @@ in one row of words (`entry_words`), so a call costs the same for any number of 
 
 import enum
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from instep.engines.native.cast import TYPES, cast, splat, vector
 from instep.engines.native.target import Traits
 from instep.graph import Graph, Node, sum_scope
 from instep.graph.dtypes import DTYPES
+from instep.graph.nodes import CONVERSIONS
 from instep.numerics import LANES, TILE
 
 #: Bytes of a vector of compute values: two AVX2 registers or one AVX-512 register. Two chains of
@@ -274,14 +275,10 @@ class _Emitter:
         return f"%{prefix}{position}"
 
     def load(self, name: str, node: Node, width: int, index: str) -> list[str]:
-        kind = TYPES[node.dtype]
-        array, align = (
-            f"%array{self.position[str(node.value)]}",
-            f"align {DTYPES[node.dtype].itemsize}",
-        )
+        array, kind = f"%array{self.position[str(node.value)]}", elements(node.dtype, width)
         return [
-            f"{name}_at = getelementptr {kind}, ptr {array}, i64 {index}",
-            f"{name} = load {vector(kind, width)}, ptr {name}_at, {align} ; {node.value}",
+            f"{name}_at = getelementptr {TYPES[node.dtype]}, ptr {array}, i64 {index}",
+            f"{name} = load {kind}, ptr {name}_at, {_align(node)} ; {node.value}",
         ]
 
     def stores(self, prefix: str, width: int, index: str) -> list[str]:
@@ -289,11 +286,10 @@ class _Emitter:
         lines = []
         for number, store in enumerate(self.graph.stores):
             node = self.graph.nodes[store.node]
-            kind = TYPES[node.dtype]
             address, array = f"%{prefix}_store{number}", f"%array{self.position[store.array]}"
-            value = f"{vector(kind, width)} {self.value(prefix, width, store.node)}"
+            value = f"{elements(node.dtype, width)} {self.value(prefix, width, store.node)}"
             lines += [
-                f"{address} = getelementptr {kind}, ptr {array}, i64 {index}",
+                f"{address} = getelementptr {TYPES[node.dtype]}, ptr {array}, i64 {index}",
                 f"store {value}, ptr {address}, {_align(node)} ; {store.array}",
             ]
         return lines
@@ -314,9 +310,19 @@ class _Emitter:
             case "where":
                 condition = f"{vector('i1', width)} {operands[0]}"
                 return [f"{name} = select {condition}, {kind} {operands[1]}, {kind} {operands[2]}"]
-            case "cast":
-                return self.cast(name, operands[0], source, node.dtype, width)
+            case _ if node.operation in CONVERSIONS:
+                return self.conversion(name, node, operands, source, width)
         raise NotImplementedError(f"LLVM IR for {node.operation}")
+
+    def conversion(
+        self, name: str, node: Node, operands: list[str], source: str, width: int
+    ) -> list[str]:
+        """Return a conversion to another dtype, to a part of complex numbers, or to such."""
+        if node.operation == "cast":
+            return self.cast(name, operands[0], source, node.dtype, width)
+        if node.operation == "complex":
+            return _whole(name, operands, vector(TYPES[source], width), width)
+        return _part(name, operands[0], source, width, ("real", "imag").index(node.operation))
 
     def cast(self, name: str, value: str, source: str, target: str, width: int) -> list[str]:
         """Return a conversion between floating-point types."""
@@ -565,7 +571,36 @@ last:
 
 
 def _align(node: Node) -> str:
-    return f"align {DTYPES[node.dtype].itemsize}"
+    part = DTYPES[node.dtype].part  # a complex number begins where its parts may
+    return f"align {DTYPES[part or node.dtype].itemsize}"
+
+
+def elements(dtype: str, width: int) -> str:
+    """Return the type of `width` elements of an array; of complex ones, of their parts in turn."""
+    part = DTYPES[dtype].part
+    return vector(TYPES[part], 2 * width) if part else vector(TYPES[dtype], width)
+
+
+def _part(name: str, value: str, dtype: str, width: int, which: int) -> list[str]:
+    """Return the instructions that take the real or the imaginary parts."""
+    kind = elements(dtype, width)
+    if width == 1:
+        return [f"{name} = extractelement {kind} {value}, i64 {which}"]
+    chosen = ", ".join(f"i32 {2 * i + which}" for i in range(width))
+    return [f"{name} = shufflevector {kind} {value}, {kind} poison, <{width} x i32> <{chosen}>"]
+
+
+def _whole(name: str, parts: Sequence[str], kind: str, width: int) -> list[str]:
+    """Return the instructions that put real and imaginary parts in turn."""
+    if width == 1:
+        pair, (re, im) = f"<2 x {kind}>", parts
+        return [
+            f"{name}_re = insertelement {pair} poison, {kind} {re}, i64 0",
+            f"{name} = insertelement {pair} {name}_re, {kind} {im}, i64 1",
+        ]
+    chosen = ", ".join(f"i32 {i}, i32 {width + i}" for i in range(width))
+    re, im = (f"{kind} {part}" for part in parts)
+    return [f"{name} = shufflevector {re}, {im}, <{2 * width} x i32> <{chosen}>"]
 
 
 def literal(node: Node) -> str:
