@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 DTYPES = ("float16", "float32", "float64")
+COMPLEX = ("complex64", "complex128")
 
 
 def bits(array):
@@ -22,6 +23,10 @@ def assert_same_bits(got, expected, what="arrays"):
     got, expected = np.asarray(got), np.asarray(expected)
     assert got.dtype == expected.dtype, f"{what}: {got.dtype}, expected {expected.dtype}"
     assert got.shape == expected.shape, f"{what}: {got.shape}, expected {expected.shape}"
+    if got.dtype.kind == "c":
+        assert_same_bits(got.real, expected.real, f"{what}, real part")
+        assert_same_bits(got.imag, expected.imag, f"{what}, imaginary part")
+        return
     differing = np.argwhere(bits(got) != bits(expected))
     if len(differing):
         place = tuple(differing[0].tolist())
@@ -45,12 +50,29 @@ def special_values(dtype):
     return np.array([*positive, *(-x for x in positive), np.nan], dtype=dtype)
 
 
+def by_parts(draw):
+    """Return a function that draws complex numbers part by part, of other kinds at one place."""
+
+    @functools.wraps(draw)
+    def function(rng, shape, dtype, **keywords):
+        if np.dtype(dtype).kind != "c":
+            return draw(rng, shape, dtype, **keywords)
+        z = np.empty(shape, dtype)
+        z.real = draw(rng, shape, z.real.dtype, **keywords)
+        z.imag = np.flip(draw(rng, shape, z.real.dtype, **keywords))
+        return z
+
+    return function
+
+
+@by_parts
 def ordinary(rng, shape, dtype):
     """Return normal deviates on scales from 1e-6 to 10."""
     scale = 10.0 ** rng.uniform(-6, 1, size=shape)
     return np.asarray(rng.standard_normal(shape) * scale).astype(dtype)
 
 
+@by_parts
 def wild(rng, shape, dtype, poison=0.02):
     """Return numbers of all kinds: ordinary, any exponent, special, subnormal, zeros.
 

@@ -75,7 +75,7 @@ class Case:
     `descent` are keywords with which it comes down a parabola in a few hundred steps. An
     `elementwise` rule computes each element from the same element of every array; one that is not
     `exact` takes functions on whole arrays from the array library, which libraries round each in
-    their way.
+    their way. One without `moduli` has no meaning for complex numbers as such.
     """
 
     optimizer: type[Optimizer]
@@ -85,6 +85,7 @@ class Case:
     moves_at_rate_zero: bool = False
     elementwise: bool = True
     exact: bool = True
+    moduli: bool = True
 
     def __str__(self):
         arguments = ", ".join(f"{name}={value}" for name, value in self.keywords.items())
@@ -127,8 +128,14 @@ CASES = [
     Case(Lion, textbook.lion, {"beta1": 0.5, "beta2": 0.75, "weight_decay": 0.5}),
     Case(Adan, textbook.adan),
     Case(Adan, textbook.adan, {"weight_decay": 0.5, "beta2": 0.5}),
-    Case(Rprop, textbook.rprop, moves_at_rate_zero=True),
-    Case(Rprop, textbook.rprop, {"shrink": 0.25, "largest": 0.5}, moves_at_rate_zero=True),
+    Case(Rprop, textbook.rprop, moves_at_rate_zero=True, moduli=False),
+    Case(
+        Rprop,
+        textbook.rprop,
+        {"shrink": 0.25, "largest": 0.5},
+        moves_at_rate_zero=True,
+        moduli=False,
+    ),
     Case(Signum, textbook.signum),
     Case(LARS, textbook.lars, descent={"lr": 5.0}, elementwise=False),
     Case(
@@ -159,11 +166,14 @@ CASES = [
         exact=False,
     ),
     Case(UserSignum, textbook.signum),
-    Case(ClippedAMSGrad, textbook.clipped_amsgrad),
+    Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]
 
 #: One case for each class, for what does not depend on the keywords.
 CLASSES = list({case.optimizer: case for case in reversed(CASES)}.values())[::-1]
+
+#: Those that complex parameters are stepped by, as numbers with a modulus.
+MODULI = [case for case in CASES if case.moduli]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_class = pytest.mark.parametrize("case", CLASSES, ids=lambda case: case.optimizer.__name__)

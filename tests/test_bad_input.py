@@ -217,14 +217,6 @@ BAD = {
         ]
         if name != "float64"  # what a long double is on some systems
     },
-    "complex parameter": (
-        lambda p, g: (
-            replace(p, B, np.ones(4, "complex64")),
-            replace(g, B, np.ones(4, "complex64")),
-        ),
-        TypeError,
-        [NAMED, "complex64", "view('float32')"],
-    ),
     "read-only": (
         lambda p, g: (replace(p, B, readonly(p["encoder"]["b"])), g),
         ValueError,

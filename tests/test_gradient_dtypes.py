@@ -129,7 +129,7 @@ def test_a_step_that_is_repeated_sees_the_dtype_of_the_gradient(engine):
 def test_other_gradients_are_refused(dtype):
     w, optimizer = np.ones(3, "float32"), Adam()
     g = np.ones(3, dtype)
-    if g.dtype.name in DTYPES and g.dtype.isnative:
+    if g.dtype.name == "float64":
         pytest.skip("it is one of them here")
     with pytest.raises(
         TypeError,

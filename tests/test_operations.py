@@ -96,6 +96,54 @@ EXPRESSIONS = {
 }
 
 
+#: What a rule may do with complex numbers; of real ones it means what it says for them.
+COMPLEX = {
+    "w * g": lambda xp, w, g: w * g,
+    "w / g": lambda xp, w, g: w / g,
+    "-w": lambda xp, w, g: -w,
+    "+w": lambda xp, w, g: +w + g,
+    "w - g": lambda xp, w, g: w - g,
+    "w ** 2": lambda xp, w, g: w**2,
+    "square": lambda xp, w, g: xp.square(w),
+    "number - w": lambda xp, w, g: 0.1 - w,
+    "number / w": lambda xp, w, g: 0.1 / w,
+    "w / number": lambda xp, w, g: w / 0.1,
+    "real / w": lambda xp, w, g: xp.real(g) / w,
+    "real * w": lambda xp, w, g: xp.real(g) * w - w,
+    "real - w": lambda xp, w, g: xp.imag(g) - w,
+    "complex number": lambda xp, w, g: 1j * w + (0.5 - 2j),
+    "complex number - w": lambda xp, w, g: 1j - w,
+    "complex number / w": lambda xp, w, g: (3 + 4j) / w,
+    "w / complex number": lambda xp, w, g: w / (3 + 4j),
+    "functions for operators": lambda xp, w, g: xp.subtract(
+        xp.add(xp.multiply(w, g), xp.negative(w)), xp.divide(w, xp.positive(g))
+    ),
+    "conj": lambda xp, w, g: xp.conj(w) * g,
+    "parts": lambda xp, w, g: xp.complex(xp.real(w), xp.imag(g)),
+    "a part and a number": lambda xp, w, g: xp.complex(0.5, xp.imag(g)),
+    "abs": lambda xp, w, g: abs(w) * g,
+    "xp.abs": lambda xp, w, g: xp.abs(w),
+    "abs_sq": lambda xp, w, g: xp.abs_sq(w),
+    "sign": lambda xp, w, g: xp.sign(w),
+    "sqrt": lambda xp, w, g: xp.sqrt(w),
+    "clip_abs": lambda xp, w, g: xp.clip_abs(w, 0.5),
+    "where": lambda xp, w, g: xp.where(abs(w) < abs(g), w, g),
+    "where of numbers": lambda xp, w, g: xp.where(xp.real(w) < 0, 1j, 0.1),
+    "where with a real one": lambda xp, w, g: xp.where(xp.real(w) < 0, w, xp.imag(g)),
+    "equal": lambda xp, w, g: as_number(xp, w == g),
+    "not_equal": lambda xp, w, g: as_number(xp, xp.not_equal(w, xp.real(w))),
+    "isfinite": lambda xp, w, g: as_number(xp, xp.isfinite(w)),
+    "isinf": lambda xp, w, g: as_number(xp, xp.isinf(w)),
+    "isnan": lambda xp, w, g: as_number(xp, xp.isnan(w)),
+    "zeros_like": lambda xp, w, g: xp.zeros_like(w) - g,
+    "ones_like": lambda xp, w, g: xp.ones_like(w) / g,
+    "full_like": lambda xp, w, g: xp.full_like(w, 0.1 - 2j) * g,
+    "through float64": lambda xp, w, g: xp.astype(w, xp.float64) * xp.astype(g, xp.float64),
+    "a real number": lambda xp, w, g: 0.5,
+    "not contracted": lambda xp, w, g: w * g - w,
+}
+
+
 def optimizer_of(expression):
     """Return the class of the rule `w <- expression(w, g)`, which also keeps it as state."""
 
@@ -123,9 +171,18 @@ def pairs(dtype):
     return np.concatenate([w, w_any, near]), np.concatenate([g, g_any, near[::-1]])
 
 
+def complex_pairs(dtype):
+    """Return pairs of complex numbers whose parts are those of `pairs`."""
+    re, im = pairs(np.empty(0, dtype).real.dtype.name)
+    w, g = np.empty(re.shape, dtype), np.empty(re.shape, dtype)
+    w.real, w.imag, g.real, g.imag = re, im, np.roll(re, 7), np.roll(im, 1)
+    return w, g
+
+
 def evaluate(name, dtype, engine, threads=None):
-    optimizer = optimizer_of(EXPRESSIONS[name])(engine=engine, threads=threads)
-    w, g = pairs(dtype)
+    table, draw = (COMPLEX, complex_pairs) if dtype in bits.COMPLEX else (EXPRESSIONS, pairs)
+    optimizer = optimizer_of(table[name])(engine=engine, threads=threads)
+    w, g = draw(dtype)
     optimizer.update({"w": w}, {"w": g})
     return w, engine_runs.slots_of(optimizer)["w"]["kept"]
 
@@ -141,14 +198,52 @@ def test_an_operation_gives_the_same_bits_on_every_engine(name, dtype, engine):
     bits.assert_same_bits(kept, expected_kept, f"{name}, state")
 
 
-def test_every_operation_of_a_graph_is_tried():
-    used = set()
-    for expression in EXPRESSIONS.values():
-        program = optimizer_of(expression)()
-        from instep.graph.program import Program
+@pytest.mark.parametrize("engine", ["native", "blocked"])
+@pytest.mark.parametrize("dtype", bits.COMPLEX)
+@pytest.mark.parametrize("name", COMPLEX)
+def test_an_operation_on_complex_numbers_gives_the_same_bits(name, dtype, engine):
+    engine_runs.require(engine)
+    got, kept = evaluate(name, dtype, engine)
+    expected, expected_kept = evaluate(name, dtype, "array_api")
+    bits.assert_same_bits(got, expected, f"{name}, parameter")
+    bits.assert_same_bits(kept, expected_kept, f"{name}, state")
 
-        (graph,) = Program(program).passes("float16", ())
-        used |= {node.operation for node in graph.nodes}
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("dtype", bits.COMPLEX)
+@pytest.mark.parametrize("name", set(COMPLEX) - {"isfinite", "isinf", "isnan", "equal"})
+def test_an_operation_on_complex_numbers_is_that_of_numpy(name, dtype, engine):
+    """To rounding, on ordinary numbers; which engines agree on to the bit."""
+    engine_runs.require(engine)
+    rng = np.random.default_rng(0)
+    w, g = (bits.ordinary(rng, (500,), dtype) for _ in range(2))
+
+    class Numpy:
+        abs_sq = staticmethod(lambda z: abs(z) ** 2)
+        clip_abs = staticmethod(lambda z, c: z * np.minimum(1, c / abs(z)))
+        complex = staticmethod(lambda re, im: re + 1j * im)
+        real, imag = staticmethod(np.real), staticmethod(np.imag)
+        astype = staticmethod(lambda z, dtype: z.astype("complex128"))
+        float64 = float32 = None
+
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+    expected = COMPLEX[name](Numpy(), w.astype("complex128"), g.astype("complex128"))
+    optimizer_of(COMPLEX[name])(engine=engine).update(w, g)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(w, np.broadcast_to(expected, w.shape), rtol=64 * eps, atol=64 * eps)
+
+
+def test_every_operation_of_a_graph_is_tried():
+    from instep.graph.program import Program
+
+    used = set()
+    for dtype, table in [("float16", EXPRESSIONS), ("complex64", COMPLEX)]:
+        for expression in table.values():
+            rule = optimizer_of(expression)()
+            (graph,) = Program(rule).passes(dtype, ())
+            used |= {node.operation for node in graph.nodes}
     assert set(OPERATIONS) - used == {"scalar", "reduced"}  # every rule has one; test_sums.py
 
 

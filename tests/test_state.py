@@ -186,7 +186,7 @@ def spoiled_entry(*without, **changes):
         ),
         (
             spoiled_entry(slots={"m": np.ones(3), "v": "ones"}),
-            "slot 'v' of 'w' is <U4, not a real array",
+            "slot 'v' of 'w' is <U4, not an array of real or complex numbers",
         ),
         (spoiled_entry(scalars={"weight": 1.0}), "'w' has the scalars weight, expected none"),
         ({"t": 1}, "has no 'format'"),

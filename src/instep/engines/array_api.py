@@ -108,29 +108,21 @@ class ArrayAPIBucket(Bucket):
         compute = getattr(namespace, DTYPES[arrays.dtype_name(w)].compute)
         xp = RuleNamespace(program.name, namespace, w, compute, self.positions[i], sums)
         slots = {name: self._slots[i][name] for name in (*program.slots, *program.whole)}
-        # The rule gets copies, for it may be written with operations in place.
-        copies = {name: namespace.asarray(slot, copy=True) for name, slot in slots.items()}
-        arguments = [w, self._grads[i]]
-        arguments = [
-            x if arrays.is_complex(x) else namespace.astype(x, compute, copy=True)
-            for x in arguments
-        ]
-        of_rule: Any = xp
-        if arrays.is_complex(w):
-            of_rule = PairNamespace(program.name, xp)
-            arguments = [of_rule.pair(x) for x in arguments]
-            whole = set(program.whole)
-            copies = {
-                name: of_rule.pair(x) if arrays.is_complex(x) and name not in whole else x
-                for name, x in copies.items()
-            }
         with np.errstate(all="ignore"):
+            # The rule gets copies, for it may be written with operations in place.
+            given = {"w": w, "g": self._grads[i]}
+            given = {name: xp.computable(x) for name, x in given.items()}
+            given |= {name: namespace.asarray(x, copy=True) for name, x in slots.items()}
+            of_rule: Any = xp
+            if arrays.is_complex(w):
+                of_rule = PairNamespace(program.name, xp)
+                alone = program.real_slots.union(program.whole)
+                given = {k: x if k in alone else of_rule.pair(x) for k, x in given.items()}
             new, new_slots = check_result(
                 program.name,
                 program.rule(
-                    of_rule,
-                    *arguments,
-                    Values(program.name, "slot", copies),
+                    *(of_rule, given.pop("w"), given.pop("g")),
+                    Values(program.name, "slot", given),
                     program.hyperparameters(self._rows_now[i], xp.host_number),
                 ),
                 tuple(slots),

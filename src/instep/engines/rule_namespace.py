@@ -165,11 +165,22 @@ class RuleNamespace(Functions):
             raise TreeSumError(number)
         return self._array(float(self._sums.row(number)[-1]), self._dtype_of_sum(x))
 
+    def computable(self, x: Any) -> Any:
+        """Return a copy of an array in the dtype of the arithmetic; a complex one stays itself."""
+        if self.is_complex(x):
+            return x
+        return self._namespace.astype(x, self._compute, copy=True)
+
+    def is_complex(self, x: Any) -> bool:
+        """Return whether `x` is an array of complex numbers."""
+        return not self._is_host(x) and arrays.is_complex(x)
+
     def split(self, x: Any) -> tuple[Any, Any] | None:
-        """Return real and imaginary parts of an array of complex numbers, else None."""
-        if self._is_host(x) or not self._namespace.isdtype(x.dtype, "complex floating"):
+        """Return copies of real and imaginary parts of an array of complex numbers, else None."""
+        if not self.is_complex(x):
             return None
-        return tuple(self._namespace.astype(part, self._compute) for part in arrays.parts(x))
+        re, im = map(self.computable, arrays.parts(x))
+        return re, im
 
     def join(self, re: Any, im: Any) -> Any:
         """Return the array of complex numbers with these parts."""
@@ -187,7 +198,7 @@ class RuleNamespace(Functions):
         """Apply a function to whole arrays."""
         xp = self._namespace
         x = self._array(x)
-        if not xp.isdtype(x.dtype, "complex floating"):
+        if not self.is_complex(x):
             x = xp.astype(x, self._compute, copy=False)
         if tuple(x.shape) == ():  # a number for all elements
             x = xp.broadcast_to(x, self._like.shape)
@@ -217,6 +228,11 @@ class RuleNamespace(Functions):
                 f"`real_slots`, or return xp.real(x)"
             )
         value = self._array(value)
+        if self.is_complex(value):
+            raise RuleError(
+                f"{rule}.rule returned an array of complex numbers for {name!r}, which is not made "
+                f"by xp; for complex parameters, make it with xp.complex(re, im)"
+            )
         if xp.isdtype(value.dtype, "bool"):
             raise TypeError(f"{rule}.rule returned a boolean for {name!r}; return real numbers")
         if tuple(value.shape) != tuple(like.shape):

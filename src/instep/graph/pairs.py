@@ -53,6 +53,14 @@ class PairNamespace:
     def _from_whole(self, x: Any) -> Any:
         return x if self.parts.split(x) is None else self.pair(x)
 
+    def complex(self, re: Any, im: Any) -> "Pair":
+        """Return the complex numbers with these parts."""
+        like = im if isinstance(re, int | float) else re
+        re, im = (
+            self.parts.full_like(like, x) if isinstance(x, int | float) else x for x in (re, im)
+        )
+        return Pair(self, re, im)
+
     def pair(self, x: Any) -> "Pair":
         """Return `x` as a pair: an array of complex numbers, or what is real."""
         if isinstance(x, Pair):
@@ -142,7 +150,9 @@ class Pair:
     def __truediv__(self, other: Any) -> "Pair":
         if not isinstance(other, Pair | complex):
             return Pair(self.xp, self.re / other, self.im / other)
-        return _quotient(self, self.xp.pair(other))
+        if isinstance(other, complex):
+            other = _filled(self.xp, self, other)
+        return _quotient(self, other)
 
     def __rtruediv__(self, other: Any) -> "Pair":
         return _quotient(self.xp.pair(other) if isinstance(other, complex) else other, self)
@@ -183,30 +193,35 @@ def _abs_sq(xp: PairNamespace, z: Pair) -> Any:
     return z.re * z.re + z.im * z.im
 
 
-def _scaled(z: Pair) -> tuple[Pair, Any]:
-    """Return a pair in float64 whose squares are in its range, and the factor that undoes that.
+def _scaled(z: Pair) -> tuple[Pair, Any, Any]:
+    """Return a pair in float64 whose squares are in its range, its factor, and what undoes that.
 
     All of float32 are; of float64 they are made so by a power of two, which rounds nothing.
     """
     xp = z.xp.parts
+    wide = _widen(xp)
     if z.dtype != xp.float64:
-        return z.map(_widen(xp)), None
+        return z.map(wide), 1.0, 1.0
     largest = xp.maximum(abs(z.re), abs(z.im))
     is_large, is_small = largest > 2.0**500, largest < 2.0**-500
-    factor = xp.where(is_large, 2.0**-600, xp.where(is_small, 2.0**600, 1.0))
-    undo = xp.where(is_large, 2.0**600, xp.where(is_small, 2.0**-600, 1.0))
-    return z.map(lambda part: part * factor), undo
+    one, up, down = (wide(x) for x in (1.0, 2.0**600, 2.0**-600))
+    factor = xp.where(is_large, down, xp.where(is_small, up, one))
+    undo = xp.where(is_large, up, xp.where(is_small, down, one))
+    return z.map(lambda part: part * factor), factor, undo
+
+
+def _times(x: Any, factor: Any) -> Any:
+    return x if isinstance(factor, float) else x * factor
 
 
 def _abs(xp: PairNamespace, z: Pair) -> Any:
-    scaled, undo = _scaled(z)
-    root = xp.parts.sqrt(_abs_sq(xp, scaled))
-    return xp.parts.astype(root if undo is None else root * undo, z.dtype)
+    scaled, _, undo = _scaled(z)
+    return xp.parts.astype(_times(xp.parts.sqrt(_abs_sq(xp, scaled)), undo), z.dtype)
 
 
 def _sign(xp: PairNamespace, z: Pair) -> Pair:
     """Return ``z / abs(z)``, and 0 for 0: NaN where a part is infinite or NaN."""
-    scaled, _ = _scaled(z)
+    scaled, _, _ = _scaled(z)
     size = xp.parts.sqrt(_abs_sq(xp, scaled))
     return scaled.map(
         lambda part: xp.parts.astype(xp.parts.where(size == 0, 0.0, part / size), z.dtype)
@@ -214,14 +229,12 @@ def _sign(xp: PairNamespace, z: Pair) -> Pair:
 
 
 def _quotient(a: Any, b: Pair) -> Pair:
-    """Return ``a * conj(b) / abs_sq(b)``, in float64; `a` may be real."""
+    """Return ``(a / abs(b)) * (conj(b) / abs(b))``, computed in float64; `a` may be real."""
     xp = b.xp.parts
-    scaled, undo = _scaled(b)
-    turned = Pair(b.xp, scaled.re, -scaled.im)
+    scaled, factor, _ = _scaled(b)
+    size = xp.sqrt(_abs_sq(b.xp, scaled))
     wide = a.map(_widen(xp)) if isinstance(a, Pair) else _widen(xp)(a)
-    quotient = (wide * turned).map(lambda part: part / _abs_sq(b.xp, scaled))
-    if undo is not None:
-        quotient = quotient / undo
+    quotient: Pair = _times(wide, factor) / size * Pair(b.xp, scaled.re / size, -scaled.im / size)
     narrow = xp.float64 if xp.float64 in (b.dtype, getattr(a, "dtype", b.dtype)) else b.dtype
     return quotient.map(lambda part: xp.astype(part, narrow))
 

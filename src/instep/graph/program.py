@@ -208,7 +208,7 @@ class Program:
         }
         self.between: tuple[str, ...] = ()
         self.whole: tuple[str, ...] = ()
-        self._real = frozenset(part.prefix + slot for part in self.parts for slot in part.real)
+        self.real_slots = frozenset(part.prefix + slot for part in self.parts for slot in part.real)
         self._passes: dict[tuple[str, str, Flags], tuple[Graph, ...]] = {}
         self._forms: dict[object, Program] = {}
         self._has_forms = any(part.has_forms for part in self.parts)
@@ -252,7 +252,7 @@ class Program:
 
     def dtype_of(self, slot: str, dtype: str) -> str:
         """Return the dtype of a state array, or of one between, for parameters of a dtype."""
-        return state_dtype(dtype, is_real=slot in self._real)
+        return state_dtype(dtype, is_real=slot in self.real_slots)
 
     def is_current(self) -> bool:
         """Return whether the optimizer still has the options and slots of this program."""
@@ -338,7 +338,7 @@ class Program:
                 gradient=gradient,
                 whole=self.whole,
                 between=self.between,
-                real_slots=self._real,
+                real_slots=self.real_slots,
             )
             self._passes[key] = cut(graph)
         return self._passes[key]

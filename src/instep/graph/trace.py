@@ -61,16 +61,10 @@ def trace(
     FusionError
         If the rule does something that a kernel cannot.
     """
-    storage = DTYPES[dtype]
-    recorder = Recorder(name, storage.compute, rule, _call.__code__)
-    xp: Any = TracedNamespace(recorder)
-    stored = (Array("w", dtype), *(_state(slot, dtype, real_slots) for slot in slots))
-    arrays = (stored[0], Array("g", gradient or dtype), *stored[1:])
-    loaded: dict[str, Any] = {array.name: recorder.load(array) for array in arrays}
-    if is_complex(dtype):
-        xp = PairNamespace(name, xp)
-        loaded = {key: x if key in real_slots else xp.pair(x) for key, x in loaded.items()}
-    recorder.between = [_state(draft, dtype, real_slots) for draft in between]
+    recorder = Recorder(name, DTYPES[dtype].compute, rule, _call.__code__)
+    state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
+    arrays = [Array("w", dtype), Array("g", gradient or dtype), *state]
+    xp, loaded = _load(recorder, arrays)
     numbers = {key: TracedScalar(recorder, key) for key in hyperparameters}
     h = Values(name, "hyperparameter", numbers | dict(options))
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
@@ -81,14 +75,27 @@ def trace(
     recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
     values = {**new_slots, "w": new}
     kernel = f"{name}_{dtype}" if gradient in ("", dtype) else f"{name}_{dtype}_{gradient}"
-    stores = [
-        _stored(recorder, array, values[array.name]) for array in stored if array.name in values
-    ]
+    stores = [_stored(recorder, x, values[x.name]) for x in arrays if x.name in values]
     return prune(recorder.graph(kernel, arrays, stores))
 
 
-def _state(name: str, dtype: str, real_slots: Collection[str]) -> Array:
-    return Array(name, state_dtype(dtype, is_real=name in real_slots))
+def _state(names: Iterable[str], dtype: str, real_slots: Collection[str]) -> list[Array]:
+    return [Array(name, state_dtype(dtype, is_real=name in real_slots)) for name in names]
+
+
+def _load(recorder: Recorder, arrays: Iterable[Array]) -> tuple[Any, dict[str, Any]]:
+    """Return the namespace of a rule, and what it sees of arrays, the parameter first."""
+    xp: Any = TracedNamespace(recorder)
+    w, *others = arrays
+    if not is_complex(w.dtype):
+        return xp, {array.name: recorder.load(array) for array in (w, *others)}
+    pairs = PairNamespace(recorder.rule, xp)
+    loaded: dict[str, Any] = {"w": pairs.pair(recorder.load(w))}
+    for array in others:
+        is_pair = array.name == "g" or is_complex(array.dtype)  # a real gradient is one too
+        x = recorder.load(array)
+        loaded[array.name] = pairs.pair(x) if is_pair else x
+    return pairs, loaded
 
 
 def _stored(recorder: Recorder, array: Array, value: Any) -> Store:
