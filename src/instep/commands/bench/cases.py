@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep import AdamW, chain, optimizers
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import is_complex, state_dtype
 from instep.transforms import average, clip_by_global_norm
 
 Shape = tuple[int, ...]
@@ -76,8 +76,8 @@ class Case:
 
     @property
     def state_nbytes(self) -> int:
-        """Bytes of an array of state: that of 16-bit parameters is float32."""
-        return self.elements * storage(DTYPES[self.dtype].state).itemsize
+        """Bytes of an array of state like the parameters: that of 16-bit ones is float32."""
+        return self.elements * storage(state_dtype(self.dtype, is_real=False)).itemsize
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,17 @@ def count(number: int) -> str:
 
 
 def arrays(case: Case, seed: int) -> list[NDArray[Any]]:
-    """Return new NumPy arrays of the shapes of a case, filled with normal deviates."""
+    """Return new NumPy arrays of the shapes of a case, filled with normal deviates.
+
+    Those of complex numbers have them in both parts.
+    """
     # Drawing hundreds of millions of numbers would take longer than measuring; no rule minds
     # that they repeat.
     rng = np.random.default_rng(seed)
-    block = rng.standard_normal(min(_BLOCK, max(map(math.prod, case.shapes), default=0)))
+    length = min(_BLOCK, max(map(math.prod, case.shapes), default=0))
+    block: Any = rng.standard_normal(length)
+    if is_complex(case.dtype):
+        block = block + 1j * rng.standard_normal(length)
     block = block.astype(storage(case.dtype))
     found = []
     for shape in case.shapes:

@@ -1,7 +1,7 @@
 """What CuPy offers: a kernel a tensor, written by hand or made by `cupy.fuse`; and its memory."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from instep.commands.bench.contenders.formulas import (
     slots,
 )
 from instep.commands.bench.traffic import bytes_per_element, passes
+from instep.graph.dtypes import is_complex
 
 #: Bytes of traffic below which the cache of a GPU serves a part of it.
 SMALLEST = 1 << 28
@@ -68,6 +69,11 @@ def in_place(optimizer: str, sqrt: Any) -> Callable[..., None]:
     return function(optimizer, assignments(optimizer, "[...]"), sqrt=sqrt)
 
 
+def _real(name: str, types: Mapping[str, str]) -> str:
+    """Return the expression for an element as a float; of a complex one, its real part."""
+    return f"(float){name}{'.real()' if is_complex(types[name]) else ''}"
+
+
 class Stream(Contender):
     """The memory limit of a GPU: a kernel a pass that reads and writes what the pass does."""
 
@@ -100,8 +106,8 @@ class Stream(Contender):
                 # What is only read has to be used, or the compiler would not read it: zeros are
                 # compared with a number that they are not.
                 "; ".join(
-                    [f"if ((float){name} == 12345.f) sink[0] = 1" for name in read]
-                    + [f"{name} = (float){name} + 1.f" for name in stored]
+                    [f"if ({_real(name, types)} == 12345.f) sink[0] = 1" for name in read]
+                    + [f"{name} = {_real(name, types)} + 1.f" for name in stored]
                 ),
                 f"stream_of_pass_{number}",
             )

@@ -43,7 +43,7 @@ class Optax(Contender):
     def lacks(self, case: Case) -> str | None:
         if case.optimizer not in TRANSFORMATIONS:
             return f"optax is not set up for {case.optimizer} here"
-        if case.dtype not in ("float32", "float64"):
+        if case.dtype in ("float16", "bfloat16"):
             return f"optax keeps the state of {case.dtype} parameters in {case.dtype}"
         if len(case.shapes) > MOST_TENSORS:
             return f"XLA takes minutes to compile {len(case.shapes):,} tensors"
@@ -52,7 +52,7 @@ class Optax(Contender):
     def prepare(self, case: Case) -> Step:
         jax, optax = importlib.import_module("jax"), importlib.import_module("optax")
         jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_enable_x64", case.dtype == "float64")
+        jax.config.update("jax_enable_x64", case.dtype in ("float64", "complex128"))
         transformation = TRANSFORMATIONS[case.optimizer](optax)
         averaged = case.optimizer == CHAIN
 

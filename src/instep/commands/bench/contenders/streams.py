@@ -29,7 +29,8 @@ _HUGE_PAGE = 2 << 20
 
 #: Bytes by which each array begins further behind a huge page than the one before: arrays that
 #: all begin at the same place within a page compete for the same lines of the cache.
-_STAGGER = 9 * 128
+_ALIGNED = 128
+_STAGGER = 9 * _ALIGNED
 
 _CHUNK = 256 * 1024
 _LANES = 16
@@ -162,7 +163,7 @@ def emit(graph: Graph) -> str:
     after: list[str] = []
     for k, array in enumerate(graph.arrays):
         kind = f"<{_LANES} x i{_BITS[array.dtype]}>"
-        align = f"align {_LANES * _BITS[array.dtype] // 8}"
+        align = f"align {min(_LANES * _BITS[array.dtype] // 8, _ALIGNED)}"
         ones = f"splat (i{_BITS[array.dtype]} 1)"
         before += [
             f"  %at{k} = getelementptr ptr, ptr %arrays, i64 {k}",
