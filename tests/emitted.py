@@ -28,6 +28,7 @@ SHOWN = {
     "Adam_float32": (Adam, "float32", 0, False),
     "Adam_float32_strided": (Adam, "float32", 0, True),
     "Adam_float16": (Adam, "float16", 0, False),
+    "Adam_complex64": (Adam, "complex64", 0, False),
     "Momentum_float64": (Momentum, "float64", 0, False),
     "LAMB_float32_sums": (LAMB, "float32", 0, False),
     "LAMB_float32": (LAMB, "float32", 1, False),

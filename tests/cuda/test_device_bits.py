@@ -8,7 +8,7 @@ import cases
 import engine_runs
 import numpy as np
 import pytest
-from bits import DTYPES, ordinary, wild
+from bits import COMPLEX, DTYPES, ordinary, wild
 from device_arrays import arrays_of, mirrors
 from emitted import passes
 
@@ -20,6 +20,9 @@ STEPS = 50
 
 #: Seeds of the order of blocks and threads on the stand-in; a GPU has its own.
 SEEDS = ["", "1", "20"]
+
+#: One case for each class that complex parameters are stepped by.
+MODULI = [cases.CASES.index(case) for case in cases.CLASSES if case.moduli]
 
 
 def leaves_for(case, dtype):
@@ -94,10 +97,27 @@ def test_bits_are_those_of_numpy_on_every_layout(
     engine_runs.assert_same_run((got, optimizer), reference(number, dtype))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", COMPLEX)
+@pytest.mark.parametrize("number", MODULI, ids=lambda i: cases.CASES[i].optimizer.__name__)
+def test_complex_numbers_have_the_bits_of_numpy(cupy, number, dtype, reference, monkeypatch):
+    monkeypatch.setenv("CUPY_ON_CPU_SHUFFLE", SEEDS[(number + len(dtype)) % len(SEEDS)])
+    case = cases.CASES[number]
+    params = mirrors(cupy, leaves_for(case, dtype))
+    optimizer = case.make(engine="cuda")
+    optimizer.lr = cases.changing(optimizer.lr)
+    for grads in bits.gradients_of(dtype, STEPS):
+        gradients = mirrors(cupy, {name: grads[name] for name in params})
+        optimizer.update(arrays_of(params), arrays_of(gradients))
+    got = {name: mirror.read() for name, mirror in params.items()}
+    engine_runs.assert_same_run((got, optimizer), reference(number, dtype))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "complex64"])
 @cases.every_class
 def test_bits_are_those_of_numpy_at_the_borders_of_blocks(cupy, case, dtype, order):
     """Sizes beside those of vectors, chunks and rounds of the loop; some views are misaligned."""
+    if dtype == "complex64" and not case.moduli:
+        pytest.skip("it has no meaning for them")
     rng = np.random.default_rng(5)
     sizes = (0, 1, 3, 4, 7, 8, 9, 1023, 1025, 2047, 2049, 4097, 0)
     expected = {f"{n} elements": ordinary(rng, (n,), dtype) for n in sizes}

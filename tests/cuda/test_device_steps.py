@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from bits import ordinary
 from device_arrays import Mirror, arrays_of, mirrors
-from test_operations import EXPRESSIONS, pairs
+from test_operations import COMPLEX, EXPRESSIONS, complex_pairs, pairs
 
 from instep import LAMB, SGD, Adam, Momentum, Optimizer, engines
 from instep.engines.cuda import bucket, launch
@@ -62,6 +62,29 @@ class Everything(Optimizer):
     def rule(xp, w, g, s, h):
         found = [expression(xp, w, g) for expression in EXPRESSIONS.values()]
         return w, dict(zip(Everything.slots, found, strict=True))
+
+
+class EverythingComplex(Optimizer):
+    """The same of what is asked of complex numbers."""
+
+    slots = tuple(f"e{i}" for i in range(len(COMPLEX)))
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        found = [expression(xp, w, g) for expression in COMPLEX.values()]
+        return w, dict(zip(EverythingComplex.slots, found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", bits.COMPLEX)
+def test_every_operation_on_complex_numbers_gives_the_bits_of_numpy(cupy, dtype):
+    w, g = complex_pairs(dtype)
+    params, optimizer = {"w": Mirror(cupy, w).array}, EverythingComplex(engine="cuda")
+    optimizer.update(params, {"w": Mirror(cupy, g).array})
+    expected = EverythingComplex(engine="blocked")
+    expected.update({"w": w}, {"w": g})
+    slots, wanted = engine_runs.slots_of(optimizer)["w"], engine_runs.slots_of(expected)["w"]
+    for slot, name in zip(EverythingComplex.slots, COMPLEX, strict=True):
+        bits.assert_same_bits(slots[slot], wanted[slot], name)
 
 
 @pytest.mark.parametrize("dtype", [*bits.DTYPES, "bfloat16"])

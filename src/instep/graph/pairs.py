@@ -122,7 +122,10 @@ class Pair:
         other = self.xp.pair(other)
         return Pair(self.xp, self.re + other.re, self.im + other.im)
 
-    __radd__ = __add__
+    def __radd__(self, other: Any) -> "Pair":
+        if isinstance(other, complex):
+            return self.xp.pair(other) + self
+        return Pair(self.xp, other + self.re, self.im)
 
     def __sub__(self, other: Any) -> "Pair":
         if not isinstance(other, Pair | complex):
@@ -145,7 +148,10 @@ class Pair:
             self.re * other.im + self.im * other.re,
         )
 
-    __rmul__ = __mul__
+    def __rmul__(self, other: Any) -> "Pair":
+        if isinstance(other, complex):
+            return self.xp.pair(other) * self
+        return Pair(self.xp, other * self.re, other * self.im)
 
     def __truediv__(self, other: Any) -> "Pair":
         if not isinstance(other, Pair | complex):
