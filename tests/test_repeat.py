@@ -112,7 +112,7 @@ def test_a_chain_of_nothing_but_an_optimizer_is_that_optimizer(engine):
 
 @pytest.mark.parametrize("engine", ["native", "blocked"])
 def test_passes_that_come_back_are_prepared_once(engine, monkeypatch):
-    """`accumulate` has another graph in every second call."""
+    """`accumulate` has another graph in every second call. The short way asks for none."""
     engine_runs.require(engine)
     prepared, prepare = [], FusedBucket.arrangement
 
@@ -126,7 +126,7 @@ def test_passes_that_come_back_are_prepared_once(engine, monkeypatch):
     optimizer = chain(accumulate(2), Adam(), engine=engine)
     for _ in range(10):
         optimizer.update(params, grads)
-    assert len(prepared) == 10
+    assert len(prepared) == (2 if engine == "native" else 10)
     assert len({id(arrangement) for arrangement in prepared}) == 2
 
 
@@ -168,7 +168,7 @@ def test_a_chain_of_an_optimizer_alone_goes_the_short_way(long_ways):
         one.lr = other.lr = 0.1 if step < 3 else 0.2
         one.update(params, grads)
         other.update(others, grads)
-    assert len(long_ways) == 2 + 6
+    assert len(long_ways) == 1 + 6
     for name, w in params.items():
         bits.assert_same_bits(w, others[name])
 

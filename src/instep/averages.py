@@ -17,7 +17,7 @@ from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_overlaps
 from instep.plan.step import Plan
 from instep.rule import Rule
-from instep.state import LeafState, Overrides, Owner, State
+from instep.state import History, LeafState, Overrides, Owner, State
 
 
 class _Answering(Rule):
@@ -231,8 +231,8 @@ def _states(state: State, prefix: str, rule: Rule) -> dict[str, LeafState]:
     for key, leaf in state.leaves.items():
         if all(prefix + name in leaf.slots for name in rule.state_slots()):
             slots = {name: leaf.slots[prefix + name] for name in rule.state_slots()}
-            scalars = {name: leaf.scalars[prefix + name] for name in rule.scalar_slots}
-            found[key] = LeafState(slots, scalars=scalars)
+            scalars = {name: leaf.history.scalars[prefix + name] for name in rule.scalar_slots}
+            found[key] = LeafState(slots, History(scalars=scalars))
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from instep import arrays
 from instep.hyperparameters import described
 from instep.rule import Rule
-from instep.state import LeafState, State
+from instep.state import History, LeafState, State
 
 #: The rules of an optimizer, by the prefix of their names in the state.
 Parts = Mapping[str, Rule]
@@ -43,8 +43,8 @@ def state_dict(owner: str, parts: Parts, state: State) -> dict[str, Any]:
         },
         "states": {
             key: {
-                "missed": leaf.missed,
-                "scalars": dict(leaf.scalars),
+                "missed": state.t - leaf.history.taken,
+                "scalars": dict(leaf.history.scalars),
                 "slots": {name: arrays.to_numpy(slot) for name, slot in leaf.slots.items()},
             }
             for key, leaf in state.leaves.items()
@@ -135,7 +135,8 @@ def _leaf_state(owner: str, parts: Parts, t: int, key: str, given: Mapping[str, 
                 f"{owner}: slot {name!r} of {key!r} is {slot.dtype}, not an array of real or "
                 f"complex numbers"
             )
-    return LeafState(copies, given["missed"], {k: float(v) for k, v in scalars.items()})
+    remembers = {name: float(value) for name, value in scalars.items()}
+    return LeafState(copies, History(t - given["missed"], remembers))
 
 
 def _check_slots(owner: str, what: str, prefix: str, rule: Rule, given: set[str]) -> None:

@@ -165,10 +165,17 @@ class Optimizer(Stateful):
         plan = state.plan
         try:
             if plan is None or not plan.accepts(self, state, params, grads):
+                from instep.plan.remembered import alike
                 from instep.plan.step import Plan
 
                 self._settle()
-                plan = Plan(self, state, params, grads)
+                for plan in alike(state, params, grads):
+                    if plan.repeat(self, state, params, grads):
+                        return params
+                    if plan.accepts(self, state, params, grads):
+                        break
+                else:
+                    plan = Plan(self, state, params, grads)
             return plan.step(self, state, params)
         finally:
             if plan is not None:

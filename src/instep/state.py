@@ -12,6 +12,23 @@ Overrides = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(eq=False)
+class History:
+    """What a parameter has been through. Those that step together share one.
+
+    Attributes
+    ----------
+    taken
+        Number of steps that it took, ``h.t`` of the last. It missed the others of the optimizer,
+        in which it had no gradient: nothing is counted for those that are left alone.
+    scalars
+        The numbers that the rule remembers (`Rule.scalar_slots`).
+    """
+
+    taken: int = 0
+    scalars: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
 class LeafState:
     """State of one parameter.
 
@@ -19,16 +36,12 @@ class LeafState:
     ----------
     slots
         The state arrays by name, of the shape of the parameter.
-    missed
-        Number of steps of the optimizer in which this parameter had no gradient. Its own step
-        number, ``h.t``, is the optimizer's less this.
-    scalars
-        The numbers that the rule remembers (`Rule.scalar_slots`).
+    history
+        Its steps, and the numbers that it remembers.
     """
 
     slots: dict[str, Any]
-    missed: int = 0
-    scalars: dict[str, float] = field(default_factory=dict)
+    history: History = field(default_factory=History)
 
 
 @dataclass(eq=False)
@@ -45,6 +58,8 @@ class State:
         The state of each parameter that a step has changed, by its key.
     plan
         That of the last step, if the next may use it. It is no part of what is saved.
+    plans
+        Those of steps before, by what is asked first of trees that they may be for.
     changes
         Number of changes of settings: plans made before one are not used after it.
     """
@@ -53,6 +68,7 @@ class State:
     skipped: int = 0
     leaves: dict[str, LeafState] = field(default_factory=dict)
     plan: Any = None
+    plans: dict[Any, Any] = field(default_factory=dict)
     changes: int = 0
 
 

@@ -34,7 +34,7 @@ class Stateful(Rule):
             self._check_ready("copy")
             self._settle()
             # A plan holds addresses of arrays and compiled code; the next step makes a new one.
-            values = {**self.__dict__, "_state": replace(self._state, plan=None)}
+            values = {**self.__dict__, "_state": replace(self._state, plan=None, plans={})}
         del values["_lock"]
         return values
 
@@ -51,7 +51,7 @@ class Stateful(Rule):
         state = self.__dict__.get("_state")
         if state is not None:
             self._settle()
-            state.__dict__.update(plan=None, changes=state.changes + 1)
+            state.__dict__.update(plan=None, plans={}, changes=state.changes + 1)
 
     def _settle(self) -> None:
         """Wait until it is known of every call whether it was taken: a GPU may have to tell."""

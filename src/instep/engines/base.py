@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from instep import arrays
-from instep.engines.ranges import Range
+from instep.engines.ranges import Range, Written
 from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.program import Program, Row
@@ -32,27 +32,48 @@ class Member:
     slots: dict[str, Any]
 
 
-class Repeater(ABC):
-    """Takes the step again with the arrays of the step before: the short way of a bucket.
+#: A pass, or what is left of it since its numbers were taken.
+Run = Callable[[SumTable], None]
 
-    Gradients may be others of the same signature, for many are new arrays at every step.
+
+@dataclass(eq=False)
+class Repeater:
+    """What a bucket runs in a step whose graphs are known: its short way.
+
+    As in a bucket, whatever can fail fails before the last pass.
+
+    Attributes
+    ----------
+    fits
+        Returns whether the parameters are those of the step before, and the gradients too, or
+        others of the same signature: many are new arrays at every step.
+    watch
+        Takes the memory of all parameters, which no gradient is to touch.
+    is_watching
+        Returns whether it has, and they have not moved since.
+    check
+        Raises if a number is none in the dtype of the arithmetic.
+    begin
+        Turns to these graphs from those of the step before.
+    take
+        Take the numbers of a step, a sequence for each row.
+    levels
+        Passes that reduce, level by level, and the numbers of the sums that are known then.
+    final
+        The last passes.
+    guards
+        As those of a bucket.
     """
 
-    #: Runs the step that `stage` has prepared, in one call that no handler of a signal divides.
-    run: Callable[[], None]
-
-    @property
-    @abstractmethod
-    def has_run(self) -> bool:
-        """Whether `run` has taken the step that was prepared last."""
-
-    @abstractmethod
-    def stage(self, params: Any, grads: Any, numbers: tuple[float, ...]) -> bool:
-        """Prepare the step with these numbers, or return False: then the long way is taken."""
-
-    @abstractmethod
-    def refresh(self) -> None:
-        """Take note of where the parameters are now: a step was taken the long way."""
+    fits: Callable[[Sequence[Any], Sequence[Any]], bool]
+    watch: Callable[[Written], None]
+    is_watching: Callable[[], bool]
+    check: Callable[[Sequence[Row]], None]
+    begin: Run
+    take: Sequence[Callable[[Sequence[Sequence[float]]], None]]
+    levels: Sequence[tuple[Sequence[Run], set[int]]]
+    final: Sequence[Run]
+    guards: frozenset[int]
 
 
 class Bucket(ABC):

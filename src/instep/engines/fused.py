@@ -154,12 +154,25 @@ class FusedBucket(Bucket, Generic[_Launch]):
         stops = self.addresses + self._extents[:, :, 1]
         return (starts[:, 0], stops[:, 0]), (starts[:, 1], stops[:, 1])
 
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raise if a number is none in the dtype of the arithmetic."""
+        for row in rows:
+            self.program.check_rounding(row, self._compute)
+
     def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
         for rows in candidates:
-            for row in rows:
-                self.program.check_rounding(row, self._compute)
+            self.check(rows)
         chosen = [self.arrangement(rows) for rows in candidates]
-        now = chosen if len(chosen) == 1 else list(dict.fromkeys(chosen))
+        self.turn_to(chosen if len(chosen) == 1 else list(dict.fromkeys(chosen)), sums)
+        self._level, self._rows = 0, candidates[0]
+        self._renewed.clear()
+        for candidate, arrangement in enumerate(chosen):
+            for launch in arrangement.launches:
+                launch.take(candidates[candidate], candidate)
+        self.prepare(chosen, sums)
+
+    def turn_to(self, now: list[Arrangement[_Launch]], sums: SumTable) -> None:
+        """Take what this step runs, one arrangement or several, where it is not the same."""
         # A leaf may have no part in a sum in which it had one. Where there are several, it is not
         # known whose sums the table holds.
         if now != self.now or len(now) > 1:
@@ -167,12 +180,6 @@ class FusedBucket(Bucket, Generic[_Launch]):
             self.guards = frozenset(number for one in now for number in one.guards)
             self._depth = max(len(one.levels) for one in now)
             self.now = now
-        self._level, self._rows = 0, candidates[0]
-        self._renewed.clear()
-        for candidate, arrangement in enumerate(chosen):
-            for launch in arrangement.launches:
-                launch.take(candidates[candidate], candidate)
-        self.prepare(chosen, sums)
 
     def arrangement(self, rows: Sequence[Row]) -> Arrangement[_Launch]:
         """Return what a step with these rows runs."""

@@ -17,7 +17,7 @@ from instep.graph.evaluation import compile_expressions
 from instep.graph.host_expressions import shown
 from instep.graph.trace import Values
 from instep.rule import Rule
-from instep.state import Owner
+from instep.state import History, Owner
 
 _Kept = TypeVar("_Kept")
 
@@ -56,13 +56,18 @@ class Group:
         Hyperparameters that are other in this part of the tree.
     missed
         Number of steps in which these leaves had no gradient.
-    memory
-        The numbers that they remember.
+    history
+        What they have been through.
     """
 
     overrides: Overridden
     missed: int
-    memory: dict[str, float]
+    history: History
+
+    @property
+    def memory(self) -> dict[str, float]:
+        """The numbers that they remember."""
+        return self.history.scalars
 
 
 class Part:

@@ -8,7 +8,7 @@ from typing import Any
 from instep import arrays, engines
 from instep.graph.program import Group, Overridden, Program, Row
 from instep.plan.leaves import Leaf
-from instep.state import Owner, State
+from instep.state import History, Owner, State
 
 
 @dataclass(eq=False)
@@ -76,10 +76,11 @@ def assign(
     keys = []
     for leaf in leaves:
         own = state.leaves.get(leaf.key)
-        missed = state.t if own is None else own.missed
-        memory = program.memory() | ({} if own is None else own.scalars)
-        key = (id(overrides[leaf.key]), missed, tuple(sorted(memory.items())))
-        groups.setdefault(key, Group(overrides[leaf.key], missed, memory))
+        history = History() if own is None else own.history
+        memory = program.memory() | history.scalars
+        key = (id(overrides[leaf.key]), history.taken, tuple(sorted(memory.items())))
+        new = History(history.taken, memory)
+        groups.setdefault(key, Group(overrides[leaf.key], state.t - new.taken, new))
         keys.append(key)
     numbers = {key: number for number, key in enumerate(groups)}
     rows = [program.row(state.t + 1, group) for group in groups.values()]

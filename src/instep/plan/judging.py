@@ -14,6 +14,7 @@ from instep.engines import Bucket
 from instep.engines.sums import SumTable, Verdicts
 from instep.graph.program import Group, Row
 from instep.interrupts import Call
+from instep.state import History
 
 #: Returns the rows of the step that comes so many steps after the last that is known.
 RowsAfter = Callable[[int, Sequence[Group]], list[Row]]
@@ -107,7 +108,7 @@ class _Undecided:
         found, taken = [], []
         for number, memories in enumerate(self._memories):
             groups = [
-                replace(group, memory=dict(memory))
+                replace(group, history=History(scalars=dict(memory)))
                 for group, memory in zip(self._groups, memories, strict=True)
             ]
             found.append(rows_after(number, groups))

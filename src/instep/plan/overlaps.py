@@ -139,13 +139,13 @@ class Apart:
         if not self._buckets:
             return False
         written, read = zip(*(bucket.bounds() for bucket in self._buckets), strict=True)
-        starts, stops = _joined(written)
+        starts, stops = joined(written)
         if self._written is None or not self._written.is_for(starts):
             self._written = Written(starts, stops)
-        return self._written.may_touch(*_joined(read))
+        return self._written.may_touch(*joined(read))
 
 
-def _joined(ranges: Sequence[Range]) -> Range:
+def joined(ranges: Sequence[Range]) -> Range:
     """Return the ranges of several buckets as one."""
     if len(ranges) == 1:
         return ranges[0]

@@ -17,26 +17,29 @@ def bucket(
     given: Assignment,
     own: Assigned,
     leaves: Sequence[Leaf],
-    states: dict[str, LeafState],
+    known: Mapping[str, LeafState],
+    states: dict[int, LeafState],
     threads: int | None,
 ) -> Bucket:
     """Return the bucket of leaves that one engine takes together.
 
-    `states` has what is known of leaves from earlier steps, and is given what they have now.
+    `known` has the states of leaves from earlier steps, by their keys. `states` is given what they
+    have now, by their numbers: the same, unless slots are new.
     """
     engine, program = engines.load(own.engine), own.program
     chosen = [leaves[i] for i in own.members]
     found = _allocate(
-        *(engine, program, chosen, [states.get(leaf.key) for leaf in chosen]),
+        *(engine, program, chosen, [known.get(leaf.key) for leaf in chosen]),
         [given.row(i) for i in own.members],
     )
     between = _allocate_between(engine, program, chosen)
     members = []
     for i, leaf, slots, drafts in zip(own.members, chosen, found, between, strict=True):
-        row = given.group_of[i]
-        group = given.groups[row]
-        states[leaf.key] = LeafState(slots, group.missed, group.memory)
-        kept = slots | drafts if drafts else slots
+        row, state = given.group_of[i], known.get(leaf.key)
+        if state is None or any(state.slots.get(name) is not x for name, x in slots.items()):
+            state = LeafState(slots, given.groups[row].history)
+        states[i] = state
+        kept = state.slots | drafts if drafts else state.slots
         members.append(Member(leaf.position, row, leaf.parameter, leaf.gradient, kept))
     return engine.bucket(program, members, threads)
 

@@ -1,12 +1,11 @@
 """The plan of a step: made once for a signature of the trees, checked cheaply at every step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 from instep import tree
-from instep.engines.base import Fit, Repeater
+from instep.engines.base import Fit
 from instep.engines.sums import SumTable, Verdicts
 from instep.graph.program import Group, Program, Row
 from instep.interrupts import Call, at_once, finish, require_frames
@@ -15,7 +14,13 @@ from instep.plan.assignment import assign, resolve
 from instep.plan.judging import Judging
 from instep.plan.leaves import Numbers, stand_ins
 from instep.plan.overlaps import Apart
-from instep.state import Owner, State
+from instep.plan.records import Records
+from instep.plan.remembered import look, remember
+from instep.plan.repetition import Repetition
+from instep.state import LeafState, Owner, State
+
+#: Leaves of the parameters and gradients of a step.
+Seen = tuple[Sequence[Any], Sequence[Any]]
 
 
 class Plan:
@@ -29,6 +34,7 @@ class Plan:
     def __init__(self, owner: Owner, state: State, params: Any, grads: Any) -> None:
         # Settings that are changed from now on, by a schedule in the midst of a step too, end it.
         self._changes = state.changes
+        self.look = look(params, grads)
         self._is_kept = False
         leaves = validation.match(owner.name, params, grads)
         overrides, frozen = resolve(owner, leaves)
@@ -41,31 +47,28 @@ class Plan:
         self._read_params = tree.LeafReader(params, unseen)
         self._read_grads = tree.LeafReader(grads, unseen)
         self._numbers_in = Numbers(self._active)
-        self._seen: tuple[Sequence[Any], Sequence[Any]] = ((), ())
+        self._seen: Seen = ((), ())
 
         self.program = Program(owner, is_kept=True)
+        self._is_fixed = all(part.fixed for part in self.program.parts)
         self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
         given = assign(owner, state, self.program, self._active, overrides)
         self._groups = given.groups
-        self.states = dict(state.leaves)
+        states: dict[int, LeafState] = {}
         self.buckets = [
-            slots.bucket(given, own, self._active, self.states, owner.threads)
+            slots.bucket(given, own, self._active, state.leaves, states, owner.threads)
             for own in given.buckets
         ]
+        self._records = Records(self._active, states, self._groups, given.group_of, state)
+        self.is_heavy = any(own.program.between for own in given.buckets)
         self._sums = SumTable(len(leaves), len(self.buckets))
         self._judging = Judging(self.buckets, self._sums, self._groups)
-        keys = {leaf.key for leaf in self._active}
-        self._idle_states = [leaf for key, leaf in self.states.items() if key not in keys]
 
         self._apart = Apart(self.buckets, [(leaf.position, leaf.path) for leaf in self._active])
         # Whether the arrays that the buckets saw last have been looked at for overlaps: a step
         # that is refused leaves them unverified, and they are looked at again.
         self._verified = False
-        self._repeater: Repeater | None = None
-        # The optimizer in a chain; another one has its hyperparameters itself, and is not kept.
-        self._main = None if owner.main is owner else owner.main
-        self._numbers: Any = None
-        self._read_numbers = _reader([entry.name for entry in self.program.parts[0].fields])
+        self._repetition = Repetition(owner, self.program, self._groups, self.buckets, self._sums)
         for leaf in self._active:  # the arrays are the user's: keep none of them
             leaf.parameter = leaf.gradient = None
         if self._fit(params, grads) is Fit.DIFFERENT:
@@ -75,39 +78,57 @@ class Plan:
 
     def accepts(self, owner: Owner, state: State, params: Any, grads: Any) -> bool:
         """Return whether this plan can step these trees. Keeps their leaves until `release`."""
-        # Overrides are compared, for the user's dict may have been changed in place.
-        if not (
-            state.changes == self._changes
-            and self.program.is_current()
-            and owner.overrides == self._overrides
-        ):
+        if state.changes != self._changes or not self._is_current(owner):
             return False
-        fit = self._fit(params, grads)
-        if fit is not Fit.SAME:
-            self._verified = False
-        if fit is Fit.DIFFERENT:
+        is_one = self._fit(params, grads) is not Fit.DIFFERENT
+        if not is_one or (state.plan is not self and not self._resume(state)):
+            self.release()
             return False
         if not self._verified:
             self._apart.check(owner.name, *self._seen)
         return True
 
-    def _fit(self, params: Any, grads: Any) -> Fit:
+    def _is_current(self, owner: Owner) -> bool:
+        # Overrides are compared, for the user's dict may have been changed in place.
+        if owner.overrides != self._overrides:
+            return False
+        return self._is_fixed or self.program.is_current()
+
+    def _resume(self, state: State) -> bool:
+        """Take over from another plan: return whether its steps have left this one of any use."""
+        state.plan = None  # that one is to look at its leaves, too, before it takes another step
+        remember(state, self)
+        return self._records.resume(state)
+
+    def _read(self, params: Any, grads: Any) -> Seen | None:
+        """Return the leaves of trees of this structure, where the same gradients are None."""
         leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
         if leaves is None or gradients is None or len(leaves) != len(gradients):
-            return Fit.DIFFERENT
-        if any(gradients[position] is not None for position in self._idle):
+            return None
+        if self._idle and any(gradients[position] is not None for position in self._idle):
+            return None
+        return leaves, gradients
+
+    def _fit(self, params: Any, grads: Any) -> Fit:
+        seen = self._read(params, grads)
+        if seen is None:
             return Fit.DIFFERENT
         if self._numbers_in.found:
-            leaves, gradients = self._numbers_in.replaced(leaves), stand_ins(gradients)
+            leaves, gradients = self._numbers_in.replaced(seen[0]), stand_ins(seen[1])
             if leaves is None:
                 return Fit.DIFFERENT
+            seen = leaves, gradients
+        return self._compare(*seen)
+
+    def _compare(self, leaves: Sequence[Any], gradients: Sequence[Any]) -> Fit:
         self._seen = leaves, gradients
         worst = Fit.SAME
         for bucket in self.buckets:
             fit = bucket.fit(leaves, gradients)
             if fit is Fit.DIFFERENT:
                 return fit
-            worst = fit if fit is Fit.MOVED else worst
+            if fit is Fit.MOVED:
+                self._verified, worst = False, fit
         return worst
 
     def release(self) -> None:
@@ -119,79 +140,62 @@ class Plan:
     # The short way ----------------------------------------------------------------------------
 
     def repeat(self, owner: Owner, state: State, params: Any, grads: Any) -> bool:
-        """Take the step if it is as the one before but for its number; else do nothing.
+        """Take the step if it is like one before; else do nothing.
 
-        The same trees of the same arrays, but for gradients that are new arrays of the same kind,
-        and the same hyperparameters, all plain numbers: then nothing is left to validate, and the
-        step takes a quarter of the time of `step`, which is what counts when arrays are small.
+        The same parameters, and gradients that may be new arrays of the same kind: nothing is left
+        to validate, and the step takes a fifth of the time of `step`.
         """
-        repeater = self._repeater
-        if repeater is None or not self._verified or state.changes != self._changes:
+        if self._repetition.last is None or not self._verified or state.changes != self._changes:
             return False
-        leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
-        if leaves is None or gradients is None or len(leaves) != len(gradients):
+        seen = self._read(params, grads)
+        if seen is None or not self._is_current(owner):
             return False
-        values = owner.__dict__
-        own = values if self._main is None else self._main.__dict__
-        numbers, step = self._read_numbers(own), state.t + 1
-        if numbers != self._numbers or values["overrides"]:
+        if state.plan is not self and not self._resume(state):
             return False
-        if not repeater.stage(leaves, gradients, (*numbers, step)):
-            self._verified = False
+        if not self._repetition.last.fits(*seen):
             return False
-        try:
-            repeater.run()
-            state.t = step
-        except BaseException:  # from a handler of a signal: before the one call, or after it
-            if repeater.has_run:
-                state.t = step
-            raise
+        rows = self._repetition.step(owner, state, self)
+        if rows is not None:
+            try:
+                self._compare(*seen)
+                self.step(owner, state, params, rows)
+            finally:
+                self.release()
         return True
 
     def look_again(self) -> None:
         """Take no short way at the next step, which is not to be a mere repetition."""
         self._verified = False
 
-    def _find_repeater(self, owner: Owner, rows: Sequence[Row]) -> None:
-        """Look for the short way to repeat the step that was just taken with these rows."""
-        if len(self.buckets) != 1 or len(self._groups) != 1 or len(self.program.parts) != 1:
-            return
-        numbers = self._read_numbers(owner.main.__dict__)
-        if self._repeater is not None and numbers == self._numbers:
-            self._repeater.refresh()
-            return
-        self._numbers, self._repeater = numbers, None
-        (group,), (part,) = self._groups, self.program.parts
-        if rows[0].numbers[: len(numbers)] != numbers:  # set meanwhile: they are unchecked
-            return
-        plain = part.fixed and not (part.derives or part.has_forms or self._numbers_in.found)
-        everyone = not (self._idle or self._idle_states or group.overrides or group.missed)
-        if plain and everyone and all(type(number) is float for number in numbers):
-            self._repeater = self.buckets[0].repeater()
-            if self._repeater is not None:
-                self._repeater.refresh()
-
     # The step ---------------------------------------------------------------------------------
 
-    def step(self, owner: Owner, state: State, params: Any) -> Any:
-        """Take the step that `accepts` has looked at."""
+    def step(self, owner: Owner, state: State, params: Any, rows: list[Row] | None = None) -> Any:
+        """Take the step that `accepts` has looked at, with these rows where they are known."""
         sums, buckets = self._sums, self.buckets
+        settings = self._repetition.settings(owner)
+        self._repetition.last = None  # until it is known which way this step goes
         sums.begin()
-        candidates = self._candidates(state)
+        candidates = self._candidates(state) if rows is None else [rows]
         for bucket in buckets:
             bucket.stage(candidates, sums)
         while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
             sums.add_up(numbers)
         if self._judging.is_forbidden(candidates, partial(self._rows_after, state.t)):
-            # A new plan is not kept: its state may start from what the user changes before the
-            # first step that is taken, parameters or hyperparameters.
+            # A new plan is not kept: its state may start from what the user changes until then.
             state.skipped += 1
             return params
         require_frames()
+        is_new = not self._is_kept
+        if is_new:
+            state.plan = None
+            self._records.begin()
         notes = self._notes(state, candidates[0])
         result = finish(partial(self._commit, state, params, notes))
         self._verified = True
-        self._find_repeater(owner, candidates[0])
+        if not self.waits:
+            self._repetition.learn(settings, state.t, candidates[0])
+        if is_new and self._is_kept:
+            remember(state, self, alone=self._records.have_moved)
         return result
 
     def _commit(self, state: State, params: Any, notes: Sequence[Call]) -> Any:
@@ -222,12 +226,13 @@ class Plan:
 
         With these rows, where it is not known yet what they remember.
         """
-        new = {"t": state.t + 1, "leaves": self.states, "plan": self}
-        notes: list[Call] = [partial(state.__dict__.update, new)]
+        notes: list[Call] = [partial(state.__dict__.update, {"t": state.t + 1, "plan": self})]
         if not self._is_kept:
-            notes.append(partial(self.__dict__.update, {"_is_kept": True}))
+            notes.append(partial(state.leaves.update, self._records.states))
+            notes.append(partial(self.__dict__.update, _is_kept=True))
         notes.extend(
-            partial(leaf.__dict__.update, {"missed": leaf.missed + 1}) for leaf in self._idle_states
+            partial(group.history.__dict__.update, taken=state.t + 1 - group.missed)
+            for group in self._groups
         )
         for group, row in zip(self._groups, rows, strict=False):
             if row.memory:
@@ -258,10 +263,3 @@ class Plan:
         while (taken := self._judging.hear(most)) is not None:
             skipped = [partial(state.__dict__.update, {"skipped": state.skipped + 1})]
             at_once([*self._judging.noting(taken), *(self._notes(state) if taken else skipped)])
-
-
-def _reader(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    """Return the function from a dict to the tuple of its values at `names`."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda values: tuple(values[name] for name in names)

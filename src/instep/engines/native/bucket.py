@@ -1,11 +1,13 @@
 """Steps of the native engine: leaves, and the compiled check of their signatures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from instep.engines.base import Fit, Member, Repeater
+from instep.engines.base import Fit, Member, Repeater, Run
 from instep.engines.host import HostBucket
 from instep.engines.native import check
 from instep.engines.native.emit import Entry
@@ -18,6 +20,9 @@ from instep.numerics import TILE
 
 _WORD = 8
 
+#: What the check finds where a step may go the short way.
+_REPEATS = (check.SAME, check.CLEAR)
+
 
 class NativeBucket(HostBucket[NativeLaunch]):
     """Leaves that compiled loops walk."""
@@ -25,6 +30,9 @@ class NativeBucket(HostBucket[NativeLaunch]):
     def __init__(self, program: Program, members: Sequence[Member], threads: int | None) -> None:
         super().__init__(program, members)
         self._threads = thread_count(threads)
+        first, *others = self.positions
+        self._pick: Callable[[Sequence[Any]], tuple[Any, ...]]
+        self._pick = itemgetter(first, *others) if others else lambda leaves: (leaves[first],)
         width = 2 + len(program.arrays)
         table = np.zeros((len(members), width + len(Entry)), dtype=np.int64)
         first_tile = 0
@@ -46,7 +54,9 @@ class NativeBucket(HostBucket[NativeLaunch]):
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         if self._check is not None:
             found = self._check.compare(self.own(params), self.own(grads))
-            if found != check.DIFFERENT:
+            if found in (check.DIFFERENT, check.LOST):
+                self._forget(found)
+            else:
                 self._params, self._grads = params, grads  # they live as long as the step
                 return Fit.SAME if found == check.SAME else Fit.MOVED
         # Another dtype object may stand for the same dtype: the slower check decides.
@@ -55,43 +65,48 @@ class NativeBucket(HostBucket[NativeLaunch]):
     def own(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
         """Return the leaves of this bucket."""
         if len(leaves) != len(self.positions):
-            return tuple([leaves[i] for i in self.positions])
+            return self._pick(leaves)
         return leaves if type(leaves) is tuple else tuple(leaves)
 
     def launches(self, graph: Graph, members: list[int]) -> list[NativeLaunch]:
         return [NativeLaunch(self, graph, members, self._table, self._threads)]
 
     def repeater(self) -> Repeater | None:
-        launches = [launch for arrangement in self.now for launch in arrangement.launches]
-        if self._check is None or len(launches) != 1 or not launches[0].is_simple:
+        (now,), watched = self.now, self._check
+        if watched is None or any(launch.graph.calls for launch in now.launches):
             return None
-        return NativeRepeater(self, launches[0], self._check)
+        return Repeater(
+            self._repeats,
+            self._watch,
+            lambda: watched.is_watching,
+            self.check,
+            partial(self.turn_to, self.now),
+            [launch.pack for launch in now.launches],
+            [
+                (self._runs(level), {entry.number for one in level for entry in one.graph.sums})
+                for level in now.levels
+            ],
+            self._runs(now.final),
+            now.guards,
+        )
 
+    def _runs(self, launches: Sequence[NativeLaunch]) -> list[Run]:
+        return [partial(launch.run, self) for launch in launches]
 
-class NativeRepeater(Repeater):
-    """One call to check, one to run: all that a step with the arrays of the step before takes.
+    def _repeats(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
+        """Return whether no address has changed but those of gradients, which touch nothing."""
+        assert self._check is not None
+        found = self._check.compare(self.own(params), self.own(grads))
+        if found not in _REPEATS:
+            self._forget(found)
+        return found in _REPEATS
 
-    Its one call of compiled code is what makes the step whole: the count of chunks that it leaves
-    tells whether it was made.
-    """
+    def _forget(self, found: int) -> None:
+        """Let nothing be taken for the step before whose arrays nobody has looked at."""
+        self.addresses[:, (1 if found == check.DIFFERENT else 0) :] = 0
 
-    def __init__(
-        self, bucket: NativeBucket, launch: NativeLaunch, fits: check.SignatureCheck
-    ) -> None:
-        self._bucket, self._launch, self._check = bucket, launch, fits
-        self.run = launch.run_kernel
-
-    def stage(self, params: Any, grads: Any, numbers: tuple[float, ...]) -> bool:
-        own = self._bucket.own
-        found = self._check.compare(own(params), own(grads))
-        return found in (check.SAME, check.CLEAR) and self._launch.pack(numbers)
-
-    @property
-    def has_run(self) -> bool:
-        return self._launch.has_run
-
-    def refresh(self) -> None:
-        if not self._check.is_watching:
-            written = Written(*self._bucket.bounds()[0])
-            if not written.overlaps:
-                self._check.watch(written.starts, written.stops)
+    def _watch(self, written: Written) -> None:
+        assert self._check is not None
+        # What is no line does not end where its bytes are counted to.
+        if all(leaf.line for leaf in self.leaves):
+            self._check.watch(written.starts, written.stops)

@@ -29,8 +29,9 @@ _ITEMS = 24
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400
 
 #: What is found: arrays of another signature; the addresses of the time before; others; or others
-#: of gradients alone, none of which touches a parameter.
-DIFFERENT, SAME, MOVED, CLEAR = 0, 1, 2, 3
+#: of gradients alone, none of which touches a parameter. LOST: arrays of another signature, and
+#: parameters before them that have moved.
+DIFFERENT, SAME, MOVED, CLEAR, LOST = 0, 1, 2, 3, 4
 
 #: The number of ranges while it is not known where the parameters are.
 _UNKNOWN = -1
@@ -139,7 +140,9 @@ done:
   ret i64 %result
 
 different:
-  ret i64 {DIFFERENT}
+  %has_moved = icmp eq i64 %result, {MOVED}
+  %lost = select i1 %has_moved, i64 {LOST}, i64 {DIFFERENT}
+  ret i64 %lost
 }}
 
 define i64 @check_both(ptr %block) {{
@@ -149,12 +152,16 @@ entry:
   %found = call i64 @check(ptr %parameters, ptr %expected, i64 %count)
 {loads("block", named(Word, "gradients", "expected_gradients"), "ptr")}
   %found_others = call i64 @check(ptr %gradients, ptr %expected_gradients, i64 %count)
-  %one_differs = mul i64 %found, %found_others
+  %is_alike = and i64 %found, {SAME | MOVED}
+  %are_alike = and i64 %found_others, {SAME | MOVED}
+  %one_differs = mul i64 %is_alike, %are_alike
   %differs = icmp eq i64 %one_differs, 0
   br i1 %differs, label %different, label %alike
 
 different:
-  ret i64 {DIFFERENT}
+  %stay = icmp ule i64 %found, {SAME}
+  %how = select i1 %stay, i64 {DIFFERENT}, i64 {LOST}
+  ret i64 %how
 
 alike:
   %is_here = icmp eq i64 %found, {SAME}
@@ -273,13 +280,16 @@ class SignatureCheck:
         return self._block[_RANGES] != _UNKNOWN
 
     def compare(self, parameters: tuple[Any, ...], gradients: tuple[Any, ...]) -> int:
-        """Return DIFFERENT, SAME, MOVED or CLEAR."""
+        """Return DIFFERENT, SAME, MOVED, CLEAR or LOST.
+
+        After DIFFERENT, the addresses of the gradients are of no meaning, after LOST, none is.
+        """
         # The references of a tuple are read where they lie: a list of their addresses would take
         # four times as long to make as the check takes. One argument: each costs 0.1 us.
         block = self._block
         block[_PARAMETERS], block[_GRADIENTS] = id(parameters) + _ITEMS, id(gradients) + _ITEMS
         result: int = self._check(self._address)
-        if result not in (SAME, CLEAR):
+        if result in (MOVED, LOST):
             block[_RANGES] = _UNKNOWN
         return result
 

@@ -91,8 +91,10 @@ class NativeLaunch(HostLaunch):
         layout, leaves = scalar_layout(graph), bucket.leaves
         rows = 1 + max(leaf.row for leaf in leaves)
         self.scalars = np.zeros((rows, layout.itemsize), dtype=np.uint8)
-        self._pack = struct.Struct(layout.format).pack_into
+        self._pack, self._room = struct.Struct(layout.format).pack_into, self.scalars.data
+        self._places = [(row, row * layout.itemsize) for row in self.rows]
         self._width = width = len(graph.arrays)
+        self._sum_count = graph.sum_count
         walks = [i for i in members if leaves[i].is_walked(graph)]
         self._gathered = sorted(set(members) - set(walks))
         self._members = np.array(walks, dtype=np.intp)
@@ -142,40 +144,20 @@ class NativeLaunch(HostLaunch):
         arguments = self._block.words, row, chunk
         return Strided(self.graph, self._kernel_address, leaves, buffers, arguments)
 
-    @property
-    def is_simple(self) -> bool:
-        """Return whether one call of the kernel with one row is all there is."""
-        return (
-            not (self._own_table or self._gathered or self.graph.sum_count or self.graph.calls)
-            and self._words[_COUNT] > 0
-            and len(self.scalars) == 1
-        )
-
-    @property
-    def has_run(self) -> bool:
-        """Return whether the kernel was called since the scalars were taken."""
-        return self._words[_NEXT] != 0
-
-    def pack(self, numbers: tuple[float, ...]) -> bool:
-        """Take the scalars of the only row; return False where one is beyond the dtype."""
-        try:
-            self._pack(self.scalars.data, 0, *self.host_expressions(*numbers))
-        except OverflowError:
-            return False
-        self._words[_NEXT] = 0
-        return True
-
     def take(self, rows: Sequence[Row], candidate: int) -> None:
-        for number in self.rows:  # others are of leaves that run another graph
-            values = self.host_expressions(*rows[number].numbers)
-            at = number * self.scalars.strides[0]
+        self.pack([row.numbers for row in rows])
+
+    def pack(self, numbers: Sequence[Sequence[float]]) -> None:
+        """Take the scalars of a step whose rows have these numbers."""
+        for row, at in self._places:  # other rows are of leaves that run another graph
+            values = self.host_expressions(*numbers[row])
             try:
-                self._pack(self.scalars.data, at, *values)
+                self._pack(self._room, at, *values)
             except OverflowError:  # beyond the largest float32: infinite, as NumPy rounds it
                 dtypes = [np.dtype(scalar.dtype).type for scalar in self.graph.scalars]
                 with np.errstate(over="ignore"):
                     rounded = [dtype(x) for dtype, x in zip(dtypes, values, strict=True)]
-                self._pack(self.scalars.data, at, *rounded)
+                self._pack(self._room, at, *rounded)
         self._words[_NEXT] = 0
         if self._strided is not None:
             self._strided.begin()
@@ -190,19 +172,20 @@ class NativeLaunch(HostLaunch):
     def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
         if self._own_table:
             self._lines.table[:, :2] = bucket.addresses[self._members]
-        if self._words[_COUNT] and not self.has_run:
-            self._point_at(sums, self._lines)
+        if self._words[_COUNT] and not self._words[_NEXT]:  # it was not called since `pack`
+            if self._sum_count:
+                self._point_at(sums, self._lines)
             self.run_kernel()
         if self._strided is not None:
-            self._point_at(sums, self._block)
+            if self._sum_count:
+                self._point_at(sums, self._block)
             self._strided.run()
-        if self.graph.sums:
+        if self._sum_count and self.graph.sums:
             self._add_tiles(sums)
 
     def _point_at(self, sums: SumTable, arguments: Arguments) -> None:
-        if self.graph.sum_count:
-            arguments.words[_SUMS] = sums.address
-            arguments.words[_SUMS_STRIDE] = sums.values.shape[1]
+        arguments.words[_SUMS] = sums.address
+        arguments.words[_SUMS_STRIDE] = sums.values.shape[1]
 
     def _add_tiles(self, sums: SumTable) -> None:
         """Write the sums of the tensors, from the sums of their tiles."""

@@ -1,0 +1,67 @@
+"""What the leaves of a plan have been through: shared within a group, and seen by other plans."""
+
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+
+from instep.graph.program import Group
+from instep.plan.leaves import Leaf
+from instep.state import History, LeafState, State
+
+_history = attrgetter("history")
+
+
+class Records:
+    """The states of the leaves of a plan, in groups that share a history.
+
+    The groups of another plan may be others. So a plan that comes back looks at what has become of
+    its leaves: each has the state that it had, or all is made anew; but it may have taken steps.
+
+    Attributes
+    ----------
+    states
+        By the keys of the leaves.
+    have_moved
+        Whether some are others than those of plans before: their slots had to be made anew.
+    """
+
+    def __init__(
+        self,
+        leaves: Sequence[Leaf],
+        states: Mapping[int, LeafState],
+        groups: Sequence[Group],
+        group_of: Sequence[int],
+        state: State,
+    ) -> None:
+        self.states = {leaves[i].key: leaf for i, leaf in states.items()}
+        self._values = list(states.values())
+        known = state.leaves
+        self.have_moved = any(known.get(key, leaf) is not leaf for key, leaf in self.states.items())
+        self._groups = [(group, list[LeafState]()) for group in groups]
+        for i, leaf in states.items():
+            self._groups[group_of[i]][1].append(leaf)
+
+    def resume(self, state: State) -> bool:
+        """Go on from where other plans have left the leaves; False: they are no groups any more.
+
+        What a leaf has been through is the same afterwards, only shared by others.
+        """
+        if [*map(state.leaves.get, self.states)] != self._values:
+            return False
+        for group, leaves in self._groups:
+            first, *others = {id(one): one for one in map(_history, leaves)}.values()
+            if any(other != first for other in others):
+                return False
+            if others or first is not group.history:
+                group.history = History(first.taken, dict(first.scalars))
+                self._share(group, leaves)
+            group.missed = state.t - first.taken
+        return True
+
+    def begin(self) -> None:
+        """Share what a new plan has found."""
+        for group, leaves in self._groups:
+            self._share(group, leaves)
+
+    def _share(self, group: Group, leaves: Sequence[LeafState]) -> None:
+        for leaf in leaves:
+            leaf.history = group.history
