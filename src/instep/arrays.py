@@ -1,7 +1,9 @@
 """What the kit asks of an array, whatever library it comes from."""
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -88,11 +90,15 @@ def is_traced(array: Array) -> bool:
     """Return whether an array only stands for values, while a function of it is transformed.
 
     So do tracers of `jax.jit`, `vmap` and `grad`, what `torch.func` wraps, and the fake tensors of
-    `torch.compile` and `torch.export`.
+    `torch.compile` and `torch.export`. Arrays of JAX that such a function closes over have values,
+    but what is computed of them there has none, or only once.
     """
     match library(array):
         case "jax":
-            return isinstance(array, sys.modules["jax"].core.Tracer)
+            jax = sys.modules["jax"]
+            core = getattr(getattr(jax, "_src", None), "core", None)
+            is_idle = getattr(core, "trace_state_clean", None)  # nothing public says
+            return isinstance(array, jax.core.Tracer) or bool(is_idle and not is_idle())
         case "torch":
             torch = sys.modules["torch"]
             functorch = getattr(torch._C, "_functorch", None)  # noqa: SLF001  (nothing public says)
@@ -128,8 +134,16 @@ def _signature_of_tensor(x: Array) -> tuple[Any, ...] | None:
     if x.layout is not torch.strided or x.is_nested:
         return None
     is_frozen = x.is_inference() and not torch.is_inference_mode_enabled()
-    has_memory = x.data_ptr() != 0
-    return (x.dtype, x.shape, x.stride(), x.device, x.requires_grad, is_frozen, has_memory)
+    has_memory = x.data_ptr() != 0 and has_all_elements(x)
+    kind = x.dtype, x.shape, x.stride(), x.device, x.is_neg()
+    return (*kind, x.requires_grad, is_frozen, has_memory)
+
+
+def has_all_elements(tensor: Array) -> bool:
+    """Return whether the storage of a tensor of PyTorch, which can be resized, has them all."""
+    _, after = extent(tensor.shape, tensor.stride(), 1)
+    end = (tensor.storage_offset() + after) * tensor.element_size()
+    return after == 0 or bool(end <= tensor.untyped_storage().nbytes())
 
 
 def memory_bounds(array: Array) -> tuple[int, int] | None:
@@ -180,19 +194,54 @@ def _places(array: Array) -> tuple[int, tuple[int, ...], int] | None:
     return None
 
 
+def memory_as_array(
+    address: int,
+    shape: tuple[int, ...],
+    strides: Sequence[int],
+    dtype: np.dtype[Any],
+    *,
+    writeable: bool,
+    owner: Any = None,
+) -> NDArray[Any]:
+    """Return a NumPy array of memory, which lives as long as its owner; it keeps the one given."""
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    places = _Places(address, shape, tuple(strides), dtype.itemsize, writeable=writeable)
+    places.owner = owner
+    return np.asarray(places).view(dtype)
+
+
 class _Places:
     """Addresses, as NumPy's array interface tells them."""
 
+    owner: Any = None
+
     def __init__(
-        self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
+        self,
+        address: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        itemsize: int,
+        *,
+        writeable: bool = False,
     ) -> None:
         self.__array_interface__ = {
             "version": 3,
-            "data": (address, True),
+            "data": (address, not writeable),
             "shape": shape,
             "strides": strides,
             "typestr": f"|V{itemsize}",
         }
+
+
+@cache
+def numpy_dtype(name: str) -> Any:
+    """Return NumPy's dtype of a name, or that of ml_dtypes; None where there is none."""
+    with suppress(TypeError):
+        return np.dtype(name)
+    with suppress(ImportError, AttributeError):
+        return np.dtype(getattr(importlib.import_module("ml_dtypes"), name))
+    return None
 
 
 def to_numpy(array: Array) -> Array:
@@ -266,13 +315,18 @@ def view(array: Array) -> Array:
     return array.detach() if library(array) == "torch" else array[...]
 
 
-def left_by_compilers(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
-    """Return a function on arrays like `array` that `torch.compile` does not look into.
+def is_compiled() -> bool:
+    """Return whether `torch.compile` is about to compile the function that calls this.
 
-    It would fuse operations whose roundings are promised. Where nothing is compiled, that part of
-    PyTorch has not been imported, and is not for this: it takes a second.
+    Where nothing is compiled, that part of PyTorch has not been imported, and is not for this: it
+    takes a second.
     """
-    if library(array) != "torch" or "torch._dynamo" not in sys.modules:
-        return function
-    disabled: Callable[..., Any] = sys.modules["torch"].compiler.disable(function)
-    return disabled
+    if "torch._dynamo" not in sys.modules:
+        return False
+    return bool(sys.modules["torch"].compiler.is_dynamo_compiling())
+
+
+def left_by_compilers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that `torch.compile` calls, and does not look into."""
+    left: Callable[..., Any] = sys.modules["torch"].compiler.disable(function)
+    return left

@@ -155,7 +155,7 @@ def _explain(
         engine=bucket.engine,
         reason=bucket.reason,
         dtype=bucket.dtype,
-        device=f"{arrays.library(leaves[0].parameter)} {bucket.device}",
+        device=f"{arrays.library(leaves[0].held[0])} {bucket.device}",
         leaves=tuple(leaf.key for leaf in leaves),
         elements=sum(math.prod(leaf.parameter.shape) for leaf in leaves),
         groups=groups,

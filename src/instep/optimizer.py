@@ -6,6 +6,7 @@ from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from instep import arrays
 from instep.interrupts import Block, Call, block, require_frames, together
 from instep.state import Overrides, State
 from instep.stateful import Stateful
@@ -76,9 +77,9 @@ class Optimizer(Stateful):
     Parameters
     ----------
     engine
-        What runs the step: ``"native"`` (compiled loop, NumPy), ``"blocked"`` (NumPy only),
-        ``"cuda"`` (CuPy), ``"array_api"`` (any array library), or ``"auto"``, the fastest of
-        them for the arrays at hand.
+        What runs the step: ``"native"`` (compiled loop, NumPy arrays, and PyTorch's and JAX's on
+        a CPU), ``"blocked"`` (the same arrays with NumPy only), ``"cuda"`` (CuPy), ``"array_api"``
+        (any array library), or ``"auto"``, the fastest of them for the arrays at hand.
     threads
         Number of threads of the CPU engines. None: as many as the process may run on, bounded
         by the environment variable ``INSTEP_NUM_THREADS``. It never changes a result.
@@ -147,6 +148,8 @@ class Optimizer(Stateful):
         out of `update` before the step or after it, never between: `t` tells which. Several threads
         may step one optimizer: each waits for the step of another.
         """
+        if arrays.is_compiled():  # it would look into the rule, and fuse what is to be rounded
+            return arrays.left_by_compilers(self.update)(params, grads)
         with self._exclusive("update"):
             state = self._state
             plan = state.plan
@@ -203,6 +206,8 @@ class Optimizer(Stateful):
         """
         from instep.averages import answer
 
+        if arrays.is_compiled():
+            return arrays.left_by_compilers(self.answer)(params, which=which)
         with self._exclusive("answer"):
             self._check_ready("answer")
             self._settle()

@@ -130,11 +130,14 @@ class TestTorch:
         Momentum(lr=0.5).update(params, {"a b": torch.ones(3)})
         assert w.tolist() == [0.5] * 3, "detach shares the memory"
 
-    def test_a_gradient_that_requires_grad_is_refused(self, torch):
+    @pytest.mark.parametrize("engine", ["auto", "array_api"])
+    def test_a_gradient_that_requires_grad_is_read_without_its_graph(self, torch, engine):
         w, g = torch.ones(3), torch.ones(3, requires_grad=True)
-        with pytest.raises(ValueError, match=r"grads\['w'\] requires grad.*detach"):
-            Adam().update({"w": w}, {"w": g})
-        assert w.tolist() == [1.0] * 3
+        optimizer = Momentum(lr=0.5, momentum=0.0, engine=engine)
+        for _ in range(2):
+            optimizer.update({"w": w}, {"w": g * 2})
+        assert w.tolist() == [-1.0] * 3
+        assert not w.requires_grad
 
     def test_a_module_is_trained_through_its_gradients(self, torch):
         parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
@@ -511,7 +514,7 @@ class TestTracersOfJAX:
             with pytest.raises(TypeError, match=r"Momentum: lr must be .*traced"):
                 optimizer.lr = x.sum()
             optimizer.lr = lambda t: x.sum()
-            with pytest.raises(TypeError, match=r"schedule at step .*: lr must be .*traced"):
+            with pytest.raises(TypeError, match="traced"):
                 optimizer.update(w, ones)
             optimizer.lr = 0.5
             return x.sum()
@@ -528,12 +531,12 @@ class TestTracersOfJAX:
 
     @pytest.mark.parametrize("warm", [False, True], ids=["at the first step", "later"])
     def test_arrays_that_a_jitted_function_closes_over_are_refused_too(self, jax, warm):
-        """They have values, but what is computed of them has none."""
+        """They have values, and a step would be taken: once, and not when the function runs."""
         optimizer, w, g = Adam(), jax.numpy.zeros(3), jax.numpy.ones(3)
         for _ in range(3 * warm):
             w = optimizer.update({"w": w}, {"w": g})["w"]
         params = {"w": w}
-        with pytest.raises(TypeError, match=r"Adam\.rule returned 'w' without values.*outside"):
+        with pytest.raises(TypeError, match=r"params\['w'\] is traced by jax.*called by Python"):
             jax.jit(lambda: optimizer.update(params, {"w": g}))()
         assert params["w"] is w
         assert optimizer.t == 3 * warm

@@ -91,13 +91,10 @@ class ArrayAPIBucket(Bucket):
         # The rule runs from its start again whenever it has met a sum over the tree: what it
         # computed before is computed again, which only costs time.
         missing: set[int] = set()
-        evaluate = self._evaluate
-        if self._params:
-            evaluate = arrays.left_by_compilers(evaluate, self._params[0])
         for i, result in enumerate(self._results):
             if result is None:
                 try:
-                    self._results[i] = evaluate(i, sums)
+                    self._results[i] = self._evaluate(i, sums)
                 except TreeSumError as need:
                     missing.add(need.number)
         return missing

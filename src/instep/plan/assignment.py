@@ -7,6 +7,7 @@ from typing import Any
 
 from instep import arrays, engines
 from instep.graph.program import Group, Overridden, Program, Row
+from instep.plan import stand_ins
 from instep.plan.leaves import Leaf
 from instep.state import History, Owner, State
 
@@ -94,15 +95,23 @@ def _buckets(requested: str, given: Assignment, leaves: Sequence[Leaf]) -> list[
     buckets: dict[Any, Assigned] = {}
     chosen: dict[Any, tuple[str, str]] = {}
     for i, leaf in enumerate(leaves):
-        w, flags = leaf.parameter, given.row(i).flags
-        program = given.program.for_shape(tuple(w.shape))
-        kind = (arrays.library(w), leaf.dtype, flags, program)
+        flags = given.row(i).flags
+        program = given.program.for_shape(tuple(leaf.parameter.shape))
+        if requested == "auto" or engines.load(requested).fuses:
+            leaf.put(stand_ins.of_memory(leaf))
+        w = leaf.parameter
+        kind = (arrays.library(leaf.held[0]), arrays.library(w), leaf.dtype, flags, program)
         if kind not in chosen:
             chosen[kind] = engines.choose(requested, program, w, leaf.dtype, flags)
         engine, reason = chosen[kind]
-        key = (engine, leaf.dtype, leaf.gradient_dtype, arrays.device(w), program)
+        if not engines.load(engine).fuses:
+            leaf.put(stand_ins.of_library(leaf))
+        device = arrays.device(leaf.parameter)
+        key = (engine, leaf.dtype, leaf.gradient_dtype, device, program)
         if key not in buckets:
-            buckets[key] = Assigned(engine, reason, leaf.dtype, arrays.device(w), program)
+            if arrays.library(leaf.parameter) != kind[0]:
+                reason = f"{reason}, which stand for those of {kind[0]}"
+            buckets[key] = Assigned(engine, reason, leaf.dtype, device, program)
         buckets[key].members.append(i)
     return list(buckets.values())
 

@@ -1,13 +1,11 @@
 """Leaves of the trees that a step is given."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from instep import arrays
+from instep.plan.kinds import NOBODY, Number, Pair, arrays_of
 from instep.tree import Path, join_path
 
 
@@ -18,32 +16,46 @@ class Leaf:
     Attributes
     ----------
     parameter, gradient
-        Arrays; those that stand for numbers have no dimensions.
-    number
-        The parameter, where it is a number: it cannot be written, and another takes its place.
-    has_numbers
-        Whether parameter or gradient are.
+        Arrays as engines see them; those that stand for numbers have no dimensions.
+    held
+        Parameter and gradient as the user holds them.
+    stand_ins
+        What makes the one of the other, from step to step.
     """
 
     position: int
     path: Path
     parameter: Any
     gradient: Any
-    number: Any = None
-    has_numbers: bool = False
+    held: tuple[Any, Any] = field(init=False)
+    stand_ins: Pair = field(init=False)
 
     def __post_init__(self) -> None:
-        if arrays.is_number(self.parameter):
-            self.number, self.has_numbers = self.parameter, True
-        if arrays.is_number(self.gradient):
-            self.has_numbers = True
-        if self.has_numbers:
-            self.parameter, self.gradient = stand_ins([self.parameter, self.gradient])
+        self.held = self.parameter, self.gradient
+        self.put(NOBODY)
+
+    def put(self, pair: Pair) -> None:
+        """Put arrays in the place of what is held. Numbers are always stood for."""
+        w, g = (
+            Number(x, written=i == 0) if kind is None and arrays.is_number(x) else kind
+            for i, (kind, x) in enumerate(zip(pair, self.held, strict=True))
+        )
+        self.stand_ins = w, g
+        self.parameter, self.gradient = arrays_of(self.stand_ins, self.held)
+
+    def forget(self) -> None:
+        """Keep no arrays of the user."""
+        self.held, self.parameter, self.gradient = (None, None), None, None
+
+    @property
+    def number(self) -> Any:
+        """The parameter, where it is a number: it cannot be written, and another replaces it."""
+        return self.held[0] if arrays.is_number(self.held[0]) else None
 
     @property
     def is_replaced(self) -> bool:
         """Whether the tree gets another object in the place of the parameter."""
-        return self.number is not None or arrays.is_immutable(self.parameter)
+        return self.number is not None or arrays.is_immutable(self.held[0])
 
     @cached_property
     def key(self) -> str:
@@ -59,37 +71,3 @@ class Leaf:
     def gradient_dtype(self) -> str:
         """Dtype of the gradient, which is that of the parameter where none is given."""
         return self.dtype if self.gradient is None else arrays.dtype_name(self.gradient)
-
-
-class Numbers:
-    """The numbers among leaves, in the place of arrays.
-
-    Attributes
-    ----------
-    found
-        Whether there are any, gradients among them.
-    """
-
-    def __init__(self, leaves: Sequence[Leaf]) -> None:
-        self.found = any(leaf.has_numbers for leaf in leaves)
-        self._types = [
-            (leaf.position, type(leaf.number)) for leaf in leaves if leaf.number is not None
-        ]
-
-    def replaced(self, params: Sequence[Any]) -> list[Any] | None:
-        """Return parameters with arrays in the place of numbers; None where other numbers are."""
-        found = list(params)
-        for position, kind in self._types:
-            if type(found[position]) is not kind:
-                return None
-            found[position] = np.array(found[position])
-        return found
-
-    def after(self, params: Sequence[Any]) -> dict[int, Any]:
-        """Return new numbers by their positions, from the arrays that stood for them in a step."""
-        return {i: arrays.number_of_type(kind, params[i]) for i, kind in self._types}
-
-
-def stand_ins(leaves: Sequence[Any]) -> list[Any]:
-    """Return leaves with arrays of no dimensions in the place of numbers."""
-    return [np.array(leaf) if arrays.is_number(leaf) else leaf for leaf in leaves]

@@ -12,15 +12,18 @@ from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
 from instep.plan.assignment import assign, resolve
 from instep.plan.judging import Judging
-from instep.plan.leaves import Numbers, stand_ins
 from instep.plan.overlaps import Apart
 from instep.plan.records import Records
 from instep.plan.remembered import look, remember
 from instep.plan.repetition import Repetition
+from instep.plan.stand_ins import StandIns
 from instep.state import LeafState, Owner, State
 
 #: Leaves of the parameters and gradients of a step.
-Seen = tuple[Sequence[Any], Sequence[Any]]
+Leaves = tuple[Sequence[Any], Sequence[Any]]
+
+#: Parameters and gradients while there is no step.
+_NOTHING: Leaves = ((), ())
 
 
 class Plan:
@@ -46,13 +49,13 @@ class Plan:
         unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
         self._read_params = tree.LeafReader(params, unseen)
         self._read_grads = tree.LeafReader(grads, unseen)
-        self._numbers_in = Numbers(self._active)
-        self._seen: Seen = ((), ())
+        self._held = self._seen = _NOTHING  # by the user, and by the engines
 
         self.program = Program(owner, is_kept=True)
         self._is_fixed = all(part.fixed for part in self.program.parts)
         self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
         given = assign(owner, state, self.program, self._active, overrides)
+        self._stand_ins = StandIns(self._active)
         self._groups = given.groups
         states: dict[int, LeafState] = {}
         self.buckets = [
@@ -70,7 +73,7 @@ class Plan:
         self._verified = False
         self._repetition = Repetition(owner, self.program, self._groups, self.buckets, self._sums)
         for leaf in self._active:  # the arrays are the user's: keep none of them
-            leaf.parameter = leaf.gradient = None
+            leaf.forget()
         if self._fit(params, grads) is Fit.DIFFERENT:
             raise RuntimeError(f"{owner.name}.update: the trees changed while they were looked at")
 
@@ -100,7 +103,7 @@ class Plan:
         remember(state, self)
         return self._records.resume(state)
 
-    def _read(self, params: Any, grads: Any) -> Seen | None:
+    def _read(self, params: Any, grads: Any) -> Leaves | None:
         """Return the leaves of trees of this structure, where the same gradients are None."""
         leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
         if leaves is None or gradients is None or len(leaves) != len(gradients):
@@ -110,21 +113,17 @@ class Plan:
         return leaves, gradients
 
     def _fit(self, params: Any, grads: Any) -> Fit:
-        seen = self._read(params, grads)
-        if seen is None:
+        held = self._read(params, grads)
+        seen = None if held is None else self._stand_ins.arrays(*held)
+        if held is None or seen is None:
             return Fit.DIFFERENT
-        if self._numbers_in.found:
-            leaves, gradients = self._numbers_in.replaced(seen[0]), stand_ins(seen[1])
-            if leaves is None:
-                return Fit.DIFFERENT
-            seen = leaves, gradients
-        return self._compare(*seen)
+        return self._compare(held, seen)
 
-    def _compare(self, leaves: Sequence[Any], gradients: Sequence[Any]) -> Fit:
-        self._seen = leaves, gradients
+    def _compare(self, held: Leaves, seen: Leaves) -> Fit:
+        self._held, self._seen = held, seen
         worst = Fit.SAME
         for bucket in self.buckets:
-            fit = bucket.fit(leaves, gradients)
+            fit = bucket.fit(*seen)
             if fit is Fit.DIFFERENT:
                 return fit
             if fit is Fit.MOVED:
@@ -133,7 +132,7 @@ class Plan:
 
     def release(self) -> None:
         """Keep no arrays of the user: the step is over, or an exception came in its way."""
-        self._seen = (), ()
+        self._held = self._seen = _NOTHING
         for bucket in self.buckets:
             bucket.release()
 
@@ -147,17 +146,19 @@ class Plan:
         """
         if self._repetition.last is None or not self._verified or state.changes != self._changes:
             return False
-        seen = self._read(params, grads)
-        if seen is None or not self._is_current(owner):
+        held = self._read(params, grads)
+        if held is None or not self._is_current(owner):
             return False
         if state.plan is not self and not self._resume(state):
             return False
-        if not self._repetition.last.fits(*seen):
+        seen = self._stand_ins.arrays(*held)
+        if seen is None or not self._repetition.last.fits(*seen):
             return False
+        self._stand_ins.announce(held[0])
         rows = self._repetition.step(owner, state, self)
         if rows is not None:
             try:
-                self._compare(*seen)
+                self._compare(held, seen)
                 self.step(owner, state, params, rows)
             finally:
                 self.release()
@@ -192,7 +193,7 @@ class Plan:
         notes = self._notes(state, candidates[0])
         result = finish(partial(self._commit, state, params, notes))
         self._verified = True
-        if not self.waits:
+        if not (self.waits or self._stand_ins.replaces):
             self._repetition.learn(settings, state.t, candidates[0])
         if is_new and self._is_kept:
             remember(state, self, alone=self._records.have_moved)
@@ -200,10 +201,11 @@ class Plan:
 
     def _commit(self, state: State, params: Any, notes: Sequence[Call]) -> Any:
         """Do what the step changes, or what is left of it: called again, it goes on."""
+        self._stand_ins.announce(self._held[0])
         replaced: dict[int, Any] = {}
         for bucket in self.buckets:
             replaced.update(bucket.commit(self._sums))
-        replaced |= self._numbers_in.after(self._seen[0])
+        replaced |= self._stand_ins.handed_back(self._seen[0])
         if self.waits:
             # Whatever was set in the midst of the step: this plan is to hear of it.
             kept = {"plan": self} if self._is_kept else {}

@@ -17,8 +17,9 @@ from instep.tree import Path, format_path
 
 _CONVERT = "convert it with numpy.asarray or cupy.asarray"
 _TRACED = (
-    "the step would be taken once, with what stands for values, and not when the function runs; "
-    "call update outside of the function that is compiled or transformed, on what it returns"
+    "update is called by Python, not traced: the step would be taken once, and not when the "
+    "function runs; call update outside of the function that is compiled or transformed, on what "
+    "it returns"
 )
 
 #: Arrays whose elements are all there is to them. The first class is the base of the others.
@@ -172,8 +173,6 @@ def _check_gradient(owner: str, leaf: Leaf) -> None:
             f"{comparison}; shapes must be equal (nothing is broadcast): sum or reshape the "
             f"gradient"
         )
-    if getattr(g, "requires_grad", False):
-        raise ValueError(f"{where} requires grad; pass it without its graph, with .detach()")
     if arrays.device(g) != arrays.device(w):
         raise ValueError(f"{comparison}; move the gradient to the device of the parameter")
 
@@ -243,7 +242,7 @@ def _check_tensor(where: str, x: Any) -> None:
             f"{where} is a tensor of torch on the device meta, which has no elements; make it with "
             f".to_empty(device=...) and give it values"
         )
-    if x.numel() > 0 and x.untyped_storage().nbytes() == 0:
+    if not arrays.has_all_elements(x):
         raise ValueError(
             f"{where} is a tensor of torch whose memory has been released; pass one that has "
             f"its elements"

@@ -1,0 +1,53 @@
+"""Arrays of JAX: a step reads their memory, and writes into memory that new arrays take over."""
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instep import arrays
+from instep.plan.kinds import StandIn
+
+#: XLA takes over only memory that begins at a multiple of this; other memory it copies.
+_ALIGNMENT = 64
+
+
+def can_be_seen(array: Any) -> bool:
+    """Return whether the elements of an array of JAX lie together in the memory of the CPU."""
+    devices = array.sharding.device_set
+    return (
+        arrays.signature(array) is not None
+        and len(devices) == 1
+        and all(device.platform == "cpu" for device in devices)
+        and array.is_fully_addressable
+    )
+
+
+class Immutable(StandIn):
+    """An array that cannot be written: a parameter is copied, and the copy is written."""
+
+    def __init__(self, held: Any, *, written: bool) -> None:
+        self.replaces = written
+        self._signature = arrays.signature(held)
+        self._sharding: Any = None
+
+    def array(self, held: Any) -> Any:
+        if arrays.library(held) != "jax" or arrays.signature(held) != self._signature:
+            return None
+        seen = np.asarray(held)  # the memory itself
+        if not self.replaces:
+            return seen
+        # Where an array was put somewhere, there the next one is put.
+        self._sharding = held.sharding if getattr(held, "committed", True) else None
+        return _copy(seen)
+
+    def hand_back(self, array: Any) -> Any:
+        return sys.modules["jax"].device_put(array, self._sharding, may_alias=True)
+
+
+def _copy(array: NDArray[Any]) -> NDArray[Any]:
+    memory = np.empty(array.nbytes + _ALIGNMENT, dtype=np.uint8)
+    new = np.ndarray(array.shape, array.dtype, memory, -memory.ctypes.data % _ALIGNMENT)
+    new[...] = array
+    return new

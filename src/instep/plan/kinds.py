@@ -1,0 +1,62 @@
+"""What stands for what a user holds: the kinds of stand-ins have this in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from instep import arrays
+
+
+class StandIn(ABC):
+    """What engines see in the place of a parameter or gradient, from step to step.
+
+    Attributes
+    ----------
+    replaces
+        Whether the tree gets another object in the place of what was held: it cannot be written.
+    tells_of_writes
+        Whether a library wants to be told that elements are written behind its back.
+    """
+
+    replaces = False
+    tells_of_writes = False
+
+    @abstractmethod
+    def array(self, held: Any) -> Any:
+        """Return the array for this step; None where something of another kind is held.
+
+        It is valid as long as `held` is kept, and until the next call.
+        """
+
+    def hand_back(self, array: Any) -> Any:
+        """Return what takes the place of what was held, from the array that the step wrote."""
+        raise NotImplementedError
+
+
+class Number(StandIn):
+    """A number: an array of no dimensions stands for it. As a gradient it may be of any type."""
+
+    def __init__(self, held: Any, *, written: bool) -> None:
+        self.replaces = written
+        self._type = type(held)
+
+    def array(self, held: Any) -> Any:
+        if self.replaces:
+            return np.array(held) if type(held) is self._type else None
+        return np.array(held) if arrays.is_number(held) else held
+
+    def hand_back(self, array: Any) -> Any:
+        return arrays.number_of_type(self._type, array)
+
+
+#: What a leaf has for its parameter and its gradient; None where engines see them themselves.
+Pair = tuple[StandIn | None, StandIn | None]
+
+NOBODY: Pair = (None, None)
+
+
+def arrays_of(pair: Pair, held: Sequence[Any]) -> list[Any]:
+    """Return what engines see of a parameter and a gradient."""
+    return [x if kind is None else kind.array(x) for kind, x in zip(pair, held, strict=True)]
