@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import whole_steps
 
-from instep import Adam, Momentum, Optimizer, ScheduleFreeAdamW, chain
+from instep import Adam, Momentum, Optimizer, ScheduleFreeAdamW, arrays, chain
+from instep.plan import tensors
 from instep.transforms import average, clip_by_global_norm
 
 pytestmark = pytest.mark.peers
@@ -166,6 +167,18 @@ def test_a_rule_that_cannot_be_fused_gets_the_arrays_of_the_user(torch, jax):
 # Where a tensor is ----------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["seen by compiled code", "asked through Python"])
+def way(request, monkeypatch):
+    """How it is found out whether a tensor is what it was."""
+    if request.param == "asked through Python":
+        monkeypatch.setattr(tensors, "check_for", lambda held, seen: None)
+    else:
+        engine_runs.require("native")
+
+
+both_ways = pytest.mark.usefixtures("way")
+
+
 class Twins:
     """Tensors that are stepped beside NumPy arrays of the same values."""
 
@@ -220,6 +233,7 @@ def moved_by_storage(torch, w):
     del others
 
 
+@both_ways
 @pytest.mark.parametrize("keep", [True, False], ids=["gradients stay", "gradients are new"])
 @pytest.mark.parametrize(
     "move",
@@ -245,6 +259,7 @@ def test_a_tensor_whose_memory_moved_is_written_where_it_is_now(torch, move, kee
             assert torch.equal(old, before), "what the tensor has left is as it was"
 
 
+@both_ways
 def test_gradients_that_move_are_read_where_they_are(torch):
     twins = Twins(torch)
     for move in (moved_by_data, moved_by_set, moved_by_swap, moved_within_its_storage):
@@ -253,6 +268,7 @@ def test_gradients_that_move_are_read_where_they_are(torch):
         twins.step(keep=True)
 
 
+@both_ways
 def test_memory_that_is_given_back_between_steps_is_not_touched(torch):
     optimizer, expected = Momentum(lr=0.5), Momentum(lr=0.5)
     for t in range(20):
@@ -293,6 +309,7 @@ def changed(torch):
     }
 
 
+@both_ways
 @pytest.mark.parametrize(
     "what",
     ["requires grad", "resized", "transposed", "released", "short of memory", "expanded"],
@@ -311,6 +328,7 @@ def test_a_tensor_that_became_another_thing_is_refused_and_nothing_changes(torch
     twins.step()
 
 
+@both_ways
 def test_gradients_that_became_another_thing_are_read_as_what_they_are(torch):
     w, optimizer = torch.zeros(3), Momentum(lr=1.0, momentum=0.0)
     negated = torch.full((3,), -1j, dtype=torch.complex64).conj().imag
@@ -325,6 +343,7 @@ def test_gradients_that_became_another_thing_are_read_as_what_they_are(torch):
         assert w.tolist() == [-float(i)] * 3
 
 
+@both_ways
 def test_a_gradient_over_a_parameter_is_found_when_it_comes_there(torch):
     room = torch.zeros(10)
     optimizer, g = Momentum(lr=0.5), torch.ones(4)
@@ -340,6 +359,7 @@ def test_a_gradient_over_a_parameter_is_found_when_it_comes_there(torch):
     assert optimizer.t == 3
 
 
+@both_ways
 def test_copies_on_write_are_made_before_a_step_writes(torch):
     lazy = getattr(torch, "_lazy_clone", None)
     if lazy is None:
@@ -350,6 +370,7 @@ def test_copies_on_write_are_made_before_a_step_writes(torch):
     assert torch.equal(copied, before)
 
 
+@both_ways
 def test_a_graph_notices_that_a_tensor_was_changed(torch):
     leaf, optimizer = torch.nn.Parameter(torch.ones(3)), Momentum(lr=0.5)
     for _ in range(4):
@@ -361,6 +382,7 @@ def test_a_graph_notices_that_a_tensor_was_changed(torch):
             loss.backward()
 
 
+@both_ways
 def test_a_step_that_is_refused_tells_no_graph_of_a_change(torch):
     w, optimizer = torch.ones(3), Momentum(lr=0.5)
     optimizer.update([w], [torch.ones(3)])
@@ -382,6 +404,41 @@ def test_an_optimizer_keeps_no_arrays_of_the_user_alive(library):
         del params, grads
         gc.collect()
         assert [one() for one in seen] == [None] * 3
+
+
+def test_tensors_that_stay_what_they_are_are_not_asked_through_python(torch, monkeypatch):
+    engine_runs.require("native")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2), torch.nn.Linear(2, 2))
+    optimizer, own = Momentum(lr=0.1), dict(model.named_parameters())
+    frozen = {"0.bias"}
+
+    def step():
+        model.zero_grad()
+        model(torch.ones(5, 3)).sum().backward()
+        params = {name: w.detach() for name, w in own.items()}
+        optimizer.update(params, {k: None if k in frozen else w.grad for k, w in own.items()})
+
+    step()
+    before = [w.tolist() for w in own.values()]
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, "signature", lambda array: pytest.fail("it was asked"))
+        step()
+        step()
+    after = [w.tolist() for w in own.values()]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [k in frozen for k in own]
+    assert optimizer.t == 3
+
+
+def test_a_layout_of_fields_that_is_not_known_is_not_used(torch, monkeypatch):
+    fields = pytest.importorskip("instep.engines.native.tensor_fields")
+    assert fields._found(torch).count % 4 == 0
+    for broken in ({"zeros": torch.ones}, {"_neg_view": torch.clone}):
+        with monkeypatch.context() as patch:
+            for name, function in broken.items():
+                patch.setattr(torch, name, function)
+            if "zeros" in broken:
+                patch.setattr(torch.Tensor, "detach", lambda x: x.clone())
+            assert fields.fields.__wrapped__() is None
 
 
 # State ----------------------------------------------------------------------------------------

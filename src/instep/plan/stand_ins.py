@@ -50,6 +50,10 @@ class StandIns:
         self._told = [i for i, kind in self._of_parameters if kind.tells_of_writes]
         self._found = bool(self._of_parameters or self._of_gradients)
         self.replaces = bool(self._replaced)
+        # Where all are tensors, compiled code sees whether they are what they were.
+        self._are_tensors = len(self._told) == len(leaves)
+        self._check: Any = None
+        self._seen: tuple[Sequence[Any], Sequence[Any]] = ((), ())
 
     def arrays(
         self, params: Sequence[Any], grads: Sequence[Any]
@@ -60,18 +64,37 @@ class StandIns:
         """
         if not self._found:
             return params, grads
-        seen = list(params), list(grads)
-        for of, kinds in zip(seen, (self._of_parameters, self._of_gradients), strict=True):
+        if self._check is not None:
+            if self._check.compare(self._own(params), self._own(grads)):
+                return self._seen
+            self._check = None
+        sides = params, grads
+        # No engine sees the other leaves of a tree, and no reference to them is kept.
+        seen = [[None] * len(side) if self._are_tensors else list(side) for side in sides]
+        kinds_of_sides = self._of_parameters, self._of_gradients
+        for side, of, kinds in zip(sides, seen, kinds_of_sides, strict=True):
             for position, kind in kinds:
-                array = kind.array(of[position])
-                if array is None:
+                of[position] = kind.array(side[position])
+                if of[position] is None:
                     return None
-                of[position] = array
-        return tuple(seen[0]), tuple(seen[1])
+        found = tuple(seen[0]), tuple(seen[1])
+        if self._are_tensors:
+            self._seen = found
+            held, stands = ([self._own(x) for x in both] for both in (sides, found))
+            self._check = tensors.check_for(held, stands)
+        return found
+
+    def _own(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the leaves that are stood for, where all are tensors."""
+        if len(leaves) != len(self._told):
+            return tuple([leaves[i] for i in self._told])
+        return leaves if type(leaves) is tuple else tuple(leaves)
 
     def announce(self, held: Sequence[Any]) -> None:
         """Tell libraries that these parameters are about to be written, as often as called."""
-        if self._told:
+        if self._check is not None:
+            self._check.count_changes(self._own(held))
+        elif self._told:
             tensors.tell([held[i] for i in self._told])
 
     def handed_back(self, params: Sequence[Any]) -> dict[int, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from instep import arrays
+from instep import arrays, engines
 from instep.plan.kinds import StandIn
 
 
@@ -25,17 +25,12 @@ class Parameter(StandIn):
 
     def __init__(self, held: Any) -> None:
         self._signature = arrays.signature(held)
-        self._array = _seen(held, written=True)
-        self._address = held.data_ptr()
 
     def array(self, held: Any) -> Any:
         # What a tensor is can change while it stays the same object: all is asked again.
         if arrays.library(held) != "torch" or arrays.signature(held) != self._signature:
             return None
-        address = held.data_ptr()
-        if address != self._address:
-            self._array, self._address = _seen(held, written=True), address
-        return self._array
+        return _seen(held, writeable=True)
 
 
 class Gradient(StandIn):
@@ -44,7 +39,10 @@ class Gradient(StandIn):
     def array(self, held: Any) -> Any:
         if arrays.library(held) != "torch" or not can_be_seen(held):
             return None
-        return _seen(held.detach().resolve_neg(), written=False)
+        if held.is_neg():
+            copy = held.detach().resolve_neg()
+            return _seen(copy, writeable=False, owner=copy)
+        return _seen(held, writeable=False)
 
 
 class Detached(StandIn):
@@ -54,18 +52,15 @@ class Detached(StandIn):
         return held.detach() if arrays.library(held) == "torch" else held
 
 
-def _seen(tensor: Any, *, written: bool) -> Any:
-    """Return a NumPy array of the memory of a tensor.
-
-    One that is to be kept for later steps, that of a parameter, does not keep the memory.
-    """
+def _seen(tensor: Any, *, writeable: bool, owner: Any = None) -> Any:
+    """Return a NumPy array of the memory of a tensor, which it does not keep alive by itself."""
     return arrays.memory_as_array(
         tensor.data_ptr(),
         tuple(tensor.shape),
         [n * tensor.element_size() for n in tensor.stride()],
         arrays.numpy_dtype(arrays.dtype_name(tensor)),
-        writeable=written,
-        owner=None if written else tensor,
+        writeable=writeable,
+        owner=owner,
     )
 
 
@@ -74,3 +69,19 @@ def tell(tensors: Sequence[Any]) -> None:
     from torch.autograd.graph import increment_version
 
     increment_version(tensors)
+
+
+def check_for(held: Sequence[Sequence[Any]], seen: Sequence[Sequence[Any]]) -> Any:
+    """Return what sees in compiled code whether parameters and gradients are what they were.
+
+    `seen` are the arrays that stand for them. None where it cannot be had, or cannot know all that
+    there is to know of a tensor.
+    """
+    if engines.load("native").unavailable() is not None:
+        return None
+    from instep.engines.native.tensors import TensorCheck, can_be_checked
+
+    pairs = [list(zip(*both, strict=True)) for both in zip(held, seen, strict=True)]
+    if all(can_be_checked(*pair) for side in pairs for pair in side):
+        return TensorCheck(*pairs)
+    return None

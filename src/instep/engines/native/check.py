@@ -21,10 +21,10 @@ from instep.engines.native.compile import compile_function
 from instep.engines.native.fields import loads, named
 
 # Byte offsets of fields in an array object, with the CPython header of 16 bytes before them.
-_TYPE, _DATA, _ND, _DIMENSIONS, _STRIDES, _DESCR, _FLAGS = 8, 16, 24, 32, 40, 56, 64
+_TYPE, ARRAY_DATA, _ND, _DIMENSIONS, _STRIDES, _DESCR, _FLAGS = 8, 16, 24, 32, 40, 56, 64
 
 # Byte offset of the references in a tuple.
-_ITEMS = 24
+ITEMS = 24
 
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400
 
@@ -124,7 +124,7 @@ axis_ok:
   br label %axis
 
 address:
-{loads("object", {"data": _DATA}, unit="i8")}
+{loads("object", {"data": ARRAY_DATA}, unit="i8")}
 {loads("want", named(Want, "to"), "ptr")}
   %known = load i64, ptr %to
   %unmoved = icmp eq i64 %data, %known
@@ -287,7 +287,7 @@ class SignatureCheck:
         # The references of a tuple are read where they lie: a list of their addresses would take
         # four times as long to make as the check takes. One argument: each costs 0.1 us.
         block = self._block
-        block[_PARAMETERS], block[_GRADIENTS] = id(parameters) + _ITEMS, id(gradients) + _ITEMS
+        block[_PARAMETERS], block[_GRADIENTS] = id(parameters) + ITEMS, id(gradients) + ITEMS
         result: int = self._check(self._address)
         if result in (MOVED, LOST):
             block[_RANGES] = _UNKNOWN
@@ -324,7 +324,7 @@ def is_supported() -> bool:
     """Return whether arrays of this Python and NumPy have the layout that is read here."""
     a = np.zeros((3, 5), dtype=np.float32)[::2, 1:]
     header = object.__basicsize__
-    if header != _DATA or np.ndarray.__basicsize__ < _FLAGS + 4:
+    if header != ARRAY_DATA or np.ndarray.__basicsize__ < _FLAGS + 4:
         return False
     word, pair = ctypes.c_int64.from_address, (a, header)
     dimensions, strides = word(id(a) + _DIMENSIONS).value, word(id(a) + _STRIDES).value
@@ -332,9 +332,9 @@ def is_supported() -> bool:
     read_write = flags.value & _WRITEABLE
     a.flags.writeable = False
     return (
-        [word(id(pair) + _ITEMS + 8 * i).value for i in range(2)] == [id(a), id(header)]
+        [word(id(pair) + ITEMS + 8 * i).value for i in range(2)] == [id(a), id(header)]
         and word(id(a) + _TYPE).value == id(np.ndarray)
-        and word(id(a) + _DATA).value == a.ctypes.data
+        and word(id(a) + ARRAY_DATA).value == a.ctypes.data
         and ctypes.c_int32.from_address(id(a) + _ND).value == a.ndim
         and [word(dimensions + 8 * i).value for i in range(a.ndim)] == list(a.shape)
         and [word(strides + 8 * i).value for i in range(a.ndim)] == list(a.strides)

@@ -1,0 +1,162 @@
+"""Where the fields of PyTorch's tensors are: found by trying, for no header says it to Python.
+
+Tensors that differ in one thing differ in one word. Where that is not so, or a field is not where
+it should be, nothing is known: then tensors are asked through Python.
+"""
+
+import ctypes
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+_WORD = 8
+
+#: Words of a tensor and of its storage that are looked at: no version of PyTorch has had fewer.
+_WORDS, _STORAGE_WORDS = 22, 8
+
+#: Axes whose lengths and strides a tensor holds in its own fields.
+INLINE_AXES = 5
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Byte offsets of fields.
+
+    Attributes
+    ----------
+    tensor
+        Of the tensor, in the object of Python.
+    storage, autograd, version
+        Of what a tensor refers to: its storage; what a graph knows of it, if it knows anything;
+        the counter of its changes.
+    keys
+        Of what it is: its device, layout and transformations, whether it is negated or of
+        inference.
+    dtype, offset, axes, lengths, strides
+        Of its dtype, in two bytes; where it begins in its storage, in elements; the number of
+        axes, and of each axis length and stride.
+    data, deleter, context, size
+        In the storage: its address, with what frees it, and its bytes.
+    count
+        In the counter: the number of changes, in four bytes.
+    """
+
+    tensor: int
+    storage: int
+    autograd: int
+    version: int
+    keys: int
+    dtype: int
+    offset: int
+    axes: int
+    lengths: int
+    strides: int
+    data: int
+    deleter: int
+    context: int
+    size: int
+    count: int
+
+
+class _UnknownError(Exception):
+    """A field was not found, or in several places."""
+
+
+def _read(address: int, words: int) -> list[int]:
+    return [ctypes.c_uint64.from_address(address + _WORD * i).value for i in range(words)]
+
+
+def _words(tensor: Any) -> list[int]:
+    return _read(tensor._cdata, _WORDS)  # noqa: SLF001  (nothing public says where it is)
+
+
+def _only(places: Iterable[int]) -> int:
+    found = list(places)
+    if len(found) != 1:
+        raise _UnknownError
+    return found[0]
+
+
+def _where(words: list[int], *values: int) -> int:
+    """Return the offset of the only place where these values follow each other."""
+    length = len(values)
+    return _WORD * _only(i for i in range(len(words)) if (*words[i : i + length],) == values)
+
+
+def _differing(a: Any, b: Any) -> set[int]:
+    """Return the offsets of the words in which two tensors differ."""
+    pairs = enumerate(zip(_words(a), _words(b), strict=True))
+    return {_WORD * i for i, (x, y) in pairs if x != y}
+
+
+@cache
+def fields() -> Fields | None:
+    """Return where the fields are, or None where it is not known."""
+    is_locked = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if sys.implementation.name != "cpython" or sys.byteorder != "little" or not is_locked:
+        return None
+    try:
+        return _found(sys.modules["torch"])
+    except (_UnknownError, AttributeError, IndexError):
+        return None
+
+
+def _found(torch: Any) -> Fields:
+    with torch.inference_mode(mode=False), torch.device("cpu"):
+        x = torch.zeros(3, 5, 7)
+        line, same = x.view(-1), x.detach()
+        words, apart = _words(x), _differing(x, same)  # what each has of its own: counts, and more
+        storage = _where(words, x.untyped_storage()._cdata)  # noqa: SLF001
+        fresh = _differing(x, torch.zeros(3, 5, 7)) | apart
+        lengths = _where(words, 3, 3, 5, 7) + _WORD
+        strides = _where(words, 35, 7, 1)
+        if strides != lengths + _WORD * INLINE_AXES:
+            raise _UnknownError
+        numbers, others = torch.zeros(7), torch.zeros(7, dtype=torch.int32)
+        version = _only(fresh - apart - {storage})
+        return Fields(
+            tensor=_where(_read(id(x), torch.Tensor.__basicsize__ // _WORD), x._cdata),  # noqa: SLF001
+            storage=storage,
+            autograd=_only(_differing(numbers, torch.zeros(7).requires_grad_()) - fresh),
+            version=version,
+            keys=_only(_differing(same, torch._neg_view(x).detach()) - apart),  # noqa: SLF001
+            dtype=_only(_differing(numbers, others) - fresh),
+            offset=_only(_differing(line[3:10].detach(), line[4:11].detach()) - apart),
+            axes=lengths - _WORD,
+            lengths=lengths,
+            strides=strides,
+            **_in_storage(torch),
+            count=_count(x, version),
+        )
+
+
+def _in_storage(torch: Any) -> dict[str, int]:
+    """Return where the fields of storages are, seen in two of them."""
+    found = []
+    for length in (1001, 2003):
+        storage = torch.zeros(length).untyped_storage()
+        words = _read(storage._cdata, _STORAGE_WORDS)  # noqa: SLF001
+        # What PyTorch allocates, it frees by its address: that is the context as well.
+        places = [_WORD * i for i, word in enumerate(words) if word == storage.data_ptr()]
+        data, deleter, context = (places[0] + _WORD * i for i in range(3))
+        if places != [data, context]:
+            raise _UnknownError
+        size = _where(words, storage.nbytes())
+        found.append({"data": data, "deleter": deleter, "context": context, "size": size})
+    if found[0] != found[1]:
+        raise _UnknownError
+    return found[0]
+
+
+def _count(x: Any, version: int) -> int:
+    """Return where the changes are counted, seen after some of them."""
+    counter = ctypes.c_uint64.from_address(x._cdata + version).value  # noqa: SLF001
+    found = set(range(8, 24, 4))
+    for _ in range(40):
+        x.zero_()
+        for i in list(found):
+            if ctypes.c_uint32.from_address(counter + i).value != x._version:  # noqa: SLF001
+                found.remove(i)
+    return _only(found)
