@@ -238,7 +238,7 @@ BAD = {
     "same array twice": (
         lambda p, g: (replace(p, ("head", 1), p["head"][0]), replace(g, ("head", 1), g["head"][0])),
         ValueError,
-        ["params['head'][0] and params['head'][1]", "share memory", "copy"],
+        ["params['head'][0] and params['head'][1]", "one array", "the sum of its gradients"],
     ),
     "overlapping parameters": (
         lambda p, g: overlapping(p, g, slice(0, 5), slice(4, 9)),

@@ -149,6 +149,7 @@ class Exchange:
         self._answer = _Answer(owner, call, state, params, which)
         self._params, self._known = params, list(self._answer.known.values())
         validation.check_parameters(call, self._known)
+        validation.check_replaced(call, params, self._known)
         for leaf in self._known:
             leaf.gradient = arrays.converted(leaf.parameter, leaf.parameter)  # what is kept
         check_overlaps(call, self._known)
@@ -179,7 +180,7 @@ class Exchange:
                 leaves[leaf.position] = arrays.converted(value, w)
             elif value is not w:
                 w[...] = arrays.converted(value, w)
-        return tree.rebuild(self._params, leaves) if self._places else self._params
+        return tree.rebuild(self._params, leaves)
 
     def put_back(self) -> list[Call]:
         """Return the calls that put the parameters back; entries that are new are left alone."""
@@ -197,15 +198,16 @@ def _place(params: Any, path: tree.Path) -> tuple[Any, Any, Any] | None:
     """Return the last container on a path that can be written, with the key and entry there."""
     found = None
     for key in path:
-        if not isinstance(params, tuple):
-            found = (params, key, params[key])
-        params = params[key]
+        entry = tree.entry(params, key)
+        if tree.is_writable(params, key, entry):
+            found = (params, key, entry)
+        params = entry
     return found
 
 
 def _restore(container: Any, key: Any, entry: Any) -> None:
     """Put an entry back, unless the list has become too short for it."""
-    if isinstance(container, dict) or key < len(container):
+    if tree.is_mapping(container) or key < len(container):
         container[key] = entry
 
 

@@ -120,9 +120,10 @@ class Optimizer(Stateful):
         Parameters
         ----------
         params
-            A tree of arrays: a dict (nested or not), list or tuple of them, or one array.
-            float16, bfloat16, float32 or float64, of any shape and layout. A float of Python or
-            NumPy is an array of no dimensions that cannot be written.
+            A tree of arrays: a dict (nested or not), list or tuple of them, or one array. Any
+            other mapping or sequence, and ``dict.values()``, is walked as these are. float16,
+            bfloat16, float32 or float64, of any shape and layout. A float of Python or NumPy is
+            an array of no dimensions that cannot be written.
         grads
             A tree of the same structure, shapes and devices. Its arrays may be of any of these
             dtypes: they are converted once, as they are loaded, to the dtype of the arithmetic.
@@ -131,7 +132,7 @@ class Optimizer(Stateful):
         Returns
         -------
         The tree `params`. Numbers, and arrays that cannot be written by design (JAX), are replaced
-        in it.
+        in it; where its containers cannot be written either, a new one of their type is returned.
 
         Raises
         ------

@@ -1,10 +1,12 @@
-"""Trees of arrays: dicts, lists and tuples, nested or not, or a single array.
+"""Trees of arrays: mappings and sequences, nested or not, or a single array.
 
-The leaves of a tree are ordered by their paths, dict keys in sorted order, so that neither the
-result of a step nor the order of a sum depends on the order in which keys were inserted.
+The leaves of a tree are ordered by their paths, keys of mappings in sorted order, so that neither
+the result of a step nor the order of a sum depends on the order in which keys were inserted.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, ValuesView
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -12,6 +14,9 @@ Path = tuple[Any, ...]
 
 #: Levels of containers in a tree. Each takes two frames of Python's stack of a thousand.
 MOST_LEVELS = 100
+
+#: Sequences that hold no arrays.
+_NO_CONTAINERS = (str, bytes, bytearray, memoryview, range, array.array)
 
 
 def format_path(root: str, path: Path) -> str:
@@ -24,19 +29,62 @@ def join_path(path: Path) -> str:
     return "/".join(str(key) for key in path)
 
 
+@lru_cache(maxsize=256)  # an instance of an abstract class takes ten times as long to recognize
+def _is_container(kind: Any) -> bool:
+    is_one = issubclass(kind, Mapping | Sequence | ValuesView)
+    return is_one and not issubclass(kind, _NO_CONTAINERS)
+
+
 def is_leaf(tree: Any) -> bool:
-    """Return whether `tree` is no container."""
-    return not isinstance(tree, dict | list | tuple)
+    """Return whether `tree` is no container: neither a mapping nor a sequence."""
+    kind: Any = type(tree)
+    return not _is_container(kind)
+
+
+def is_mapping(tree: Any) -> bool:
+    """Return whether a container has keys, and not numbers alone."""
+    return isinstance(tree, dict | Mapping)
+
+
+def is_writable(container: Any, key: Any, child: Any) -> bool:
+    """Return whether entries of a container can be replaced, such as this one: it is set again.
+
+    Some classes have a method for it that always raises.
+    """
+    if type(container) in (dict, list):
+        return True
+    try:
+        container[key] = child
+    except Exception:  # noqa: BLE001  (of a class of the user's)
+        return False
+    return True
 
 
 def children(tree: Any) -> list[tuple[Any, Any]]:
     """Return the (key, subtree) pairs of a container, in the order of trees."""
-    if isinstance(tree, dict):
+    if is_mapping(tree):
         try:
             return sorted(tree.items(), key=itemgetter(0))
         except TypeError:  # keys of several types
             return sorted(tree.items(), key=lambda item: (type(item[0]).__name__, repr(item[0])))
     return list(enumerate(tree))
+
+
+def entry(container: Any, key: Any) -> Any:
+    """Return what a container holds at a key, or at a number."""
+    is_view = not hasattr(type(container), "__getitem__")
+    return (list(container) if is_view else container)[key]
+
+
+def remedy(x: Any) -> str:
+    """Say what to give in the place of an object that is neither an array nor a container."""
+    if isinstance(x, set | frozenset):
+        return "a set has no order; give a dict, list or tuple of arrays"
+    if isinstance(x, Iterator):
+        return "it can be walked only once; give a dict, list or tuple of arrays"
+    if hasattr(x, "__dict__") or hasattr(x, "__dataclass_fields__"):
+        return "give a dict, list or tuple of its arrays"
+    return "give an array of floats, or a dict, list or tuple of arrays"
 
 
 def check_nesting(call: str, root: str, tree: Any) -> None:
@@ -61,7 +109,14 @@ def check_nesting(call: str, root: str, tree: Any) -> None:
                 f"give a flatter tree, such as one dict"
             )
         above = (*above, id(subtree))
-        waiting += [((*path, key), child, above) for key, child in children(subtree)]
+        entries = children(subtree)
+        if [id(child) for _, child in entries] != [id(child) for _, child in children(subtree)]:
+            raise TypeError(
+                f"{call}: {format_path(root, path)} is a {type(subtree).__name__}, which makes its "
+                f"entries anew whenever it is read, so a step could not write them; give a dict, "
+                f"list or tuple of arrays"
+            )
+        waiting += [((*path, key), child, above) for key, child in entries]
 
 
 def flatten(tree: Any) -> list[tuple[Path, Any]]:
@@ -83,45 +138,88 @@ def _collect(found: list[tuple[Path, Any]], path: Path, tree: Any) -> None:
             _collect(found, (*path, key), child)
 
 
+def check_replaceable(call: str, root: str, tree: Any, paths: Collection[Path]) -> None:
+    """Raise TypeError if the leaves at `paths` could not be replaced by `rebuild`."""
+    if paths:
+        _check_replaceable(call, root, (), tree, frozenset(paths))
+
+
+def _check_replaceable(
+    call: str, root: str, path: Path, tree: Any, paths: Collection[Path]
+) -> bool:
+    """Return whether another object takes the place of a branch, or raise."""
+    if is_leaf(tree):
+        return path in paths
+    entries = children(tree)
+    replaced = [
+        _check_replaceable(call, root, (*path, key), child, paths) for key, child in entries
+    ]
+    if not any(replaced) or is_writable(tree, *entries[0]):
+        return False
+    if not _can_be_made(tree, entries):
+        raise TypeError(
+            f"{call}: {format_path(root, path)} is a {type(tree).__name__}, which cannot be "
+            f"written, and no other can be made of its entries, some of which a step replaces; "
+            f"give a dict, list or tuple"
+        )
+    return True
+
+
+def _can_be_made(tree: Any, entries: list[tuple[Any, Any]]) -> bool:
+    if isinstance(tree, tuple):
+        return True
+    try:
+        made = children(_like(tree, entries))
+    except Exception:  # noqa: BLE001  (of a class of the user's)
+        return False
+    return [id(child) for _, child in made] == [id(child) for _, child in entries]
+
+
 def rebuild(tree: Any, replacements: Sequence[Any]) -> Any:
-    """Return `tree` with its leaves replaced in order; dicts and lists are changed in place."""
+    """Return `tree` with its leaves replaced in order.
+
+    Containers that can be written are changed in place; others are made anew, of the same type.
+    """
     return _rebuilt(tree, iter(replacements))
 
 
 def _rebuilt(tree: Any, values: Iterator[Any]) -> Any:
     if is_leaf(tree):
         return next(values)
-    replaced = [(key, _rebuilt(child, values)) for key, child in children(tree)]
-    if isinstance(tree, tuple):
-        return _tuple_like(tree, [value for _, value in replaced])
-    for key, value in replaced:
-        if tree[key] is not value:
-            tree[key] = value
+    old = children(tree)
+    new = [(key, _rebuilt(child, values)) for key, child in old]
+    changed = [pair for pair, (_, child) in zip(new, old, strict=True) if pair[1] is not child]
+    if changed and not is_writable(tree, *old[0]):
+        return _like(tree, new)
+    for key, value in changed:
+        tree[key] = value
     return tree
 
 
+def _like(tree: Any, entries: list[tuple[Any, Any]]) -> Any:
+    """Return a container of the type of `tree` that holds other entries; a named tuple, too."""
+    if is_mapping(tree):
+        new = dict(entries)
+        return type(tree)({key: new[key] for key in tree})
+    make = getattr(tree, "_make", tuple if isinstance(tree, tuple) else type(tree))
+    return make([value for _, value in entries])
+
+
 def mapped(function: Callable[[Path, Any], Any], tree: Any, path: Path = ()) -> Any:
-    """Return a new tree of ``function(path, leaf)``."""
+    """Return a new tree of ``function(path, leaf)``, of dicts, lists, and tuples of any type."""
     if is_leaf(tree):
         return function(path, tree)
-    new = {key: mapped(function, child, (*path, key)) for key, child in children(tree)}
-    if isinstance(tree, dict):
-        return {key: new[key] for key in tree}
-    values = list(new.values())
-    return _tuple_like(tree, values) if isinstance(tree, tuple) else values
-
-
-def _tuple_like(original: tuple[Any, ...], values: list[Any]) -> Any:
-    """Return a tuple of the type of `original`, a named one too."""
-    make = getattr(original, "_make", tuple)
-    return make(values)
+    new = [(key, mapped(function, child, (*path, key))) for key, child in children(tree)]
+    if isinstance(tree, tuple):
+        return _like(tree, new)
+    if is_mapping(tree):
+        values = dict(new)
+        return {key: values[key] for key in tree}
+    return [value for _, value in new]
 
 
 class LeafReader:
     """Reads the leaves of trees that have the structure of the tree it was made from.
-
-    A flat dict, the common case, is read by one call into C. `read` returns None where the
-    structure differs; then the slow path finds out what is wrong.
 
     Parameters
     ----------
@@ -133,84 +231,57 @@ class LeafReader:
     """
 
     def __init__(self, tree: Any, unseen: Sequence[int] = ()) -> None:
-        self._count = len(tree) if isinstance(tree, dict) else 0
-        self._keys: list[Any] = []
-        self._read_nested: Callable[[Any], list[Any]] | None = None
-        self._get: Callable[[Any], Any] | None = None
-        if isinstance(tree, dict) and tree and all(is_leaf(child) for child in tree.values()):
-            self._keys = [key for key, _ in children(tree)]
-            get = itemgetter(*self._keys)
-            self._get = get if len(self._keys) > 1 else (lambda mapping: (get(mapping),))
-            if unseen:
-                self._get = _watching(self._get, tuple(unseen))
-        else:
-            self._read_nested = _nested_reader(tree)
+        self._read, self._unseen = _reader(tree), unseen
 
     def read(self, tree: Any) -> Sequence[Any] | None:
-        """Return the leaves of `tree`, or None where its structure differs."""
-        if self._get is not None:
-            if type(tree) is not dict and not _has_keys(tree, self._keys):
-                return None
-            if len(tree) != self._count:
-                return None
-            try:
-                leaves: Sequence[Any] = self._get(tree)
-            except (KeyError, _StructureError):
-                return None
-            return leaves
-        assert self._read_nested is not None
+        """Return the leaves of `tree`, or None where its structure differs.
+
+        Then the slow path finds out what is wrong.
+        """
         try:
-            return self._read_nested(tree)
+            leaves = self._read(tree)
         except (KeyError, _StructureError):
             return None
+        if self._unseen and not all(is_leaf(leaves[i]) for i in self._unseen):
+            return None
+        return leaves
 
 
 class _StructureError(Exception):
     """A tree has not the structure that a reader was made for."""
 
 
-def _watching(
-    get: Callable[[Any], tuple[Any, ...]], unseen: tuple[int, ...]
-) -> Callable[[Any], tuple[Any, ...]]:
-    """Return what gets leaves, and raises where one of the unseen is a branch."""
-
-    def watch(mapping: Any) -> tuple[Any, ...]:
-        leaves = get(mapping)
-        if not all(is_leaf(leaves[i]) for i in unseen):
-            raise _StructureError
-        return leaves
-
-    return watch
-
-
-def _has_keys(tree: Any, keys: Sequence[Any]) -> bool:
-    """Return whether a dict of any class has the keys: asked, for reading could create them."""
-    return isinstance(tree, dict) and all(key in tree for key in keys)
-
-
-def _nested_reader(tree: Any) -> Callable[[Any], list[Any]]:
+def _reader(tree: Any) -> Callable[[Any], Sequence[Any]]:
+    """Return the function from a tree of the structure of `tree` to its leaves."""
     if is_leaf(tree):
+        return lambda leaf: (leaf,)
+    kind, entries = type(tree), children(tree)
+    keys = [key for key, _ in entries]
+    branches = [None if is_leaf(child) else _reader(child) for _, child in entries]
+    get = _getter(keys) if is_mapping(tree) else list
+    count, asks = len(keys), is_mapping(tree) and kind is not dict
 
-        def read_leaf(other: Any) -> list[Any]:
-            if not is_leaf(other):
-                raise _StructureError
-            return [other]
-
-        return read_leaf
-
-    kind = next(kind for kind in (dict, list, tuple) if isinstance(tree, kind))
-    count = len(tree)
-    readers = [(key, _nested_reader(child)) for key, child in children(tree)]
-    keys = [key for key, _ in readers]
+    def read_entries(other: Any) -> Sequence[Any]:
+        if type(other) is not kind or len(other) != count:
+            raise _StructureError
+        if asks and not all(key in other for key in keys):  # reading could create them
+            raise _StructureError
+        return get(other)
 
     def read(other: Any) -> list[Any]:
-        if not isinstance(other, kind) or len(other) != count:
-            raise _StructureError
-        if kind is dict and type(other) is not dict and not _has_keys(other, keys):
-            raise _StructureError
         leaves: list[Any] = []
-        for key, reader in readers:
-            leaves += reader(other[key])
+        for child, branch in zip(read_entries(other), branches, strict=True):
+            if branch is None:
+                leaves.append(child)
+            else:
+                leaves += branch(child)
         return leaves
 
-    return read
+    return read if any(branches) else read_entries
+
+
+def _getter(keys: Sequence[Any]) -> Callable[[Any], Sequence[Any]]:
+    """Return what gets the entries of a mapping: one call into C, where there are several."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    return lambda mapping: [mapping[key] for key in keys]

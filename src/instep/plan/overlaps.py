@@ -106,9 +106,14 @@ def _share_memory(a: _Extent, b: _Extent) -> bool:
 
 
 def _fail_overlap(call: str, kind_a: str, a: Leaf, kind_b: str, b: Leaf) -> None:
+    both = f"{call}: {format_path(kind_a, a.path)} and {format_path(kind_b, b.path)}"
+    if a.parameter is b.parameter and kind_a == kind_b:
+        raise ValueError(
+            f"{both} are one array, which would be updated twice; give it once, with the sum of "
+            f"its gradients"
+        )
     raise ValueError(
-        f"{call}: {format_path(kind_a, a.path)} and {format_path(kind_b, b.path)} share "
-        f"memory, so one update would change the other; pass a copy of one of them"
+        f"{both} share memory, so one update would change the other; pass a copy of one of them"
     )
 
 

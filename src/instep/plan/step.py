@@ -44,7 +44,7 @@ class Plan:
         free = [leaf for leaf in leaves if leaf.key not in frozen]
         self._active = [leaf for leaf in free if leaf.gradient is not None]
         self._idle = [leaf.position for leaf in free if leaf.gradient is None]
-        validation.check(owner.name, self._active)
+        validation.check(owner.name, params, self._active)
         seen = {leaf.position for leaf in self._active}
         unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
         self._read_params = tree.LeafReader(params, unseen)

@@ -45,12 +45,19 @@ def match(owner: str, params: Any, grads: Any) -> list[Leaf]:
     return leaves
 
 
-def check(owner: str, leaves: Sequence[Leaf]) -> None:
-    """Raise unless the leaves can be updated: those that are not may be anything."""
+def check(owner: str, params: Any, leaves: Sequence[Leaf]) -> None:
+    """Raise unless these leaves of `params` can be updated: those that are not may be anything."""
     for leaf in leaves:
         check_parameter(f"{owner}.update", leaf.path, leaf.parameter)
         _check_gradient(owner, leaf)
+    check_replaced(f"{owner}.update", params, leaves)
     check_overlaps(f"{owner}.update", leaves)
+
+
+def check_replaced(call: str, params: Any, leaves: Sequence[Leaf]) -> None:
+    """Raise unless new objects can take the places of leaves that cannot be written."""
+    replaced = [leaf.path for leaf in leaves if leaf.is_replaced]
+    tree.check_replaceable(call, "params", params, replaced)
 
 
 def unchecked(call: str, params: Any) -> list[Leaf]:
@@ -79,14 +86,14 @@ def _walk(
         pairs.append((path, params, grads))
         return
     kind = type(params).__name__
-    if tree.is_leaf(grads) or isinstance(params, dict) != isinstance(grads, dict):
+    if tree.is_leaf(grads) or tree.is_mapping(params) != tree.is_mapping(grads):
         got = arrays.describe(grads) if tree.is_leaf(grads) else f"a {type(grads).__name__}"
         raise TypeError(
             f"{owner}.update: {format_path('params', path)} is a {kind}, but "
             f"{format_path('grads', path)} is {got}; give gradients in the structure of the "
             f"parameters"
         )
-    if isinstance(params, dict):
+    if tree.is_mapping(params):
         for key in params:
             if key not in grads:
                 raise ValueError(
@@ -104,8 +111,9 @@ def _walk(
             f"{owner}.update: {format_path('params', path)} has {len(params)} entries, but "
             f"{format_path('grads', path)} has {len(grads)}; give one gradient for each parameter"
         )
+    gradients = dict(tree.children(grads))
     for key, child in tree.children(params):
-        _walk(owner, (*path, key), child, grads[key], pairs)
+        _walk(owner, (*path, key), child, gradients[key], pairs)
 
 
 def check_parameter(call: str, path: Path, w: Any) -> None:
@@ -185,8 +193,10 @@ def check_array(call: str, path: Path, x: Any) -> None:
 def _check_array(where: str, x: Any) -> None:
     name = arrays.library(x)
     if name is None:
-        is_number = isinstance(x, complex | np.generic | int)
-        remedy = "give a float or an array of floats" if is_number else _CONVERT
+        if isinstance(x, complex | np.generic | int):
+            remedy = "give a float or an array of floats"
+        else:
+            remedy = _CONVERT if _has_elements(x) else tree.remedy(x)
         raise TypeError(f"{where} is {arrays.describe(x)}, not an array; {remedy}")
     if arrays.is_traced(x):
         raise TypeError(f"{where} is traced by {name} ({type(x).__name__}): {_TRACED}")
@@ -266,6 +276,18 @@ def _check_writable_tensor(where: str, path: Path, w: Any) -> None:
             f"{where} is a tensor of torch without memory of its own, so it cannot be written; "
             f"pass a clone of it"
         )
+
+
+def _has_elements(x: Any) -> bool:
+    """Return whether an object that is no array has what NumPy or CuPy can make one of."""
+    protocols = ("__array__", "__array_interface__", "__cuda_array_interface__", "__dlpack__")
+    if any(hasattr(x, name) for name in protocols):
+        return True
+    try:
+        memoryview(x)
+    except TypeError:
+        return False
+    return not isinstance(x, bytes)
 
 
 def _has_namespace(x: Any) -> bool:
