@@ -421,7 +421,7 @@ def test_no_answer_takes_the_place_of_arrays_that_share_memory():
     optimizer.update({"a": w, "b": np.ones(3)}, {"a": np.ones(3), "b": np.ones(3)})
     before = w.copy()
     with pytest.raises(
-        ValueError, match=r"Chain.answer_in_place: params\['a'\] and params\['b'\] sh"
+        ValueError, match=r"Chain.answer_in_place: params\['a'\] and params\['b'\] are one"
     ):
         enter(optimizer, {"a": w, "b": w})
     bits.assert_same_bits(w, before)

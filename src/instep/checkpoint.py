@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from instep import arrays
-from instep.hyperparameters import described
-from instep.rule import Rule
+from instep.hyperparameters import described, is_array
+from instep.rule import Rule, names_of_arrays
 from instep.state import History, LeafState, State
 
 #: The rules of an optimizer, by the prefix of their names in the state.
@@ -37,7 +37,7 @@ def state_dict(owner: str, parts: Parts, state: State) -> dict[str, Any]:
         "t": state.t,
         "skipped": state.skipped,
         "hyperparameters": {
-            prefix + entry.name: copy.deepcopy(getattr(rule, entry.name))  # it may be a schedule
+            prefix + entry.name: _copied(getattr(rule, entry.name))
             for prefix, rule in parts.items()
             for entry in rule.hyperparameters
         },
@@ -50,6 +50,11 @@ def state_dict(owner: str, parts: Parts, state: State) -> dict[str, Any]:
             for key, leaf in state.leaves.items()
         },
     }
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of a hyperparameter, which may be a schedule, or an array of any library."""
+    return arrays.to_numpy(value) if is_array(value) else copy.deepcopy(value)
 
 
 def read_state_dict(
@@ -174,17 +179,29 @@ def _hyperparameters(
             key = prefix + entry.name
             if key not in values:
                 continue
-            value = own[entry.name] = entry.validate(owner, values.pop(key))
-            if entry.domain.fixed and value != getattr(rule, entry.name):
+            present = getattr(rule, entry.name)
+            value = own[entry.name] = _placed(entry.validate(owner, values.pop(key)), present)
+            if entry.domain.fixed and value != present:
                 raise ValueError(
                     f"{owner}: the state was saved with {key}={value:g}, and this optimizer has "
-                    f"{getattr(rule, entry.name):g}; make it with the same"
+                    f"{present:g}; make it with the same"
                 )
         rule.check_values({**rule.__dict__, **own})
+        own["_varying"] = names_of_arrays({**rule.__dict__, **own}, rule.hyperparameters)
         found.append((rule, own))
     if values:
         raise ValueError(f"{owner}: {name} has no hyperparameter {min(values)!r}")
     return found
+
+
+def _placed(value: Any, present: Any) -> Any:
+    """Return a hyperparameter; an array goes where the one is that it takes the place of."""
+    if not (is_array(value) and is_array(present)):
+        return value
+    if arrays.library(value) == arrays.library(present):
+        return value
+    device = arrays.namespace_device(present)
+    return arrays.namespace(present).asarray(arrays.to_numpy(value), device=device)
 
 
 # Files ------------------------------------------------------------------------------------
@@ -200,9 +217,13 @@ def save(owner: str, state: Mapping[str, Any], path: str | os.PathLike[str]) -> 
         arrays_of_file[name] = slot
         return name
 
+    varying = {k: value for k, value in values.items() if is_array(value)}
     header = {
         **state,
-        "hyperparameters": {k: value for k, value in values.items() if not callable(value)},
+        "hyperparameters": {
+            k: value for k, value in values.items() if not callable(value) and k not in varying
+        },
+        "arrays": {k: stored(_of_numpy(value)) for k, value in varying.items()},
         "schedules": [k for k, value in values.items() if callable(value)],
         "states": {
             key: {**entry, "slots": {k: stored(slot) for k, slot in entry["slots"].items()}}
@@ -217,6 +238,11 @@ def save(owner: str, state: Mapping[str, Any], path: str | os.PathLike[str]) -> 
         _replace(owner, draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _of_numpy(array: Any) -> Any:
+    """Return an array as one of a dtype that files know: bfloat16 is none."""
+    return array if array.dtype.kind == "f" else array.astype("float32")
 
 
 def _replace(owner: str, draft: Path, path: Path) -> None:
@@ -265,6 +291,8 @@ def _read(file: Any) -> dict[str, Any]:
         state: dict[str, Any] = json.loads(str(archive["header"]))
         for entry in state["states"].values():
             entry["slots"] = {name: archive[place] for name, place in entry["slots"].items()}
+        varying = state.pop("arrays", {})
+        state["hyperparameters"] |= {name: archive[place] for name, place in varying.items()}
     if not isinstance(state["schedules"], list):
         raise TypeError("no list of schedules")
     return state

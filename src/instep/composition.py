@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from instep.graph.trace import check_result
+from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
 from instep.rule import Rule, names_of
 from instep.state import Overrides
@@ -72,9 +73,9 @@ class Chain(Optimizer):
     def __repr__(self) -> str:
         parts = [repr(rule) for rule in self._rules.values()]
         settings = [
-            f"{name}={getattr(self, name)!r}"
+            f"{name}={source(getattr(self, name))}"
             for name in ("engine", "threads", "overrides", "frozen")
-            if getattr(self, name) != getattr(self._main, name)
+            if not is_same(getattr(self, name), getattr(self._main, name))
         ]
         return f"chain({', '.join(parts + settings)})"
 

@@ -16,7 +16,7 @@ RESERVED = frozenset(
         *("engine", "eval_params", "explain", "form", "frozen", "guarded", "hyperparameters"),
         *("initial_state", "load", "load_state_dict", "main", "name", "overrides", "part", "parts"),
         *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),
-        *("slots", "stage", "state_dict", "state_slots", "t", "threads", "update"),
+        *("slots", "stage", "state_dict", "state_slots", "t", "threads", "update", "varying"),
     }
 )
 

@@ -6,18 +6,28 @@ import math
 import numbers
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instep import arrays
 
 #: A function from the step number, counted from 1, to the value of a hyperparameter.
 Schedule = Callable[[int], float]
+
+
+class RealArray(Protocol):
+    """An array of real numbers, one for each element of a parameter."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,14 @@ class Domain:
         whole = not self.integer or value.is_integer()
         return finite and above and below and whole
 
+    def contains(self, x: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which elements of an array are values that the hyperparameter may take."""
+        above = x > self.lower if self.open_lower else x >= self.lower
+        below = x < self.upper if self.open_upper else x <= self.upper
+        finite = ~np.isnan(x) if self.infinite else np.isfinite(x)
+        found: NDArray[np.bool_] = above & below & finite
+        return found & (x == np.floor(x)) if self.integer else found
+
     def __str__(self) -> str:
         if self.integer:
             return f"an integer >= {self.lower:g}"
@@ -61,13 +79,15 @@ class Domain:
 
 
 #: Learning rates, weight decays.
-NonNegative = Annotated[float | Schedule, Domain(lower=0.0)]
+NonNegative = Annotated[float | Schedule | RealArray, Domain(lower=0.0)]
 #: Factors that must not be zero.
-Positive = Annotated[float | Schedule, Domain(lower=0.0, open_lower=True, survives_rounding=True)]
+Positive = Annotated[
+    float | Schedule | RealArray, Domain(lower=0.0, open_lower=True, survives_rounding=True)
+]
 #: Decay rates of running means: 1 would never forget and divide by zero in bias corrections.
-DecayRate = Annotated[float | Schedule, Domain(lower=0.0, upper=1.0, open_upper=True)]
+DecayRate = Annotated[float | Schedule | RealArray, Domain(lower=0.0, upper=1.0, open_upper=True)]
 #: Small terms that keep a division finite.
-Epsilon = Annotated[float | Schedule, Domain(lower=0.0, survives_rounding=True)]
+Epsilon = Annotated[float | Schedule | RealArray, Domain(lower=0.0, survives_rounding=True)]
 
 
 @dataclass(frozen=True)
@@ -96,16 +116,34 @@ class Hyperparameter:
         return bool(self.kinds)
 
     def validate(self, owner: str, value: Any) -> Any:
-        """Return `value` as a float, an option or a schedule, or raise."""
+        """Return `value` as a float, an option, a schedule or an array, or raise."""
         if self.option:
             return self._chosen(owner, value)
         value = _held(value)
+        if is_array(value) and not self.domain.fixed:
+            self._check_elements(owner, value)
+            return value
         is_schedule = (
             callable(value) and not _is_number(value) and not _is_class_of_schedules(value)
         )
         if is_schedule and not self.domain.fixed:
             return value
-        return self.number(owner, value, otherwise="" if self.domain.fixed else _SCHEDULE)
+        return self.number(owner, value, otherwise="" if self.domain.fixed else _OTHERWISE)
+
+    def _check_elements(self, owner: str, value: Any) -> None:
+        """Raise unless every element of an array is in the domain."""
+        text = f"{owner}: {self.name} must be {self.domain}{_OTHERWISE}"
+        if arrays.is_traced(value):
+            raise TypeError(f"{text}, got {described(value)}")
+        if not _REAL.match(arrays.dtype_name(value).lstrip("<>")):
+            raise TypeError(f"{text}, got {arrays.describe(value)}; convert it to floats")
+        x = elements(value)
+        wrong = np.argwhere(~self.domain.contains(x))
+        if len(wrong):
+            place = tuple(wrong[0].tolist())
+            raise ValueError(
+                f"{text}, got {float(x[place])!r} at {place} of {arrays.describe(value)}"
+            )
 
     def number(self, owner: str, value: Any, *, otherwise: str = "", source: str = "") -> float:
         """Return `value` as a float of the domain, or raise."""
@@ -147,7 +185,44 @@ class Hyperparameter:
 
 
 #: What a number may be instead, in messages.
-_SCHEDULE = ", or a schedule (a function from the step number to a float)"
+_OTHERWISE = (
+    ", or a schedule (a function from the step number to a float), or an array of floats of the "
+    "shape of the parameter"
+)
+
+
+def is_array(value: Any) -> bool:
+    """Return whether a value is an array with dimensions, and so none of the other kinds."""
+    if value.__class__ is float or arrays.library(value) is None:
+        return False
+    return tuple(getattr(value, "shape", ())) != ()
+
+
+def elements(array: Any) -> NDArray[Any]:
+    """Return the elements of an array of any library as an array of NumPy, to be looked at."""
+    found: NDArray[Any] = array if isinstance(array, np.ndarray) else arrays.to_numpy(array)
+    return found
+
+
+def source(value: Any) -> str:
+    """Return hyperparameters as Python source, but for arrays: their dtypes and shapes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {source(entry)}' for key, entry in value.items())}}}"
+    if is_array(value):
+        return f"array({arrays.dtype_name(value)}, {tuple(value.shape)})"
+    return repr(value)
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Return whether hyperparameters, or dicts of them, are the same: arrays are if they are one.
+
+    An array is compared as an object, for its elements may be other ones since.
+    """
+    if a is b:
+        return True
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(is_same(a[key], b[key]) for key in a)
+    return not (is_array(a) or is_array(b)) and bool(a == b)
 
 
 def real(value: Any) -> float:
@@ -195,11 +270,14 @@ def _is_number(value: Any) -> bool:
     if dtype is None or getattr(value, "shape", None) != () or isinstance(value, np.ma.MaskedArray):
         return False
     kind = getattr(dtype, "kind", None)  # of NumPy, CuPy and JAX; "V" is also that of bfloat16
-    is_real = kind in "fiu" if kind not in (None, "V") else _REAL.match(arrays.dtype_name(value))
+    is_real = (
+        kind in "fiu" if kind not in (None, "V") else _REAL_NUMBER.match(arrays.dtype_name(value))
+    )
     return bool(is_real) and not arrays.is_traced(value)
 
 
-_REAL = re.compile("b?float|u?int")
+_REAL_NUMBER = re.compile("b?float|u?int")
+_REAL = re.compile("b?float|f[248]|longdouble")
 
 
 def described(value: Any) -> str:

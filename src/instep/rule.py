@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, dataclass_transform
 
 from instep import declarations
-from instep.hyperparameters import Hyperparameter, describe_fields, inherit_annotations
+from instep.hyperparameters import (
+    Hyperparameter,
+    describe_fields,
+    inherit_annotations,
+    is_array,
+    is_same,
+    source,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,13 @@ class Form:
 
     def __post_init__(self) -> None:
         declarations.check_form(self)
+
+
+def names_of_arrays(
+    values: Mapping[str, Any], hyperparameters: Sequence[Hyperparameter]
+) -> tuple[str, ...]:
+    """Return the names of the hyperparameters whose values are arrays."""
+    return tuple(entry.name for entry in hyperparameters if is_array(values.get(entry.name)))
 
 
 def names_of(hyperparameters: Sequence[Hyperparameter]) -> str:
@@ -110,6 +124,9 @@ class Rule:
                     if all(entry.name in values for entry in self.hyperparameters):
                         self.check_values(values)
                 object.__setattr__(self, name, value)
+                if self.varying or is_array(value):
+                    self._varying = names_of_arrays(self.__dict__, self.hyperparameters)
+                    self._changed()
                 if hyperparameter.option:
                     self._changed()
                 return
@@ -131,7 +148,7 @@ class Rule:
         """Take note that something changed of which plans depend."""
 
     def __repr__(self) -> str:
-        values = [f"{h.name}={getattr(self, h.name)!r}" for h in self.hyperparameters]
+        values = [f"{h.name}={source(getattr(self, h.name))}" for h in self.hyperparameters]
         defaults = {
             f.name: f.default_factory()
             if f.default_factory is not dataclasses.MISSING
@@ -139,9 +156,9 @@ class Rule:
             for f in dataclasses.fields(self)
         }
         settings = [
-            f"{name}={getattr(self, name)!r}"
+            f"{name}={source(getattr(self, name))}"
             for name in self._settings
-            if getattr(self, name) != defaults[name]
+            if not is_same(getattr(self, name), defaults[name])
         ]
         return f"{self.name}({', '.join(values + settings)})"
 
@@ -149,6 +166,12 @@ class Rule:
     def name(self) -> str:
         """Name of the rule, in messages and in kernels."""
         return type(self).__name__
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Names of the hyperparameters that are arrays."""
+        found: tuple[str, ...] = self.__dict__.get("_varying", ())
+        return found
 
     @classmethod
     def defines(cls, attribute: str) -> bool:
@@ -164,7 +187,8 @@ class Rule:
         """Raise if hyperparameters, each of them in its domain, do not fit together.
 
         This runs whenever one of them is set. Values may be schedules, which only `scalars`
-        meets as numbers.
+        meets as numbers, and arrays, which it never meets: a step calls this for those that
+        `overrides` brings together.
         """
 
     def state_slots(self) -> tuple[str, ...]:
@@ -179,7 +203,8 @@ class Rule:
         """Return how slots start that do not start at zero.
 
         A number is the value of every element; ``"w"`` is a copy of the parameter; another
-        string names the hyperparameter whose value at the first step is that of every element.
+        string names the hyperparameter whose value at the first step is that of every element, or
+        whose array the slot is a copy of.
         """
         return {}
 
@@ -188,6 +213,7 @@ class Rule:
         """Return further numbers for `h`, computed from the hyperparameters at every step.
 
         This runs in plain Python, once a step, so it may use the module math and branch. The
-        rule may branch on values that are booleans: each is a kernel of its own.
+        rule may branch on values that are booleans: each is a kernel of its own. Hyperparameters
+        that are arrays are not in `h` here (``"lr" in h`` tells); reading one is an error.
         """
         return {}

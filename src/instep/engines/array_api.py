@@ -54,6 +54,7 @@ class ArrayAPIBucket(Bucket):
         self.positions = tuple(member.position for member in members)
         self._program = program
         self._slots = [member.slots for member in members]
+        self._varying = [member.varying for member in members]
         self._rows = [member.row for member in members]
         self._signatures = [
             (arrays.signature(member.parameter), arrays.signature(member.gradient))
@@ -110,6 +111,7 @@ class ArrayAPIBucket(Bucket):
             given = {"w": w, "g": self._grads[i]}
             given = {name: xp.computable(x) for name, x in given.items()}
             given |= {name: namespace.asarray(x, copy=True) for name, x in slots.items()}
+            varying = {name: xp.computable(x) for name, x in self._varying[i].items()}
             of_rule: Any = xp
             if arrays.is_complex(w):
                 of_rule = PairNamespace(program.name, xp)
@@ -120,7 +122,7 @@ class ArrayAPIBucket(Bucket):
                 program.rule(
                     *(of_rule, given.pop("w"), given.pop("g")),
                     Values(program.name, "slot", given),
-                    program.hyperparameters(self._rows_now[i], xp.host_number),
+                    program.hyperparameters(self._rows_now[i], xp.host_number, varying),
                 ),
                 tuple(slots),
             )

@@ -30,6 +30,7 @@ class Member:
     parameter: Any  # arrays to make the bucket from; not kept
     gradient: Any
     slots: dict[str, Any]
+    varying: dict[str, Any]  # hyperparameters that are arrays: they are read
 
 
 #: A pass, or what is left of it since its numbers were taken.

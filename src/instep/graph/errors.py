@@ -16,7 +16,15 @@ _MACHINERY = (*_STAND_INS, str(_PACKAGE / "composition.py"))
 
 
 class FusionError(TypeError):
-    """A rule uses an operation that cannot be compiled into a fused kernel."""
+    """A rule uses an operation that cannot be compiled into a fused kernel.
+
+    Attributes
+    ----------
+    what
+        What it does there, and in which line.
+    """
+
+    what: str = ""
 
 
 class RuleError(TypeError):

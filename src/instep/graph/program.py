@@ -1,21 +1,23 @@
 """A rule as engines see it: its graphs, and the numbers of a step."""
 
 import copy
+import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from keyword import iskeyword
 from typing import Any, TypeVar
 
 import numpy as np
 
-from instep import declarations
+from instep import arrays, declarations
 from instep.correctly_rounded import numbers_for
 from instep.graph import Graph, cut, trace
 from instep.graph.dtypes import BOUNDS, state_dtype
 from instep.graph.evaluation import compile_expressions
 from instep.graph.host_expressions import shown
-from instep.graph.trace import Values
+from instep.graph.trace import Values, varying_name
+from instep.hyperparameters import Hyperparameter, is_array
 from instep.rule import Rule
 from instep.state import History, Owner
 
@@ -34,7 +36,8 @@ class Row:
     Attributes
     ----------
     numbers
-        In the order of `Program.names`: the arguments of host expressions.
+        In the order of `Program.names`: the arguments of host expressions. NaN stands for an
+        array, which no host expression reads.
     flags
         Booleans that `Rule.scalars` derived: they select the graph.
     memory
@@ -44,6 +47,34 @@ class Row:
     numbers: tuple[float, ...]
     flags: Flags
     memory: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Varying:
+    """A hyperparameter that is an array.
+
+    Attributes
+    ----------
+    name
+        What it is called in `Program.names`.
+    owner
+        The rule that declares it.
+    """
+
+    name: str
+    owner: str
+    entry: Hyperparameter
+    array: Any
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"{self.owner}.{self.entry.name}"
+
+    @property
+    def array_name(self) -> str:
+        """What its array is called in graphs."""
+        return varying_name(self.name)
 
 
 @dataclass(eq=False)
@@ -85,6 +116,7 @@ class Part:
         self.options = {
             field.name: getattr(rule, field.name) for field in rule.hyperparameters if field.option
         }
+        self.varying = {name: rule.__dict__[name] for name in rule.varying}
         self.slots, self.real = rule.state_slots(), rule.real_slots
         self.has_forms = rule.defines("form")
         self.derives = rule.defines("scalars")
@@ -102,7 +134,13 @@ class Part:
         return _alive(self._rule)
 
     def is_current(self) -> bool:
-        """Return whether options and slots are those of the rule now."""
+        """Return whether options, arrays and slots are those of the rule now."""
+        values = self.rule.__dict__
+        if (self.varying or "_varying" in values) and not (
+            self.rule.varying == tuple(self.varying)
+            and all(values[name] is array for name, array in self.varying.items())
+        ):
+            return False
         return self.fixed or (
             self.rule.state_slots() == self.slots
             and all(getattr(self.rule, name) == value for name, value in self.options.items())
@@ -113,6 +151,15 @@ class Part:
         """Names of the numbers of this part."""
         own = (*(entry.name for entry in self.fields), "t", *self.derived)
         return tuple(self.prefix + name for name in own)
+
+    def arrays(self, overrides: Mapping[str, Any]) -> list[Varying]:
+        """Return the hyperparameters that are arrays, in a part of the tree with overrides."""
+        values = self.varying | dict(overrides)
+        return [
+            Varying(self.prefix + entry.name, self.owner, entry, values[entry.name])
+            for entry in self.fields
+            if is_array(values.get(entry.name))
+        ]
 
     def numbers(
         self, step: int, group: Group, overrides: Mapping[str, Any]
@@ -125,15 +172,26 @@ class Part:
             name = entry.name
             value = overrides[name] if name in overrides else values[name]
             if value.__class__ is not float:
-                value = entry.at(self.owner, value, own_step)
+                if not is_array(value):
+                    value = entry.at(self.owner, value, own_step)
+                elif name in overrides or name in self.varying:
+                    value = math.nan
+                else:
+                    raise RuntimeError(
+                        f"{self.owner}: {name} became an array in the midst of a step, by a "
+                        f"schedule or the handler of a signal; set it between steps"
+                    )
             numbers.append(value)
         numbers.append(-(-(step - group.missed) // self.period))
         if not self.derives:
             return numbers, {}, {}
         names = (*(entry.name for entry in self.fields), "t")
         known = self.options | dict(zip(names, numbers, strict=True))
+        varying = [found.entry.name for found in self.arrays(overrides)]
+        for name in varying:
+            del known[name]
         old = {name: group.memory[self.prefix + name] for name in self.remembered}
-        h = Values(self.owner, "hyperparameter", numbers_for(known | old))
+        h = _Numbers(self.owner, numbers_for(known | old), varying)
         found = self._derive(h)
         if taken := found.keys() & known.keys():
             raise TypeError(
@@ -183,6 +241,24 @@ class Part:
         return derived
 
 
+class _Numbers(Values):
+    """`h` as `scalars` sees it: without the hyperparameters that are arrays."""
+
+    __slots__ = ("_varying",)
+
+    def __init__(self, owner: str, values: Mapping[str, Any], varying: Sequence[str]) -> None:
+        super().__init__(owner, "hyperparameter", values)
+        self._varying = varying
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._varying:
+            raise TypeError(
+                f"{self._owner}: {name} is an array, and {self._owner}.scalars computes numbers "
+                f"from it; give a number"
+            )
+        return super().__getattr__(name)
+
+
 def _check_identifier(owner: str, name: Any) -> None:
     if not (isinstance(name, str) and name.isidentifier() and not iskeyword(name)):
         raise TypeError(
@@ -211,11 +287,13 @@ class Program:
         self._options = {
             part.prefix + name: value for part in self.parts for name, value in part.options.items()
         }
+        self.varying: dict[str, str] = {}
         self.between: tuple[str, ...] = ()
         self.whole: tuple[str, ...] = ()
         self.real_slots = frozenset(part.prefix + slot for part in self.parts for slot in part.real)
         self._passes: dict[tuple[str, str, Flags], tuple[Graph, ...]] = {}
         self._forms: dict[object, Program] = {}
+        self._places: list[tuple[Any, object]] = []  # of arrays: engines keep their addresses
         self._has_forms = any(part.has_forms for part in self.parts)
 
     @property
@@ -241,6 +319,15 @@ class Program:
             )
         return self._forms[kinds]
 
+    def taking(self, varying: Sequence[Varying]) -> "Program":
+        """Return the program in which these hyperparameters are arrays of their dtypes."""
+        dtypes = {found.name: arrays.dtype_name(found.array) for found in varying}
+        key = ("varying", *dtypes.items())
+        if dtypes and key not in self._forms:
+            program = self._forms[key] = copy.copy(self)
+            program.__dict__.update(varying=dtypes, _passes={}, _forms={})
+        return self._forms[key] if dtypes else self
+
     def whole_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the slots of other shapes, for a parameter of this one."""
         return {
@@ -253,15 +340,17 @@ class Program:
     @property
     def arrays(self) -> tuple[str, ...]:
         """Names of the arrays that passes use beside parameter and gradient."""
-        return self.slots + self.between
+        return (*self.slots, *map(varying_name, self.varying), *self.between)
 
     def dtype_of(self, slot: str, dtype: str) -> str:
         """Return the dtype of a state array, or of one between, for parameters of a dtype."""
         return state_dtype(dtype, is_real=slot in self.real_slots)
 
     def is_current(self) -> bool:
-        """Return whether the optimizer still has the options and slots of this program."""
-        return all(part.is_current() for part in self.parts)
+        """Return whether the optimizer still has the options, arrays and slots of this program."""
+        return all(part.is_current() for part in self.parts) and all(
+            _place(array) == place for array, place in self._places
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -298,9 +387,24 @@ class Program:
             waiting = waiting or (part.gathers and not flags.get("complete", True))
         return Row(tuple(everything), tuple(sorted(all_flags.items())), all_memory)
 
-    def hyperparameters(self, row: Row, number: Callable[[float], Any]) -> Values:
+    def arrays_for(self, group: Group) -> list[Varying]:
+        """Return the hyperparameters of a group that are arrays; raise if they do not fit."""
+        found: list[Varying] = []
+        for part in self.parts:
+            overrides = group.overrides.get(part.prefix, {})
+            own = part.arrays(overrides)
+            if own and part.rule.defines("check_values"):
+                part.rule.check_values(part.rule.__dict__ | dict(overrides))
+            found += own
+        self._places += [(one.array, _place(one.array)) for one in found]
+        return found
+
+    def hyperparameters(
+        self, row: Row, number: Callable[[float], Any], varying: Mapping[str, Any]
+    ) -> Values:
         """Return `h` for a rule that is called with arrays: `number` makes what it is to see."""
         numbers = dict(zip(self.names, map(number, row.numbers), strict=True))
+        numbers |= {name: varying[varying_name(name)] for name in self.varying}
         return Values(self.name, "hyperparameter", numbers | self._options | dict(row.flags))
 
     def check_rounding(self, row: Row, compute: str) -> None:
@@ -341,6 +445,7 @@ class Program:
                 slots=self.slots,
                 dtype=dtype,
                 gradient=gradient,
+                varying=self.varying,
                 whole=self.whole,
                 between=self.between,
                 real_slots=self.real_slots,
@@ -366,7 +471,7 @@ class Program:
         return found
 
     def initial_values(self, row: Row) -> Mapping[str, float | str]:
-        """Return how slots start: a number, or ``"w"`` for a copy of the parameter."""
+        """Return how slots start: a number, ``"w"`` for a copy of the parameter, or of an array."""
         numbers = dict(zip(self.names, row.numbers, strict=True))
         initial: dict[str, float | str] = {}
         for part in self.parts:
@@ -374,11 +479,19 @@ class Program:
                 if slot not in part.slots:
                     continue
                 start = numbers.get(part.prefix + value, value) if isinstance(value, str) else value
+                if isinstance(value, str) and part.prefix + value in self.varying:
+                    initial[part.prefix + slot] = varying_name(part.prefix + value)
+                    continue
                 if isinstance(start, str) and start != "w":
                     names = [name.removeprefix(part.prefix) for name in part.names]
                     raise TypeError(declarations.wrong_start(part.owner, slot, start, names))
                 initial[part.prefix + slot] = start if isinstance(start, str) else float(start)
         return initial
+
+
+def _place(array: Any) -> object:
+    """Return what tells whether an array is where it was, and as it was, but for its elements."""
+    return arrays.signature(array), arrays.memory_bounds(array)
 
 
 def _alive(reference: "weakref.ref[_Kept]") -> _Kept:

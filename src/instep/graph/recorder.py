@@ -47,10 +47,12 @@ class Recorder:
 
     def error(self, what: str, place: str, remedy: str) -> FusionError:
         """Return the error that `fail` raises."""
-        return FusionError(
+        error = FusionError(
             f"{self.rule}.rule cannot be fused: {what}{place}; {remedy}, or run the rule as it is "
             f'with engine="array_api"'
         )
+        error.what = f"{what}{place}"
+        return error
 
     def next_sum(self, scope: str) -> int:
         """Return the number of the sum that is recorded next, if it is over `scope`."""

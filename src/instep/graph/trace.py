@@ -6,6 +6,7 @@ one node, so common subexpressions are computed once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from instep.graph.dtypes import DTYPES, is_complex, state_dtype
@@ -27,6 +28,7 @@ def trace(
     slots: tuple[str, ...],
     dtype: str,
     gradient: str = "",
+    varying: Mapping[str, str] = MappingProxyType({}),
     whole: tuple[str, ...] = (),
     between: tuple[str, ...] = (),
     real_slots: Collection[str] = (),
@@ -49,6 +51,8 @@ def trace(
         A name in `DTYPES`.
     gradient
         The dtype of the gradient, where it is another one. It is converted as it is loaded.
+    varying
+        The dtypes of those hyperparameters that are arrays.
     whole
         Names of slots of other shapes, which only functions on whole arrays touch.
     between
@@ -63,20 +67,29 @@ def trace(
     """
     recorder = Recorder(name, DTYPES[dtype].compute, rule, _call.__code__)
     state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
-    arrays = [Array("w", dtype), Array("g", gradient or dtype), *state]
+    arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
-    numbers = {key: TracedScalar(recorder, key) for key in hyperparameters}
-    h = Values(name, "hyperparameter", numbers | dict(options))
+    numbers: dict[str, Any] = {key: TracedScalar(recorder, key) for key in hyperparameters}
+    numbers |= {key: loaded[varying_name(key)] for key in varying}
+    h = Values(name, "hyperparameter", {**numbers, **options})
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
     s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
-
     result = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
     new, new_slots = check_result(name, result, (*slots, *whole))
     recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
-    values = {**new_slots, "w": new}
     kernel = f"{name}_{dtype}" if gradient in ("", dtype) else f"{name}_{dtype}_{gradient}"
+    values = {**new_slots, "w": new}
     stores = [_stored(recorder, x, values[x.name]) for x in arrays if x.name in values]
     return prune(recorder.graph(kernel, arrays, stores))
+
+
+def varying_name(hyperparameter: str) -> str:
+    """Return what the array of a hyperparameter is called among those of a graph, beside slots."""
+    return f"h.{hyperparameter}"
+
+
+def _varying(dtypes: Mapping[str, str]) -> list[Array]:
+    return [Array(varying_name(key), dtype) for key, dtype in dtypes.items()]
 
 
 def _state(names: Iterable[str], dtype: str, real_slots: Collection[str]) -> list[Array]:

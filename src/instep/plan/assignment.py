@@ -6,9 +6,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from instep import arrays, engines
-from instep.graph.program import Group, Overridden, Program, Row
-from instep.plan import stand_ins
+from instep.graph.program import Group, Overridden, Program, Row, Varying
+from instep.plan import stand_ins, varying
 from instep.plan.leaves import Leaf
+from instep.plan.overlaps import check_read
 from instep.state import History, Owner, State
 
 
@@ -50,6 +51,8 @@ class Assignment:
         The hyperparameters of the next step, one row for each group.
     group_of
         The number of the group of each leaf.
+    varying
+        The hyperparameters that are arrays, for each group.
     buckets
         The leaves that each engine takes together.
     """
@@ -58,11 +61,22 @@ class Assignment:
     groups: list[Group]
     rows: list[Row]
     group_of: list[int]
+    varying: list[list[Varying]]
     buckets: list[Assigned]
 
     def row(self, leaf: int) -> Row:
         """Return the hyperparameters of a leaf."""
         return self.rows[self.group_of[leaf]]
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """All arrays among the hyperparameters, each once, by the names that messages give them."""
+        found = {id(one.array): one for group in self.varying for one in group}
+        return {one.title: one.array for one in found.values()}
+
+    def arrays_of(self, leaf: int) -> dict[str, Any]:
+        """Return the hyperparameters of a leaf that are arrays, by their names in graphs."""
+        return {found.array_name: found.array for found in self.varying[self.group_of[leaf]]}
 
 
 def assign(
@@ -84,8 +98,13 @@ def assign(
         groups.setdefault(key, Group(overrides[leaf.key], state.t - new.taken, new))
         keys.append(key)
     numbers = {key: number for number, key in enumerate(groups)}
+    arrays_of = [program.arrays_for(group) for group in groups.values()]
     rows = [program.row(state.t + 1, group) for group in groups.values()]
-    found = Assignment(program, list(groups.values()), rows, [numbers[key] for key in keys], [])
+    group_of = [numbers[key] for key in keys]
+    found = Assignment(program, list(groups.values()), rows, group_of, arrays_of, [])
+    for leaf, number in zip(leaves, group_of, strict=True):
+        varying.check(f"{owner.name}.update", leaf, arrays_of[number])
+    check_read(f"{owner.name}.update", leaves, found.arrays)
     found.buckets = _buckets(owner.engine, found, leaves)
     return found
 
@@ -96,12 +115,14 @@ def _buckets(requested: str, given: Assignment, leaves: Sequence[Leaf]) -> list[
     chosen: dict[Any, tuple[str, str]] = {}
     for i, leaf in enumerate(leaves):
         flags = given.row(i).flags
-        program = given.program.for_shape(tuple(leaf.parameter.shape))
+        plain = given.program.for_shape(tuple(leaf.parameter.shape))
+        program = plain.taking(given.varying[given.group_of[i]])
         if requested == "auto" or engines.load(requested).fuses:
             leaf.put(stand_ins.of_memory(leaf))
         w = leaf.parameter
         kind = (arrays.library(leaf.held[0]), arrays.library(w), leaf.dtype, flags, program)
         if kind not in chosen:
+            varying.check_use(plain, program, leaf.dtype, flags)
             chosen[kind] = engines.choose(requested, program, w, leaf.dtype, flags)
         engine, reason = chosen[kind]
         if not engines.load(engine).fuses:

@@ -1,6 +1,6 @@
 """Whether arrays share memory: a step would change what another array holds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from instep import arrays
 from instep.engines import Bucket
 from instep.engines.ranges import Range, Written
 from instep.plan.leaves import Leaf
-from instep.tree import Path, format_path
+from instep.tree import format_path
 
 
 def check_overlaps(call: str, leaves: Sequence[Leaf]) -> None:
@@ -34,6 +34,28 @@ def check_overlaps(call: str, leaves: Sequence[Leaf]) -> None:
     for cluster in _clusters(entries):
         if len(cluster) > 1 and not _interleaves(cluster):
             _check_pairs(call, cluster)
+
+
+def check_read(call: str, leaves: Sequence[Leaf], read: Mapping[str, Any]) -> None:
+    """Raise if a parameter shares memory with an array that is none of the tree, by its name."""
+    if not read:
+        return
+    starts, stops = _ranges([leaf.parameter for leaf in leaves])
+    for name, array in read.items():
+        start, stop = arrays.memory_bounds(array) or (0, 0)
+        for i in np.flatnonzero((starts < stop) & (start < stops)).tolist():
+            other = (start, stop, True, Leaf(-1, (), array, None))
+            if _share_memory((int(starts[i]), int(stops[i]), True, leaves[i]), other):
+                raise ValueError(
+                    f"{call}: {format_path('params', leaves[i].path)} and {name} share memory, so "
+                    f"an update would change the hyperparameter; give a copy of one of them"
+                )
+
+
+def _ranges(members: Sequence[Any]) -> Range:
+    found = [arrays.memory_bounds(array) or (0, 0) for array in members]
+    starts, stops = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    return starts, stops
 
 
 #: First byte, byte after the last, whether it is a parameter, and the leaf.
@@ -122,12 +144,17 @@ class Apart:
 
     Parameters
     ----------
-    places
-        Position and path of each leaf that the buckets have.
+    leaves
+        Those that the buckets have.
+    read
+        Arrays that steps read beside the gradients, by their names.
     """
 
-    def __init__(self, buckets: Sequence[Bucket], places: Sequence[tuple[int, Path]]) -> None:
-        self._buckets, self._places = buckets, places
+    def __init__(
+        self, buckets: Sequence[Bucket], leaves: Sequence[Leaf], read: Mapping[str, Any]
+    ) -> None:
+        self._buckets, self._read = buckets, read
+        self._places = [(leaf.position, leaf.path) for leaf in leaves]
         self._written: Written | None = None
 
     def check(self, owner: str, params: Any, grads: Any) -> None:
@@ -135,9 +162,9 @@ class Apart:
         if not self._may_overlap():
             return
         assert self._written is not None
-        check_overlaps(
-            f"{owner}.update", [Leaf(i, path, params[i], grads[i]) for i, path in self._places]
-        )
+        leaves = [Leaf(i, path, params[i], grads[i]) for i, path in self._places]
+        check_overlaps(f"{owner}.update", leaves)
+        check_read(f"{owner}.update", leaves, self._read)
         self._written.is_settled = True
 
     def _may_overlap(self) -> bool:
@@ -147,7 +174,8 @@ class Apart:
         starts, stops = joined(written)
         if self._written is None or not self._written.is_for(starts):
             self._written = Written(starts, stops)
-        return self._written.may_touch(*joined(read))
+        beside = [_ranges(list(self._read.values()))] if self._read else []
+        return self._written.may_touch(*joined([*read, *beside]))
 
 
 def joined(ranges: Sequence[Range]) -> Range:

@@ -28,19 +28,22 @@ def bucket(
     """
     engine, program = engines.load(own.engine), own.program
     chosen = [leaves[i] for i in own.members]
+    varying = [given.arrays_of(i) for i in own.members]
     found = _allocate(
         *(engine, program, chosen, [known.get(leaf.key) for leaf in chosen]),
-        [given.row(i) for i in own.members],
+        *([given.row(i) for i in own.members], varying),
     )
     between = _allocate_between(engine, program, chosen)
     members = []
-    for i, leaf, slots, drafts in zip(own.members, chosen, found, between, strict=True):
+    for i, leaf, slots, drafts, read in zip(
+        own.members, chosen, found, between, varying, strict=True
+    ):
         row, state = given.group_of[i], known.get(leaf.key)
         if state is None or any(state.slots.get(name) is not x for name, x in slots.items()):
             state = LeafState(slots, given.groups[row].history)
         states[i] = state
-        kept = state.slots | drafts if drafts else state.slots
-        members.append(Member(leaf.position, row, leaf.parameter, leaf.gradient, kept))
+        kept = state.slots | drafts | read if engine.fuses and (drafts or read) else state.slots
+        members.append(Member(leaf.position, row, leaf.parameter, leaf.gradient, kept, read))
     return engine.bucket(program, members, threads)
 
 
@@ -50,6 +53,7 @@ def _allocate(
     leaves: Sequence[Leaf],
     states: Sequence[LeafState | None],
     rows: Sequence[Row],
+    varying: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return the slots of leaves, new ones where there are none that an engine can use."""
     names, dtype = program.slots, leaves[0].dtype
@@ -69,7 +73,7 @@ def _allocate(
         for name, array in zip(names, new, strict=True):
             value = found[i].get(name, initial.get(name, 0.0))
             if isinstance(value, str):
-                value = leaves[i].parameter
+                value = leaves[i].parameter if value == "w" else varying[i][value]
             # Engines allocate zeros: touching them again would cost a sweep over memory.
             zero = isinstance(value, float) and value == 0.0
             found[i][name] = array if zero else arrays.filled(array, value)

@@ -8,6 +8,7 @@ from instep import tree
 from instep.engines.base import Fit
 from instep.engines.sums import SumTable, Verdicts
 from instep.graph.program import Group, Program, Row
+from instep.hyperparameters import is_same
 from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
 from instep.plan.assignment import assign, resolve
@@ -50,12 +51,12 @@ class Plan:
         self._read_params = tree.LeafReader(params, unseen)
         self._read_grads = tree.LeafReader(grads, unseen)
         self._held = self._seen = _NOTHING  # by the user, and by the engines
-
         self.program = Program(owner, is_kept=True)
-        self._is_fixed = all(part.fixed for part in self.program.parts)
         self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
         given = assign(owner, state, self.program, self._active, overrides)
         self._stand_ins = StandIns(self._active)
+        parts = self.program.parts  # those of a chain may be set without its knowledge
+        self._is_fixed = len(parts) == 1 and parts[0].fixed and not given.arrays
         self._groups = given.groups
         states: dict[int, LeafState] = {}
         self.buckets = [
@@ -67,10 +68,11 @@ class Plan:
         self._sums = SumTable(len(leaves), len(self.buckets))
         self._judging = Judging(self.buckets, self._sums, self._groups)
 
-        self._apart = Apart(self.buckets, [(leaf.position, leaf.path) for leaf in self._active])
+        self._apart = Apart(self.buckets, self._active, given.arrays)
         # Whether the arrays that the buckets saw last have been looked at for overlaps: a step
         # that is refused leaves them unverified, and they are looked at again.
         self._verified = False
+        self._repeats = not (self._stand_ins.replaces or given.arrays)
         self._repetition = Repetition(owner, self.program, self._groups, self.buckets, self._sums)
         for leaf in self._active:  # the arrays are the user's: keep none of them
             leaf.forget()
@@ -93,7 +95,7 @@ class Plan:
 
     def _is_current(self, owner: Owner) -> bool:
         # Overrides are compared, for the user's dict may have been changed in place.
-        if owner.overrides != self._overrides:
+        if (owner.overrides or self._overrides) and not is_same(owner.overrides, self._overrides):
             return False
         return self._is_fixed or self.program.is_current()
 
@@ -193,7 +195,7 @@ class Plan:
         notes = self._notes(state, candidates[0])
         result = finish(partial(self._commit, state, params, notes))
         self._verified = True
-        if not (self.waits or self._stand_ins.replaces):
+        if self._repeats and not self.waits:
             self._repetition.learn(settings, state.t, candidates[0])
         if is_new and self._is_kept:
             remember(state, self, alone=self._records.have_moved)

@@ -119,7 +119,7 @@ def _walk(
 def check_parameter(call: str, path: Path, w: Any) -> None:
     """Raise if `w` is no array that can be updated."""
     where = f"{call}: {format_path('params', path)}"
-    _check_array(where, w)
+    check_readable(where, w)
     name, dtype = arrays.library(w), arrays.dtype_name(w)
     if dtype not in DTYPES:
         raise TypeError(
@@ -161,7 +161,7 @@ def _repeats_elements(shape: Sequence[int], strides: Sequence[int], itemsize: in
 def _check_gradient(owner: str, leaf: Leaf) -> None:
     w, g = leaf.parameter, leaf.gradient
     where = f"{owner}.update: {format_path('grads', leaf.path)}"
-    _check_array(where, g)
+    check_readable(where, g)
     comparison = (
         f"{owner}.update: {format_path('params', leaf.path)} is {arrays.describe(w)}, but "
         f"{format_path('grads', leaf.path)} is {arrays.describe(g)}"
@@ -187,10 +187,11 @@ def _check_gradient(owner: str, leaf: Leaf) -> None:
 
 def check_array(call: str, path: Path, x: Any) -> None:
     """Raise if a leaf of `params` is no array that can be read."""
-    _check_array(f"{call}: {format_path('params', path)}", x)
+    check_readable(f"{call}: {format_path('params', path)}", x)
 
 
-def _check_array(where: str, x: Any) -> None:
+def check_readable(where: str, x: Any) -> None:
+    """Raise if `x`, which messages call `where`, is no array that can be read."""
     name = arrays.library(x)
     if name is None:
         if isinstance(x, complex | np.generic | int):

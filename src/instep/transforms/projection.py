@@ -3,11 +3,20 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from instep.hyperparameters import Domain, NonNegative, Positive, Schedule
+from instep import arrays
+from instep.hyperparameters import (
+    Domain,
+    NonNegative,
+    Positive,
+    RealArray,
+    Schedule,
+    is_array,
+    source,
+)
 from instep.transform import Transform
 
-_Bound = Annotated[float | Schedule, Domain(infinite=True)]
-_Modulus = Annotated[float | Schedule, Domain(lower=0.0, infinite=True)]
+_Bound = Annotated[float | Schedule | RealArray, Domain(infinite=True)]
+_Modulus = Annotated[float | Schedule | RealArray, Domain(lower=0.0, infinite=True)]
 
 
 class project(Transform):
@@ -18,9 +27,10 @@ class project(Transform):
     Parameters
     ----------
     lower, upper
-        The bounds :math:`a` and :math:`b`, which must not cross. One that is infinite, or beyond
-        the dtype of the arithmetic, as 1e39 is beyond float32, is none. To move both, set first
-        the one that gives way.
+        The bounds :math:`a` and :math:`b`, which must not cross: numbers, or arrays of the shape
+        of the parameter, of a bound for each element. One that is infinite, or beyond the dtype of
+        the arithmetic, as 1e39 is beyond float32, is none. To move both, set first the one that
+        gives way.
 
     Notes
     -----
@@ -33,6 +43,9 @@ class project(Transform):
     >>> from instep.transforms import project
     >>> chain(SGD(lr=1.0), project(lower=0.0)).update(np.ones(2), np.array([3.0, 0.5]))
     array([0. , 0.5])
+    >>> walls = project(lower=np.array([0.0, 0.7]))
+    >>> chain(SGD(lr=1.0), walls).update(np.ones(2), np.array([3.0, 0.5]))
+    array([0. , 0.7])
     """
 
     stage = "parameter"
@@ -49,8 +62,9 @@ class project(Transform):
     @staticmethod
     def scalars(h):
         """Return nothing; raise if bounds of this step cross, as schedules may."""
-        remedy = "give schedules and overrides that do not cross"
-        _check_bounds(f"project, step {h.t:.0f}", h.lower, h.upper, remedy)
+        if "lower" in h and "upper" in h:  # as numbers
+            remedy = "give schedules and overrides that do not cross"
+            _check_bounds(f"project, step {h.t:.0f}", h.lower, h.upper, remedy)
         return {}
 
     @staticmethod
@@ -61,11 +75,19 @@ class project(Transform):
         return xp.where(xp.isfinite(clipped), clipped, w), {}
 
 
-def _check_bounds(owner: str, lower: float, upper: float, remedy: str) -> None:
-    if lower > upper:
+def _check_bounds(owner: str, lower: Any, upper: Any, remedy: str) -> None:
+    if is_array(lower) and is_array(upper) and not _are_alike(lower, upper):
+        return  # one of them is not like the parameter: the step says which
+    crosses = lower > upper
+    if crosses.any() if is_array(crosses) else crosses:
         raise ValueError(
-            f"{owner}: lower must not be above upper, got {lower!r} and {upper!r}; {remedy}"
+            f"{owner}: lower must not be above upper, got {source(lower)} and {source(upper)}; "
+            f"{remedy}"
         )
+
+
+def _are_alike(a: Any, b: Any) -> bool:
+    return arrays.library(a) == arrays.library(b) and tuple(a.shape) == tuple(b.shape)
 
 
 class project_norm(Transform):
