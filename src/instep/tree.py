@@ -218,6 +218,10 @@ def mapped(function: Callable[[Path, Any], Any], tree: Any, path: Path = ()) -> 
     return [value for _, value in new]
 
 
+#: A function from a tree to its leaves, or None where its structure is another one.
+Reading = Callable[[Any], Sequence[Any] | None]
+
+
 class LeafReader:
     """Reads the leaves of trees that have the structure of the tree it was made from.
 
@@ -228,60 +232,78 @@ class LeafReader:
     unseen
         Positions of leaves that nothing else looks at. In place of any other leaf, a branch is
         met by whoever wants its array.
+
+    Attributes
+    ----------
+    read
+        The function that returns the leaves of a tree, or None where its structure differs; then
+        the slow path finds out what is wrong.
     """
 
     def __init__(self, tree: Any, unseen: Sequence[int] = ()) -> None:
-        self._read, self._unseen = _reader(tree), unseen
+        read = _reader(tree)
+        self.read: Reading = _watching(read, unseen) if unseen else read
 
-    def read(self, tree: Any) -> Sequence[Any] | None:
-        """Return the leaves of `tree`, or None where its structure differs.
 
-        Then the slow path finds out what is wrong.
-        """
-        try:
-            leaves = self._read(tree)
-        except (KeyError, _StructureError):
-            return None
-        if self._unseen and not all(is_leaf(leaves[i]) for i in self._unseen):
+def _watching(read: Reading, unseen: Sequence[int]) -> Reading:
+    """Return what reads leaves, but None where one of the unseen is a branch."""
+
+    def watch(tree: Any) -> Sequence[Any] | None:
+        leaves = read(tree)
+        if leaves is None or not all(is_leaf(leaves[i]) for i in unseen):
             return None
         return leaves
 
-
-class _StructureError(Exception):
-    """A tree has not the structure that a reader was made for."""
+    return watch
 
 
-def _reader(tree: Any) -> Callable[[Any], Sequence[Any]]:
-    """Return the function from a tree of the structure of `tree` to its leaves."""
+def _reader(tree: Any) -> Reading:
     if is_leaf(tree):
         return lambda leaf: (leaf,)
-    kind, entries = type(tree), children(tree)
-    keys = [key for key, _ in entries]
-    branches = [None if is_leaf(child) else _reader(child) for _, child in entries]
-    get = _getter(keys) if is_mapping(tree) else list
-    count, asks = len(keys), is_mapping(tree) and kind is not dict
+    keys = [key for key, _ in children(tree)]
+    branches = [None if is_leaf(child) else _reader(child) for _, child in children(tree)]
+    read_entries = _entry_reader(tree, keys)
 
-    def read_entries(other: Any) -> Sequence[Any]:
-        if type(other) is not kind or len(other) != count:
-            raise _StructureError
-        if asks and not all(key in other for key in keys):  # reading could create them
-            raise _StructureError
-        return get(other)
-
-    def read(other: Any) -> list[Any]:
+    def read(other: Any) -> Sequence[Any] | None:
+        entries = read_entries(other)
+        if entries is None:
+            return None
         leaves: list[Any] = []
-        for child, branch in zip(read_entries(other), branches, strict=True):
+        for child, branch in zip(entries, branches, strict=True):
             if branch is None:
                 leaves.append(child)
-            else:
-                leaves += branch(child)
+                continue
+            found = branch(child)
+            if found is None:
+                return None
+            leaves += found
         return leaves
 
     return read if any(branches) else read_entries
 
 
+def _entry_reader(tree: Any, keys: Sequence[Any]) -> Reading:
+    """Return the function from a container like `tree` to its entries in the order of trees."""
+    kind, count = type(tree), len(keys)
+    asks = is_mapping(tree) and kind is not dict
+    get = _getter(keys) if is_mapping(tree) else list
+
+    def read(other: Any) -> Sequence[Any] | None:
+        if type(other) is not kind or len(other) != count:
+            return None
+        if asks and not all(key in other for key in keys):  # reading could create them
+            return None
+        try:
+            return get(other)
+        except KeyError:
+            return None
+
+    return read
+
+
 def _getter(keys: Sequence[Any]) -> Callable[[Any], Sequence[Any]]:
-    """Return what gets the entries of a mapping: one call into C, where there are several."""
-    if len(keys) > 1:
-        return itemgetter(*keys)
-    return lambda mapping: [mapping[key] for key in keys]
+    """Return what gets the entries of a mapping: in one call into C, where there are several."""
+    if not keys:
+        return lambda mapping: ()
+    get = itemgetter(*keys)
+    return get if len(keys) > 1 else lambda mapping: (get(mapping),)
