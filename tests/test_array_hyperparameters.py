@@ -334,6 +334,19 @@ def test_they_are_shown_by_dtype_and_shape():
     assert "reads w, g, h.SGD_lr, h.project_lower; writes w; 24 bytes" in str(bucket)
 
 
+def test_the_walk_of_an_array_that_lies_otherwise_is_explained():
+    engine_runs.require("native")
+    w = np.ones((3, 4))
+    for lr, says in ((np.ones((3, 4)), False), (np.ones((4, 3)).T, True), (np.ones((4, 3)), None)):
+        optimizer = SGD(lr, engine="native")
+        if says is None:
+            with pytest.raises(ValueError, match=r"SGD.lr is numpy float64 \(4, 3\)"):
+                optimizer.explain(w)
+            continue
+        (bucket,) = optimizer.explain(w).buckets
+        assert bool(bucket.layouts) == says
+
+
 def test_an_array_of_any_library_is_one(xp):
     lr = xp.asarray([0.5, 1.0, 2.0])
     optimizer, w = SGD(lr), xp.zeros(3, dtype=lr.dtype)

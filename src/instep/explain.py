@@ -9,7 +9,7 @@ from instep import arrays, engines
 from instep.graph import FusionError, Graph
 from instep.graph.program import Flags, Program
 from instep.plan import validation
-from instep.plan.assignment import Assigned, assign, resolve
+from instep.plan.assignment import Assigned, Assignment, assign, resolve
 from instep.plan.leaves import Leaf
 from instep.state import Owner, State
 
@@ -141,16 +141,21 @@ def explain(owner: Owner, state: State, params: Any) -> Explanation:
             members.setdefault(given.row(i).flags, []).append(i)
         for flags, chosen in members.items():
             groups = {id(given.groups[given.group_of[i]].overrides) for i in chosen}
-            buckets.append(_explain(bucket, flags, [leaves[i] for i in chosen], len(groups)))
+            layouts = _layouts(bucket.engine, given, leaves, chosen)
+            found = _explain(bucket, flags, [leaves[i] for i in chosen], len(groups), layouts)
+            buckets.append(found)
     return Explanation(repr(owner), tuple(buckets), _calls(owner, state.t))
 
 
 def _explain(
-    bucket: Assigned, flags: Flags, leaves: Sequence[Leaf], groups: int
+    bucket: Assigned,
+    flags: Flags,
+    leaves: Sequence[Leaf],
+    groups: int,
+    layouts: dict[str, str],
 ) -> BucketExplanation:
     engine = engines.load(bucket.engine)
     graphs, note = _graphs(engine, bucket.program, bucket.dtype, flags)
-    layouts = {leaf.key: engine.layout(leaf.parameter) for leaf in leaves}
     return BucketExplanation(
         engine=bucket.engine,
         reason=bucket.reason,
@@ -160,10 +165,22 @@ def _explain(
         elements=sum(math.prod(leaf.parameter.shape) for leaf in leaves),
         groups=groups,
         graphs=graphs if engine.fuses else (),
-        layouts={key: how for key, how in layouts.items() if how},
+        layouts=layouts,
         note=note,
         code=tuple(engine.emit(graph) for graph in graphs),
     )
+
+
+def _layouts(
+    engine: str, given: Assignment, leaves: Sequence[Leaf], chosen: Sequence[int]
+) -> dict[str, str]:
+    """Return how leaves are walked that are no line in memory, by key."""
+    layout = engines.load(engine).layout
+    found = {
+        leaves[i].key: layout(leaves[i].parameter, list(given.arrays_of(i).values()))
+        for i in chosen
+    }
+    return {key: how for key, how in found.items() if how}
 
 
 def _calls(owner: Owner, taken: int) -> str:

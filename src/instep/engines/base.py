@@ -167,8 +167,11 @@ class Engine(ABC):
     def bucket(self, program: Program, members: Sequence[Member], threads: int | None) -> Bucket:
         """Return the bucket of these leaves."""
 
-    def layout(self, w: Any) -> str:
-        """Say how a parameter is walked that is no line in memory; empty for one that is."""
+    def layout(self, w: Any, beside: Sequence[Any] = ()) -> str:
+        """Say how a parameter is walked that is no line in memory; empty for one that is.
+
+        Or for one beside which other arrays do not lie as it does.
+        """
         return ""
 
     @abstractmethod

@@ -35,8 +35,11 @@ class FusedEngine(Engine):
     def suits(self, slot: Any, w: Any) -> bool:
         return super().suits(slot, w) and placement.lies_as_state(slot, w)
 
-    def layout(self, w: Any) -> str:
-        return "" if placement.is_line(w) else self.other_walk
+    def layout(self, w: Any, beside: Sequence[Any] = ()) -> str:
+        is_line = placement.is_line(w) and all(
+            placement.is_aligned(x) and placement.lies_as_state(x, w) for x in beside
+        )
+        return "" if is_line else self.other_walk
 
 
 class Launch(ABC):
