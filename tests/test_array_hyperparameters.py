@@ -228,6 +228,31 @@ def test_overrides_give_arrays_to_parts_of_a_tree(engine):
     )
 
 
+@engine_runs.every_engine
+def test_leaves_with_arrays_add_up_with_the_others(engine):
+    """They run by themselves, but a norm is of the tree."""
+    engine_runs.require(engine)
+    rng = np.random.default_rng(1)
+    shapes = {"a": (40, 30), "b": (7,), "c": (30_000,), "d": ()}
+    start = {key: bits.ordinary(rng, shape, "float32") for key, shape in shapes.items()}
+    overrides = {"b": {"lr": about(0.1, (7,))}, "c": {"clip_by_global_norm_max_norm": 0.7}}
+    overrides["c"] |= {"project_upper": about(0.5, (30_000,), "float64")}
+    runs = []
+    for name in (engine, "array_api"):
+        params = {key: w.copy() for key, w in start.items()}
+        parts = skip_nonfinite(), clip_by_global_norm(1.0), LAMB(0.1), project()
+        optimizer = chain(*parts, overrides=overrides, engine=name)
+        for step in range(4):
+            draws = np.random.default_rng(step)
+            grads = {key: bits.ordinary(draws, w.shape, "float32") for key, w in params.items()}
+            if step == 2:
+                grads["b"][3] = np.nan
+            optimizer.update(params, grads)
+        assert (optimizer.t, optimizer.skipped) == (3, 1)
+        runs.append((params, optimizer))
+    engine_runs.assert_same_run(*runs)
+
+
 def test_a_number_of_an_override_wins_over_the_array_of_all():
     optimizer = SGD(np.full(2, 0.5), overrides={"b": {"lr": 1.0}})
     params = {"a": np.zeros(2), "b": np.zeros(7)}

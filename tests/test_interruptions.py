@@ -46,6 +46,16 @@ PROBLEMS = {
         PLAIN | {"c": (2,)},
         missing=("c",),
     ),
+    "with arrays": Problem(
+        lambda **settings: chain(
+            clip_by_global_norm(0.5),
+            Momentum(
+                overrides={"b": {"lr": np.full((3, 4), 0.5), "momentum": np.full((3, 4), 0.5)}}
+            ),
+            **settings,
+        ),
+        stride=2,
+    ),
     "chained": Problem(
         lambda **settings: chain(
             skip_nonfinite(),

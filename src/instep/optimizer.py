@@ -72,7 +72,8 @@ class Optimizer(Stateful):
     hyperparameters at this step, with ``h.t`` the step number, from 1. The function returns the
     new parameter and a dict of new slots. It must compute each element from the same element of
     every array; `xp.sum` reduces over a tensor, `xp.tree_sum` over all tensors of the tree.
-    Fields of type bool or str are options: the rule may branch on them.
+    Fields of type bool or str are options: the rule may branch on them. All others are numbers; in
+    the place of one, an instance may have a schedule, or an array of the shape of the parameter.
 
     Parameters
     ----------

@@ -61,9 +61,10 @@ class Rule:
     """A piece of mathematics with its hyperparameters: the base of `Optimizer` and `Transform`.
 
     A subclass declares its hyperparameters as annotated fields with defaults. They are validated
-    whenever they are set. Fields of type bool or str are options, on which `rule` may branch; one
-    that is annotated with ``Literal["a", "b"]`` takes these values alone. No hyperparameter or slot
-    has the name of an attribute of the base classes.
+    whenever they are set: a number, a schedule, or an array of the shape of the parameter. Fields
+    of type bool or str are options, on which `rule` may branch; one that is annotated with
+    ``Literal["a", "b"]`` takes these values alone. No hyperparameter or slot has the name of an
+    attribute of the base classes.
     """
 
     #: Names of the state arrays of a parameter; they start as zeros (see `initial_state`).
@@ -123,10 +124,7 @@ class Rule:
                     values = {**self.__dict__, name: value}
                     if all(entry.name in values for entry in self.hyperparameters):
                         self.check_values(values)
-                object.__setattr__(self, name, value)
-                if self.varying or is_array(value):
-                    self._varying = names_of_arrays(self.__dict__, self.hyperparameters)
-                    self._changed()
+                self._set(name, value)
                 if hyperparameter.option:
                     self._changed()
                 return
@@ -139,6 +137,17 @@ class Rule:
             raise AttributeError(
                 f"{self.name} has no hyperparameter {name!r}; it has {self._names_to_set()}"
             )
+
+    def _set(self, name: str, value: Any) -> None:
+        """Set a hyperparameter, and at once take note of which are arrays."""
+        if not (self.varying or is_array(value)):
+            object.__setattr__(self, name, value)
+            return
+        new = {**self.__dict__, name: value}
+        varying = names_of_arrays(new, self.hyperparameters)
+        self._changed()  # before, for an exception may come, and after, for a step may
+        self.__dict__.update({name: value, "_varying": varying})
+        self._changed()
 
     def _names_to_set(self) -> str:
         """Return the names of what can be set, for messages."""
