@@ -55,8 +55,9 @@ class Plan:
         self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
         given = assign(owner, state, self.program, self._active, overrides)
         self._stand_ins = StandIns(self._active)
-        parts = self.program.parts  # those of a chain may be set without its knowledge
-        self._is_fixed = len(parts) == 1 and parts[0].fixed and not given.arrays
+        # What the rules in a chain are given may be set without its knowledge.
+        alone = owner.main is owner and not given.arrays
+        self._is_fixed = alone and all(part.fixed for part in self.program.parts)
         self._groups = given.groups
         states: dict[int, LeafState] = {}
         self.buckets = [
