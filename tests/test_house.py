@@ -20,7 +20,8 @@ EMITTERS = {
     "instep.engines.cuda.emit",
     "instep.engines.native.emit",
     "instep.engines.native.handover",
-    "instep.engines.native.strided",
+    "instep.engines.native.copies",
+    "instep.engines.native.strided_code",
 }
 
 

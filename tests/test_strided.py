@@ -7,8 +7,11 @@ import bits
 import engine_runs
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from instep import LAMB, Adam, chain
+from instep import LAMB, SGD, Adam, chain
+from instep.engines import walks
 from instep.engines.gathering import GATHERED
 from instep.transforms import clip_by_global_norm
 
@@ -52,6 +55,65 @@ def test_strides_change_no_bit(make, view, count, shift):
     for name, w in params.items():
         bits.assert_same_bits(w, expected[name], name)
     engine_runs.assert_same_state(runs[0], runs[1])
+
+
+@st.composite
+def laid(draw, shape, dtype):
+    """Draw a function that returns an array of zeros: in some order, with gaps or without."""
+    order = draw(st.permutations(range(len(shape))))
+    steps = draw(st.lists(st.sampled_from([1, 1, 1, 2, 3, -1, -2]), min_size=len(order)))
+
+    def lay():
+        room = np.zeros([shape[axis] * abs(steps[axis]) for axis in order], dtype)
+        cut = room[tuple(slice(None, None, steps[axis]) for axis in order)]
+        return cut.transpose(np.argsort(order))
+
+    return lay
+
+
+@settings(max_examples=30)
+@given(st.data())
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("engine", ["native", "blocked"])
+def test_any_layouts_give_the_bits_of_contiguous_arrays(engine, dtype, data):
+    """With boxes of a few elements, so that small arrays have many, cut off on all sides."""
+    engine_runs.require(engine)
+    shape = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=3))
+    lay_w, lay_g = (data.draw(laid(shape, dtype)) for _ in range(2))
+    make = data.draw(st.sampled_from([SGD, Adam, LAMB]))
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"BOX": 256, "LINE_BOX": 64, "FAST": 4, "ROW": 8}.items():
+            patch.setattr(walks, name, value)
+        w = lay_w()
+        w[...] = rng.standard_normal(shape)
+        expected = w.copy(order="C")
+        runs = make(engine=engine, threads=2), make(engine="blocked")
+        for _ in range(2):
+            g = lay_g()
+            g[...] = rng.standard_normal(shape)
+            runs[0].update(w, g)
+            runs[1].update(expected, g.copy(order="C"))
+    bits.assert_same_bits(w, expected)
+    engine_runs.assert_same_state(*runs)
+
+
+@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.parametrize("transposed", ["w", "g"])
+@pytest.mark.parametrize("shape", [(300, 700), (7, 40_000), (130, 60, 3, 3)])
+def test_boxes_at_the_ends_of_axes_are_updated_as_others(shape, transposed):
+    engine_runs.require("native")
+    rng = np.random.default_rng(0)
+    w, g = (rng.standard_normal(shape).astype("float32") for _ in range(2))
+    expected = w.copy()
+    given_w = w.copy(order="F") if transposed == "w" else w
+    given_g = g.copy(order="F") if transposed == "g" else g
+    runs = LAMB(engine="native", threads=2), LAMB(engine="native", threads=1)
+    for _ in range(2):
+        runs[0].update(given_w, given_g)
+        runs[1].update(expected, g)
+    bits.assert_same_bits(given_w, expected)
+    engine_runs.assert_same_state(*runs)
 
 
 def test_what_lies_between_the_elements_is_left_alone():

@@ -24,8 +24,10 @@ class Placement:
         Those of the line, from the slowest to the fastest.
     strides
         Of every array.
+    aligned
+        Whether the elements of each array begin at multiples of their size.
     contiguous
-        Whether each array is a line in C order by itself.
+        Whether each array is a line in C order by itself, and aligned.
     """
 
     position: int
@@ -37,6 +39,7 @@ class Placement:
     line: bool
     c_order: bool
     strides: list[tuple[int, ...]]
+    aligned: list[bool]
     contiguous: list[bool]
 
     @classmethod
@@ -60,6 +63,7 @@ class Placement:
             line,
             line and is_c_order(shape, w.strides, w.itemsize),
             [array.strides for array in arrays],
+            aligned,
             [
                 is_so and is_c_order(shape, array.strides, array.itemsize)
                 for is_so, array in zip(aligned, arrays, strict=True)

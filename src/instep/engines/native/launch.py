@@ -95,8 +95,9 @@ class NativeLaunch(HostLaunch):
         self._places = [(row, row * layout.itemsize) for row in self.rows]
         self._width = width = len(graph.arrays)
         self._sum_count = graph.sum_count
-        walks = [i for i in members if leaves[i].is_walked(graph)]
-        self._gathered = sorted(set(members) - set(walks))
+        # One call for all: a leaf that is a line is walked as others are where there are others.
+        are_lines = all(leaves[i].is_walked(graph) for i in members)
+        walks, self._gathered = (members, []) if are_lines else ([], members)
         self._members = np.array(walks, dtype=np.intp)
         self._own_table = len(walks) != len(table)
         self._table = table
@@ -111,6 +112,7 @@ class NativeLaunch(HostLaunch):
         elements = int(table[:, width + Entry.COUNT].sum())
         if graph.sums:  # a tile, however short, costs as much as this many elements: its fold
             elements += LANES * int(extents.sum())
+        most_threads = threads
         threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
         chunks = split(extents, threads, unit)
         self._threads = min(threads, len(chunks))
@@ -120,29 +122,32 @@ class NativeLaunch(HostLaunch):
         self._words, self._address = self._lines.words, self._lines.address
         self._kernel = compile_kernel(emit(graph, traits()))
         self._kernel_address = address_of(self._kernel)
-        self._strided = self._strided_leaves(bucket)
-        if self._threads > 1:
-            start_workers(self._threads)
+        self._strided = self._strided_leaves(bucket, most_threads)
+        start_workers(max(self._threads, self._strided.threads if self._strided else 1))
 
-    def _strided_leaves(self, bucket: HostBucket[Any]) -> Strided | None:
+    def _strided_leaves(self, bucket: HostBucket[Any], threads: int) -> Strided | None:
         """Return what runs the pass on the leaves that are no lines, if there are any."""
         if not self._gathered:
             return None
-        # A block is a tensor of its own: what compiled code fills in for each.
-        row = np.zeros((1, self._width + len(Entry)), dtype=np.int64)
-        buffers = bucket.gathering.buffers
         tiles = self._table[self._gathered, self._width + Entry.TILES]
         self._first_tiles = np.cumsum(tiles) - tiles
+        elements = int(self._table[self._gathered, self._width + Entry.COUNT].sum())
         partials = np.zeros((max(1, len(self.graph.sums)), int(tiles.sum())))
-        chunk = np.zeros((1, 4), dtype=np.int64)
-        self._block = Arguments(row, chunk, self.scalars, partials)
+        # Each thread has a table and a chunk of its own, for one block at a time.
+        none = np.zeros((0, 0), dtype=np.int64)
+        self._block = Arguments(none, none, self.scalars, partials)
         start, stride = self._table.ctypes.data, self._table.strides[0]
         leaves = [
             (bucket.leaves[i], start + i * stride, int(first))
             for i, first in zip(self._gathered, self._first_tiles, strict=True)
         ]
-        arguments = self._block.words, row, chunk
-        return Strided(self.graph, self._kernel_address, leaves, buffers, arguments)
+        threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
+        return Strided(self.graph, self._kernel_address, leaves, threads, self._block.words)
+
+    @property
+    def has_run(self) -> bool:
+        """Return whether the pass was run since the scalars were taken."""
+        return self._words[_NEXT] != 0 if self._strided is None else self._strided.has_run
 
     def take(self, rows: Sequence[Row], candidate: int) -> None:
         self.pack([row.numbers for row in rows])
@@ -163,8 +168,10 @@ class NativeLaunch(HostLaunch):
             self._strided.begin()
 
     def run_kernel(self) -> None:
-        """Run the kernel, on several threads where there are chunks to share."""
-        if self._words[_COUNT] == 1:
+        """Run the pass, on several threads where there are chunks to share."""
+        if self._strided is not None:
+            self._strided.run()
+        elif self._words[_COUNT] <= 1:
             self._kernel(self._address)
         else:
             run_on_threads(self._kernel_address, self._address, self._threads)
@@ -172,14 +179,10 @@ class NativeLaunch(HostLaunch):
     def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
         if self._own_table:
             self._lines.table[:, :2] = bucket.addresses[self._members]
-        if self._words[_COUNT] and not self._words[_NEXT]:  # it was not called since `pack`
+        if not self.has_run:
             if self._sum_count:
-                self._point_at(sums, self._lines)
+                self._point_at(sums, self._lines if self._strided is None else self._block)
             self.run_kernel()
-        if self._strided is not None:
-            if self._sum_count:
-                self._point_at(sums, self._block)
-            self._strided.run()
         if self._sum_count and self.graph.sums:
             self._add_tiles(sums)
 

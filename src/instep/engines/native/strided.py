@@ -1,61 +1,33 @@
-"""Leaves whose arrays are no lines: blocks of them are copied, passed over, and copied back.
+"""Leaves whose arrays are no lines: boxes of them are copied, passed over, and copied back.
 
-One call of compiled code does it for all such leaves of a launch. It allocates nothing and runs
-no Python, so that neither a lack of memory nor the handler of a signal finds it half done.
+One call of compiled code on each thread does it for all such leaves of a launch. It allocates
+nothing and runs no Python, so that neither a lack of memory nor the handler of a signal finds it
+half done. All that can be known of boxes beforehand stands in tables.
 """
 
 import ctypes
-import enum
+import math
 from array import array
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from instep.engines.gathering import GATHERED
-from instep.engines.native.compile import compile_function
-from instep.engines.native.emit import Argument, Entry
-from instep.engines.native.fields import loads, named, store
+import numpy as np
+
+from instep.engines.native.compile import address_of, compile_function
+from instep.engines.native.pool import run_on_threads
+from instep.engines.native.strided_code import LOADED, STORED, Block, Part, Word, emit
 from instep.engines.placement import Placement
+from instep.engines.walks import Cut, Walk, boxes_of_line, loop_order
 from instep.graph import Graph
-from instep.graph.dtypes import DTYPES
 from instep.numerics import TILE
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-
-class Word(enum.IntEnum):
-    """Positions in the block of arguments of `run_strided`."""
-
-    LEAVES = 0  # address of the records of the leaves
-    COUNT = 1  # number of leaves
-    KERNEL = 2  # address of the pass
-    KERNEL_ARGUMENTS = 3  # its arguments, whose table has the one row of a block
-    ROW = 4  # where that row has what stands after the addresses
-    CHUNK = 5  # its one chunk
-    ARRAYS = 6  # address of three words of each array: item size, use, buffer
-    ARRAY_COUNT = 7
-    REDUCES = 8  # whether chunks are counted in tiles
-    DONE = 9  # 1 when all is done
-
-
-class Record(enum.IntEnum):
-    """Positions in the record of a leaf."""
-
-    COUNT = 0  # elements
-    ROW = 1  # number of its row of scalars
-    COLUMN = 2  # its column in the table of sums
-    FIRST_TILE = 3
-    ADDRESSES = 4  # where the addresses of its arrays stand
-    AXES = 5  # number of axes
-    SHAPE = 6  # where their lengths stand
-    STRIDES = 7  # where the strides of the first array stand; those of the others follow
-    CONTIGUOUS = 8  # a bit for each array: whether it needs no copy
-
-
-#: Bits of the use of an array.
-LOADED, STORED = 1, 2
+#: Elements of a block of a pass that reduces: whole tiles, of several rows of most matrices, so
+#: that all of a cache line that was loaded is used.
+REDUCED = 4 * TILE
 
 
 class Strided:
@@ -68,10 +40,10 @@ class Strided:
     leaves
         The leaves, with the addresses at which those of their arrays stand, and the positions of
         their first tiles.
-    buffers
-        Contiguous memory for a block of each array.
+    threads
+        The most threads that it may use.
     arguments
-        The arguments of the kernel, their table, and their chunk.
+        The arguments of the kernel.
     """
 
     def __init__(
@@ -79,272 +51,170 @@ class Strided:
         graph: Graph,
         kernel: int,
         leaves: Sequence[tuple[Placement, int, int]],
-        buffers: "Sequence[NDArray[Any]]",
-        arguments: "tuple[array[int], NDArray[np.int64], NDArray[np.int64]]",
+        threads: int,
+        arguments: "array[int]",
     ) -> None:
-        words, row, chunk = arguments
-        self.arguments = words
-        loaded, stored = ({spec.name for spec in of} for of in (graph.loaded, graph.stored))
-        self._arrays = array("q")
-        for spec, buffer in zip(graph.arrays, buffers, strict=True):
-            use = LOADED * (spec.name in loaded) | STORED * (spec.name in stored)
-            self._arrays.extend([buffer.itemsize, use, buffer.ctypes.data])
-        self._records, self._layouts = array("q"), []
+        tables = _Tables(graph)
         for leaf, addresses, first_tile in leaves:
-            shape = array("q", leaf.shape or (1,))
-            strides = array("q", [s for one in leaf.strides for s in one or (0,)])
-            self._layouts += [shape, strides]
-            places = [values.buffer_info()[0] for values in (shape, strides)]
-            self._records.extend([leaf.size, leaf.row, leaf.position, first_tile, addresses])
-            contiguous = sum(1 << i for i, is_so in enumerate(leaf.contiguous) if is_so)
-            self._records.extend([len(shape), *places, contiguous])
-        self._kept = row, chunk, list(buffers)
-        values = {
-            Word.LEAVES: self._records.buffer_info()[0],
-            Word.COUNT: len(leaves),
-            Word.KERNEL: kernel,
-            Word.KERNEL_ARGUMENTS: words.buffer_info()[0],
-            Word.ROW: row.ctypes.data + 8 * len(graph.arrays),
-            Word.CHUNK: chunk.ctypes.data,
-            Word.ARRAYS: self._arrays.buffer_info()[0],
-            Word.ARRAY_COUNT: len(graph.arrays),
-            Word.REDUCES: int(bool(graph.sums)),
-            Word.DONE: 0,
-        }
-        self._words = array("q", [values[word] for word in Word])
+            tables.add(leaf, addresses, first_tile)
+        blocks = np.concatenate([np.zeros((0, len(Block)), np.int64), *tables.blocks])
+        self.threads = max(1, min(threads, len(blocks)))
+        loaded, stored = set(graph.loaded), set(graph.stored)
+        arrays, end = array("q"), 0
+        for spec, size, room in zip(graph.arrays, tables.sizes, tables.room, strict=True):
+            use = LOADED * (spec in loaded) | STORED * (spec in stored)
+            arrays.extend([size, use, end])
+            end += -(-room // _PAGE) * _PAGE + _LINE
+        buffers = np.empty(end * self.threads + _PAGE, np.uint8)
+        self._kept = tables.kept, blocks, arrays, buffers, arguments
+        self._words = array("q", bytes(8 * len(Word)))
+        for word, value in (
+            (Word.BLOCKS, blocks.ctypes.data),
+            (Word.COUNT, len(blocks)),
+            (Word.KERNEL, kernel),
+            (Word.KERNEL_ARGUMENTS, arguments.buffer_info()[0]),
+            (Word.ARRAYS, arrays.buffer_info()[0]),
+            (Word.ARRAY_COUNT, len(graph.arrays)),
+            (Word.BUFFERS, buffers.ctypes.data + -buffers.ctypes.data % _PAGE),
+            (Word.BUFFERS_BYTES, end),
+            (Word.REDUCES, int(bool(graph.sums))),
+        ):
+            self._words[word] = value
         self._address = self._words.buffer_info()[0]
-        self._run = _compiled()
+        self._run = _compiled(frozenset(tables.sizes))
+        self._run_address = address_of(self._run)
+
+    def run(self) -> None:
+        """Run the pass on all leaves."""
+        if self.threads == 1:
+            self._run(self._address)
+        else:
+            run_on_threads(self._run_address, self._address, self.threads)
 
     def begin(self) -> None:
         """Begin a step."""
-        self._words[Word.DONE] = 0
+        self._words[Word.NEXT] = self._words[Word.THREAD] = 0
 
-    def run(self) -> None:
-        """Run the pass on all leaves, once since `begin`."""
-        if not self._words[Word.DONE]:
-            self._run(self._address)
+    @property
+    def has_run(self) -> bool:
+        """Return whether the pass was run since `begin`."""
+        return self._words[Word.NEXT] != 0
+
+
+#: Copies of arrays begin a line after a page: one that is read does not wait for a store to
+#: another at the same place in a page.
+_PAGE, _LINE = 4096, 64
+
+
+class _Tables:
+    """The tables of the leaves of a launch."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.blocks: list[NDArray[np.int64]] = []
+        self.kept: list[NDArray[np.int64]] = []
+        self.room = [0] * len(graph.arrays)  # bytes of the largest copy of each array
+        self.sizes: tuple[int, ...] = ()
+
+    def add(self, leaf: Placement, addresses: int, first_tile: int) -> None:
+        """Cut a leaf into blocks."""
+        graph = self._graph
+        walk = Walk.of(graph, leaf.shape, leaf.strides)
+        self.sizes = walk.sizes
+        if leaf.size == 0:
+            return
+        if graph.sums:
+            copied = tuple(
+                use > 0 and not fit for use, fit in zip(walk.uses, leaf.contiguous, strict=True)
+            )
+            cut = Cut(walk.shape, None, copied)
+            first, index, lengths, place = _blocks_of_tiles(walk.shape, leaf.size)
+        else:
+            cut = Cut.of(walk, leaf.aligned)
+            index, lengths = _grid(walk.shape, cut.box)
+            first, place = np.arange(len(index) + 1), np.zeros(len(index), np.int64)
+        record = self._leaf(leaf, addresses, walk, cut)
+        forms, form_of = np.unique(lengths, axis=0, return_inverse=True)
+        form_at = self._keep([_form(walk, cut, form) for form in forms.tolist()])
+        parts = np.empty((len(index), len(Part) + len(walk.steps)), np.int64)
+        parts[:, Part.FORM] = np.array(form_at)[form_of.reshape(-1)]
+        parts[:, Part.PLACE] = place
+        parts[:, len(Part) :] = walk.starts + index @ np.array(walk.steps).T
+        (parts_at,) = self._keep([parts])
+        blocks = np.zeros((len(first) - 1, len(Block)), np.int64)
+        blocks[:, Block.LEAF] = record
+        blocks[:, Block.PARTS] = parts_at + first[:-1] * parts.strides[0]
+        blocks[:, Block.PART_COUNT] = np.diff(first)
+        blocks[:, Block.ROWS] = 1 if cut.rows is None else lengths[first[:-1], cut.rows]
+        sizes = np.add.reduceat(lengths.prod(axis=1), first[:-1])
+        blocks[:, Block.LENGTH] = sizes // blocks[:, Block.ROWS]
+        blocks[:, Block.TILES] = -(-sizes // TILE)
+        blocks[:, Block.FIRST_TILE] = first_tile + np.arange(len(blocks)) * (REDUCED // TILE)
+        self.blocks.append(blocks)
+        longest, rows = int(sizes.max()), int(blocks[:, Block.ROWS].max())
+        self.room = [
+            max(room, is_copied * max(longest * size, rows * step))
+            for room, is_copied, size, step in zip(
+                self.room, cut.copied, walk.sizes, cut.row_steps(walk), strict=True
+            )
+        ]
+
+    def _leaf(self, leaf: Placement, addresses: int, walk: Walk, cut: Cut) -> int:
+        """Write the record of a leaf; return its address."""
+        words, row_steps = [], cut.row_steps(walk)
+        for i, steps in enumerate(walk.steps):
+            order = loop_order(walk, i, cut.box)
+            words.append([int(cut.copied[i]), row_steps[i], *(steps[axis] for axis in order)])
+        (arrays_at,) = self._keep([np.array(words, np.int64)])
+        record = [addresses, leaf.row, leaf.position, len(walk.shape), arrays_at]
+        return self._keep([np.array(record, np.int64)])[0]
+
+    def _keep(self, tables: "Sequence[NDArray[np.int64]]") -> list[int]:
+        """Keep tables, and return their addresses."""
+        self.kept.extend(tables)
+        return [table.ctypes.data for table in tables]
+
+
+def _grid(
+    shape: Sequence[int], box: Sequence[int]
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """Cut a walk into boxes; return the first index and the lengths of each."""
+    counts = [-(-n // length) for n, length in zip(shape, box, strict=True)]
+    number = np.arange(math.prod(counts))
+    index = np.stack(np.unravel_index(number, counts), axis=1) * np.array(box)
+    return index, np.minimum(box, np.array(shape) - index)
+
+
+def _blocks_of_tiles(shape: Sequence[int], size: int) -> "tuple[NDArray[np.int64], ...]":
+    """Cut a line into blocks of whole tiles, and these into boxes.
+
+    Return the number of the first box of each block, and one more; and of each box the first
+    index, the lengths, and how many elements of the block come before.
+    """
+    first, index, lengths, place = [0], [], [], []
+    for start in range(0, size, REDUCED):
+        before = 0
+        for at, box in boxes_of_line(shape, start, min(start + REDUCED, size)):
+            index.append(at)
+            lengths.append(box)
+            place.append(before)
+            before += math.prod(box)
+        first.append(len(index))
+    return tuple(np.array(table, np.int64) for table in (first, index, lengths, place))
+
+
+def _form(walk: Walk, cut: Cut, lengths: Sequence[int]) -> "NDArray[np.int64]":
+    """Return, for each array, lengths of the axes of a box and their steps in a copy of it."""
+    words, row_steps = [], cut.row_steps(walk)
+    for i, size in enumerate(walk.sizes):
+        order = loop_order(walk, i, cut.box)
+        steps = [size * math.prod(lengths[axis + 1 :]) for axis in range(len(lengths))]
+        if cut.rows is not None:
+            steps[cut.rows] = row_steps[i]
+        words.append([[lengths[axis] for axis in order], [steps[axis] for axis in order]])
+    return np.array(words, np.int64)
 
 
 @cache
-def _compiled() -> Any:
-    return compile_function(emit(), "run_strided", ctypes.CFUNCTYPE(None, ctypes.c_void_p))
-
-
-def emit() -> str:
-    """Return the module of `run_strided`."""
-    copies = "\n".join(_copy(name, store) for name, store in (("gather", 0), ("scatter", 1)))
-    return f"""\
-{copies}
-define void @run_strided(ptr %words) {{
-entry:
-{loads("words", {word.name.lower(): word for word in Word if word is not Word.DONE})}
-  br label %leaf
-
-leaf:
-  %l = phi i64 [ 0, %entry ], [ %l_next, %leaf_done ]
-  %leaf_more = icmp ult i64 %l, %count
-  br i1 %leaf_more, label %leaf_body, label %all_done
-
-leaf_body:
-  %l_next = add i64 %l, 1
-  %leaves_at = inttoptr i64 %leaves to ptr
-  %record = getelementptr [{len(Record)} x i64], ptr %leaves_at, i64 %l
-{loads("record", named(Record, prefix="r_"))}
-  %row_at = inttoptr i64 %row to ptr
-{store("row_at", Entry.ROW, "%r_row")}
-{store("row_at", Entry.COLUMN, "%r_column")}
-  br label %block
-
-block:
-  %start = phi i64 [ 0, %leaf_body ], [ %start_next, %scattered ]
-  %tile = phi i64 [ %r_first_tile, %leaf_body ], [ %tile_next, %scattered ]
-  %block_more = icmp ult i64 %start, %r_count
-  br i1 %block_more, label %block_body, label %leaf_done
-
-block_body:
-  %left = sub i64 %r_count, %start
-  %is_long = icmp ugt i64 %left, {GATHERED}
-  %length = select i1 %is_long, i64 {GATHERED}, i64 %left
-  %padded = add i64 %length, {TILE - 1}
-  %tiles = udiv i64 %padded, {TILE}
-  %tile_next = add i64 %tile, %tiles
-{store("row_at", Entry.COUNT, "%length")}
-{store("row_at", Entry.TILES, "%tiles")}
-{store("row_at", Entry.FIRST_TILE, "%tile")}
-  %is_reducing = icmp ne i64 %reduces, 0
-  %end = select i1 %is_reducing, i64 %tiles, i64 %length
-  %chunk_at = inttoptr i64 %chunk to ptr
-{store("chunk_at", 3, "%end")}
-  %kernel_at = inttoptr i64 %kernel_arguments to ptr
-{store("kernel_at", Argument.NEXT, "0")}
-  call void @each_array(ptr %words, ptr %record, i64 %start, i64 %length, i64 {LOADED})
-  %kernel_code = inttoptr i64 %kernel to ptr
-  call void %kernel_code(ptr %kernel_at)
-  call void @each_array(ptr %words, ptr %record, i64 %start, i64 %length, i64 {STORED})
-  br label %scattered
-
-scattered:
-  %start_next = add i64 %start, %length
-  br label %block
-
-leaf_done:
-  br label %leaf
-
-all_done:
-{store("words", Word.DONE, "1")}
-  ret void
-}}
-
-; Copies the part of each array that has this use, and notes where the pass finds the part.
-define internal void @each_array(ptr %words, ptr %record, i64 %start, i64 %length, i64 %use) {{
-entry:
-{loads("words", named(Word, "arrays", "array_count", "row"))}
-{loads("record", named(Record, "addresses", "axes", "shape", "strides", "contiguous"))}
-  %row_begin = mul i64 %array_count, -8
-  %row_end = inttoptr i64 %row to ptr
-  %row_at = getelementptr i8, ptr %row_end, i64 %row_begin
-  %arrays_at = inttoptr i64 %arrays to ptr
-  %addresses_at = inttoptr i64 %addresses to ptr
-  %strides_at = inttoptr i64 %strides to ptr
-  %shape_at = inttoptr i64 %shape to ptr
-  br label %next
-
-next:
-  %a = phi i64 [ 0, %entry ], [ %a_next, %done ]
-  %more = icmp ult i64 %a, %array_count
-  br i1 %more, label %look, label %end
-
-look:
-  %a_next = add i64 %a, 1
-  %of_array = getelementptr [3 x i64], ptr %arrays_at, i64 %a
-{loads("of_array", {"itemsize": 0, "uses": 1, "buffer": 2})}
-{loads("addresses_at", {"base": "%a"})}
-  %bit = shl i64 1, %a
-  %own_bit = and i64 %contiguous, %bit
-  %is_copied = icmp eq i64 %own_bit, 0
-  %passed = mul i64 %start, %itemsize
-  %within = add i64 %base, %passed
-  %place = select i1 %is_copied, i64 %buffer, i64 %within
-  %place_at = getelementptr i64, ptr %row_at, i64 %a
-  store i64 %place, ptr %place_at
-  %common = and i64 %uses, %use
-  %has_use = icmp ne i64 %common, 0
-  %is_used = and i1 %has_use, %is_copied
-  br i1 %is_used, label %used, label %done
-
-used:
-  %base_pointer = inttoptr i64 %base to ptr
-  %buffer_pointer = inttoptr i64 %buffer to ptr
-  %first_stride = mul i64 %a, %axes
-  %own_strides = getelementptr i64, ptr %strides_at, i64 %first_stride
-  %is_gather = icmp eq i64 %use, {LOADED}
-  br i1 %is_gather, label %gather, label %scatter
-
-gather:
-  call void @gather(ptr %base_pointer, ptr %buffer_pointer, ptr %shape_at, ptr %own_strides,
-                    i64 %axes, i64 %start, i64 %length, i64 %itemsize)
-  br label %done
-
-scatter:
-  call void @scatter(ptr %base_pointer, ptr %buffer_pointer, ptr %shape_at, ptr %own_strides,
-                     i64 %axes, i64 %start, i64 %length, i64 %itemsize)
-  br label %done
-
-done:
-  br label %next
-
-end:
-  ret void
-}}
-"""
-
-
-def _copy(name: str, scatters: int) -> str:
-    """Return the function that copies elements `start` to `start + length`, in C order.
-
-    It goes along the last axis, and finds where each row begins from its number.
-    """
-    sizes = sorted({dtype.itemsize for dtype in DTYPES.values()})
-    cases = f"\n{'':42}".join(f"i64 {size}, label %loop{size}" for size in sizes)
-    loops = "\n".join(_row(size, scatters) for size in sizes)
-    return f"""\
-define internal void @{name}(ptr %base, ptr %buffer, ptr %shape, ptr %strides,
-                             i64 %axes, i64 %start, i64 %length, i64 %itemsize) {{
-entry:
-  %last = sub i64 %axes, 1
-{loads("shape", {"n": "%last"})}
-{loads("strides", {"step": "%last"})}
-  %end = add i64 %start, %length
-  br label %row
-
-row:
-  %i = phi i64 [ %start, %entry ], [ %i_next, %row_done ]
-  %line = phi ptr [ %buffer, %entry ], [ %line_next, %row_done ]
-  %more = icmp ult i64 %i, %end
-  br i1 %more, label %locate, label %done
-
-locate:
-  %number = udiv i64 %i, %n
-  %column = urem i64 %i, %n
-  %along = mul i64 %column, %step
-  br label %axis
-
-axis:
-  %d = phi i64 [ %last, %locate ], [ %d_next, %axis_body ]
-  %rest = phi i64 [ %number, %locate ], [ %rest_next, %axis_body ]
-  %offset = phi i64 [ %along, %locate ], [ %offset_next, %axis_body ]
-  %axis_more = icmp ugt i64 %d, 0
-  br i1 %axis_more, label %axis_body, label %copy
-
-axis_body:
-  %d_next = sub i64 %d, 1
-{loads("shape", {"d_n": "%d_next"})}
-{loads("strides", {"d_step": "%d_next"})}
-  %index = urem i64 %rest, %d_n
-  %rest_next = udiv i64 %rest, %d_n
-  %distance = mul i64 %index, %d_step
-  %offset_next = add i64 %offset, %distance
-  br label %axis
-
-copy:
-  %from = getelementptr i8, ptr %base, i64 %offset
-  %row_left = sub i64 %n, %column
-  %left = sub i64 %end, %i
-  %is_whole = icmp ult i64 %row_left, %left
-  %m = select i1 %is_whole, i64 %row_left, i64 %left
-  switch i64 %itemsize, label %row_done [ {cases} ]
-
-{loops}
-
-row_done:
-  %i_next = add i64 %i, %m
-  %bytes = mul i64 %m, %itemsize
-  %line_next = getelementptr i8, ptr %line, i64 %bytes
-  br label %row
-
-done:
-  ret void
-}}
-"""
-
-
-def _row(size: int, scatters: int) -> str:
-    """Return the loop over a row whose elements have this size."""
-    kind, source, target = f"i{8 * size}", f"%there{size}", f"%here{size}"
-    if scatters:
-        source, target = target, source
-    return f"""\
-loop{size}:
-  %j{size} = phi i64 [ 0, %copy ], [ %j_next{size}, %body{size} ]
-  %j_more{size} = icmp ult i64 %j{size}, %m
-  br i1 %j_more{size}, label %body{size}, label %row_done
-
-body{size}:
-  %away{size} = mul i64 %j{size}, %step
-  %there{size} = getelementptr i8, ptr %from, i64 %away{size}
-  %here{size} = getelementptr {kind}, ptr %line, i64 %j{size}
-  %value{size} = load {kind}, ptr {source}, align 1
-  store {kind} %value{size}, ptr {target}, align 1
-  %j_next{size} = add i64 %j{size}, 1
-  br label %loop{size}
-"""
+def _compiled(sizes: frozenset[int]) -> Any:
+    return compile_function(emit(sizes), "run_strided", ctypes.CFUNCTYPE(None, ctypes.c_void_p))
