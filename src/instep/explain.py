@@ -37,7 +37,8 @@ class BucketExplanation:
     graphs
         The passes over memory; empty where a rule is called one operation at a time.
     layouts
-        For leaves that are no line in memory, how they are walked, by key.
+        For leaves whose parameter and gradient are not one line in memory, how these lie and are
+        walked, by key.
     note
         What is promised about bits.
     code
@@ -127,12 +128,19 @@ class Explanation:
         return "\n".join([*heading, *(str(bucket) for bucket in self.buckets)])
 
 
-def explain(owner: Owner, state: State, params: Any) -> Explanation:
+def explain(owner: Owner, state: State, params: Any, grads: Any = None) -> Explanation:
     """Say how a step of an optimizer on `params` runs, without taking it."""
-    leaves = validation.unchecked(f"{owner.name}.explain", params)
+    if grads is None:
+        leaves = validation.unchecked(f"{owner.name}.explain", params)
+    else:
+        leaves = validation.match(owner.name, params, grads)
     overrides, frozen = resolve(owner, leaves)
     leaves = [leaf for leaf in leaves if leaf.key not in frozen]  # which may be anything
-    validation.check_parameters(f"{owner.name}.explain", leaves)
+    if grads is None:
+        validation.check_parameters(f"{owner.name}.explain", leaves)
+    else:
+        leaves = [leaf for leaf in leaves if leaf.gradient is not None]
+        validation.check(owner.name, params, leaves)
     given = assign(owner, state, Program(owner), leaves, overrides)
     buckets = []
     for bucket in given.buckets:
@@ -155,7 +163,7 @@ def _explain(
     layouts: dict[str, str],
 ) -> BucketExplanation:
     engine = engines.load(bucket.engine)
-    graphs, note = _graphs(engine, bucket.program, bucket.dtype, flags)
+    graphs, note = _graphs(engine, bucket.program, leaves[0], flags)
     return BucketExplanation(
         engine=bucket.engine,
         reason=bucket.reason,
@@ -176,10 +184,11 @@ def _layouts(
 ) -> dict[str, str]:
     """Return how leaves are walked that are no line in memory, by key."""
     layout = engines.load(engine).layout
-    found = {
-        leaves[i].key: layout(leaves[i].parameter, list(given.arrays_of(i).values()))
-        for i in chosen
-    }
+    found = {}
+    for i in chosen:
+        w, g = leaves[i].parameter, leaves[i].gradient
+        beside = given.arrays_of(i) | ({} if g is None else {"gradient": g})
+        found[leaves[i].key] = layout(w, beside)
     return {key: how for key, how in found.items() if how}
 
 
@@ -191,11 +200,11 @@ def _calls(owner: Owner, taken: int) -> str:
 
 
 def _graphs(
-    engine: engines.Engine, program: Program, dtype: str, flags: Any
+    engine: engines.Engine, program: Program, leaf: Leaf, flags: Any
 ) -> tuple[tuple[Graph, ...], str]:
     """Return the passes, and what is promised about bits."""
     try:
-        graphs = program.passes(dtype, flags)
+        graphs = program.passes(leaf.dtype, flags, leaf.gradient_dtype)
     except FusionError as error:
         return (), f"one array operation at a time; bits may differ between libraries ({error})"
     if any(graph.calls for graph in graphs):

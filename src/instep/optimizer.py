@@ -273,12 +273,14 @@ class Optimizer(Stateful):
         while True:
             yield 0
 
-    def explain(self, params: Any) -> "Explanation":
+    def explain(self, params: Any, grads: Any = None) -> "Explanation":
         """Say how a step on `params` runs: engines, passes, bytes an element, and the code.
 
-        Nothing is changed. The result prints as text and has the same facts as attributes.
+        With `grads`, they are checked as by `update`, and it is said how those lie that are no line
+        in memory together with their parameters. Nothing is changed. The result prints as text and
+        has the same facts as attributes.
         """
         from instep.explain import explain
 
         self._settle()
-        return explain(self, self._state, params)
+        return explain(self, self._state, params, grads)

@@ -167,10 +167,10 @@ class Engine(ABC):
     def bucket(self, program: Program, members: Sequence[Member], threads: int | None) -> Bucket:
         """Return the bucket of these leaves."""
 
-    def layout(self, w: Any, beside: Sequence[Any] = ()) -> str:
-        """Say how a parameter is walked that is no line in memory; empty for one that is.
+    def layout(self, w: Any, beside: Mapping[str, Any]) -> str:
+        """Say how a parameter and the arrays beside it, by what they are, lie and are walked.
 
-        Or for one beside which other arrays do not lie as it does.
+        Empty where they are one line in memory.
         """
         return ""
 

@@ -29,17 +29,18 @@ from instep.graph.program import Flags, Program, Row
 class FusedEngine(Engine):
     """An engine that runs graphs."""
 
-    #: What is said of a parameter that is no line in memory.
+    #: What is said of arrays that are not one line in memory.
     other_walk: ClassVar[str]
 
     def suits(self, slot: Any, w: Any) -> bool:
         return super().suits(slot, w) and placement.lies_as_state(slot, w)
 
-    def layout(self, w: Any, beside: Sequence[Any] = ()) -> str:
-        is_line = placement.is_line(w) and all(
-            placement.is_aligned(x) and placement.lies_as_state(x, w) for x in beside
-        )
-        return "" if is_line else self.other_walk
+    def layout(self, w: Any, beside: Mapping[str, Any]) -> str:
+        if placement.is_line(w, *beside.values()):
+            return ""
+        lying = {"parameter": w, **beside}
+        words = ", ".join(f"{name} {placement.described(x)}" for name, x in lying.items())
+        return f"{words}: {self.other_walk}"
 
 
 class Launch(ABC):

@@ -19,7 +19,9 @@ from instep.graph.program import Program
 class HostEngine(FusedEngine):
     """An engine for NumPy arrays."""
 
-    other_walk = "strided or misaligned: walked through contiguous copies of blocks, slower"
+    other_walk = (
+        "walked in boxes, through contiguous copies of what has gaps or another order; slower"
+    )
 
     def refuses(self, w: Any) -> str | None:
         if not isinstance(w, np.ndarray):

@@ -84,9 +84,30 @@ def is_aligned(array: Any) -> bool:
     return getattr(array.flags, "aligned", True)
 
 
-def is_line(w: Any) -> bool:
-    """Return whether the elements of a parameter can be walked as one line."""
-    return is_aligned(w) and dense_axes(w.shape, w.strides, w.itemsize) is not None
+def is_line(w: Any, *beside: Any) -> bool:
+    """Return whether a parameter and the arrays beside it can be walked as one line together."""
+    axes = dense_axes(w.shape, w.strides, w.itemsize)
+    return axes is not None and all(
+        is_aligned(x) and same_walk(w.shape, x.strides, dense_strides(w.shape, axes, x.itemsize))
+        for x in (w, *beside)
+    )
+
+
+def described(x: Any) -> str:
+    """Say how an array lies in memory."""
+    axes = dense_axes(x.shape, x.strides, x.itemsize)
+    moved = [stride for n, stride in zip(x.shape, x.strides, strict=True) if n > 1]
+    if not is_aligned(x):
+        return "misaligned"
+    if 0 in moved:
+        return "broadcast"
+    if axes is None:
+        return "reversed" if min(moved) < 0 else "with gaps"
+    if is_c_order(x.shape, x.strides, x.itemsize):
+        return "in C order"
+    if is_c_order(x.shape[::-1], x.strides[::-1], x.itemsize):
+        return "in Fortran order"
+    return f"with axes in order {axes}"
 
 
 def state_strides(w: Any, itemsize: int) -> tuple[int, ...]:
