@@ -134,6 +134,7 @@ class BlockedLaunch(HostLaunch):
                 stores = self._procedure.stores(block, scalars, reduced)
                 self._progress.store(i, done, stores)
             return
+        arrays = [array.transpose(leaf.axes) for array in arrays]
         for stop, block, stores in bucket.gathering.boxes(self.graph, arrays, done):
             at_once(self._procedure.stores(block, scalars, reduced))
             self._progress.store(i, stop, stores)

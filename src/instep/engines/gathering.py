@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instep.engines.walks import boxes_of_line
 from instep.graph import Graph
 from instep.interrupts import Call
 from instep.numerics import TILE
@@ -36,9 +37,9 @@ class Gathering:
         for start in range(0, arrays[0].size, GATHERED):
             stop = min(start + GATHERED, arrays[0].size)
             block = [buffer[: stop - start] for buffer in self.buffers]
-            for copy, array, spec in zip(block, arrays, graph.arrays, strict=True):
+            for i, spec in enumerate(graph.arrays):
                 if spec.name in loaded:
-                    copy[...] = array.flat[start:stop]
+                    block[i] = _line(arrays[i], start, stop, block[i])
             yield block
 
     def boxes(
@@ -46,7 +47,8 @@ class Gathering:
     ) -> Iterator[tuple[int, list[NDArray[Any]], list[Call]]]:
         """Yield what the last pass loads from element `begin` on, without allocating anything.
 
-        Each time the element after the part, copies of it, and the calls that write it back.
+        Each time the element after the part, copies of it or the part itself where it is only
+        read, and the calls that write it back.
         """
         loaded, stored = ({array.name for array in of} for of in (graph.loaded, graph.stored))
         for stop, index in boxes(arrays[0].shape, GATHERED):
@@ -56,6 +58,9 @@ class Gathering:
             stores: list[Call] = []
             for buffer, array, spec in zip(self.buffers, arrays, graph.arrays, strict=True):
                 part = array[index]
+                if part.flags.c_contiguous and part.flags.aligned and spec.name not in stored:
+                    block.append(part.reshape(-1))
+                    continue
                 copy = buffer[: part.size]
                 block.append(copy)
                 if spec.name in loaded:
@@ -63,6 +68,19 @@ class Gathering:
                 if spec.name in stored:
                     stores.append(partial(setitem, array, index, copy.reshape(part.shape)))
             yield stop, block, stores
+
+
+def _line(array: NDArray[Any], start: int, stop: int, copy: NDArray[Any]) -> NDArray[Any]:
+    """Return elements of an array in C order: where they lie, if that is a line, or copied."""
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array.reshape(-1)[start:stop]
+    array = np.atleast_1d(array)
+    done = 0
+    for index, lengths in boxes_of_line(array.shape, start, stop):
+        part = array[tuple(slice(i, i + n) for i, n in zip(index, lengths, strict=True))]
+        copy[done : done + part.size].reshape(part.shape)[...] = part
+        done += part.size
+    return copy
 
 
 def boxes(shape: Sequence[int], most: int) -> Iterator[tuple[int, tuple[Any, ...]]]:

@@ -21,7 +21,7 @@ class Placement:
     c_order
         Whether that line is in C order, which sums need.
     axes
-        Those of the line, from the slowest to the fastest.
+        Those of the parameter, from the slowest to the fastest, if it is a line; else in C order.
     strides
         Of every array.
     aligned
@@ -59,7 +59,7 @@ class Placement:
             member.slots,
             w.size,
             shape,
-            axes or (),
+            tuple(range(len(shape))) if axes is None else axes,
             line,
             line and is_c_order(shape, w.strides, w.itemsize),
             [array.strides for array in arrays],
