@@ -424,7 +424,11 @@ def strict(values):
 
 
 UNFIT = {
-    "of another shape": (np.ones(3), ValueError, ["numpy float64 (3,)", "overrides={'w': {'lr'"]),
+    "of another shape": (
+        np.ones(3),
+        ValueError,
+        ["numpy float64 (3,)", "say in `overrides` for which"],
+    ),
     "to be broadcast": (np.ones((1, 2)), ValueError, ["an array is for parameters of its shape"]),
     "of another library": (strict([1.0, 1.0]), TypeError, ["convert it with numpy.asarray"]),
     "long double": (np.ones(2, np.longdouble), TypeError, ["convert it to float32"]),
@@ -468,6 +472,15 @@ def test_an_element_must_survive_the_rounding_to_the_dtype_of_the_arithmetic():
     with pytest.raises(ValueError, match=r"Adam.eps at \(1,\) is 1e-50, which is 0 in float32"):
         optimizer.update(np.ones(2, "float32"), np.ones(2, "float32"))
     Adam(eps=np.array([1e-8, 0.0])).update(np.ones(2, "float32"), np.ones(2, "float32"))
+
+
+def test_a_bound_beyond_the_dtype_of_an_array_is_none():
+    class Bounded(SGD):
+        lr: Annotated[float, Domain(lower=-1e9, upper=1e9)] = 0.1
+
+    w = np.zeros(2)
+    Bounded(np.array([0.5, 1.0], "float16")).update(w, np.ones(2))
+    assert w.tolist() == [-0.5, -1.0]
 
 
 class Powers(Optimizer):
@@ -548,6 +561,11 @@ def test_an_array_that_is_a_parameter_is_refused_whenever_it_becomes_one():
     with pytest.raises(ValueError, match="share memory"):
         optimizer.update(room[2:6], np.ones(4))
     assert room.tolist() == [-0.5] * 4 + [0.5] * 4
+    params = {"a": np.zeros(2), "b": np.full(2, 0.5)}
+    entries = {"a": {"lr": params["b"][:]}, "b": {"lr": np.full(2, 0.5)}}
+    for overrides in (entries, dict(reversed(entries.items()))):
+        with pytest.raises(ValueError, match=r"params\['b'\] and SGD.lr share memory"):
+            SGD(overrides=overrides).update(params, {"a": np.ones(2), "b": np.ones(2)})
     optimizer.update(np.zeros(4), lr := optimizer.lr)  # the gradient may be: both are read
     assert lr.tolist() == [0.5] * 4
 

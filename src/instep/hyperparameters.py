@@ -60,8 +60,9 @@ class Domain:
 
     def contains(self, x: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which elements of an array are values that the hyperparameter may take."""
-        above = x > self.lower if self.open_lower else x >= self.lower
-        below = x < self.upper if self.open_upper else x <= self.upper
+        with np.errstate(all="ignore"):  # a bound may be infinite in the dtype of the array
+            above = x > self.lower if self.open_lower else x >= self.lower
+            below = x < self.upper if self.open_upper else x <= self.upper
         finite = ~np.isnan(x) if self.infinite else np.isfinite(x)
         found: NDArray[np.bool_] = above & below & finite
         return found & (x == np.floor(x)) if self.integer else found

@@ -167,6 +167,7 @@ class Part:
         """Return the numbers, flags and memory of a step."""
         values = self.rule.__dict__
         numbers: list[float] = []
+        varying: list[str] = []
         own_step = -(-step // self.period)
         for entry in self.fields:
             name = entry.name
@@ -175,6 +176,7 @@ class Part:
                 if not is_array(value):
                     value = entry.at(self.owner, value, own_step)
                 elif name in overrides or name in self.varying:
+                    varying.append(name)
                     value = math.nan
                 else:
                     raise RuntimeError(
@@ -187,7 +189,6 @@ class Part:
             return numbers, {}, {}
         names = (*(entry.name for entry in self.fields), "t")
         known = self.options | dict(zip(names, numbers, strict=True))
-        varying = [found.entry.name for found in self.arrays(overrides)]
         for name in varying:
             del known[name]
         old = {name: group.memory[self.prefix + name] for name in self.remembered}

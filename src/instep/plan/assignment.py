@@ -69,10 +69,9 @@ class Assignment:
         return self.rows[self.group_of[leaf]]
 
     @property
-    def arrays(self) -> dict[str, Any]:
-        """All arrays among the hyperparameters, each once, by the names that messages give them."""
-        found = {id(one.array): one for group in self.varying for one in group}
-        return {one.title: one.array for one in found.values()}
+    def arrays(self) -> list[Varying]:
+        """All hyperparameters that are arrays, each array once."""
+        return list({id(one.array): one for group in self.varying for one in group}.values())
 
     def arrays_of(self, leaf: int) -> dict[str, Any]:
         """Return the hyperparameters of a leaf that are arrays, by their names in graphs."""

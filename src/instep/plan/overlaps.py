@@ -1,6 +1,6 @@
 """Whether arrays share memory: a step would change what another array holds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from instep import arrays
 from instep.engines import Bucket
 from instep.engines.ranges import Range, Written
+from instep.graph.program import Varying
 from instep.plan.leaves import Leaf
 from instep.tree import format_path
 
@@ -36,19 +37,20 @@ def check_overlaps(call: str, leaves: Sequence[Leaf]) -> None:
             _check_pairs(call, cluster)
 
 
-def check_read(call: str, leaves: Sequence[Leaf], read: Mapping[str, Any]) -> None:
-    """Raise if a parameter shares memory with an array that is none of the tree, by its name."""
+def check_read(call: str, leaves: Sequence[Leaf], read: Sequence[Varying]) -> None:
+    """Raise if a parameter shares memory with a hyperparameter."""
     if not read:
         return
     starts, stops = _ranges([leaf.parameter for leaf in leaves])
-    for name, array in read.items():
-        start, stop = arrays.memory_bounds(array) or (0, 0)
+    for found in read:
+        start, stop = arrays.memory_bounds(found.array) or (0, 0)
         for i in np.flatnonzero((starts < stop) & (start < stops)).tolist():
-            other = (start, stop, True, Leaf(-1, (), array, None))
+            other = (start, stop, True, Leaf(-1, (), found.array, None))
             if _share_memory((int(starts[i]), int(stops[i]), True, leaves[i]), other):
                 raise ValueError(
-                    f"{call}: {format_path('params', leaves[i].path)} and {name} share memory, so "
-                    f"an update would change the hyperparameter; give a copy of one of them"
+                    f"{call}: {format_path('params', leaves[i].path)} and {found.title} share "
+                    f"memory, so an update would change the hyperparameter; give a copy of one of "
+                    f"them"
                 )
 
 
@@ -147,11 +149,11 @@ class Apart:
     leaves
         Those that the buckets have.
     read
-        Arrays that steps read beside the gradients, by their names.
+        Hyperparameters that are arrays.
     """
 
     def __init__(
-        self, buckets: Sequence[Bucket], leaves: Sequence[Leaf], read: Mapping[str, Any]
+        self, buckets: Sequence[Bucket], leaves: Sequence[Leaf], read: Sequence[Varying]
     ) -> None:
         self._buckets, self._read = buckets, read
         self._places = [(leaf.position, leaf.path) for leaf in leaves]
@@ -174,7 +176,7 @@ class Apart:
         starts, stops = joined(written)
         if self._written is None or not self._written.is_for(starts):
             self._written = Written(starts, stops)
-        beside = [_ranges(list(self._read.values()))] if self._read else []
+        beside = [_ranges([found.array for found in self._read])] if self._read else []
         return self._written.may_touch(*joined([*read, *beside]))
 
 

@@ -288,7 +288,7 @@ def _has_elements(x: Any) -> bool:
         memoryview(x)
     except TypeError:
         return False
-    return not isinstance(x, bytes)
+    return not isinstance(x, bytes | bytearray)
 
 
 def _has_namespace(x: Any) -> bool:

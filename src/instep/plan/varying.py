@@ -26,8 +26,8 @@ def check(call: str, leaf: Leaf, varying: Sequence[Varying]) -> None:
         )
         if tuple(x.shape) != tuple(w.shape):
             raise ValueError(
-                f"{comparison}; an array is for parameters of its shape alone: give it to one by "
-                f"overrides={{{leaf.key!r}: {{{found.entry.name!r}: array}}}}, or give a number"
+                f"{comparison}; an array is for parameters of its shape alone: say in `overrides` "
+                f"for which, or give a number"
             )
         library = arrays.library(w)
         if arrays.library(x) != library:
@@ -46,15 +46,14 @@ def _check_rounding(where: str, found: Varying, compute: str) -> None:
     domain, own = found.entry.domain, arrays.dtype_name(found.array)
     if DTYPES[own].itemsize <= DTYPES[compute].itemsize:
         return
-    least, most = BOUNDS[compute]
-    sizes = np.abs(elements(found.array))
-    vanish = (sizes > 0) & (sizes <= least) & domain.survives_rounding
-    overflow = (sizes >= most) & (not domain.infinite)
+    x, (least, most) = elements(found.array), BOUNDS[compute]
+    vanish = (x != 0) & (np.abs(x) <= least) & domain.survives_rounding
+    overflow = (np.abs(x) >= most) & (not domain.infinite)
     for which, becomes in ((vanish, "0"), (overflow, "infinite")):
         if which.any():
             place = tuple(np.argwhere(which)[0].tolist())
             raise ValueError(
-                f"{where} at {place} is {float(elements(found.array)[place])!r}, which is "
+                f"{where} at {place} is {float(x[place])!r}, which is "
                 f"{becomes} in {compute}, the dtype of the arithmetic; give another number there"
             )
 
