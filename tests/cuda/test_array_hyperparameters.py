@@ -4,7 +4,7 @@ import bits
 import numpy as np
 import pytest
 
-from instep import SGD, AdamW, Rprop, chain
+from instep import SGD, AdamW, Optimizer, Rprop, chain
 from instep.transforms import clip_by_global_norm, project, skip_nonfinite, weight_decay
 
 SHAPE = (61, 45)
@@ -68,3 +68,25 @@ def test_elements_are_read_at_every_step_and_arrays_of_numpy_are_refused(cupy):
     assert isinstance(optimizer.lr, cupy.ndarray)
     optimizer.update(w, cupy.ones(5))
     assert w.get().tolist() == [-1.5] + [-4.5] * 4
+
+
+class Starting(Optimizer):
+    lr: float = 0.1
+
+    slots = ("size",)
+
+    def initial_state(self):
+        return {"size": "lr"}
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return w - s.size * g, {}
+
+
+def test_state_starts_from_the_elements_of_an_array_subnormal_ones_too(cupy):
+    lr, g = np.array([0.5, 1e-40, 0.1]), np.full(3, 2.0**100, "float32")
+    w, device = np.zeros(3, "float32"), cupy.zeros(3, "float32")
+    Starting(lr).update(w, g)
+    Starting(cupy.asarray(lr)).update(device, cupy.asarray(g))
+    bits.assert_same_bits(device.get(), w)
+    assert w[1] != 0.0

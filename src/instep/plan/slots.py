@@ -73,7 +73,8 @@ def _allocate(
         for name, array in zip(names, new, strict=True):
             value = found[i].get(name, initial.get(name, 0.0))
             if isinstance(value, str):
-                value = leaves[i].parameter if value == "w" else varying[i][value]
+                start = varying[i].get(value)
+                value = leaves[i].parameter if start is None else arrays.converted(start, array)
             # Engines allocate zeros: touching them again would cost a sweep over memory.
             zero = isinstance(value, float) and value == 0.0
             found[i][name] = array if zero else arrays.filled(array, value)
