@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from instep import arrays
 from instep.interrupts import Block, Call, block, require_frames, together
+from instep.plan.remembered import alike
 from instep.state import Overrides, State
 from instep.stateful import Stateful
 
@@ -167,20 +168,20 @@ class Optimizer(Stateful):
                 f"take the last one before, for example in a function for atexit.register"
             )
         self._check_ready("update")
-        plan = state.plan
+        last, plan = state.plan, None
+        others = [other for other in alike(state, params, grads) if other is not last]
+        for other in others:
+            if other.repeat(self, state, params, grads):
+                return params
         try:
-            if plan is None or not plan.accepts(self, state, params, grads):
-                from instep.plan.remembered import alike
+            for plan in others if last is None else (last, *others):
+                if plan.accepts(self, state, params, grads):
+                    break
+            else:
                 from instep.plan.step import Plan
 
                 self._settle()
-                for plan in alike(state, params, grads):
-                    if plan.repeat(self, state, params, grads):
-                        return params
-                    if plan.accepts(self, state, params, grads):
-                        break
-                else:
-                    plan = Plan(self, state, params, grads)
+                plan = Plan(self, state, params, grads)
             return plan.step(self, state, params)
         finally:
             if plan is not None:

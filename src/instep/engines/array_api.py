@@ -86,7 +86,7 @@ class ArrayAPIBucket(Bucket):
         self._results = [None] * len(self.positions)
         self.guards = frozenset()
         for w, row in zip(self._params, self._rows_now, strict=True):
-            self._program.check_rounding(row, DTYPES[arrays.dtype_name(w)].compute)
+            self._program.check_rounding(row.numbers, DTYPES[arrays.dtype_name(w)].compute)
 
     def reduce(self, sums: SumTable) -> set[int]:
         # The rule runs from its start again whenever it has met a sum over the tree: what it

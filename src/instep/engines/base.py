@@ -52,8 +52,8 @@ class Repeater:
         Takes the memory of all parameters, which no gradient is to touch.
     is_watching
         Returns whether it has, and they have not moved since.
-    check
-        Raises if a number is none in the dtype of the arithmetic.
+    compute
+        Dtype of the arithmetic.
     begin
         Turns to these graphs from those of the step before.
     take
@@ -69,7 +69,7 @@ class Repeater:
     fits: Callable[[Sequence[Any], Sequence[Any]], bool]
     watch: Callable[[Written], None]
     is_watching: Callable[[], bool]
-    check: Callable[[Sequence[Row]], None]
+    compute: str
     begin: Run
     take: Sequence[Callable[[Sequence[Sequence[float]]], None]]
     levels: Sequence[tuple[Sequence[Run], set[int]]]

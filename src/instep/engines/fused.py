@@ -110,6 +110,8 @@ class FusedBucket(Bucket, Generic[_Launch]):
 
     Attributes
     ----------
+    compute
+        Dtype of the arithmetic.
     addresses
         Of parameter and gradient of each leaf, as of the last `fit`.
     now
@@ -124,7 +126,7 @@ class FusedBucket(Bucket, Generic[_Launch]):
         self.program = program
         self.dtype = members[0].parameter.dtype
         self.gradient_dtype = members[0].gradient.dtype
-        self._compute = DTYPES[self.dtype.name].compute
+        self.compute = DTYPES[self.dtype.name].compute
         self.leaves = [Placement.of(member, program.arrays) for member in members]
         self.addresses = np.zeros((len(members), 2), dtype=np.int64)
         self._extents = np.array(
@@ -158,14 +160,10 @@ class FusedBucket(Bucket, Generic[_Launch]):
         stops = self.addresses + self._extents[:, :, 1]
         return (starts[:, 0], stops[:, 0]), (starts[:, 1], stops[:, 1])
 
-    def check(self, rows: Sequence[Row]) -> None:
-        """Raise if a number is none in the dtype of the arithmetic."""
-        for row in rows:
-            self.program.check_rounding(row, self._compute)
-
     def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
         for rows in candidates:
-            self.check(rows)
+            for row in rows:
+                self.program.check_rounding(row.numbers, self.compute)
         chosen = [self.arrangement(rows) for rows in candidates]
         self.turn_to(chosen if len(chosen) == 1 else list(dict.fromkeys(chosen)), sums)
         self._level, self._rows = 0, candidates[0]

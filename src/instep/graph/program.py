@@ -408,13 +408,13 @@ class Program:
         numbers |= {name: varying[varying_name(name)] for name in self.varying}
         return Values(self.name, "hyperparameter", numbers | self._options | dict(row.flags))
 
-    def check_rounding(self, row: Row, compute: str) -> None:
+    def check_rounding(self, numbers: Sequence[float], compute: str) -> None:
         """Raise if a hyperparameter that must not becomes 0 or infinite in the compute dtype."""
         least, most = BOUNDS[compute]
         position = 0
         for part in self.parts:
             for i, entry in enumerate(part.fields):
-                number = row.numbers[position + i]
+                number = numbers[position + i]
                 if least < number < most or number == 0:  # almost all
                     continue
                 domain = entry.domain

@@ -43,13 +43,17 @@ class Records:
     def resume(self, state: State) -> bool:
         """Go on from where other plans have left the leaves; False: they are no groups any more.
 
-        What a leaf has been through is the same afterwards, only shared by others.
+        What a leaf has been through is the same afterwards, only shared by others. So the plan of
+        the last step, too, is to look at its leaves before it takes another.
         """
+        if state.plan is not None:
+            state.plan.settle(state)
+            state.plan = None
         if [*map(state.leaves.get, self.states)] != self._values:
             return False
         for group, leaves in self._groups:
             first, *others = {id(one): one for one in map(_history, leaves)}.values()
-            if any(other != first for other in others):
+            if others and any(other != first for other in others):
                 return False
             if others or first is not group.history:
                 group.history = History(first.taken, dict(first.scalars))

@@ -4,7 +4,7 @@ Some users step on a network leaf by leaf, some on a part of it now and then, so
 out. A plan takes a millisecond to make; one that is remembered is found in microseconds.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from instep.state import State
@@ -24,10 +24,13 @@ def look(params: Any, grads: Any) -> Hashable:
     return None
 
 
-def alike(state: State, params: Any, grads: Any) -> Iterator[Any]:
-    """Yield the plans that may be for these trees, the one that was used last first."""
+def alike(state: State, params: Any, grads: Any) -> Sequence[Any]:
+    """Return the plans that may be for these trees, the one that was used last first."""
     plans = state.plans
-    return iter(plans.get(look(params, grads), ()) if plans else ())
+    if len(plans) > 1:
+        found: Sequence[Any] = plans.get(look(params, grads), ())
+        return found
+    return next(iter(plans.values()), ())
 
 
 def remember(state: State, plan: Any, *, alone: bool = False) -> None:
@@ -40,7 +43,10 @@ def remember(state: State, plan: Any, *, alone: bool = False) -> None:
     if alone:
         plans.clear()
     if not plan.is_heavy:
-        others = [other for other in plans.pop(kind, ()) if other is not plan]
-        plans[kind] = [plan, *others[: MOST_ALIKE - 1]]
+        known = plans.pop(kind, ())
+        if known[:1] != [plan]:
+            others = [other for other in known if other is not plan]
+            known = [plan, *others[: MOST_ALIKE - 1]]
+        plans[kind] = known
         if len(plans) > MOST_KINDS:
             del plans[next(iter(plans))]

@@ -102,7 +102,6 @@ class Plan:
 
     def _resume(self, state: State) -> bool:
         """Take over from another plan: return whether its steps have left this one of any use."""
-        state.plan = None  # that one is to look at its leaves, too, before it takes another step
         remember(state, self)
         return self._records.resume(state)
 
@@ -176,7 +175,6 @@ class Plan:
     def step(self, owner: Owner, state: State, params: Any, rows: list[Row] | None = None) -> Any:
         """Take the step that `accepts` has looked at, with these rows where they are known."""
         sums, buckets = self._sums, self.buckets
-        settings = self._repetition.settings(owner)
         self._repetition.last = None  # until it is known which way this step goes
         sums.begin()
         candidates = self._candidates(state) if rows is None else [rows]
@@ -197,7 +195,7 @@ class Plan:
         result = finish(partial(self._commit, state, params, notes))
         self._verified = True
         if self._repeats and not self.waits:
-            self._repetition.learn(settings, state.t, candidates[0])
+            self._repetition.learn(candidates[0])
         if is_new and self._is_kept:
             remember(state, self, alone=self._records.have_moved)
         return result

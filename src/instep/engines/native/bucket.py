@@ -43,6 +43,7 @@ class NativeBucket(HostBucket[NativeLaunch]):
             first_tile += tiles
         self._table, self.addresses = table, table[:, :2]
         self._check: check.SignatureCheck | None = None
+        self._compare: Callable[[tuple[Any, ...], tuple[Any, ...]], int]
         if check.is_supported():
             start, stride = table.ctypes.data, table.strides[0]
             rows = [start + i * stride for i in range(len(members))]
@@ -50,6 +51,7 @@ class NativeBucket(HostBucket[NativeLaunch]):
                 ([member.parameter for member in members], rows),
                 ([member.gradient for member in members], [row + _WORD for row in rows]),
             )
+            self._compare = self._check.compare
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         if self._check is not None:
@@ -79,7 +81,7 @@ class NativeBucket(HostBucket[NativeLaunch]):
             self._repeats,
             self._watch,
             lambda: watched.is_watching,
-            self.check,
+            self.compute,
             partial(self.turn_to, self.now),
             [launch.pack for launch in now.launches],
             [
@@ -91,15 +93,15 @@ class NativeBucket(HostBucket[NativeLaunch]):
         )
 
     def _runs(self, launches: Sequence[NativeLaunch]) -> list[Run]:
-        return [partial(launch.run, self) for launch in launches]
+        return [one.run_once if one.is_simple else partial(one.run, self) for one in launches]
 
     def _repeats(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
         """Return whether no address has changed but those of gradients, which touch nothing."""
-        assert self._check is not None
-        found = self._check.compare(self.own(params), self.own(grads))
-        if found not in _REPEATS:
-            self._forget(found)
-        return found in _REPEATS
+        found = self._compare(self.own(params), self.own(grads))
+        if found in _REPEATS:
+            return True
+        self._forget(found)
+        return False
 
     def _forget(self, found: int) -> None:
         """Let nothing be taken for the step before whose arrays nobody has looked at."""

@@ -33,6 +33,9 @@ _ALIGNED, _WRITEABLE = 0x0100, 0x0400
 #: parameters before them that have moved.
 DIFFERENT, SAME, MOVED, CLEAR, LOST = 0, 1, 2, 3, 4
 
+#: What tells that parameters are elsewhere.
+_FURTHER = (MOVED, LOST)
+
 #: The number of ranges while it is not known where the parameters are.
 _UNKNOWN = -1
 
@@ -289,7 +292,7 @@ class SignatureCheck:
         block = self._block
         block[_PARAMETERS], block[_GRADIENTS] = id(parameters) + ITEMS, id(gradients) + ITEMS
         result: int = self._check(self._address)
-        if result in (MOVED, LOST):
+        if result in _FURTHER:
             block[_RANGES] = _UNKNOWN
         return result
 

@@ -1,16 +1,19 @@
 """Launches of the native engine: one call of compiled code a thread, for all tensors of a pass."""
 
+import ctypes
 import struct
 from array import array
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.host import HostBucket, HostLaunch
-from instep.engines.native.compile import address_of, compile_kernel, traits
+from instep.engines.native.compile import address_of, compile_function, compile_kernel, traits
 from instep.engines.native.emit import Argument, Entry, emit, entry_words, scalar_layout
+from instep.engines.native.fields import loads
 from instep.engines.native.pool import run_on_threads, start_workers
 from instep.engines.native.strided import Strided
 from instep.engines.sums import SumTable
@@ -37,6 +40,7 @@ _CHUNKS_PER_THREAD = 16
 
 # Plain integers: an enum as an index takes longer than the assignment.
 _COUNT, _NEXT = int(Argument.COUNT), int(Argument.NEXT)
+_OF_TILES = (int(Entry.COLUMN), int(Entry.FIRST_TILE), int(Entry.TILES))
 _SUMS, _SUMS_STRIDE = int(Argument.SUMS), int(Argument.SUMS_STRIDE)
 
 
@@ -77,7 +81,6 @@ class NativeLaunch(HostLaunch):
     """
 
     _block: Arguments  # of a block of leaves that are no lines
-    _first_tiles: NDArray[np.int64]
 
     def __init__(
         self,
@@ -120,6 +123,11 @@ class NativeLaunch(HostLaunch):
         partials = np.zeros((max(1, len(graph.sums)), max(1, tiles)))
         self._lines = Arguments(table, chunks, self.scalars, partials)
         self._words, self._address = self._lines.words, self._lines.address
+        self._numbers = [entry.number for entry in graph.sums]
+        self._tensors: list[Tensors] = []
+        if graph.sums and len(table):
+            places = [table[:, width + place] for place in _OF_TILES]
+            self._tensors.append(Tensors(partials, *places))
         self._kernel = compile_kernel(emit(graph, traits()))
         self._kernel_address = address_of(self._kernel)
         self._strided = self._strided_leaves(bucket, most_threads)
@@ -129,17 +137,19 @@ class NativeLaunch(HostLaunch):
         """Return what runs the pass on the leaves that are no lines, if there are any."""
         if not self._gathered:
             return None
-        tiles = self._table[self._gathered, self._width + Entry.TILES]
-        self._first_tiles = np.cumsum(tiles) - tiles
+        columns, _, tiles = (self._table[self._gathered, self._width + i] for i in _OF_TILES)
+        firsts = np.cumsum(tiles) - tiles
         elements = int(self._table[self._gathered, self._width + Entry.COUNT].sum())
         partials = np.zeros((max(1, len(self.graph.sums)), int(tiles.sum())))
+        if self.graph.sums:
+            self._tensors.append(Tensors(partials, columns, firsts, tiles))
         # Each thread has a table and a chunk of its own, for one block at a time.
         none = np.zeros((0, 0), dtype=np.int64)
         self._block = Arguments(none, none, self.scalars, partials)
         start, stride = self._table.ctypes.data, self._table.strides[0]
         leaves = [
             (bucket.leaves[i], start + i * stride, int(first))
-            for i, first in zip(self._gathered, self._first_tiles, strict=True)
+            for i, first in zip(self._gathered, firsts, strict=True)
         ]
         threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
         return Strided(self.graph, self._kernel_address, leaves, threads, self._block.words)
@@ -176,6 +186,18 @@ class NativeLaunch(HostLaunch):
         else:
             run_on_threads(self._kernel_address, self._address, self._threads)
 
+    @property
+    def is_simple(self) -> bool:
+        """Return whether to run the kernel is all there is to do."""
+        return (
+            not (self._own_table or self._gathered or self._sum_count) and self._words[_COUNT] > 0
+        )
+
+    def run_once(self, sums: SumTable) -> None:
+        """Run a simple launch, unless it has run since `pack`."""
+        if not self._words[_NEXT]:
+            self.run_kernel()
+
     def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
         if self._own_table:
             self._lines.table[:, :2] = bucket.addresses[self._members]
@@ -183,35 +205,81 @@ class NativeLaunch(HostLaunch):
             if self._sum_count:
                 self._point_at(sums, self._lines if self._strided is None else self._block)
             self.run_kernel()
-        if self._sum_count and self.graph.sums:
-            self._add_tiles(sums)
+        for tensors in self._tensors:
+            tensors.add(sums, self._numbers)
 
     def _point_at(self, sums: SumTable, arguments: Arguments) -> None:
         arguments.words[_SUMS] = sums.address
         arguments.words[_SUMS_STRIDE] = sums.values.shape[1]
 
-    def _add_tiles(self, sums: SumTable) -> None:
-        """Write the sums of the tensors, from the sums of their tiles."""
-        table, width = self._lines.table, self._width
-        if len(table):
-            self._add(sums, self._lines.partials, table[:, width + Entry.FIRST_TILE], table)
-        if self._strided is not None:
-            self._add(sums, self._block.partials, self._first_tiles, self._table[self._gathered])
 
-    def _add(
+class Tensors:
+    """What makes the sums of tensors of those of their tiles: most tensors have but one.
+
+    Parameters
+    ----------
+    partials
+        The sums of the tiles, a row for each sum of the pass.
+    columns, firsts, counts
+        Of each tensor: where its sum goes, its first tile, and the number of its tiles.
+    """
+
+    def __init__(
         self,
-        sums: SumTable,
         partials: NDArray[np.float64],
+        columns: NDArray[np.int64],
         firsts: NDArray[np.int64],
-        table: NDArray[np.int64],
+        counts: NDArray[np.int64],
     ) -> None:
-        columns = table[:, self._width + Entry.COLUMN]
-        counts = table[:, self._width + Entry.TILES]
-        for k, entry in enumerate(self.graph.sums):
-            sums.values[entry.number, columns] = partials[k][firsts]
-            for i in np.flatnonzero(counts > 1):
-                tiles = partials[k][firsts[i] : firsts[i] + counts[i]]
-                sums.values[entry.number, columns[i]] = canonical_sum(tiles)
+        self._places = np.stack([columns, firsts], axis=1)
+        self._address, self._count = self._places.ctypes.data, len(columns)
+        self._partials = [(row, row.ctypes.data) for row in partials]
+        self._long = [
+            (int(columns[i]), slice(int(firsts[i]), int(firsts[i] + counts[i])))
+            for i in np.flatnonzero(counts > 1)
+        ]
+        self._collect = _collect()
+
+    def add(self, sums: SumTable, numbers: Sequence[int]) -> None:
+        """Write sums of these numbers."""
+        row_bytes = sums.values.strides[0]
+        for number, (partials, address) in zip(numbers, self._partials, strict=True):
+            self._collect(self._address, self._count, address, sums.address + number * row_bytes)
+            for column, tiles in self._long:
+                sums.values[number, column] = canonical_sum(partials[tiles])
+
+
+@cache
+def _collect() -> Any:
+    address = ctypes.c_void_p
+    kind = ctypes.PYFUNCTYPE(None, address, ctypes.c_int64, address, address)
+    return compile_function(_COLLECT, "collect", kind)
+
+
+#: Copies the sum of the first tile of each tensor to the column of the tensor.
+_COLLECT = f"""\
+define void @collect(ptr %places, i64 %count, ptr %partials, ptr %row) {{
+entry:
+  br label %loop
+
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i_next, %body ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %body, label %done
+
+body:
+  %i_next = add i64 %i, 1
+  %place = getelementptr [2 x i64], ptr %places, i64 %i
+{loads("place", {"column": 0, "first": 1})}
+{loads("partials", {"sum": "%first"}, "double", "double")}
+  %to = getelementptr double, ptr %row, i64 %column
+  store double %sum, ptr %to
+  br label %loop
+
+done:
+  ret void
+}}
+"""
 
 
 def split(extents: NDArray[np.int64], threads: int, unit: int) -> NDArray[np.int64]:
