@@ -145,11 +145,7 @@ class Repetition:
                 return None
         if len(way.final) > 1:  # a single call is made, or is not
             require_frames(6)
-        try:
-            self._run(state, plan, step, rows)
-        except BaseException:
-            finish(partial(self._run, state, plan, step, rows))
-            raise
+        finish(partial(self._run, state, plan, step, rows))
         return None
 
     def _numbers(self, settings: tuple[Any, ...], step: int) -> Numbers:
