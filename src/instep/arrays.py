@@ -260,6 +260,10 @@ def parts(array: Array) -> tuple[Array, Array]:
     return xp.real(array), xp.imag(array)
 
 
+#: Libraries whose arrays of complex numbers can be seen as their parts.
+WITH_PARTS = ("numpy", "cupy", "torch", "jax")
+
+
 def joined(re: Array, im: Array) -> Array:
     """Return a new array of complex numbers with these parts, bit for bit."""
     match library(re):
@@ -273,6 +277,33 @@ def joined(re: Array, im: Array) -> Array:
     for view, part in zip((xp.real(whole), xp.imag(whole)), (re, im), strict=True):
         view[...] = part
     return whole
+
+
+def as_parts(array: Array) -> Array:
+    """Return an array of complex numbers as one of their parts, which lie along one more axis.
+
+    It is a view, but of JAX's arrays; and the parts of a real array are an array of their own.
+    """
+    xp = namespace(array)
+    if not is_complex(array):
+        narrow = dtype_name(array) in ("float16", "bfloat16")
+        array = xp.astype(array, xp.float32) if narrow else array
+        array = joined(array, xp.zeros_like(array))
+    match library(array):
+        case "numpy":
+            return array[..., None].view(array.real.dtype)
+        case "cupy":
+            part, shape = array.real.dtype, (*array.shape, 2)
+            strides = (*array.strides, part.itemsize)
+            return type(array)(shape, part, array.data, strides=strides)
+        case "torch":
+            return sys.modules["torch"].view_as_real(array.resolve_conj())
+    return xp.stack(parts(array), axis=-1)
+
+
+def from_parts(array: Array) -> Array:
+    """Return a new array of the complex numbers whose parts lie along the last axis."""
+    return joined(array[..., 0], array[..., 1])
 
 
 def is_complex(array: Array) -> bool:

@@ -10,7 +10,7 @@ from operator import setitem
 from typing import Any, ClassVar
 
 from instep import arrays, tree
-from instep.graph.dtypes import DTYPES, is_complex
+from instep.graph.dtypes import COMPLEX, DTYPES, is_complex
 from instep.interrupts import Call
 from instep.plan import validation
 from instep.plan.leaves import Leaf
@@ -30,9 +30,10 @@ class _Answering(Rule):
     real_slots = property(lambda self: self._of.real_slots)
     scalar_slots = property(lambda self: self._of.scalar_slots)
 
-    def __init__(self, of: Rule, threads: int | None) -> None:
+    def __init__(self, of: Rule, owner: Owner) -> None:
         assert of.answer_rule is not None
-        self._of, self._threads, self._answer = of, threads, of.answer_rule
+        self._of, self._answer = of, of.answer_rule
+        self._threads, self._complex = owner.threads, owner.complex
         self.__post_init__()
 
     @property
@@ -42,6 +43,10 @@ class _Answering(Rule):
     @property
     def threads(self) -> int | None:
         return self._threads
+
+    @property
+    def complex(self) -> str:
+        return self._complex
 
     @property
     def main(self) -> Rule:
@@ -72,12 +77,13 @@ class _Answer:
     ) -> None:
         leaves = validation.unchecked(call, params)
         prefix, rule = _choose(owner, call, which)
-        self._rule = None if rule is None else _Answering(rule, owner.threads)
+        self._rule = None if rule is None else _Answering(rule, owner)
         self._states = {} if rule is None else _states(state, prefix, rule)
         self.known = {leaf.key: leaf for leaf in leaves if leaf.key in self._states}
         for leaf in self.known.values():
             validation.check_array(call, leaf.path, leaf.parameter)
-            _check_shapes(call, leaf, self._states[leaf.key])
+            in_parts = owner.complex == "pairs" and arrays.is_complex(leaf.parameter)
+            _check_shapes(call, leaf, self._states[leaf.key], (2,) if in_parts else ())
 
     def like(self, leaf: Leaf) -> Any:
         """Return an array of the dtype of the arithmetic: the parameter, if its state fits."""
@@ -88,6 +94,7 @@ class _Answer:
             return w
         xp = arrays.namespace(w)
         widest = max(dtypes, key=lambda name: DTYPES[name].itemsize)  # complex, if there are such
+        widest = COMPLEX.get(widest, widest) if arrays.is_complex(w) else widest
         return xp.empty((), dtype=getattr(xp, widest), device=arrays.namespace_device(w))
 
     def put(self, into: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,10 +245,10 @@ def _states(state: State, prefix: str, rule: Rule) -> dict[str, LeafState]:
     return found
 
 
-def _check_shapes(call: str, leaf: Leaf, state: LeafState) -> None:
+def _check_shapes(call: str, leaf: Leaf, state: LeafState, more: tuple[int, ...]) -> None:
     w = leaf.parameter
     for slot in state.slots.values():
-        if tuple(slot.shape) != tuple(w.shape):
+        if tuple(slot.shape) != (*w.shape, *more):
             raise ValueError(
                 f"{call}: {tree.format_path('params', leaf.path)} is {arrays.describe(w)}, but its "
                 f"average has shape {tuple(slot.shape)}"

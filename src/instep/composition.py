@@ -26,6 +26,7 @@ class Chain(Optimizer):
         threads: int | None = None,
         overrides: Overrides | None = None,
         frozen: Sequence[str] | None = None,
+        complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
     ) -> None:
         main = _check_order(rules)
         self._rules = _name_parts(rules)
@@ -34,6 +35,7 @@ class Chain(Optimizer):
         self.threads = main.threads if threads is None else threads
         self.overrides = main.overrides if overrides is None else overrides
         self.frozen = main.frozen if frozen is None else frozen
+        self.complex = main.complex if complex is None else complex
         self.__post_init__()
 
     @property
@@ -74,7 +76,7 @@ class Chain(Optimizer):
         parts = [repr(rule) for rule in self._rules.values()]
         settings = [
             f"{name}={source(getattr(self, name))}"
-            for name in ("engine", "threads", "overrides", "frozen")
+            for name in ("engine", "threads", "overrides", "frozen", "complex")
             if not is_same(getattr(self, name), getattr(self._main, name))
         ]
         return f"chain({', '.join(parts + settings)})"
@@ -118,6 +120,7 @@ def chain(
     threads: int | None = None,
     overrides: Overrides | None = None,
     frozen: Sequence[str] | None = None,
+    complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
 ) -> Chain:
     """Compose transforms and one optimizer into one optimizer, which takes the fewest passes.
 
@@ -129,7 +132,7 @@ def chain(
     ----------
     *rules
         Transforms and exactly one optimizer.
-    engine, threads, overrides, frozen
+    engine, threads, overrides, frozen, complex
         As for `Optimizer`; by default those of the optimizer in the chain. From then on they are
         attributes of the chain, and those of the optimizer in it are not looked at.
         In `overrides`, hyperparameters of the optimizer have their own names, and those of
@@ -155,7 +158,9 @@ def chain(
     >>> optimizer.update([np.zeros(1), np.zeros(1)], [np.array([3.0]), np.array([4.0])])
     [array([-0.6]), array([-0.8])]
     """
-    return Chain(*rules, engine=engine, threads=threads, overrides=overrides, frozen=frozen)
+    return Chain(
+        *rules, engine=engine, threads=threads, overrides=overrides, frozen=frozen, complex=complex
+    )
 
 
 def _check_order(rules: tuple[Rule, ...]) -> Optimizer:

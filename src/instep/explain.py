@@ -187,7 +187,7 @@ def _layouts(
     found = {}
     for i in chosen:
         w, g = leaves[i].parameter, leaves[i].gradient
-        beside = ({} if g is None else {"gradient": g}) | given.arrays_of(i)
+        beside = ({} if g is None else {"gradient": g}) | given.arrays_of(i, leaves[i])
         found[leaves[i].key] = layout(w, beside)
     return {key: how for key, how in found.items() if how}
 

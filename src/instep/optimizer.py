@@ -25,6 +25,12 @@ def _validate_engine(owner: str, value: Any) -> str:
     return str(value)
 
 
+def _validate_complex(owner: str, value: Any) -> str:
+    if value not in ("modulus", "pairs"):
+        raise ValueError(f"{owner}: complex must be 'modulus' or 'pairs', got {value!r}")
+    return str(value)
+
+
 def _validate_threads(owner: str, value: Any) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
@@ -92,6 +98,10 @@ class Optimizer(Stateful):
         still updated together.
     frozen
         Path patterns of leaves that are left alone, whatever their gradients.
+    complex
+        What complex parameters are: with ``"modulus"`` each is one number, whose gradient has a
+        magnitude and a phase; with ``"pairs"`` real and imaginary parts are numbers of their own,
+        as in PyTorch. Their gradient is the direction of steepest ascent in both parts.
 
     Attributes
     ----------
@@ -100,6 +110,7 @@ class Optimizer(Stateful):
     """
 
     _settings: ClassVar[Mapping[str, Any]] = {
+        "complex": _validate_complex,
         "engine": _validate_engine,
         "threads": _validate_threads,
         "overrides": _validate_overrides,
@@ -110,6 +121,7 @@ class Optimizer(Stateful):
     threads: int | None = field(default=None, kw_only=True)
     overrides: Overrides = field(default_factory=dict, kw_only=True)
     frozen: Sequence[str] = field(default=(), kw_only=True)
+    complex: str = field(default="modulus", kw_only=True)
 
     @property
     def main(self) -> "Optimizer":
@@ -124,8 +136,9 @@ class Optimizer(Stateful):
         params
             A tree of arrays: a dict (nested or not), list or tuple of them, or one array. Any
             other mapping or sequence, and ``dict.values()``, is walked as these are. float16,
-            bfloat16, float32 or float64, of any shape and layout. A float of Python or NumPy is
-            an array of no dimensions that cannot be written.
+            bfloat16, float32, float64, complex64 or complex128, of any shape and layout. A float
+            or complex number of Python or NumPy is an array of no dimensions that cannot be
+            written.
         grads
             A tree of the same structure, shapes and devices. Its arrays may be of any of these
             dtypes: they are converted once, as they are loaded, to the dtype of the arithmetic.

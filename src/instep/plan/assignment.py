@@ -6,8 +6,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from instep import arrays, engines
+from instep.graph.dtypes import is_complex
 from instep.graph.program import Group, Overridden, Program, Row, Varying
-from instep.plan import stand_ins, varying
+from instep.plan import stand_ins, validation, varying
 from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_read
 from instep.state import History, Owner, State
@@ -55,6 +56,8 @@ class Assignment:
         The hyperparameters that are arrays, for each group.
     buckets
         The leaves that each engine takes together.
+    in_parts
+        Whether parts of complex numbers are numbers of their own.
     """
 
     program: Program
@@ -63,6 +66,7 @@ class Assignment:
     group_of: list[int]
     varying: list[list[Varying]]
     buckets: list[Assigned]
+    in_parts: bool = False
 
     def row(self, leaf: int) -> Row:
         """Return the hyperparameters of a leaf."""
@@ -73,9 +77,10 @@ class Assignment:
         """All hyperparameters that are arrays, each array once."""
         return list({id(one.array): one for group in self.varying for one in group}.values())
 
-    def arrays_of(self, leaf: int) -> dict[str, Any]:
+    def arrays_of(self, number: int, leaf: Leaf) -> dict[str, Any]:
         """Return the hyperparameters of a leaf that are arrays, by their names in graphs."""
-        return {found.array_name: found.array for found in self.varying[self.group_of[leaf]]}
+        found = self.varying[self.group_of[number]]
+        return {one.array_name: stand_ins.beside(leaf, one.array) for one in found}
 
 
 def assign(
@@ -101,6 +106,7 @@ def assign(
     rows = [program.row(state.t + 1, group) for group in groups.values()]
     group_of = [numbers[key] for key in keys]
     found = Assignment(program, list(groups.values()), rows, group_of, arrays_of, [])
+    found.in_parts = owner.complex == "pairs"
     for leaf, number in zip(leaves, group_of, strict=True):
         varying.check(f"{owner.name}.update", leaf, arrays_of[number])
     check_read(f"{owner.name}.update", leaves, found.arrays)
@@ -114,6 +120,9 @@ def _buckets(requested: str, given: Assignment, leaves: Sequence[Leaf]) -> list[
     chosen: dict[Any, tuple[str, str]] = {}
     for i, leaf in enumerate(leaves):
         flags = given.row(i).flags
+        if given.in_parts and is_complex(leaf.dtype):
+            validation.check_parts(f"{given.program.name}.update", leaf)
+            leaf.take_apart()
         plain = given.program.for_shape(tuple(leaf.parameter.shape))
         program = plain.taking(given.varying[given.group_of[i]])
         if requested == "auto" or engines.load(requested).fuses:
@@ -131,6 +140,8 @@ def _buckets(requested: str, given: Assignment, leaves: Sequence[Leaf]) -> list[
         if key not in buckets:
             if arrays.library(leaf.parameter) != kind[0]:
                 reason = f"{reason}, which stand for those of {kind[0]}"
+            if leaf.in_parts:
+                reason = f"{reason}; complex numbers as pairs of real ones"
             buckets[key] = Assigned(engine, reason, leaf.dtype, device, program)
         buckets[key].members.append(i)
     return list(buckets.values())

@@ -34,6 +34,10 @@ class StandIn(ABC):
         """Return what takes the place of what was held, from the array that the step wrote."""
         raise NotImplementedError
 
+    def returned(self, array: Any) -> Any:
+        """Return it from an array that an engine made, which could not write the one it saw."""
+        return array
+
 
 class Number(StandIn):
     """A number: an array of no dimensions stands for it. As a gradient it may be of any type."""
@@ -49,6 +53,32 @@ class Number(StandIn):
 
     def hand_back(self, array: Any) -> Any:
         return arrays.number_of_type(self._type, array)
+
+
+class Parts(StandIn):
+    """Complex numbers: their parts, along one more axis, stand for them.
+
+    Parameters
+    ----------
+    of
+        What stands for the complex numbers themselves, if anything does.
+    """
+
+    def __init__(self, of: StandIn | None) -> None:
+        self._of = of
+        self.replaces = of is not None and of.replaces
+        self.tells_of_writes = of is not None and of.tells_of_writes
+
+    def array(self, held: Any) -> Any:
+        x = held if self._of is None else self._of.array(held)
+        return None if x is None else arrays.as_parts(x)
+
+    def hand_back(self, array: Any) -> Any:
+        assert self._of is not None
+        return self._of.hand_back(arrays.from_parts(array))
+
+    def returned(self, array: Any) -> Any:
+        return arrays.from_parts(array)
 
 
 #: What a leaf has for its parameter and its gradient; None where engines see them themselves.

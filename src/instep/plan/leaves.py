@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from instep import arrays
-from instep.plan.kinds import NOBODY, Number, Pair, arrays_of
+from instep.plan.kinds import NOBODY, Number, Pair, Parts, arrays_of
 from instep.tree import Path, join_path
 
 
@@ -21,6 +21,8 @@ class Leaf:
         Parameter and gradient as the user holds them.
     stand_ins
         What makes the one of the other, from step to step.
+    in_parts
+        Whether parts of complex numbers stand for them.
     """
 
     position: int
@@ -29,6 +31,7 @@ class Leaf:
     gradient: Any
     held: tuple[Any, Any] = field(init=False)
     stand_ins: Pair = field(init=False)
+    in_parts: bool = False
 
     def __post_init__(self) -> None:
         self.held = self.parameter, self.gradient
@@ -40,8 +43,15 @@ class Leaf:
             Number(x, written=i == 0) if kind is None and arrays.is_number(x) else kind
             for i, (kind, x) in enumerate(zip(pair, self.held, strict=True))
         )
+        if self.in_parts:
+            w, g = Parts(w), None if self.held[1] is None else Parts(g)
         self.stand_ins = w, g
         self.parameter, self.gradient = arrays_of(self.stand_ins, self.held)
+
+    def take_apart(self) -> None:
+        """Let parts stand for complex numbers from now on, whatever else does."""
+        self.in_parts = True
+        self.put(NOBODY)
 
     def forget(self) -> None:
         """Keep no arrays of the user."""
@@ -62,12 +72,12 @@ class Leaf:
         """Name of the leaf in the state."""
         return join_path(self.path)
 
-    @cached_property
+    @property
     def dtype(self) -> str:
         """Storage dtype."""
         return arrays.dtype_name(self.parameter)
 
-    @cached_property
+    @property
     def gradient_dtype(self) -> str:
         """Dtype of the gradient, which is that of the parameter where none is given."""
         return self.dtype if self.gradient is None else arrays.dtype_name(self.gradient)

@@ -28,7 +28,7 @@ def bucket(
     """
     engine, program = engines.load(own.engine), own.program
     chosen = [leaves[i] for i in own.members]
-    varying = [given.arrays_of(i) for i in own.members]
+    varying = [given.arrays_of(i, leaves[i]) for i in own.members]
     found = _allocate(
         *(engine, program, chosen, [known.get(leaf.key) for leaf in chosen]),
         *([given.row(i) for i in own.members], varying),

@@ -3,7 +3,7 @@
 What no engine could read or write, it can so: a number, a tensor of PyTorch, an array of JAX.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instep import arrays
@@ -17,7 +17,7 @@ def of_memory(leaf: Leaf) -> Pair:
     w, g = leaf.held
     held = [x for x in (w, g) if x is not None]
     match arrays.library(w):
-        case "torch" if not w.is_neg() and all(map(tensors.can_be_seen, held)):
+        case "torch" if not tensors.is_lazy(w) and all(map(tensors.can_be_seen, held)):
             return tensors.Parameter(w), None if g is None else tensors.Gradient()
         case "jax" if all(map(immutables.can_be_seen, held)):
             gradient = None if g is None else immutables.Immutable(g, written=False)
@@ -30,6 +30,19 @@ def of_library(leaf: Leaf) -> Pair:
     if arrays.library(leaf.held[1]) == "torch":
         return None, tensors.Detached()
     return NOBODY
+
+
+def beside(leaf: Leaf, array: Any) -> Any:
+    """Return an array of the shape of a parameter that is held, as engines see those of a leaf."""
+    if arrays.library(array) != arrays.library(leaf.parameter):
+        match arrays.library(array):
+            case "torch":
+                array = tensors.Gradient().array(array)
+            case "jax":
+                array = immutables.Immutable(array, written=False).array(array)
+    if leaf.in_parts:
+        array = arrays.namespace(array).broadcast_to(array[..., None], (*array.shape, 2))
+    return array
 
 
 class StandIns:
@@ -96,6 +109,11 @@ class StandIns:
             self._check.count_changes(self._own(held))
         elif self._told:
             tensors.tell([held[i] for i in self._told])
+
+    def returned(self, replaced: Mapping[int, Any]) -> dict[int, Any]:
+        """Return, as it is held, what an engine gives in the place of what it cannot write."""
+        kinds = dict(self._of_parameters) if replaced else {}
+        return {i: kinds[i].returned(x) if i in kinds else x for i, x in replaced.items()}
 
     def handed_back(self, params: Sequence[Any]) -> dict[int, Any]:
         """Return by position what replaces parameters, from the arrays that stood for them."""

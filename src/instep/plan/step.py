@@ -205,7 +205,7 @@ class Plan:
         self._stand_ins.announce(self._held[0])
         replaced: dict[int, Any] = {}
         for bucket in self.buckets:
-            replaced.update(bucket.commit(self._sums))
+            replaced.update(self._stand_ins.returned(bucket.commit(self._sums)))
         replaced |= self._stand_ins.handed_back(self._seen[0])
         if self.waits:
             # Whatever was set in the midst of the step: this plan is to hear of it.

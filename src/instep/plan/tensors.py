@@ -18,6 +18,11 @@ def can_be_seen(tensor: Any) -> bool:
     )
 
 
+def is_lazy(tensor: Any) -> bool:
+    """Return whether a tensor is the negative or the conjugate of what lies in memory."""
+    return bool(tensor.is_neg() or tensor.is_conj())
+
+
 class Parameter(StandIn):
     """A tensor that is written."""
 
@@ -39,8 +44,8 @@ class Gradient(StandIn):
     def array(self, held: Any) -> Any:
         if arrays.library(held) != "torch" or not can_be_seen(held):
             return None
-        if held.is_neg():
-            copy = held.detach().resolve_neg()
+        if is_lazy(held):
+            copy = held.detach().resolve_neg().resolve_conj()
             return _seen(copy, writeable=False, owner=copy)
         return _seen(held, writeable=False)
 

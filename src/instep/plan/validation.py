@@ -146,6 +146,22 @@ def check_parameter(call: str, path: Path, w: Any) -> None:
         )
 
 
+def check_parts(call: str, leaf: Leaf) -> None:
+    """Raise if the parts of complex parameters cannot be seen as numbers of their own."""
+    w = leaf.held[0]
+    where = f"{call}: {format_path('params', leaf.path)} is {arrays.describe(w)}"
+    if leaf.number is None and arrays.library(w) not in arrays.WITH_PARTS:
+        raise TypeError(
+            f'{where}, whose parts cannot be written by themselves; leave complex="modulus", or '
+            f"convert it with numpy.asarray"
+        )
+    if arrays.library(w) == "torch" and w.is_conj():
+        raise ValueError(
+            f"{where}, the conjugate of what lies in memory, whose parts cannot be written; pass "
+            f".resolve_conj() of it"
+        )
+
+
 def _repeats_elements(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:
     """Return whether a byte may belong to two elements, as in a broadcast or a window view."""
     if 0 in shape:
