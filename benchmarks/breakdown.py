@@ -32,7 +32,6 @@ REDUCTION, UPDATE = "passes that reduce", "last pass"
 #: Method -> the part of a step that it is.
 _OF_READER = {"read": TREES}
 _OF_BUCKET = {"fit": CHECK, "stage": NUMBERS, "reduce": REDUCTION, "commit": UPDATE}
-_OF_REPEATER = {"stage": NUMBERS, "run": UPDATE}
 
 _WATCHED = "watched"
 
@@ -159,7 +158,7 @@ def _watched(case: Case, watch: Stopwatch) -> Step:
     def bucket(*arguments: Any) -> Any:
         made: Any = make(*arguments)
         find = made.repeater
-        made.repeater = lambda: _put(watch, find(), _OF_REPEATER)
+        made.repeater = lambda: _put_within(watch, find())
         return _put(watch, made, _OF_BUCKET)
 
     def reader(*arguments: Any) -> Any:
@@ -175,6 +174,17 @@ def _watched(case: Case, watch: Stopwatch) -> Step:
     ):
         step()  # makes the plan
     return step
+
+
+def _put_within(watch: Stopwatch, repeater: Any) -> Any:
+    """Put the stopwatch around what the short way calls, if there is one."""
+    if repeater is not None:
+        repeater.take = [watch.around(NUMBERS, take) for take in repeater.take]
+        repeater.levels = [
+            ([watch.around(REDUCTION, run) for run in runs], sums) for runs, sums in repeater.levels
+        ]
+        repeater.final = [watch.around(UPDATE, run) for run in repeater.final]
+    return repeater
 
 
 def _put(watch: Stopwatch, around: Any, parts: Mapping[str, str]) -> Any:

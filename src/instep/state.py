@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Overrides = Mapping[str, Mapping[str, Any]]
 
 
-@dataclass(eq=False)
+@dataclass
 class History:
     """What a parameter has been through. Those that step together share one.
 

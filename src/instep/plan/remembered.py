@@ -10,8 +10,8 @@ from typing import Any
 from instep.state import State
 
 #: Plans that are remembered for trees that look alike at first sight, and kinds of such trees.
-#: Those that were used least recently go. A plan holds tables, and a few blocks of 64 Ki elements
-#: where arrays are no lines in memory; the state is not its own.
+#: Those that were used least recently go. A plan holds tables, 23 KiB for a small leaf, and a few
+#: blocks of 64 Ki elements where arrays are no lines in memory; the state is not its own.
 MOST_ALIKE, MOST_KINDS = 4, 128
 
 
