@@ -22,6 +22,7 @@ EMITTERS = {
     "instep.engines.native.handover",
     "instep.engines.native.copies",
     "instep.engines.native.strided_code",
+    "instep.engines.native.tensors",
 }
 
 

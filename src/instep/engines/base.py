@@ -12,6 +12,9 @@ from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.program import Program, Row
 
+#: The parameters and gradients of a step.
+Leaves = tuple[Sequence[Any], Sequence[Any]]
+
 
 class Fit(enum.Enum):
     """How the arrays of this step compare with those that a bucket was made for."""
@@ -124,8 +127,11 @@ class Bucket(ABC):
         """Return whether a device can choose among these, and judge whether the step is taken."""
         return False
 
-    def repeater(self) -> Repeater | None:
-        """Return a short way to repeat the step that was taken last, if there is one."""
+    def repeater(self, tensors: Leaves | None = None) -> Repeater | None:
+        """Return a short way to repeat the step that was taken last, if there is one.
+
+        It is given arrays as they were, or tensors of PyTorch, like these, for which arrays stood.
+        """
         return None
 
     @abstractmethod

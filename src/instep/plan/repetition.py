@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from instep.engines import Bucket
-from instep.engines.base import Repeater, Run
+from instep.engines.base import Leaves, Repeater, Run
 from instep.engines.ranges import Written
 from instep.engines.sums import SumTable
 from instep.graph.program import Flags, Group, Program, Row
@@ -36,10 +36,12 @@ class Way:
         Numbers of sums over the tree that must be zero, or the step is turned away.
     computes
         Dtypes of the arithmetic.
+    sees_tensors
+        Whether it takes tensors as they are, and not the arrays that stand for them.
     """
 
-    def __init__(self, repeaters: Sequence[Repeater]) -> None:
-        self._repeaters = repeaters
+    def __init__(self, repeaters: Sequence[Repeater], *, sees_tensors: bool) -> None:
+        self._repeaters, self.sees_tensors = repeaters, sees_tensors
         # A call within another takes 0.1 us, which counts here and below.
         self.fits = repeaters[0].fits if len(repeaters) == 1 else self._fit
         self.take = [take for repeater in repeaters for take in repeater.take]
@@ -190,13 +192,17 @@ class Repetition:
                 group.memory.update(row.memory)
         state.t, state.plan = step, plan
 
-    def learn(self, rows: Sequence[Row]) -> None:
-        """Take note of the step that was just taken, the long way, with these rows."""
+    def learn(self, rows: Sequence[Row], tensors: Leaves | None) -> None:
+        """Take note of the step that was just taken, the long way, with these rows.
+
+        Tensors of PyTorch are given where nothing but compiled code has to look at them.
+        """
         flags = tuple([row.flags for row in rows])
         if flags not in self._ways:
-            repeaters = [bucket.repeater() for bucket in self._buckets]
+            repeaters = [bucket.repeater(tensors) for bucket in self._buckets]
             known = [repeater for repeater in repeaters if repeater is not None]
-            self._ways[flags] = Way(known) if repeaters and len(known) == len(repeaters) else None
+            way = Way(known, sees_tensors=tensors is not None) if known else None
+            self._ways[flags] = way if len(known) == len(repeaters) else None
         self.last = self._ways[flags]
         if self.last is not None:
             self.last.watch(self._buckets)

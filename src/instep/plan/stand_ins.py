@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instep import arrays
+from instep.engines.base import Leaves
 from instep.plan import immutables, tensors
 from instep.plan.kinds import NOBODY, Pair
 from instep.plan.leaves import Leaf
@@ -102,6 +103,10 @@ class StandIns:
         if len(leaves) != len(self._told):
             return tuple([leaves[i] for i in self._told])
         return leaves if type(leaves) is tuple else tuple(leaves)
+
+    def tensors(self, held: Leaves) -> Leaves | None:
+        """Return what is held, where compiled code sees all that there is to know of it."""
+        return None if self._check is None else held
 
     def announce(self, held: Sequence[Any]) -> None:
         """Tell libraries that these parameters are about to be written, as often as called."""

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from instep import tree
-from instep.engines.base import Fit
+from instep.engines.base import Fit, Leaves
 from instep.engines.sums import SumTable, Verdicts
 from instep.graph.program import Group, Program, Row
 from instep.hyperparameters import is_same
@@ -19,9 +19,6 @@ from instep.plan.remembered import look, remember
 from instep.plan.repetition import Repetition
 from instep.plan.stand_ins import StandIns
 from instep.state import LeafState, Owner, State
-
-#: Leaves of the parameters and gradients of a step.
-Leaves = tuple[Sequence[Any], Sequence[Any]]
 
 #: Parameters and gradients while there is no step.
 _NOTHING: Leaves = ((), ())
@@ -153,14 +150,15 @@ class Plan:
             return False
         if state.plan is not self and not self._resume(state):
             return False
-        seen = self._stand_ins.arrays(*held)
-        if seen is None or not self._repetition.last.fits(*seen):
+        last = self._repetition.last
+        seen = held if last.sees_tensors else self._stand_ins.arrays(*held)
+        if seen is None or not last.fits(*seen):
             return False
         self._stand_ins.announce(held[0])
         rows = self._repetition.step(owner, state, self)
         if rows is not None:
             try:
-                self._compare(held, seen)
+                self._fit(params, grads)
                 self.step(owner, state, params, rows)
             finally:
                 self.release()
@@ -195,7 +193,7 @@ class Plan:
         result = finish(partial(self._commit, state, params, notes))
         self._verified = True
         if self._repeats and not self.waits:
-            self._repetition.learn(candidates[0])
+            self._repetition.learn(candidates[0], self._stand_ins.tensors(self._held))
         if is_new and self._is_kept:
             remember(state, self, alone=self._records.have_moved)
         return result

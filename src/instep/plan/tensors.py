@@ -84,9 +84,8 @@ def check_for(held: Sequence[Sequence[Any]], seen: Sequence[Sequence[Any]]) -> A
     """
     if engines.load("native").unavailable() is not None:
         return None
-    from instep.engines.native.tensors import TensorCheck, can_be_checked
+    from instep.engines.native.tensors import Following, can_be_checked
 
-    pairs = [list(zip(*both, strict=True)) for both in zip(held, seen, strict=True)]
-    if all(can_be_checked(*pair) for side in pairs for pair in side):
-        return TensorCheck(*pairs)
+    if all(can_be_checked(tensor) for side in held for tensor in side):
+        return Following(held, seen)
     return None

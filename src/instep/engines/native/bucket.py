@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from instep.engines.base import Fit, Member, Repeater, Run
+from instep.engines.base import Fit, Leaves, Member, Repeater, Run
 from instep.engines.host import HostBucket
 from instep.engines.native import check
+from instep.engines.native.check import Placed
 from instep.engines.native.emit import Entry
 from instep.engines.native.launch import NativeLaunch
 from instep.engines.native.threads import thread_count
@@ -19,6 +20,8 @@ from instep.graph.program import Program
 from instep.numerics import TILE
 
 _WORD = 8
+
+Compare = Callable[[tuple[Any, ...], tuple[Any, ...]], int]
 
 #: What the check finds where a step may go the short way.
 _REPEATS = (check.SAME, check.CLEAR)
@@ -43,15 +46,18 @@ class NativeBucket(HostBucket[NativeLaunch]):
             first_tile += tiles
         self._table, self.addresses = table, table[:, :2]
         self._check: check.SignatureCheck | None = None
-        self._compare: Callable[[tuple[Any, ...], tuple[Any, ...]], int]
+        self._compare: Compare
         if check.is_supported():
-            start, stride = table.ctypes.data, table.strides[0]
-            rows = [start + i * stride for i in range(len(members))]
-            self._check = check.SignatureCheck(
-                ([member.parameter for member in members], rows),
-                ([member.gradient for member in members], [row + _WORD for row in rows]),
-            )
+            parameters = [member.parameter for member in members]
+            gradients = [member.gradient for member in members]
+            self._check = check.SignatureCheck(*self._placed(parameters, gradients))
             self._compare = self._check.compare
+
+    def _placed(self, params: Sequence[Any], grads: Sequence[Any]) -> tuple[Placed, Placed]:
+        """Return parameters and gradients with the places of their addresses in the table."""
+        start, stride = self._table.ctypes.data, self._table.strides[0]
+        rows = [start + i * stride for i in range(len(params))]
+        return (params, rows), (grads, [row + _WORD for row in rows])
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         if self._check is not None:
@@ -73,13 +79,19 @@ class NativeBucket(HostBucket[NativeLaunch]):
     def launches(self, graph: Graph, members: list[int]) -> list[NativeLaunch]:
         return [NativeLaunch(self, graph, members, self._table, self._threads)]
 
-    def repeater(self) -> Repeater | None:
+    def repeater(self, tensors: Leaves | None = None) -> Repeater | None:
         (now,), watched = self.now, self._check
         if watched is None or any(launch.graph.calls for launch in now.launches):
             return None
+        fits = self._repeats
+        if tensors is not None:
+            from instep.engines.native.tensors import TensorCheck
+
+            watched = TensorCheck(*self._placed(*map(self.own, tensors)))
+            fits = partial(self._repeat, watched.compare)
         return Repeater(
-            self._repeats,
-            self._watch,
+            fits,
+            partial(self._watch, watched),
             lambda: watched.is_watching,
             self.compute,
             partial(self.turn_to, self.now),
@@ -97,7 +109,10 @@ class NativeBucket(HostBucket[NativeLaunch]):
 
     def _repeats(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
         """Return whether no address has changed but those of gradients, which touch nothing."""
-        found = self._compare(self.own(params), self.own(grads))
+        return self._repeat(self._compare, params, grads)
+
+    def _repeat(self, compare: Compare, params: Sequence[Any], grads: Sequence[Any]) -> bool:
+        found = compare(self.own(params), self.own(grads))
         if found in _REPEATS:
             return True
         self._forget(found)
@@ -107,8 +122,7 @@ class NativeBucket(HostBucket[NativeLaunch]):
         """Let nothing be taken for the step before whose arrays nobody has looked at."""
         self.addresses[:, (1 if found == check.DIFFERENT else 0) :] = 0
 
-    def _watch(self, written: Written) -> None:
-        assert self._check is not None
+    def _watch(self, watched: check.SignatureCheck, written: Written) -> None:
         # What is no line does not end where its bytes are counted to.
         if all(leaf.line for leaf in self.leaves):
-            self._check.watch(written.starts, written.stops)
+            watched.watch(written.starts, written.stops)

@@ -63,6 +63,7 @@ class Word(enum.IntEnum):
     STOPS = 6  # address of the bytes after their last
     RANGES = 7  # their number
     SIZES = 8  # address of the bytes of each gradient
+    WIDTH = 9  # words of what is expected of an array
 
 
 # Plain integers: an enum as an index takes longer than the assignment.
@@ -147,7 +148,12 @@ different:
   %lost = select i1 %has_moved, i64 {LOST}, i64 {DIFFERENT}
   ret i64 %lost
 }}
+"""
 
+
+#: What calls a `check`: it writes addresses where the records of what is expected say, and returns
+#: DIFFERENT, SAME or MOVED.
+CHECK_BOTH = f"""\
 define i64 @check_both(ptr %block) {{
 entry:
 {loads("block", named(Word, "count"))}
@@ -190,7 +196,7 @@ look:
 define internal i1 @touches(ptr %block, ptr %expected, i64 %count) {{
 entry:
 {loads("block", named(Word, "starts", "stops", "sizes"), "ptr")}
-{loads("block", named(Word, "ranges"))}
+{loads("block", named(Word, "ranges", "width"))}
   %is_known = icmp sge i64 %ranges, 0
   br i1 %is_known, label %loop, label %yes
 
@@ -201,7 +207,8 @@ loop:
 
 body:
   %i_next = add i64 %i, 1
-  %want = getelementptr [{len(Want)} x i64], ptr %expected, i64 %i
+  %place = mul i64 %i, %width
+  %want = getelementptr i64, ptr %expected, i64 %place
 {loads("want", named(Want, "to"), "ptr")}
   %start = load i64, ptr %to
 {loads("sizes", {"size": "%i"})}
@@ -248,25 +255,38 @@ no:
 """
 
 
+#: Arrays, and for each the address to write its own to.
+Placed = tuple[Sequence[Any], Sequence[int]]
+
+
 class SignatureCheck:
     """Compares parameters and gradients with recorded signatures, in one call.
 
-    The addresses of the arrays are written where they belong. Each of `parameters` and
-    `gradients` is a list of arrays and of addresses to write theirs to.
+    The addresses of the arrays are written where they belong.
     """
 
-    def __init__(
-        self,
-        parameters: tuple[Sequence[NDArray[Any]], Sequence[int]],
-        gradients: tuple[Sequence[NDArray[Any]], Sequence[int]],
-    ) -> None:
-        self._recorded = [_Recorded(*parameters), _Recorded(*gradients)]
+    def __init__(self, parameters: Placed, gradients: Placed) -> None:
+        self._recorded = self._record(parameters, gradients)
         addresses = [recorded.address for recorded in self._recorded]
         self._sizes = array("q", [a.nbytes for a in gradients[0]])
         sizes = self._sizes.buffer_info()[0]
-        self._block = array("q", [0, 0, *addresses, len(parameters[0]), 0, 0, _UNKNOWN, sizes])
+        self._block = array(
+            "q",
+            [0, 0, *addresses, len(parameters[0]), 0, 0, _UNKNOWN, sizes, len(self._wanted)],
+        )
         self._address = self._block.buffer_info()[0]
-        self._check = _compiled()
+        self._check = self._compile()
+
+    #: What is expected of an array: its address goes where `Want.TO` is.
+    _wanted: type[enum.IntEnum] = Want
+
+    def _record(self, parameters: Placed, gradients: Placed) -> Sequence[Any]:
+        """Return the signatures of both, each with the address of what is expected."""
+        return _Recorded(*parameters), _Recorded(*gradients)
+
+    def _compile(self) -> Any:
+        """Return `check_both` for such signatures."""
+        return _compiled()
 
     def watch(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
         """Take the memory of the parameters: ranges that do not overlap, in order.
@@ -280,7 +300,7 @@ class SignatureCheck:
     @property
     def is_watching(self) -> bool:
         """Whether it is known where the parameters are."""
-        return self._block[_RANGES] != _UNKNOWN
+        return bool(self._block[_RANGES] != _UNKNOWN)
 
     def compare(self, parameters: tuple[Any, ...], gradients: tuple[Any, ...]) -> int:
         """Return DIFFERENT, SAME, MOVED, CLEAR or LOST.
@@ -319,7 +339,7 @@ class _Recorded:
 @cache
 def _compiled() -> Any:
     kind = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
-    return compile_function(_IR, "check_both", kind)
+    return compile_function(_IR + CHECK_BOTH, "check_both", kind)
 
 
 @cache

@@ -7,6 +7,7 @@ it should be, nothing is known: then tensors are asked through Python.
 import ctypes
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,6 +16,9 @@ _WORD = 8
 
 #: Words of a tensor and of its storage that are looked at: no version of PyTorch has had fewer.
 _WORDS, _STORAGE_WORDS = 22, 8
+
+#: Bits that no field has may differ too: then no only word is found, in one of 500 attempts.
+_ATTEMPTS = 8
 
 #: Axes whose lengths and strides a tensor holds in its own fields.
 INLINE_AXES = 5
@@ -97,23 +101,26 @@ def fields() -> Fields | None:
     is_locked = getattr(sys, "_is_gil_enabled", lambda: True)()
     if sys.implementation.name != "cpython" or sys.byteorder != "little" or not is_locked:
         return None
-    try:
-        return _found(sys.modules["torch"])
-    except (_UnknownError, AttributeError, IndexError):
-        return None
+    for _ in range(_ATTEMPTS):
+        with suppress(_UnknownError, AttributeError, IndexError):
+            return _found(sys.modules["torch"])
+    return None
 
 
 def _found(torch: Any) -> Fields:
     with torch.inference_mode(mode=False), torch.device("cpu"):
         x = torch.zeros(3, 5, 7)
         line, same = x.view(-1), x.detach()
-        words, apart = _words(x), _differing(x, same)  # what each has of its own: counts, and more
+        words = _words(x)
         storage = _where(words, x.untyped_storage()._cdata)  # noqa: SLF001
-        fresh = _differing(x, torch.zeros(3, 5, 7)) | apart
         lengths = _where(words, 3, 3, 5, 7) + _WORD
         strides = _where(words, 35, 7, 1)
         if strides != lengths + _WORD * INLINE_AXES:
             raise _UnknownError
+        # What each tensor has of its own: counts of references, room for axes, and more.
+        room = set(range(lengths, lengths + 2 * _WORD * INLINE_AXES, _WORD))
+        apart = _differing(x, same) | room
+        fresh = _differing(x, torch.zeros(3, 5, 7)) | apart
         numbers, others = torch.zeros(7), torch.zeros(7, dtype=torch.int32)
         version = _only(fresh - apart - {storage})
         return Fields(

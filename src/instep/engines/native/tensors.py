@@ -13,7 +13,18 @@ from functools import cache
 from typing import Any
 
 from instep.arrays import extent
-from instep.engines.native.check import ARRAY_DATA, ITEMS
+from instep.engines.native.check import (
+    ARRAY_DATA,
+    CHECK_BOTH,
+    DIFFERENT,
+    ITEMS,
+    MOVED,
+    SAME,
+    Placed,
+    SignatureCheck,
+    Word,
+)
+from instep.engines.native.check import Want as ToArray
 from instep.engines.native.compile import compile_function
 from instep.engines.native.fields import loads, named
 from instep.engines.native.tensor_fields import INLINE_AXES, Fields, fields
@@ -27,40 +38,31 @@ class Want(enum.IntEnum):
     DTYPE = 2
     OFFSET = 3
     AXES = 4
-    SHAPE = 5  # address of the pairs of length and stride
-    BEGIN = 6  # bytes in its storage before the first element
-    END = 7  # bytes that its storage must have
-    MISALIGNED = 8  # bits of an address that must be zero
-    TO = 9  # where its address goes
+    TO = int(ToArray.TO)  # where its address goes
+    SHAPE = 6  # address of the pairs of length and stride
+    BEGIN = 7  # bytes in its storage before the first element
+    END = 8  # bytes that its storage must have
+    MISALIGNED = 9  # bits of an address that must be zero
     IS_WRITTEN = 10  # all bits, or none
     DELETER = 11  # of the storage of one that is written
     CONTEXT = 12
 
 
-class Word(enum.IntEnum):
-    """Positions in the block of arguments of `check_tensors`."""
-
-    PARAMETERS = 0  # address of the references to the objects
-    GRADIENTS = 1
-    EXPECTED = 2  # address of what is expected of the parameters
-    EXPECTED_GRADIENTS = 3
-    COUNT = 4  # number of parameters
-
-
-# Plain integers: an enum as an index takes longer than the assignment.
-_PARAMETERS, _GRADIENTS = int(Word.PARAMETERS), int(Word.GRADIENTS)
+# A plain integer: an enum as an index takes longer than the assignment.
+_PARAMETERS = int(Word.PARAMETERS)
 
 
 def _text(at: Fields) -> str:
     return f"""\
-define internal i1 @check(ptr %objects, ptr %expected, i64 %count) {{
+define internal i64 @check(ptr %objects, ptr %expected, i64 %count) {{
 entry:
   br label %loop
 
 loop:
   %i = phi i64 [ 0, %entry ], [ %i_next, %next ]
+  %result = phi i64 [ {SAME}, %entry ], [ %result_next, %next ]
   %more = icmp ult i64 %i, %count
-  br i1 %more, label %body, label %alike
+  br i1 %more, label %body, label %done
 
 body:
 {loads("objects", {"object": "%i"}, "ptr")}
@@ -131,32 +133,18 @@ memory:
 
 next:
   %to = inttoptr i64 %want_to to ptr
+  %known = load i64, ptr %to
+  %unmoved = icmp eq i64 %address, %known
   store i64 %address, ptr %to
+  %result_next = select i1 %unmoved, i64 %result, i64 {MOVED}
   %i_next = add i64 %i, 1
   br label %loop
 
-alike:
-  ret i1 true
+done:
+  ret i64 %result
 
 different:
-  ret i1 false
-}}
-
-define i64 @check_tensors(ptr %block) {{
-entry:
-{loads("block", named(Word, "count"))}
-{loads("block", named(Word, "parameters", "gradients", "expected", "expected_gradients"), "ptr")}
-  %first = call i1 @check(ptr %parameters, ptr %expected, i64 %count)
-  br i1 %first, label %second, label %done
-
-second:
-  %both = call i1 @check(ptr %gradients, ptr %expected_gradients, i64 %count)
-  br label %done
-
-done:
-  %alike = phi i1 [ false, %entry ], [ %both, %second ]
-  %result = zext i1 %alike to i64
-  ret i64 %result
+  ret i64 {DIFFERENT}
 }}
 
 ; Counts a change of each parameter. A thread that counts at the same time may take away one of
@@ -196,35 +184,20 @@ done:
 """
 
 
-class TensorCheck:
-    """Compares tensors with those that arrays stand for, and keeps the arrays where these are.
+class TensorCheck(SignatureCheck):
+    """Compares tensors with those that were recorded, in one call.
 
-    Parameters
-    ----------
-    parameters, gradients
-        Tensors and, for each, the array of the same memory that stands for it.
+    Where they are not alike, some of their addresses may have been written.
     """
 
-    def __init__(
-        self, parameters: Sequence[tuple[Any, Any]], gradients: Sequence[tuple[Any, Any]]
-    ) -> None:
-        self._recorded = [
-            _Recorded(parameters, is_written=True),
-            _Recorded(gradients, is_written=False),
-        ]
-        addresses = [recorded.address for recorded in self._recorded]
-        self._block = array("q", [0, 0, *addresses, len(parameters)])
-        self._address = self._block.buffer_info()[0]
-        self._check, self._count = _compiled()
+    _wanted = Want
 
-    def compare(self, parameters: tuple[Any, ...], gradients: tuple[Any, ...]) -> bool:
-        """Return whether tensors are as they were but for their addresses; take note of these.
+    def _record(self, parameters: Placed, gradients: Placed) -> Sequence[Any]:
+        return _Recorded(*parameters, is_written=True), _Recorded(*gradients, is_written=False)
 
-        Where they are not, the arrays may point anywhere.
-        """
-        block = self._block
-        block[_PARAMETERS], block[_GRADIENTS] = id(parameters) + ITEMS, id(gradients) + ITEMS
-        return bool(self._check(self._address))
+    def _compile(self) -> Any:
+        check, self._count = _compiled()
+        return check
 
     def count_changes(self, parameters: tuple[Any, ...]) -> None:
         """Let graphs know that the parameters, which `compare` has seen, are changed."""
@@ -235,29 +208,25 @@ class TensorCheck:
 class _Recorded:
     """What is expected of some tensors, as the compiled check reads it."""
 
-    def __init__(self, pairs: Sequence[tuple[Any, Any]], *, is_written: bool) -> None:
+    def __init__(
+        self, tensors: Sequence[Any], destinations: Sequence[int], *, is_written: bool
+    ) -> None:
         at = fields()
         assert at is not None
-        sizes = [
-            n for t, _ in pairs for both in zip(t.shape, t.stride(), strict=True) for n in both
-        ]
+        axes = [axis for t in tensors for axis in zip(t.shape, t.stride(), strict=True)]
+        sizes = [number for axis in axes for number in axis]
         self._sizes = array("q", sizes or [0])
-        self._arrays = [x for _, x in pairs]  # their addresses are written: they live as long
-        # An array without elements owns its memory, and keeps its address.
-        self._nowhere = array("q", [0])
-        nowhere = self._nowhere.buffer_info()[0]
         position, self._expected = self._sizes.buffer_info()[0], array("Q")
-        for t, x in pairs:
+        for t, destination in zip(tensors, destinations, strict=True):
             tensor, itemsize = t._cdata, t.element_size()  # noqa: SLF001  (as in `fields`)
             storage = _word(tensor + at.storage)
             begin = t.storage_offset() * itemsize
             end = begin + extent(t.shape, [n * itemsize for n in t.stride()], itemsize)[1]
-            to = id(x) + ARRAY_DATA if x.size else nowhere
             self._expected.extend(
                 [
                     *(id(type(t)), _word(tensor + at.keys), _word(tensor + at.dtype) & 0xFFFF),
-                    *(t.storage_offset(), t.ndim, position, begin, end),
-                    *(itemsize - 1, to, 2**64 - 1 if is_written else 0),
+                    *(t.storage_offset(), t.ndim, destination, position, begin, end),
+                    *(itemsize - 1, 2**64 - 1 if is_written else 0),
                     *(_word(storage + at.deleter), _word(storage + at.context)),
                 ]
             )
@@ -269,14 +238,14 @@ def _word(address: int) -> int:
     return ctypes.c_uint64.from_address(address).value
 
 
-def can_be_checked(tensor: Any, array: Any) -> bool:
+def can_be_checked(tensor: Any) -> bool:
     """Return whether the compiled check knows all that there is to know of a tensor."""
     at = fields()
     return (
         at is not None
         and tensor.ndim <= INLINE_AXES
         and not tensor.is_neg()  # a copy stands for it
-        and array.flags.aligned
+        and tensor.data_ptr() % tensor.element_size() == 0
         and _word(tensor._cdata + at.autograd) == 0  # noqa: SLF001
     )
 
@@ -285,10 +254,22 @@ def can_be_checked(tensor: Any, array: Any) -> bool:
 def _compiled() -> tuple[Any, Any]:
     at = fields()
     assert at is not None
-    text = _text(at)
+    text = _text(at) + CHECK_BOTH
     check = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
     count = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
     return (
-        compile_function(text, "check_tensors", check),
+        compile_function(text, "check_both", check),
         compile_function(text, "count_changes", count),
     )
+
+
+class Following(TensorCheck):
+    """A check whose arrays, which stand for the tensors, follow them where they go."""
+
+    def __init__(self, held: Sequence[Sequence[Any]], arrays: Sequence[Sequence[Any]]) -> None:
+        self._arrays = arrays  # their addresses are written: they live as long
+        # An array without elements owns its memory, and keeps its address.
+        self._nowhere = array("q", [0])
+        nowhere = self._nowhere.buffer_info()[0]
+        w, g = ([id(x) + ARRAY_DATA if x.size else nowhere for x in side] for side in arrays)
+        super().__init__((held[0], w), (held[1], g))
