@@ -493,6 +493,23 @@ def test_arrays_that_were_handed_back_may_be_donated(jax):
         assert w.tolist() == [1.0 - 2.0**t] * 3000
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_arrays_and_views_that_are_kept_stay_as_they_are(jax, dtype):
+    optimizer, w = Momentum(lr=0.5, momentum=0.0), jax.numpy.zeros(1000, dtype)
+    kept, views = {}, {}
+    for t in range(40):
+        if t % 7 == 0:
+            kept[t] = w
+        if t % 5 == 0:
+            views[t] = np.asarray(w)  # lives on when the array is gone
+        w = optimizer.update(w, jax.numpy.ones(1000, dtype))
+        for found in (kept, views):
+            for s, x in found.items():
+                assert (np.asarray(x).astype("f4") == -0.5 * s).all(), s
+        if t % 11 == 0:
+            kept, views = {}, {}
+
+
 # Exceptions -----------------------------------------------------------------------------------
 
 

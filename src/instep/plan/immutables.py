@@ -21,6 +21,7 @@ def can_be_seen(array: Any) -> bool:
         and len(devices) == 1
         and all(device.platform == "cpu" for device in devices)
         and array.is_fully_addressable
+        and arrays.numpy_dtype(arrays.dtype_name(array)) is not None
     )
 
 
