@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instep import LAMB, Adam
-from instep.engines.walks import Cut, Walk, boxes_of_line
+from instep.engines.walks import Cut, Walk, boxes_of_line, loop_order
 
 
 def walked(w, g, optimizer=Adam, number=-1):
@@ -92,3 +92,13 @@ def test_of_a_transposed_gradient_only_the_gradient_is_copied_in_whole_cache_lin
     fastest = walk.fastest(1)
     assert found.box[fastest] >= min(walk.shape[fastest], 16)
     assert math.prod(found.box) <= 32 * 1024
+
+
+def test_short_runs_are_taken_with_those_that_lie_beside_them():
+    w = zeros(256, 256, 3, 3)
+    walk = walked(w, w.copy().transpose(1, 0, 2, 3))
+    assert walk.shape == (256, 256, 9)
+    found = cut(walk)
+    assert found.copied[1]
+    assert found.box[0] > 1
+    assert loop_order(walk, 1, found.box) == [1, 0, 2]
