@@ -14,7 +14,7 @@ from instep.graph.dtypes import DTYPES
 #: Elements of a box at most: copies of it are still in cache when the pass reads them.
 BOX = 32 * 1024
 
-#: Elements of a box of one row, which needs no more: the first-level cache holds copies of it.
+#: Elements of a box of one row that is copied: the first-level cache holds the copies.
 LINE_BOX = 4 * 1024
 
 #: Elements of a box that lie together in each array, at least: a cache line of float32. With fewer,
@@ -194,7 +194,11 @@ def _box(walk: Walk) -> tuple[int, ...]:
                 break
             box[axis] = max(box[axis], min(walk.shape[axis], -(-FAST // run)))
             run *= box[axis]
-    most = BOX if any(n > 1 for n in box[:-1]) else LINE_BOX
+    is_copied = any(
+        use and steps[-1] != size
+        for use, steps, size in zip(walk.uses, walk.steps, walk.sizes, strict=True)
+    )
+    most = LINE_BOX if is_copied and all(n == 1 for n in box[:-1]) else BOX
     for axis in _to_grow(box, walk.shape):
         box[axis] = min(walk.shape[axis], max(box[axis], most * box[axis] // math.prod(box)))
     return tuple(box)

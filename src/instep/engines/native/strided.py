@@ -93,7 +93,7 @@ class Strided:
 
     def begin(self) -> None:
         """Begin a step."""
-        self._words[Word.NEXT] = self._words[Word.THREAD] = 0
+        self._words[Word.THREAD] = self._words[Word.NEXT] = 0
 
     @property
     def has_run(self) -> bool:
