@@ -277,7 +277,7 @@ def test_strided_parameters_show_in_explain(cupy):
     optimizer.update(params, {name: cupy.ones_like(w) for name, w in params.items()})
     assert counters.launches - before == 2
     assert list(optimizer.explain(params).buckets[0].layouts) == ["every second"]
-    assert "strided" in str(optimizer.explain(params))
+    assert "parameter with gaps" in str(optimizer.explain(params))
 
 
 def test_state_that_was_loaded_goes_to_the_device(cupy):
@@ -332,6 +332,7 @@ def test_slots_may_have_names_that_cpp_needs(cupy):
 def test_elements_beyond_2_to_the_31_are_found(cupy, strided, monkeypatch):
     """The end of a tensor of five billion elements, of which only the end exists."""
     missing = 5 * 2**30
+    box = 1024
 
     class EndOnly(launch.CudaLaunch):
         """Its one tensor seems to have `missing` elements before those that exist."""
@@ -340,15 +341,19 @@ def test_elements_beyond_2_to_the_31_are_found(cupy, strided, monkeypatch):
             super()._tables(leaves, multiprocessors)
             *_, layout, table = self._kept
             rows = table.get().view(launch.leaf_dtype(self.graph))
-            rows["size"] += missing
-            rows["first_block"] -= missing // SMALLEST_CHUNK
+            parts = missing // box if strided else missing
+            rows["size"] += parts
+            rows["first_block"] -= parts // int(self._argument["chunk"])
             for slot in ("slot0", "slot1"):
                 rows[slot] -= 4 * missing
             table.set(rows.view(np.uint8))
             if strided:
-                axes = layout.get().view(np.int64)
-                axes[1] += missing
-                layout.set(axes.view(np.uint8))
+                words = layout.get().view(np.int64)
+                axis = 2 + len(self.graph.arrays)
+                assert words[axis + 1] == box
+                words[axis] += parts
+                words[axis + 2] += missing
+                layout.set(words.view(np.uint8))
 
         def run(self, addresses, sums, **settings):
             before = np.array([[8 if strided else 4, 4]]) * missing

@@ -67,6 +67,7 @@ def test_strided_kernels_compute_exactly_and_spill_nothing(name, dtype):
         code = compile_code(emit(graph, strided=True), architecture_for(name, dtype))
         assert_exact(code.ptx)
         assert code.stack == 0
+        assert_global(code.memory())
 
 
 @every_dtype
@@ -104,7 +105,11 @@ def assert_wide(graph, code):
         assert memory["LDG.E.128"] == loads
         assert memory["STG.E.128"] == stores
         assert_nothing_narrow_between_wide(code.sass)
-    # An address that the compiler does not know to be global would give LD and ST.
+    assert_global(memory)
+
+
+def assert_global(memory):
+    """Raise if there are loads and stores of addresses that are not known to be global."""
     assert not [name for name in memory if re.match(r"(LD|ST)(\.|$)", name)]
 
 

@@ -1,8 +1,9 @@
-// Adam_float32: arithmetic in float32, one element at a time.
+// Adam_float32: arithmetic in float32, box by box.
 // Compiled with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: every
 // operation is rounded once, as IEEE 754 says.
 
 constexpr int THREADS = 256;
+constexpr int ROOM = 1056;
 constexpr int NEAR = 496;
 
 // What is the same for all elements of a tensor.
@@ -29,7 +30,7 @@ __device__ __forceinline__ void update(
 
 // A tensor: what stays the same from step to step.
 struct Leaf {
-    long long size;
+    long long size;  // in boxes
     long long first_block;
     int row;       // of the hyperparameters
     int position;  // in the tree: its column in the table of sums
@@ -48,7 +49,7 @@ struct Step {
     double* partials;   // the sums of tiles
     unsigned* arrived;  // blocks that are done, for every tensor; and tensors that are done
     const long long* taken;
-    long long chunk;    // elements of a block
+    long long chunk;    // boxes of a block
     long long pairs;    // the first word that is an address
     long long columns;  // of the table of sums
     long long tree;     // tensors of the tree, if this launch has them all
@@ -91,24 +92,51 @@ struct Offsets {
     long long w = 0, g = 0, m = 0, v = 0;
 };
 
-// The layout: the number of axes, then for each, the last one first, its length and the bytes
-// from one element to the next in every array.
-__device__ __forceinline__ Offsets locate(const long long* const layout, unsigned long long i)
+// A part of a tensor: where it begins in each array, and the bytes from row to row and from column
+// to column.
+struct Box {
+    Offsets at, down, along;
+    unsigned rows, columns;
+    unsigned turned;  // a bit for each array that goes through shared memory
+};
+
+// What goes through shared memory. Rows are an odd number of elements apart, so that neither those
+// of a row nor those of a column meet in a bank.
+struct Staged {
+    float w[ROOM];
+    float g[ROOM];
+    float m[ROOM];
+    float v[ROOM];
+};
+
+// The layout: the bits of what goes through shared memory; the number of axes; the bytes to where
+// each array is entered. Then for each axis, columns and rows first: into how many parts it is cut,
+// their length, its length, and the bytes from one element to the next in every array.
+__device__ __forceinline__ Box locate(const long long* const layout, unsigned long long i)
 {
     GLOBAL(layout);
-    Offsets at;
-    const long long* axis = layout + 1;
+    Box box;
+    box.turned = layout[0];
+    box.at.w = layout[2]; box.at.g = layout[3]; box.at.m = layout[4]; box.at.v = layout[5];
+    const long long* axis = layout + 6;
     #pragma unroll 1
-    for (long long rest = layout[0]; rest > 0; --rest, axis += 5) {
-        const unsigned long long length = axis[0];
-        const long long index = i % length;
-        i /= length;
-        at.w += index * axis[1];
-        at.g += index * axis[2];
-        at.m += index * axis[3];
-        at.v += index * axis[4];
+    for (long long k = 0; k < layout[1]; ++k, axis += 7) {
+        const unsigned long long parts = axis[0];
+        const long long index = (long long)(i % parts) * axis[1];
+        const unsigned length = min(axis[1], axis[2] - index);
+        i /= parts;
+        box.at.w += index * axis[3]; box.at.g += index * axis[4]; box.at.m += index * axis[5];
+            box.at.v += index * axis[6];
+        if (k == 0) {
+            box.columns = length;
+            box.along.w = axis[3]; box.along.g = axis[4]; box.along.m = axis[5]; box.along.v =
+                axis[6];
+        } else if (k == 1) {
+            box.rows = length;
+            box.down.w = axis[3]; box.down.g = axis[4]; box.down.m = axis[5]; box.down.v = axis[6];
+        }
     }
-    return at;
+    return box;
 }
 
 template <typename T>
@@ -117,9 +145,27 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
 }
 
+template <typename T>
+__device__ __forceinline__ T take(const bool turned, const T& staged, const T& place)
+{
+    if (turned)
+        return staged;
+    return place;
+}
+
+template <typename T>
+__device__ __forceinline__ void put(const bool turned, T& staged, T& place, const T value)
+{
+    if (turned)
+        staged = value;
+    else
+        place = value;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 Adam_float32_strided(const __grid_constant__ Step step)
 {
+    __shared__ Staged staged;
     const int number = step.leaf_of_block[blockIdx.x];
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
@@ -135,15 +181,63 @@ Adam_float32_strided(const __grid_constant__ Step step)
     GLOBAL(v);
 
     #pragma unroll 1
-    for (int i = threadIdx.x; i < count; i += THREADS) {
-        const Offsets at = locate(leaf.layout, start + i);
-        float w_i = pointer(w, at.w);
-        float g_i = pointer(g, at.g);
-        float m_i = pointer(m, at.m);
-        float v_i = pointer(v, at.v);
-        update(h, w_i, g_i, m_i, v_i);
-        pointer(w, at.w) = w_i;
-        pointer(m, at.m) = m_i;
-        pointer(v, at.v) = v_i;
+    for (int k = 0; k < count; ++k) {
+        const Box box = locate(leaf.layout, start + k);
+        const unsigned size = box.rows * box.columns, pitch = box.columns | 1;
+        if (box.turned) {
+            __syncthreads();  // the box before is done
+            #pragma unroll 1
+            for (unsigned i = threadIdx.x; i < size; i += THREADS) {
+                const unsigned r = i % box.rows, c = i / box.rows;
+                if (box.turned >> 0 & 1)
+                    staged.w[r * pitch + c] = pointer(w, box.at.w + r * box.down.w + c *
+                        box.along.w);
+                if (box.turned >> 1 & 1)
+                    staged.g[r * pitch + c] = pointer(g, box.at.g + r * box.down.g + c *
+                        box.along.g);
+                if (box.turned >> 2 & 1)
+                    staged.m[r * pitch + c] = pointer(m, box.at.m + r * box.down.m + c *
+                        box.along.m);
+                if (box.turned >> 3 & 1)
+                    staged.v[r * pitch + c] = pointer(v, box.at.v + r * box.down.v + c *
+                        box.along.v);
+            }
+            __syncthreads();
+        }
+        #pragma unroll 1
+        for (unsigned i = threadIdx.x; i < size; i += THREADS) {
+            const unsigned r = i / box.columns, c = i % box.columns;
+            float w_i = take(box.turned >> 0 & 1, staged.w[r * pitch + c], pointer(w, box.at.w + r *
+                box.down.w + c * box.along.w));
+            float g_i = take(box.turned >> 1 & 1, staged.g[r * pitch + c], pointer(g, box.at.g + r *
+                box.down.g + c * box.along.g));
+            float m_i = take(box.turned >> 2 & 1, staged.m[r * pitch + c], pointer(m, box.at.m + r *
+                box.down.m + c * box.along.m));
+            float v_i = take(box.turned >> 3 & 1, staged.v[r * pitch + c], pointer(v, box.at.v + r *
+                box.down.v + c * box.along.v));
+            update(h, w_i, g_i, m_i, v_i);
+            put(box.turned >> 0 & 1, staged.w[r * pitch + c], pointer(w, box.at.w + r * box.down.w +
+                c * box.along.w), w_i);
+            put(box.turned >> 2 & 1, staged.m[r * pitch + c], pointer(m, box.at.m + r * box.down.m +
+                c * box.along.m), m_i);
+            put(box.turned >> 3 & 1, staged.v[r * pitch + c], pointer(v, box.at.v + r * box.down.v +
+                c * box.along.v), v_i);
+        }
+        if (box.turned) {
+            __syncthreads();
+            #pragma unroll 1
+            for (unsigned i = threadIdx.x; i < size; i += THREADS) {
+                const unsigned r = i % box.rows, c = i / box.rows;
+                if (box.turned >> 0 & 1)
+                    pointer(w, box.at.w + r * box.down.w + c * box.along.w) = staged.w[r * pitch +
+                        c];
+                if (box.turned >> 2 & 1)
+                    pointer(m, box.at.m + r * box.down.m + c * box.along.m) = staged.m[r * pitch +
+                        c];
+                if (box.turned >> 3 & 1)
+                    pointer(v, box.at.v + r * box.down.v + c * box.along.v) = staged.v[r * pitch +
+                        c];
+            }
+        }
     }
 }

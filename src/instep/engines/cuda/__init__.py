@@ -20,7 +20,7 @@ class CudaEngine(FusedEngine):
     """Compiles graphs for NVIDIA GPUs."""
 
     name = "cuda"
-    other_walk = "one element at a time, at addresses computed from its index; slower"
+    other_walk = "walked in boxes, what has another order through shared memory; slower"
 
     def unavailable(self) -> str | None:
         return availability.problem()

@@ -6,7 +6,10 @@ which it finds in a table. There are two ways to walk over a tensor:
 - as a *line*, where parameter, gradient and state lie in memory without gaps and in one order:
   16 bytes a load and a store where the addresses allow, single elements where they do not and
   for what is left at the end;
-- *strided*, one element at a time, whose addresses are computed from its index in C order.
+- *strided*: a pass that stores takes boxes of the tensor; arrays whose elements lie closest along
+  the rows of a box, and not along its columns, go through shared memory, so that the threads of a
+  warp always read and write side by side. A pass that sums takes one element at a time, whose
+  address is computed from its index in C order.
 
 A pass with sums computes them as `numerics.canonical_sum` says: a block sums one tile.
 """
@@ -60,6 +63,18 @@ def threads_per_block(graph: Graph) -> int:
     return LANES // vector_length(graph) if graph.sums else THREADS
 
 
+def box_room(graph: Graph) -> int:
+    """Return how many elements of each array have room in shared memory, of 48 KB in all.
+
+    That is 32 rows of 32 elements, or of fewer, and a gap after each row.
+    """
+    size = sum(DTYPES[array.dtype].itemsize for array in graph.arrays)
+    rows = 32
+    while rows * 33 * size > 48 * 1024:
+        rows //= 2
+    return 33 * rows
+
+
 def kernel_name(graph: Graph, *, strided: bool) -> str:
     """Return the name of the kernel: an identifier of C."""
     name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "x" for c in graph.name)
@@ -86,6 +101,14 @@ def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(
         line, 100, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
     ) or [""]
+
+
+_POINTER = """\
+template <typename T>
+__device__ __forceinline__ T& pointer(T* const first, const long long bytes)
+{
+    return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
+}"""
 
 
 @dataclass(frozen=True)
@@ -129,6 +152,8 @@ class _Emitter:
 
     def parts(self) -> list[str]:
         kernel = self._sums_kernel if self._graph.sums else self._store_kernel
+        if self._in_boxes:
+            kernel = self._boxes_kernel
         return [
             self._heading(),
             self._uniform(),
@@ -136,7 +161,7 @@ class _Emitter:
             self._tables(),
             *([self._candidate()] if self._graph.guards else []),
             self._read_uniform(),
-            self._locate() if self._strided else self._pack(),
+            self._reach(),
             *([TENSOR_SUM] if self._graph.sums else []),
             *([ADD_UP] if self._sums_over_tree else []),
             kernel(),
@@ -146,7 +171,9 @@ class _Emitter:
 
     def _heading(self) -> str:
         graph = self._graph
-        walk = "one element at a time" if self._strided else f"{self._vector} elements at a time"
+        walk = f"{self._vector} elements at a time"
+        if self._strided:
+            walk = "one element at a time" if graph.sums else "box by box"
         narrow = {array.dtype for array in graph.arrays} & NARROW_TYPES.keys()
         headers = sorted(NARROW_TYPES[dtype].header for dtype in narrow)
         includes = [f"#include <{name}>" for name in headers]
@@ -159,6 +186,7 @@ class _Emitter:
                 "",
                 f"constexpr int THREADS = {threads_per_block(graph)};",
                 *([f"constexpr int V = {self._vector};"] if self._in_vectors else []),
+                *([f"constexpr int ROOM = {box_room(graph)};"] if self._in_boxes else []),
                 f"constexpr int NEAR = {NEAR};",
                 *(
                     [f"constexpr int LANES = {LANES};", f"constexpr int TILE = {TILE};"]
@@ -173,6 +201,10 @@ class _Emitter:
         # In a pass with sums a thread has its lanes, whichever way it reads the elements.
         return bool(self._graph.sums) or not self._strided
 
+    @property
+    def _in_boxes(self) -> bool:
+        return self._strided and not self._graph.sums
+
     def _tables(self) -> str:
         slots = [
             f"{TYPES[array.dtype]}* {self._names.arrays[array.name]};"
@@ -181,7 +213,7 @@ class _Emitter:
         return f"""\
 // A tensor: what stays the same from step to step.
 struct Leaf {{
-    long long size;
+    long long size;  // in {"boxes" if self._in_boxes else "elements"}
     long long first_block;
     int row;       // of the hyperparameters
     int position;  // in the tree: its column in the table of sums
@@ -199,7 +231,7 @@ struct Step {{
     double* partials;   // the sums of tiles
     unsigned* arrived;  // blocks that are done, for every tensor; and tensors that are done
     const long long* taken;
-    long long chunk;    // elements of a block
+    long long chunk;    // {"boxes" if self._in_boxes else "elements"} of a block
     long long pairs;    // the first word that is an address
     long long columns;  // of the table of sums
     long long tree;     // tensors of the tree, if this launch has them all
@@ -359,6 +391,11 @@ __device__ __forceinline__ void {name}(
 
     # Reaching elements ----------------------------------------------------------------------
 
+    def _reach(self) -> str:
+        if not self._strided:
+            return self._pack()
+        return self._locate_box() if self._in_boxes else self._locate()
+
     @staticmethod
     def _pack() -> str:
         return """\
@@ -379,22 +416,25 @@ __device__ __forceinline__ unsigned long long bits(const void* const address)
     return reinterpret_cast<unsigned long long>(address);
 }"""
 
-    def _locate(self) -> str:
-        names = [operand.name for operand in self._operands]
-        positions = [
-            i
-            for i, array in enumerate(self._graph.arrays)
-            if self._names.arrays[array.name] in names
-        ]
-        stride = 1 + len(self._graph.arrays)
-        moves = [
-            f"at.{name} += index * axis[{1 + i}];" for i, name in zip(positions, names, strict=True)
-        ]
+    @property
+    def _positions(self) -> dict[str, int]:
+        """The positions of the operands among all arrays, by name."""
+        names = {operand.name for operand in self._operands}
+        found = {self._names.arrays[array.name]: i for i, array in enumerate(self._graph.arrays)}
+        return {name: i for name, i in found.items() if name in names}
+
+    def _offsets(self) -> str:
         return f"""\
 // Byte offsets of an element from the first one.
 struct Offsets {{
-    long long {", ".join(f"{name} = 0" for name in names)};
-}};
+    long long {", ".join(f"{name} = 0" for name in self._positions)};
+}};"""
+
+    def _locate(self) -> str:
+        stride = 1 + len(self._graph.arrays)
+        moves = [f"at.{name} += index * axis[{1 + i}];" for name, i in self._positions.items()]
+        return f"""\
+{self._offsets()}
 
 // The layout: the number of axes, then for each, the last one first, its length and the bytes
 // from one element to the next in every array.
@@ -413,10 +453,77 @@ __device__ __forceinline__ Offsets locate(const long long* const layout, unsigne
     return at;
 }}
 
-template <typename T>
-__device__ __forceinline__ T& pointer(T* const first, const long long bytes)
+{_POINTER}"""
+
+    def _locate_box(self) -> str:
+        positions, many = self._positions, len(self._graph.arrays)
+
+        def each(line: str, plus: int) -> str:
+            return " ".join(line.format(name, plus + i) for name, i in positions.items())
+
+        staged = [f"{operand.type} {operand.name}[ROOM];" for operand in self._operands]
+        return f"""\
+{self._offsets()}
+
+// A part of a tensor: where it begins in each array, and the bytes from row to row and from column
+// to column.
+struct Box {{
+    Offsets at, down, along;
+    unsigned rows, columns;
+    unsigned turned;  // a bit for each array that goes through shared memory
+}};
+
+// What goes through shared memory. Rows are an odd number of elements apart, so that neither those
+// of a row nor those of a column meet in a bank.
+struct Staged {{
+{_indent(staged, 1)}
+}};
+
+// The layout: the bits of what goes through shared memory; the number of axes; the bytes to where
+// each array is entered. Then for each axis, columns and rows first: into how many parts it is cut,
+// their length, its length, and the bytes from one element to the next in every array.
+__device__ __forceinline__ Box locate(const long long* const layout, unsigned long long i)
 {{
-    return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
+    GLOBAL(layout);
+    Box box;
+    box.turned = layout[0];
+{_indent([each("box.at.{} = layout[{}];", 2)], 1)}
+    const long long* axis = layout + {2 + many};
+    #pragma unroll 1
+    for (long long k = 0; k < layout[1]; ++k, axis += {3 + many}) {{
+        const unsigned long long parts = axis[0];
+        const long long index = (long long)(i % parts) * axis[1];
+        const unsigned length = min(axis[1], axis[2] - index);
+        i /= parts;
+{_indent([each("box.at.{} += index * axis[{}];", 3)], 2)}
+        if (k == 0) {{
+            box.columns = length;
+{_indent([each("box.along.{} = axis[{}];", 3)], 3)}
+        }} else if (k == 1) {{
+            box.rows = length;
+{_indent([each("box.down.{} = axis[{}];", 3)], 3)}
+        }}
+    }}
+    return box;
+}}
+
+{_POINTER}
+
+template <typename T>
+__device__ __forceinline__ T take(const bool turned, const T& staged, const T& place)
+{{
+    if (turned)
+        return staged;
+    return place;
+}}
+
+template <typename T>
+__device__ __forceinline__ void put(const bool turned, T& staged, T& place, const T value)
+{{
+    if (turned)
+        staged = value;
+    else
+        place = value;
 }}"""
 
     def _addresses(self) -> list[str]:
@@ -434,6 +541,9 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
         if not addresses:  # the sum of a number
             return "const bool aligned = true;"
         return f"const bool aligned = (({addresses}) & 15) == 0;"
+
+    def _place(self, name: str) -> str:
+        return f"pointer({name}, box.at.{name} + r * box.down.{name} + c * box.along.{name})"
 
     def _element_loads(self, index: str) -> list[str]:
         if self._strided:
@@ -490,7 +600,6 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 {_indent(stores, 2)}
     }}
 """
-        first = "threadIdx.x" if self._strided else "whole + threadIdx.x"
         return f"""\
 {self._signature()}
 {{
@@ -500,12 +609,66 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     const long long start = (blockIdx.x - leaf.first_block) * step.chunk;
     const int count = (int)min(leaf.size - start, step.chunk);
 {_indent(self._addresses(), 1)}
-{"" if self._strided else vectors}
+{vectors}
     #pragma unroll 1
-    for (int i = {first}; i < count; i += THREADS) {{
+    for (int i = whole + threadIdx.x; i < count; i += THREADS) {{
 {_indent(self._element_loads("i"), 2)}
 {_indent([self._call("{}_i")], 2)}
 {_indent(self._element_stores("i"), 2)}
+    }}
+}}"""
+
+    def _boxes_kernel(self) -> str:
+        turned = {name: f"box.turned >> {i} & 1" for name, i in self._positions.items()}
+        here = "staged.{}[r * pitch + c]"
+        ins, outs, loads, stores = [], [], [], []
+        for o in self._operands:
+            staged, place = here.format(o.name), self._place(o.name)
+            given = f"({turned[o.name]}, {staged}, {place}"
+            loads.append(f"{o.type} {o.name}_i" + (f" = take{given});" if o.loaded else ";"))
+            if o.loaded:
+                ins += [f"if ({turned[o.name]})", f"    {staged} = {place};"]
+            if o.stored:
+                stores.append(f"put{given}, {o.name}_i);")
+                outs += [f"if ({turned[o.name]})", f"    {place} = {staged};"]
+        down = ["const unsigned r = i % box.rows, c = i / box.rows;"]
+        along = ["const unsigned r = i / box.columns, c = i % box.columns;"]
+        return f"""\
+{self._signature()}
+{{
+    __shared__ Staged staged;
+{_indent([*self._turn_away, "const int number = step.leaf_of_block[blockIdx.x];"], 1)}
+    const Leaf leaf = step.leaves[number];
+    const Uniform h = uniform(step, leaf);
+    const long long start = (blockIdx.x - leaf.first_block) * step.chunk;
+    const int count = (int)min(leaf.size - start, step.chunk);
+{_indent(self._addresses(), 1)}
+
+    #pragma unroll 1
+    for (int k = 0; k < count; ++k) {{
+        const Box box = locate(leaf.layout, start + k);
+        const unsigned size = box.rows * box.columns, pitch = box.columns | 1;
+        if (box.turned) {{
+            __syncthreads();  // the box before is done
+            #pragma unroll 1
+            for (unsigned i = threadIdx.x; i < size; i += THREADS) {{
+{_indent([*down, *ins], 4)}
+            }}
+            __syncthreads();
+        }}
+        #pragma unroll 1
+        for (unsigned i = threadIdx.x; i < size; i += THREADS) {{
+{_indent([*along, *loads], 3)}
+{_indent([self._call("{}_i")], 3)}
+{_indent(stores, 3)}
+        }}
+        if (box.turned) {{
+            __syncthreads();
+            #pragma unroll 1
+            for (unsigned i = threadIdx.x; i < size; i += THREADS) {{
+{_indent([*down, *outs], 4)}
+            }}
+        }}
     }}
 }}"""
 

@@ -60,6 +60,7 @@ _TAKEN = """
     canonical_sum add_up pointer locate min abs sqrt sqrtf fabs fabsf floor floorf ceil ceilf
     trunc truncf rint rintf copysign copysignf warpSize threadIdx blockIdx blockDim gridDim
     candidate allowed linux unix assert
+    Box Staged box staged turned pitch parts rows columns down along r c take put
 """
 
 _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())

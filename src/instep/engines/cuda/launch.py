@@ -11,13 +11,14 @@ from instep.engines.cuda.compile import load
 from instep.engines.cuda.counters import counters
 from instep.engines.cuda.emit import (
     NEAR,
+    box_room,
     emit,
     kernel_name,
     leaf_dtype,
     step_dtype,
     threads_per_block,
 )
-from instep.engines.cuda.memory import Mailbox, chunk_length, joined_axes, upload
+from instep.engines.cuda.memory import Mailbox, boxes, chunk_length, joined_axes, upload
 from instep.engines.cuda.sums import DeviceSums
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.fused import FusedBucket, Launch
@@ -55,7 +56,7 @@ class CudaLaunch(Launch):
     multiprocessors
         Of the device.
     strided
-        Whether elements are reached one at a time.
+        Whether leaves are no lines: elements are reached in boxes, or one at a time.
     """
 
     def __init__(
@@ -90,11 +91,19 @@ class CudaLaunch(Launch):
         """Put on the device what stays the same from step to step."""
         graph = self.graph
         sizes = np.array([leaf.size for leaf in leaves], dtype=np.int64)
+        layouts: Sequence[NDArray[np.int64]] = ()
+        if graph.sums and self.strided:
+            axes = [joined_axes(leaf) for leaf in leaves]
+            layouts = [np.array([len(rows), *rows.ravel()], np.int64) for rows in axes]
         if graph.sums:
             chunk = TILE
             blocks = np.maximum(1, -(-sizes // chunk))  # also a tensor without elements has a sum
         else:
             chunk = chunk_length(int(sizes.sum()), multiprocessors, SMALLEST_CHUNK, LARGEST_CHUNK)
+            if self.strided:
+                room = box_room(graph)
+                counts, layouts = zip(*(boxes(graph, leaf, room) for leaf in leaves), strict=True)
+                sizes, chunk = np.array(counts), chunk // room + 1
             blocks = -(-sizes // chunk)
         first = np.cumsum(blocks) - blocks
         table = np.zeros(len(leaves), dtype=leaf_dtype(graph))
@@ -106,9 +115,6 @@ class CudaLaunch(Launch):
         self._grid = (int(blocks.sum()),)
         self._kept = [upload(np.repeat(np.arange(len(leaves), dtype=np.int32), blocks))]
         if self.strided:
-            layouts = [
-                np.array([len(axes), *axes.ravel()], np.int64) for axes in map(joined_axes, leaves)
-            ]
             lengths = np.array([len(words) for words in layouts])
             on_device = upload(np.concatenate(layouts))
             self._kept.append(on_device)

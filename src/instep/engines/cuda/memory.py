@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from instep.arrays import describe
 from instep.engines.placement import Placement, state_strides
+from instep.engines.walks import Walk
+from instep.graph import Graph
 from instep.interrupts import at_once
 
 
@@ -41,6 +43,32 @@ def joined_axes(leaf: Placement) -> NDArray[np.int64]:
         else:
             rows.append(row)
     return np.array(rows, dtype=np.int64).reshape(len(rows), 1 + len(leaf.strides))
+
+
+def boxes(graph: Graph, leaf: Placement, room: int) -> tuple[int, NDArray[np.int64]]:
+    """Cut a leaf into boxes for a pass that stores; return their number, and the layout.
+
+    `room` is that of a box in shared memory. Its columns are those of most arrays; its rows are
+    along the axis that is the fastest in others.
+    """
+    walk = Walk.of(graph, leaf.shape, leaf.strides)
+    last = len(walk.shape) - 1
+    fastest = [walk.fastest(i) if use else last for i, use in enumerate(walk.uses)]
+    votes = {axis: walk.uses[i] for i, axis in enumerate(fastest) if axis != last}
+    row_axis = max(votes, key=lambda axis: votes[axis], default=last - 1)
+    turned = sum(1 << i for i, axis in enumerate(fastest) if axis == row_axis)
+    columns = min(walk.shape[last], 32 if turned else room // 33 * 32)
+    rows = min(walk.shape[row_axis], room // (columns | 1))
+    # With few rows there is room for more columns: whole sectors of 32 bytes.
+    columns = min(walk.shape[last], max(columns, (room // rows - 1) // 32 * 32))
+    axes = [last, row_axis, *(axis for axis in range(last) if axis != row_axis)]
+    lengths = [columns, rows, *[1] * (len(axes) - 2)]
+    counts = [-(-walk.shape[axis] // n) for axis, n in zip(axes, lengths, strict=True)]
+    words = [turned, len(axes), *walk.starts]
+    for axis, length, count in zip(axes, lengths, counts, strict=True):
+        words += [count, length, walk.shape[axis], *(steps[axis] for steps in walk.steps)]
+    # A leaf without elements has no boxes.
+    return min(math.prod(counts), leaf.size), np.array(words, dtype=np.int64)
 
 
 def refuse_capture(cupy: Any, owner: str) -> None:
