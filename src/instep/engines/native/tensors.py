@@ -18,6 +18,7 @@ from instep.engines.native.check import (
     CHECK_BOTH,
     DIFFERENT,
     ITEMS,
+    LOST,
     MOVED,
     SAME,
     Placed,
@@ -144,7 +145,9 @@ done:
   ret i64 %result
 
 different:
-  ret i64 {DIFFERENT}
+  %has_moved = icmp eq i64 %result, {MOVED}
+  %lost = select i1 %has_moved, i64 {LOST}, i64 {DIFFERENT}
+  ret i64 %lost
 }}
 
 ; Counts a change of each parameter. A thread that counts at the same time may take away one of
@@ -273,3 +276,7 @@ class Following(TensorCheck):
         nowhere = self._nowhere.buffer_info()[0]
         w, g = ([id(x) + ARRAY_DATA if x.size else nowhere for x in side] for side in arrays)
         super().__init__((held[0], w), (held[1], g))
+
+    def follow(self, parameters: tuple[Any, ...], gradients: tuple[Any, ...]) -> bool:
+        """Return whether the tensors are alike; where they are not, the arrays are of no use."""
+        return self.compare(parameters, gradients) not in (DIFFERENT, LOST)
