@@ -26,6 +26,7 @@ class Word(enum.IntEnum):
     BUFFERS = 8  # address of the memory for copies
     BUFFERS_BYTES = 9  # of each thread
     REDUCES = 10  # whether chunks are counted in tiles
+    MOST_ROWS = 11  # of a block
 
 
 class Record(enum.IntEnum):
@@ -86,23 +87,22 @@ def emit(sizes: frozenset[int]) -> str:
 {_point()}
 define void @run_strided(ptr %words) {{
 entry:
-{loads("words", named(Word, "count", "array_count", "buffers_bytes", "reduces"))}
+{loads("words", named(Word, "count", "array_count", "buffers_bytes", "reduces", "most_rows"))}
 {loads("words", named(Word, "blocks", "kernel", "kernel_arguments", "arrays", "buffers"), "ptr")}
 {loads("kernel_arguments", named(Argument, *passed))}
   %row_words = add i64 %array_count, {len(Entry)}
-  %row = alloca i64, i64 %row_words
-  %entry_row = getelementptr i64, ptr %row, i64 %array_count
+  %table_words = mul i64 %row_words, %most_rows
+  %table = alloca i64, i64 %table_words
   %chunk = alloca [4 x i64]
   %arguments = alloca [{len(Argument)} x i64]
-  %row_address = ptrtoint ptr %row to i64
+  %table_address = ptrtoint ptr %table to i64
   %chunk_address = ptrtoint ptr %chunk to i64
 {given}
-{store("arguments", Argument.TABLE, "%row_address")}
+{store("arguments", Argument.TABLE, "%table_address")}
 {store("arguments", Argument.CHUNKS, "%chunk_address")}
 {store("arguments", Argument.COUNT, "1")}
 {store("chunk", 0, "0")}
 {store("chunk", 1, "0")}
-{store("chunk", 2, "0")}
   %thread_at = getelementptr i64, ptr %words, i64 {Word.THREAD}
   %thread = atomicrmw add ptr %thread_at, i64 1 monotonic
   %own = mul i64 %thread, %buffers_bytes
@@ -122,28 +122,34 @@ block_begins:
 {loads("leaf", {"scalars_row": Leaf.ROW, "column": Leaf.COLUMN})}
   %is_reducing = icmp ne i64 %reduces, 0
   %end = select i1 %is_reducing, i64 %tiles, i64 %length
+  %last = sub i64 %rows, 1
+{store("chunk", 2, "%last")}
 {store("chunk", 3, "%end")}
+{store("arguments", Argument.NEXT, "0")}
+  call void @move(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, i64 {LOADED})
+  br label %each_row
+
+each_row:
+  %r = phi i64 [ 0, %block_begins ], [ %r_next, %row_begins ]
+  %r_more = icmp ult i64 %r, %rows
+  br i1 %r_more, label %row_begins, label %run
+
+row_begins:
+  %r_next = add i64 %r, 1
+  %row_at = mul i64 %r, %row_words
+  %row = getelementptr i64, ptr %table, i64 %row_at
+  %entry_row = getelementptr i64, ptr %row, i64 %array_count
+  call void @point(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, i64 %r, ptr %row)
 {store("entry_row", Entry.COUNT, "%length")}
 {store("entry_row", Entry.ROW, "%scalars_row")}
 {store("entry_row", Entry.COLUMN, "%column")}
 {store("entry_row", Entry.TILES, "%tiles")}
 {store("entry_row", Entry.FIRST_TILE, "%first_tile")}
-  call void @move(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, i64 {LOADED})
   br label %each_row
 
-each_row:
-  %r = phi i64 [ 0, %block_begins ], [ %r_next, %run ]
-  %r_more = icmp ult i64 %r, %rows
-  br i1 %r_more, label %run, label %rows_done
-
+; The rows are a table of tensors, which one call passes over.
 run:
-  call void @point(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, i64 %r, ptr %row)
-{store("arguments", Argument.NEXT, "0")}
   call void %kernel(ptr %arguments)
-  %r_next = add i64 %r, 1
-  br label %each_row
-
-rows_done:
   call void @move(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, i64 {STORED})
   br label %take
 
