@@ -83,7 +83,7 @@ def test_any_layouts_give_the_bits_of_contiguous_arrays(engine, dtype, data):
     make = data.draw(st.sampled_from([SGD, Adam, LAMB]))
     rng = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"BOX": 256, "LINE_BOX": 64, "FAST": 4, "ROW": 8}.items():
+        for name, value in {"BOX": 1024, "LINE_BOX": 256, "FAST": 16, "ROW": 8}.items():
             patch.setattr(walks, name, value)
         w = lay_w()
         w[...] = rng.standard_normal(shape)

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
 
-#: Elements of a box at most: copies of it are still in cache when the pass reads them.
-BOX = 32 * 1024
+#: Bytes of a box of an array at most: a copy of it is still in the second-level cache when the pass
+#: reads it.
+BOX = 256 * 1024
 
-#: Elements of a box of one row that is copied: the first-level cache holds the copies.
-LINE_BOX = 4 * 1024
+#: Bytes of a box of one row that is copied: the first-level cache holds the copies.
+LINE_BOX = 16 * 1024
 
-#: Elements of a box that lie together in each array, at least: a cache line of float32. With fewer,
-#: the rest of a line that was loaded has left the cache when its turn comes. More make rows
-#: shorter (1000 x 1000, one of both transposed, one thread of Zen 3, ns an element of Adam: 0.84 in
-#: whole rows, 1.4 in halves of them).
-FAST = 16
+#: Bytes of a box that lie together in each array, at least. Fewer cost more translations of
+#: addresses; more make the rows of other arrays shorter. One of both transposed, float32, one
+#: thread of Zen 3, in units of the contiguous step, with 64 bytes, 256, and 512: 1.4, 1.3 and 2.1
+#: for 1000 x 1000 elements; 2.6, 1.9 and 2.1 for 3000 x 3000.
+FAST = 256
 
 #: Elements of a row from which a pass runs on rows where they lie rather than on copies of them: a
 #: row costs some tens of ns (rows of 400 elements take 1.2 times as long as one line, Adam, Zen 3).
@@ -185,20 +186,21 @@ class Cut:
 
 
 def _box(walk: Walk) -> tuple[int, ...]:
-    """Return the shape of boxes: in each array, they are a cache line long or longer."""
+    """Return the shape of boxes: in each array, they are some cache lines long."""
     box = [1] * len(walk.shape)
+    widest = max(size for use, size in zip(walk.uses, walk.sizes, strict=True) if use)
     for i, use in enumerate(walk.uses):
-        run = 1
+        run, wanted = 1, FAST // walk.sizes[i]
         for axis in walk.order(i) if use else ():
-            if run >= FAST or math.prod(box) * FAST > BOX:
+            if run >= wanted or math.prod(box) * wanted > BOX // widest:
                 break
-            box[axis] = max(box[axis], min(walk.shape[axis], -(-FAST // run)))
+            box[axis] = max(box[axis], min(walk.shape[axis], -(-wanted // run)))
             run *= box[axis]
     is_copied = any(
         use and steps[-1] != size
         for use, steps, size in zip(walk.uses, walk.steps, walk.sizes, strict=True)
     )
-    most = LINE_BOX if is_copied and all(n == 1 for n in box[:-1]) else BOX
+    most = (LINE_BOX if is_copied and all(n == 1 for n in box[:-1]) else BOX) // widest
     for axis in _to_grow(box, walk.shape):
         box[axis] = min(walk.shape[axis], max(box[axis], most * box[axis] // math.prod(box)))
     return tuple(box)
