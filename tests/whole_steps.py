@@ -43,9 +43,12 @@ class Problem:
             grads |= dict.fromkeys(self.missing)
         return grads
 
+    def trees(self, run, number):
+        """Return what a step is called with."""
+        return run[0], self.gradients(number)
+
     def step(self, run, number):
-        params, optimizer = run
-        optimizer.update(params, self.gradients(number))
+        run[1].update(*self.trees(run, number))
 
 
 def on_host(run):
@@ -66,10 +69,10 @@ def same(run, other):
 def interrupted(problem, taken, settings, fault):
     """Return a run after `taken` steps and one that a fault may have come in the way of."""
     run = problem.begin(taken, **settings)
-    grads = problem.gradients(taken)
+    params, grads = problem.trees(run, taken)
     try:
         with fault:
-            run[1].update(run[0], grads)
+            run[1].update(params, grads)
     except (KeyboardInterrupt, TimeoutError, MemoryError) as error:
         assert error is fault.exception  # noqa: PT017  (and no other)
     else:

@@ -65,6 +65,8 @@ class Repeater:
         Passes that reduce, level by level, and the numbers of the sums that are known then.
     final
         The last passes.
+    is_one_call
+        Whether these are a single call of compiled code, which is made or is not.
     guards
         As those of a bucket.
     """
@@ -77,6 +79,7 @@ class Repeater:
     take: Sequence[Callable[[Sequence[Sequence[float]]], None]]
     levels: Sequence[tuple[Sequence[Run], set[int]]]
     final: Sequence[Run]
+    is_one_call: bool
     guards: frozenset[int]
 
 

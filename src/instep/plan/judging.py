@@ -39,6 +39,10 @@ class Judging:
         """Whether there may be steps of which only a device knows whether they were taken."""
         return self._undecided is not None
 
+    def resume(self) -> None:
+        """Start from what the groups remember now: all is heard, and others have taken steps."""
+        self._undecided = None
+
     def candidates(self, rows_after: RowsAfter) -> list[list[Row]] | None:
         """Return the rows of the next call, for every number of undecided steps that may be taken.
 

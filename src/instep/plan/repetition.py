@@ -32,6 +32,8 @@ class Way:
         Passes that reduce, level by level, and the numbers of the sums that are known then.
     final
         The last passes.
+    is_one_call
+        Whether these are a single call, which is made or is not.
     guards
         Numbers of sums over the tree that must be zero, or the step is turned away.
     computes
@@ -46,6 +48,7 @@ class Way:
         self.fits = repeaters[0].fits if len(repeaters) == 1 else self._fit
         self.take = [take for repeater in repeaters for take in repeater.take]
         self.final = [run for repeater in repeaters for run in repeater.final]
+        self.is_one_call = len(repeaters) == 1 and repeaters[0].is_one_call
         self.guards = [number for repeater in repeaters for number in repeater.guards]
         self.computes = list(dict.fromkeys(repeater.compute for repeater in repeaters))
         self.levels: list[tuple[list[Run], set[int]]] = []
@@ -145,8 +148,8 @@ class Repetition:
             if way.guards and any(sums.total(number) != 0 for number in way.guards):
                 state.skipped += 1
                 return None
-        if len(way.final) > 1:  # a single call is made, or is not
-            require_frames(6)
+        if not way.is_one_call:
+            require_frames(8)
         finish(partial(self._run, state, plan, step, rows))
         return None
 

@@ -100,6 +100,7 @@ class Plan:
     def _resume(self, state: State) -> bool:
         """Take over from another plan: return whether its steps have left this one of any use."""
         remember(state, self)
+        self._judging.resume()
         return self._records.resume(state)
 
     def _read(self, params: Any, grads: Any) -> Leaves | None:
