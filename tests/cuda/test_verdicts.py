@@ -188,6 +188,24 @@ def test_leaves_that_come_late_count_the_steps_taken(cupy, delay):
     assert taken[0] == taken[1] < optimizers[0].t
 
 
+@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
+def test_plans_in_turn_go_on_from_where_others_have_left(make, cupy, delay):
+    """What is undecided is settled first, and what was remembered then is remembered no more."""
+    w, expected = ({n: xp.ones(5, "float32") for n in ("a", "flat")} for xp in (cupy, np))
+    on_device, on_host = make(engine="cuda"), make(engine="blocked")
+    for step in range(24):
+        g = gradients(expected, step)
+        names = ("a", "flat") if step % 8 < 4 else ("a", "flat")[step % 2 :][:1]
+        on_device.update(
+            {name: w[name] for name in names}, {name: cupy.asarray(g[name]) for name in names}
+        )
+        on_host = copy.copy(on_host)  # without plans
+        on_host.update({name: expected[name] for name in names}, {n: g[n] for n in names})
+    for name in w:
+        bits.assert_same_bits(w[name].get(), expected[name], name)
+    engine_runs.assert_same_state(on_device, on_host)
+
+
 def test_a_first_step_that_is_turned_away_leaves_no_trace(cupy, delay):
     """State may start from what is changed before the first step that is taken."""
     optimizer = chain(skip_nonfinite(), Rprop(lr=0.1), lookahead(2))
