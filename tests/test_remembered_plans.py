@@ -417,18 +417,18 @@ class Turns(Problem):
 
 
 PROBLEMS = {
-    "plain": Turns(Adam, whole_steps.PLAIN | {"c": (2,)}, missing=("c",), stride=2),
+    "plain": Turns(Adam, whole_steps.PLAIN | {"c": (2,)}, missing=("c",), stride=3),
     "chained": Turns(
         lambda **settings: chain(clip_by_global_norm(0.5), NAdam(), average(0.9), **settings),
         whole_steps.PLAIN | {"c": (2,)},
         missing=("c",),
-        stride=7,
+        stride=9,
     ),
 }
 
 
 @pytest.mark.slow  # all of them together
-@pytest.mark.parametrize("taken", [6, 7, 8])
+@pytest.mark.parametrize("taken", [7, 8])
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 @engine_runs.every_engine
 def test_a_step_of_a_plan_that_comes_back_is_whole_or_not_taken(engine, problem, taken):
