@@ -404,6 +404,27 @@ def test_a_schedule_that_goes_wrong_changes_nothing(lr):
         bits.assert_same_bits(w, before[name])
 
 
+@engine_runs.every_engine
+def test_what_a_schedule_sets_takes_effect_as_soon_as_on_every_engine(engine):
+    engine_runs.require(engine)
+    params, others = tree(), tree()
+
+    def make(engine):
+        def cycle(step):
+            optimizer.beta1 = 0.5 + 0.4 / step
+            return 0.1
+
+        optimizer = Adam(lr=cycle, engine=engine)
+        return optimizer
+
+    one, other = make(engine), make("array_api")
+    for step in range(6):
+        one.update(params, tree(seed=step))
+        other.update(others, tree(seed=step))
+    for name, w in params.items():
+        bits.assert_same_bits(w, others[name])
+
+
 # Interruptions -----------------------------------------------------------------------------------
 
 

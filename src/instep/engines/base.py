@@ -65,8 +65,8 @@ class Repeater:
         Passes that reduce, level by level, and the numbers of the sums that are known then.
     final
         The last passes.
-    is_one_call
-        Whether these are a single call of compiled code, which is made or is not.
+    has_run
+        Returns whether these were run, where they are a single call that no signal divides.
     guards
         As those of a bucket.
     """
@@ -79,7 +79,7 @@ class Repeater:
     take: Sequence[Callable[[Sequence[Sequence[float]]], None]]
     levels: Sequence[tuple[Sequence[Run], set[int]]]
     final: Sequence[Run]
-    is_one_call: bool
+    has_run: Callable[[], bool] | None
     guards: frozenset[int]
 
 

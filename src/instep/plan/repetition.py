@@ -32,8 +32,8 @@ class Way:
         Passes that reduce, level by level, and the numbers of the sums that are known then.
     final
         The last passes.
-    is_one_call
-        Whether these are a single call, which is made or is not.
+    has_run
+        Returns whether these were run, where they are a single call that no signal divides.
     guards
         Numbers of sums over the tree that must be zero, or the step is turned away.
     computes
@@ -48,7 +48,7 @@ class Way:
         self.fits = repeaters[0].fits if len(repeaters) == 1 else self._fit
         self.take = [take for repeater in repeaters for take in repeater.take]
         self.final = [run for repeater in repeaters for run in repeater.final]
-        self.is_one_call = len(repeaters) == 1 and repeaters[0].is_one_call
+        self.has_run = repeaters[0].has_run if len(repeaters) == 1 else None
         self.guards = [number for repeater in repeaters for number in repeater.guards]
         self.computes = list(dict.fromkeys(repeater.compute for repeater in repeaters))
         self.levels: list[tuple[list[Run], set[int]]] = []
@@ -112,7 +112,7 @@ class Repetition:
         self._makers = [] if self._is_derived else [_RowMaker(program, group) for group in groups]
         # One group of one rule, as most optimizers are: its numbers are made in half the time.
         is_alone = len(program.parts) == len(groups) == 1 and not groups[0].overrides
-        self._alone = (*self._sources[0], groups[0]) if is_alone else None
+        self._alone = None if self._is_derived or not is_alone else (*self._sources[0], groups[0])
 
     def _read(self, owner: Owner) -> tuple[Any, ...]:
         """Return the hyperparameters of the rules, as they are set now."""
@@ -148,20 +148,22 @@ class Repetition:
             if way.guards and any(sums.total(number) != 0 for number in way.guards):
                 state.skipped += 1
                 return None
-        if not way.is_one_call:
+        if way.has_run is not None and self._alone is not None:
+            self._run_one(way, way.has_run, state, plan, step)
+        else:
             require_frames(8)
-        finish(partial(self._run, state, plan, step, rows))
+            finish(partial(self._run, state, plan, step, rows))
         return None
 
     def _numbers(self, settings: tuple[Any, ...], step: int) -> Numbers:
         """Return the numbers of a step, from which no others are derived."""
         if settings == self._constant:
             return [maker.row(settings, step) for maker in self._makers]
-        rows = [maker.followed(settings, step) for maker in self._makers]
+        rows = [self._program.row(step, group).numbers for group in self._groups]
         self._check(rows)
-        overridden = [value for maker in self._makers for value in maker.overridden]
-        is_constant = all(type(value) is float for value in (*settings, *overridden))
-        self._constant = settings if is_constant else None
+        # Not so where there are schedules, or where another call has set what was read before.
+        made = [maker.row(settings, step) for maker in self._makers]
+        self._constant = settings if made == rows else None
         return rows
 
     def _check(self, rows: Numbers) -> None:
@@ -182,6 +184,19 @@ class Repetition:
             way.begin(self._sums)
             self.last = way
         return True
+
+    def _run_one(
+        self, way: Way, has_run: Callable[[], bool], state: State, plan: Any, step: int
+    ) -> None:
+        """Do what a step of one group changes, where its last pass is a single call."""
+        history, taken = self._groups[0].history, step - self._groups[0].missed
+        try:
+            way.final[0](self._sums)
+            history.taken, state.t, state.plan = taken, step, plan
+        except BaseException:  # from a handler of a signal: before the one call, or after it
+            if has_run():
+                history.taken, state.t, state.plan = taken, step, plan
+            raise
 
     def _run(self, state: State, plan: Any, step: int, rows: Sequence[Row]) -> None:
         """Do what the step changes, or what is left of it: called again, it goes on."""
@@ -220,14 +235,9 @@ class _RowMaker:
             for prefix, values in group.overrides.items()
             for name, value in values.items()
         }
-        self._group, self.overridden = group, tuple(overridden.values())
-        fields = {
-            part.prefix + entry.name: (part.owner, entry)
-            for part in program.parts
-            for entry in part.fields
-        }
+        self._group, self._overridden = group, tuple(overridden.values())
+        fields = [part.prefix + entry.name for part in program.parts for entry in part.fields]
         names = program.names
-        self._fields = [(names.index(name), *field) for name, field in fields.items()]
         # A row picks from settings, the step of the rules, and what takes the place of settings.
         places = {name: place for place, name in enumerate(fields)}
         places |= {part.prefix + "t": len(fields) for part in program.parts}
@@ -235,16 +245,8 @@ class _RowMaker:
         self._pick = _reader([places[name] for name in names])
 
     def row(self, settings: tuple[Any, ...], step: int) -> tuple[Any, ...]:
-        """Return the numbers of a step, or the schedules that give them."""
-        return self._pick((*settings, step - self._group.missed, *self.overridden))
-
-    def followed(self, settings: tuple[Any, ...], step: int) -> Sequence[float]:
-        """Return the numbers of a step, schedules at that step."""
-        row = list(self.row(settings, step))
-        for place, owner, entry in self._fields:
-            if row[place].__class__ is not float:
-                row[place] = entry.at(owner, row[place], step)
-        return row
+        """Return the numbers of a step, schedules among them."""
+        return self._pick((*settings, step - self._group.missed, *self._overridden))
 
 
 def _reader(names: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:

@@ -101,7 +101,7 @@ class NativeBucket(HostBucket[NativeLaunch]):
                 for level in now.levels
             ],
             self._runs(now.final),
-            len(now.final) == 1 and now.final[0].is_simple,
+            now.final[0].has_run if len(now.final) == 1 and now.final[0].is_simple else None,
             now.guards,
         )
 

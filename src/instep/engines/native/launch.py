@@ -193,6 +193,10 @@ class NativeLaunch(HostLaunch):
             not (self._own_table or self._gathered or self._sum_count) and self._words[_COUNT] > 0
         )
 
+    def has_run(self) -> bool:
+        """Return whether the kernel was called since `pack`."""
+        return self._words[_NEXT] != 0
+
     def run_once(self, sums: SumTable) -> None:
         """Run a simple launch, unless it has run since `pack`."""
         if not self._words[_NEXT]:
