@@ -429,6 +429,53 @@ def test_tensors_that_stay_what_they_are_are_not_asked_through_python(torch, mon
     assert optimizer.t == 3
 
 
+def unlike(torch):
+    """Return {what: something that is not what a plain tensor of 4 by 1 numbers was}."""
+    plain = torch.zeros(4, 1)
+    short = torch.zeros(4, 1)
+    short.untyped_storage().resize_(8)
+    with torch.inference_mode():
+        inference = torch.zeros(4, 1)
+    misaligned = np.ndarray((4, 1), "float32", bytearray(17), 1)
+    return {
+        "a parameter": torch.nn.Parameter(plain, requires_grad=False),
+        "a NumPy array": np.zeros((4, 1), "float32"),
+        "None": None,
+        "of another dtype": torch.zeros(4, 1, dtype=torch.int32),
+        "of another shape": torch.zeros(5, 1),
+        "of fewer axes": torch.zeros(4),
+        "of more axes": torch.zeros(4, 1, 1),
+        "strided": torch.zeros(8, 1)[::2].detach(),
+        "within a larger one": torch.zeros(5, 1)[1:].detach(),
+        "a view that a graph may follow": torch.zeros(4, 1).view(4, 1),
+        "requiring a gradient": torch.zeros(4, 1, requires_grad=True),
+        "negated": torch._neg_view(plain).detach(),
+        "of inference": inference,
+        "on no device": torch.zeros(4, 1, device="meta"),
+        "sparse": torch.zeros(4, 1).to_sparse(),
+        "short of memory": short,
+        "misaligned": torch.from_numpy(misaligned),
+    }
+
+
+def test_the_compiled_check_tells_tensors_from_all_that_they_are_not(torch):
+    compiled = pytest.importorskip("instep.engines.native.tensors")
+    codes = pytest.importorskip("instep.engines.native.check")
+    w, g = torch.zeros(4, 1), torch.zeros(4, 1)
+    stand_ins = [(np.zeros((4, 1), "float32")[:],) for _ in "wg"]
+    check = compiled.Following([(w,), (g,)], stand_ins)
+    assert check.compare((w,), (g,)) == codes.MOVED  # the stand-ins come to the tensors
+    assert check.compare((w,), (g,)) == codes.SAME
+    assert [x[0].ctypes.data for x in stand_ins] == [w.data_ptr(), g.data_ptr()]
+    assert check.compare((w,), (torch.zeros(4, 1),)) == codes.MOVED
+    for what, x in unlike(torch).items():
+        assert check.compare((w,), (x,)) == codes.DIFFERENT, what
+        assert check.compare((x,), (g,)) == codes.DIFFERENT, what
+    assert check.compare((w,), (g,)) != codes.DIFFERENT
+    torch._lazy_clone(w)  # what is written from now on must be a copy
+    assert check.compare((w,), (g,)) == codes.DIFFERENT
+
+
 def test_a_layout_of_fields_that_is_not_known_is_not_used(torch, monkeypatch):
     fields = pytest.importorskip("instep.engines.native.tensor_fields")
     assert fields._found(torch).count % 4 == 0
