@@ -24,9 +24,9 @@ def medians(*steps, repeats):
     end = time.perf_counter() + SECONDS
     for step in steps:
         step()
-        step()
     while time.perf_counter() < end or len(times[0]) < 5:
         for step, own in zip(steps, times, strict=True):
+            step()  # what the one before has left in caches, and XLA's threads, are not counted
             start = time.perf_counter()
             for _ in range(repeats):
                 step()
@@ -69,10 +69,10 @@ def measure_jax(threads):
         def step(optimizer, params, grads):
             return lambda: jax.block_until_ready(optimizer.update(params, grads))
 
-        ours, theirs = medians(*(step(o, {"w": w}, {"w": g}) for o in optimizers), repeats=1)
+        ours, theirs = medians(*(step(o, {"w": w}, {"w": g}) for o in optimizers), repeats=3)
         numpy = Adam(threads=threads)
         arrays = {"w": np.zeros(size, "float32")}, {"w": np.full(size, 0.5, "float32")}
-        (same,) = medians(lambda: numpy.update(*arrays), repeats=1)  # noqa: B023  (called here)
+        (same,) = medians(lambda: numpy.update(*arrays), repeats=3)  # noqa: B023  (called here)
         print(
             f"JAX, 1 array of {label}, {threads} threads: {ours * 1e6:,.1f} us; array_api "
             f"{theirs * 1e6:,.1f}, {theirs / ours:.1f} times as long; NumPy {same * 1e6:,.1f}"
