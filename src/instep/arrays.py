@@ -349,11 +349,9 @@ def view(array: Array) -> Array:
 def is_compiled() -> bool:
     """Return whether `torch.compile` is about to compile the function that calls this.
 
-    Where nothing is compiled, that part of PyTorch has not been imported, and is not for this: it
-    takes a second.
+    To be asked where ``torch._dynamo`` has been imported: where nothing is compiled it has not,
+    and is not for this, for that takes a second.
     """
-    if "torch._dynamo" not in sys.modules:
-        return False
     return bool(sys.modules["torch"].compiler.is_dynamo_compiling())
 
 

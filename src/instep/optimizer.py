@@ -164,7 +164,8 @@ class Optimizer(Stateful):
         out of `update` before the step or after it, never between: `t` tells which. Several threads
         may step one optimizer: each waits for the step of another.
         """
-        if arrays.is_compiled():  # it would look into the rule, and fuse what is to be rounded
+        # A compiler would look into the rule, and fuse what is to be rounded.
+        if "torch._dynamo" in sys.modules and arrays.is_compiled():
             return arrays.left_by_compilers(self.update)(params, grads)
         with self._exclusive("update"):
             state = self._state
@@ -222,7 +223,7 @@ class Optimizer(Stateful):
         """
         from instep.averages import answer
 
-        if arrays.is_compiled():
+        if "torch._dynamo" in sys.modules and arrays.is_compiled():
             return arrays.left_by_compilers(self.answer)(params, which=which)
         with self._exclusive("answer"):
             self._check_ready("answer")
