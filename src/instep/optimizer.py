@@ -92,10 +92,9 @@ class Optimizer(Stateful):
         Number of threads of the CPU engines. None: as many as the process may run on, bounded
         by the environment variable ``INSTEP_NUM_THREADS``. It never changes a result.
     overrides
-        Hyperparameters of parts of the tree: path patterns, as in the module `fnmatch`, and
-        what is other there. ``{"*/bias": {"weight_decay": 0.0}}`` speaks of every leaf whose
-        path ends in ``/bias``. Where several patterns match, the later wins. All parts are
-        still updated together.
+        Hyperparameters of parts of the tree: path patterns, as in the module `fnmatch`, and what is
+        other there. ``{"*/bias": {"weight_decay": 0.0}}`` speaks of every leaf whose path ends in
+        ``/bias``. Where several patterns match, the later wins. All are still updated together.
     frozen
         Path patterns of leaves that are left alone, whatever their gradients.
     complex

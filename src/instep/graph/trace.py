@@ -69,17 +69,16 @@ def trace(
     state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
     arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
-    numbers: dict[str, Any] = {key: TracedScalar(recorder, key) for key in hyperparameters}
-    numbers |= {key: loaded[varying_name(key)] for key in varying}
-    h = Values(name, "hyperparameter", {**numbers, **options})
+    numbers = {key: TracedScalar(recorder, key) for key in hyperparameters}
+    elements = {key: loaded[varying_name(key)] for key in varying}
+    h = Values(name, "hyperparameter", {**numbers, **elements, **options})
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
     s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
     result = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
     new, new_slots = check_result(name, result, (*slots, *whole))
     recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
     kernel = f"{name}_{dtype}" if gradient in ("", dtype) else f"{name}_{dtype}_{gradient}"
-    values = {**new_slots, "w": new}
-    stores = [_stored(recorder, x, values[x.name]) for x in arrays if x.name in values]
+    stores = _stores(recorder, arrays, {**new_slots, "w": new})
     return prune(recorder.graph(kernel, arrays, stores))
 
 
@@ -109,6 +108,10 @@ def _load(recorder: Recorder, arrays: Iterable[Array]) -> tuple[Any, dict[str, A
         x = recorder.load(array)
         loaded[array.name] = pairs.pair(x) if is_pair else x
     return pairs, loaded
+
+
+def _stores(recorder: Recorder, arrays: Iterable[Array], values: Mapping[str, Any]) -> list[Store]:
+    return [_stored(recorder, x, values[x.name]) for x in arrays if x.name in values]
 
 
 def _stored(recorder: Recorder, array: Array, value: Any) -> Store:

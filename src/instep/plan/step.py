@@ -67,8 +67,7 @@ class Plan:
         self._judging = Judging(self.buckets, self._sums, self._groups)
 
         self._apart = Apart(self.buckets, self._active, given.arrays)
-        # Whether the arrays that the buckets saw last have been looked at for overlaps: a step
-        # that is refused leaves them unverified, and they are looked at again.
+        # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
         self._verified = False
         self._repeats = not (self._stand_ins.replaces or given.arrays)
         self._repetition = Repetition(owner, self.program, self._groups, self.buckets, self._sums)

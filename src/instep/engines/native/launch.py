@@ -154,11 +154,6 @@ class NativeLaunch(HostLaunch):
         threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
         return Strided(self.graph, self._kernel_address, leaves, threads, self._block.words)
 
-    @property
-    def has_run(self) -> bool:
-        """Return whether the pass was run since the scalars were taken."""
-        return self._words[_NEXT] != 0 if self._strided is None else self._strided.has_run
-
     def take(self, rows: Sequence[Row], candidate: int) -> None:
         self.pack([row.numbers for row in rows])
 
@@ -189,23 +184,22 @@ class NativeLaunch(HostLaunch):
     @property
     def is_simple(self) -> bool:
         """Return whether to run the kernel is all there is to do."""
-        return (
-            not (self._own_table or self._gathered or self._sum_count) and self._words[_COUNT] > 0
-        )
+        are_lines = self._words[_COUNT] > 0 and not self._own_table
+        return not self._sum_count and (are_lines or self._strided is not None)
 
     def has_run(self) -> bool:
-        """Return whether the kernel was called since `pack`."""
-        return self._words[_NEXT] != 0
+        """Return whether the pass was run since `pack`."""
+        return self._words[_NEXT] != 0 if self._strided is None else self._strided.has_run
 
     def run_once(self, sums: SumTable) -> None:
         """Run a simple launch, unless it has run since `pack`."""
-        if not self._words[_NEXT]:
+        if not self.has_run():
             self.run_kernel()
 
     def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
         if self._own_table:
             self._lines.table[:, :2] = bucket.addresses[self._members]
-        if not self.has_run:
+        if not self.has_run():
             if self._sum_count:
                 self._point_at(sums, self._lines if self._strided is None else self._block)
             self.run_kernel()
