@@ -70,12 +70,12 @@ def trace(
     arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
     numbers = {key: TracedScalar(recorder, key) for key in hyperparameters}
-    elements = {key: loaded[varying_name(key)] for key in varying}
-    h = Values(name, "hyperparameter", {**numbers, **elements, **options})
+    numbers |= {key: loaded[varying_name(key)] for key in varying}
+    h = Values(name, "hyperparameter", {**numbers, **options})
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
     s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
-    result = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
-    new, new_slots = check_result(name, result, (*slots, *whole))
+    returned = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
+    new, new_slots = check_result(name, returned, (*slots, *whole))
     recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
     kernel = f"{name}_{dtype}" if gradient in ("", dtype) else f"{name}_{dtype}_{gradient}"
     stores = _stores(recorder, arrays, {**new_slots, "w": new})
