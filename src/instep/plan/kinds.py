@@ -30,8 +30,9 @@ class StandIn(ABC):
         It is valid as long as `held` is kept, and until the next call.
         """
 
-    def hand_back(self, array: Any) -> Any:
-        """Return what takes the place of what was held, from the array that the step wrote."""
+    @staticmethod
+    def hand_back(written: Sequence[tuple[Any, Any]]) -> Sequence[Any]:
+        """Return what takes the place of what was held: stand-ins are given with their arrays."""
         raise NotImplementedError
 
     def returned(self, array: Any) -> Any:
@@ -44,15 +45,16 @@ class Number(StandIn):
 
     def __init__(self, held: Any, *, written: bool) -> None:
         self.replaces = written
-        self._type = type(held)
+        self.type = type(held)
 
     def array(self, held: Any) -> Any:
         if self.replaces:
-            return np.array(held) if type(held) is self._type else None
+            return np.array(held) if type(held) is self.type else None
         return np.array(held) if arrays.is_number(held) else held
 
-    def hand_back(self, array: Any) -> Any:
-        return arrays.number_of_type(self._type, array)
+    @staticmethod
+    def hand_back(written: Sequence[tuple["Number", Any]]) -> Sequence[Any]:
+        return [arrays.number_of_type(own.type, array) for own, array in written]
 
 
 class Parts(StandIn):

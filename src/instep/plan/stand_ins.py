@@ -122,4 +122,9 @@ class StandIns:
 
     def handed_back(self, params: Sequence[Any]) -> dict[int, Any]:
         """Return by position what replaces parameters, from the arrays that stood for them."""
-        return {i: kind.hand_back(params[i]) for i, kind in self._replaced}
+        found: dict[int, Any] = {}
+        for kind in {type(one) for _, one in self._replaced}:
+            own = [(i, one) for i, one in self._replaced if type(one) is kind]
+            new = kind.hand_back([(one, params[i]) for i, one in own])
+            found |= zip([i for i, _ in own], new, strict=True)
+        return found
