@@ -5,8 +5,10 @@ A step must never write where a tensor was before, nor read what is no longer it
 """
 
 import copy
+import ctypes
 import gc
 import pickle
+import sys
 import weakref
 
 import bits
@@ -474,6 +476,25 @@ def test_the_compiled_check_tells_tensors_from_all_that_they_are_not(torch):
     assert check.compare((w,), (g,)) != codes.DIFFERENT
     torch._lazy_clone(w)  # what is written from now on must be a copy
     assert check.compare((w,), (g,)) == codes.DIFFERENT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it fills the memory of glibc")
+def test_fields_are_found_whatever_was_in_memory_before(torch):
+    """A tensor has bits that no field has: they keep what the memory held."""
+    fields = pytest.importorskip("instep.engines.native.tensor_fields")
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    rng = np.random.default_rng(0)
+    expected = fields._found(torch)
+    for _ in range(20):
+        pieces = []
+        for size in (*range(24, 40, 8), *range(104, 232, 8)):
+            for _ in range(60):
+                pieces.append(libc.malloc(size))
+                ctypes.memmove(pieces[-1], rng.bytes(size), size)
+        for place in rng.permutation(len(pieces)):
+            libc.free(pieces[place])
+        assert fields._found(torch) == expected
 
 
 def test_a_layout_of_fields_that_is_not_known_is_not_used(torch, monkeypatch):

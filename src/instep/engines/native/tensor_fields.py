@@ -17,7 +17,7 @@ _WORD = 8
 #: Words of a tensor and of its storage that are looked at: no version of PyTorch has had fewer.
 _WORDS, _STORAGE_WORDS = 22, 8
 
-#: Bits that no field has may differ too: then no only word is found, in one of 500 attempts.
+#: What was in memory before may look like a field: then there is no only one.
 _ATTEMPTS = 8
 
 #: Axes whose lengths and strides a tensor holds in its own fields.
@@ -89,10 +89,13 @@ def _where(words: list[int], *values: int) -> int:
     return _WORD * _only(i for i in range(len(words)) if (*words[i : i + length],) == values)
 
 
-def _differing(a: Any, b: Any) -> set[int]:
-    """Return the offsets of the words in which two tensors differ."""
+def _differing(a: Any, b: Any, shift: int = 0) -> set[int]:
+    """Return the offsets of the words that differ in 32 bits, the low ones unless shifted.
+
+    Whole words have bits that no field has: these hold what was in memory before.
+    """
     pairs = enumerate(zip(_words(a), _words(b), strict=True))
-    return {_WORD * i for i, (x, y) in pairs if x != y}
+    return {_WORD * i for i, (x, y) in pairs if (x ^ y) >> shift & 0xFFFFFFFF}
 
 
 @cache
@@ -121,15 +124,16 @@ def _found(torch: Any) -> Fields:
         room = set(range(lengths, lengths + 2 * _WORD * INLINE_AXES, _WORD))
         apart = _differing(x, same) | room
         fresh = _differing(x, torch.zeros(3, 5, 7)) | apart
-        numbers, others = torch.zeros(7), torch.zeros(7, dtype=torch.int32)
+        dtype = _only(_differing(torch.zeros(7), torch.zeros(7, dtype=torch.int32)) - fresh)
+        negated = _differing(same, torch._neg_view(x).detach(), shift=32)  # noqa: SLF001
         version = _only(fresh - apart - {storage})
         return Fields(
             tensor=_where(_read(id(x), torch.Tensor.__basicsize__ // _WORD), x._cdata),  # noqa: SLF001
             storage=storage,
-            autograd=_only(_differing(numbers, torch.zeros(7).requires_grad_()) - fresh),
+            autograd=_only(_differing(torch.zeros(7), torch.zeros(7).requires_grad_()) - fresh),
             version=version,
-            keys=_only(_differing(same, torch._neg_view(x).detach()) - apart),  # noqa: SLF001
-            dtype=_only(_differing(numbers, others) - fresh),
+            keys=_only(negated - fresh - {dtype}),
+            dtype=dtype,
             offset=_only(_differing(line[3:10].detach(), line[4:11].detach()) - apart),
             axes=lengths - _WORD,
             lengths=lengths,
