@@ -16,10 +16,12 @@ from instep.commands.compare.paths import Path as Way
 from instep.commands.compare.surfaces import SURFACES, Surface
 from instep.engines import NAMES
 from instep.graph import Graph
+from instep.graph.errors import RuleError
 from instep.graph.program import Group, Program
+from instep.state import History
 
 FOLDER = Path(__file__).parent / "optimizers"
-DTYPES = ("float16", "float32", "float64")
+DTYPES = ("float16", "float32", "float64", "complex64")
 NAMES_OF_OPTIMIZERS = instep.optimizers.__all__
 
 Passes = Callable[[str], tuple[Graph, ...]]
@@ -142,21 +144,22 @@ that fuse: {engines}. `array_api` makes a sweep for every operation.
 
 {table(in_order())}
 
-State is kept in the dtype of the parameters, for 16-bit parameters in float32. A step after the
-first is counted; what a function on whole arrays reads and writes is not.
+State is kept in the dtype of the parameters, for 16-bit parameters in float32, and for complex ones
+in a real dtype where it is a square or magnitude. A step after the first is counted; what a function
+on whole arrays reads and writes is not. {{doc}}`../complex` says what complex parameters mean: with
+`complex="pairs"` an element of complex64 costs twice what one of float32 does, and all rules work.
 """
 
 
 def table(names: list[str]) -> str:
     """Return the costs of optimizers as a table."""
     lines = [
-        "| optimizer | state | passes | float16 | float32 | float64 |",
-        "|---|---|---|---|---|---|",
+        f"| optimizer | state | passes | {' | '.join(DTYPES)} |",
+        "|---|---|---|" + len(DTYPES) * "---|",
     ]
     for name in names:
         for label, passes in forms(name):
-            counts = [sum(graph.bytes_per_element for graph in passes(dtype)) for dtype in DTYPES]
-            shown = " | ".join(f"{count} B" for count in counts)
+            shown = " | ".join(bytes_moved(passes, dtype) for dtype in DTYPES)
             state = ", ".join(f"`{slot}`" for slot in label.state) or "none"
             title = (
                 f"{name}{label.suffix}"
@@ -165,6 +168,14 @@ def table(names: list[str]) -> str:
             )
             lines.append(f"| {title} | {state} | {len(passes('float32'))} | {shown} |")
     return "\n".join(lines)
+
+
+def bytes_moved(passes: Passes, dtype: str) -> str:
+    """Return the bytes of a step for an element; a dash where a rule has no meaning."""
+    try:
+        return f"{sum(graph.bytes_per_element for graph in passes(dtype))} B"
+    except RuleError:
+        return "-"
 
 
 class Form:
@@ -178,7 +189,7 @@ class Form:
 def forms(name: str) -> list[tuple[Form, Passes]]:
     """Return the forms of an optimizer, each with the passes by dtype."""
     base = Program(getattr(instep, name)())
-    row = base.row(1000, Group({}, 0, base.memory()))
+    row = base.row(1000, Group({}, 0, History(0, base.memory())))
     programs = {shape: base.for_shape(shape) for shape in ((3, 4), (3,))}
     several = len(set(map(id, programs.values()))) > 1
     found = []

@@ -115,24 +115,43 @@ PEERS = [
 ]
 
 
+def real(rng, shape):
+    return rng.standard_normal(shape)
+
+
+def complex_numbers(rng, shape):
+    return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
 @pytest.mark.parametrize("entry", PEERS, ids=str)
 def test_a_rule_agrees_with_optax(entry):
+    compare(entry, real)
+
+
+def compare(entry, draw):
     rng = np.random.default_rng(0)
-    params = {"a": rng.standard_normal((4, 5)), "b": rng.standard_normal(7)}
+    params = {"a": draw(rng, (4, 5)), "b": draw(rng, 7)}
     theirs = jax.tree.map(jax.numpy.asarray, {name: w.copy() for name, w in params.items()})
     ours = getattr(instep, entry.rule)(**entry.ours)
     transform = operator.attrgetter(entry.peer)(optax)(entry.ours["lr"], **entry.theirs)
     state = transform.init(theirs)
     for t in range(1, STEPS + 1):
-        grads = {name: rng.standard_normal(w.shape) for name, w in params.items()}
+        grads = {name: draw(rng, w.shape) for name, w in params.items()}
         updates, state = transform.update(jax.tree.map(jax.numpy.asarray, grads), state, theirs)
         theirs = optax.apply_updates(theirs, updates)
         ours.update(params, grads)
         for name, w in params.items():
-            assert theirs[name].dtype == "float64"
+            assert theirs[name].dtype == w.dtype
             np.testing.assert_allclose(
                 w, theirs[name], rtol=entry.tolerance, atol=entry.tolerance, err_msg=f"step {t}"
             )
+
+
+@pytest.mark.parametrize("entry", PEERS, ids=str)
+def test_a_rule_agrees_with_optax_on_complex_numbers(entry):
+    if entry.rule == "AdaDelta":
+        pytest.skip("optax takes complex squares there, which have a phase, and not moduli")
+    compare(entry, complex_numbers)
 
 
 def signum(lr, beta):

@@ -108,15 +108,19 @@ def scalars_in_float64():
 WAYS = {"for loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
 
 
-def compare(entry, keywords, missing=()):
+def complex_numbers(rng, shape):
+    return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
+def compare(entry, keywords, missing=(), draw=np.random.Generator.standard_normal):
     """Run both; torch is given no gradient at the steps in `missing`."""
     rng = np.random.default_rng(0)
-    params = {"a": rng.standard_normal((4, 5)), "b": rng.standard_normal(7)}
+    params = {"a": draw(rng, (4, 5)), "b": draw(rng, 7)}
     tensors = {name: torch.nn.Parameter(torch.asarray(w.copy())) for name, w in params.items()}
-    ours = getattr(instep, entry.rule)(**entry.ours)
+    ours = getattr(instep, entry.rule)(**entry.ours, complex="pairs")
     theirs = getattr(torch.optim, entry.peer)(tensors.values(), **entry.theirs, **keywords)
     for t in range(1, STEPS + 1):
-        grads = {name: rng.standard_normal(w.shape) for name, w in params.items()}
+        grads = {name: draw(rng, w.shape) for name, w in params.items()}
         if t in missing:
             grads["b"] = None
         for name, g in grads.items():
@@ -141,6 +145,14 @@ def test_a_rule_agrees_with_torch(entry, way):
 def test_a_missing_gradient_is_taken_as_torch_takes_it(entry):
     compare(entry, {"foreach": False}, missing=(3,))
     compare(entry, {"foreach": False}, missing=(1, 2, 7))
+
+
+@pytest.mark.parametrize("way", ["for loop", "foreach"])
+@pytest.mark.parametrize("entry", PEERS, ids=str)
+def test_pairs_agree_with_torch_on_complex_numbers(entry, way):
+    if entry.rule == "Adafactor":
+        pytest.skip("torch has no Adafactor of complex numbers")
+    compare(entry, WAYS[way], draw=complex_numbers)
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "AdaGrad"])

@@ -67,17 +67,18 @@ class Parts(StandIn):
     """
 
     def __init__(self, of: StandIn | None) -> None:
-        self._of = of
+        self.of = of
         self.replaces = of is not None and of.replaces
         self.tells_of_writes = of is not None and of.tells_of_writes
 
     def array(self, held: Any) -> Any:
-        x = held if self._of is None else self._of.array(held)
+        x = held if self.of is None else self.of.array(held)
         return None if x is None else arrays.as_parts(x)
 
-    def hand_back(self, array: Any) -> Any:
-        assert self._of is not None
-        return self._of.hand_back(arrays.from_parts(array))
+    @staticmethod
+    def hand_back(written: Sequence[tuple["Parts", Any]]) -> Sequence[Any]:
+        whole = [(own.of, arrays.from_parts(array)) for own, array in written]
+        return [of.hand_back([(of, array)])[0] for of, array in whole if of is not None]
 
     def returned(self, array: Any) -> Any:
         return arrays.from_parts(array)

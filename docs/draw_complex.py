@@ -1,0 +1,70 @@
+"""Draws the figure of complex.md: the paths of one complex number under both meanings.
+
+python docs/draw_complex.py
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from instep import Adam, Lion, RMSProp, Rprop
+from instep.commands.compare.figures import canvas
+
+FIGURE = Path(__file__).parent / "figures" / "complex_paths.png"
+STEPS = 40
+
+#: Where the gradient of abs(z)**2 / 2, which is z, leads from. The other starts are turned by 30
+#: degrees each.
+START = 3 + 1j
+TURNS = np.exp(1j * np.pi / 6 * np.arange(4))
+
+RULES = {
+    "Adam": lambda **s: Adam(lr=0.15, **s),
+    "RMSProp": lambda **s: RMSProp(lr=0.08, **s),
+    "Lion": lambda **s: Lion(lr=0.15, **s),
+    "Rprop": lambda **s: Rprop(lr=0.05, **s),
+}
+
+
+def path(make, start: complex, meaning: str) -> np.ndarray:
+    """Return the numbers that an optimizer comes to, one after the other."""
+    z, optimizer = np.array([start]), make(complex=meaning)
+    found = [start]
+    for _ in range(STEPS):
+        optimizer.update(z, z.copy())
+        found.append(z[0])
+    return np.array(found)
+
+
+def main() -> None:
+    """Draw a row for each meaning."""
+    with canvas(10.5, 5.6) as figure:
+        grid = figure.subplots(2, len(RULES), sharex=True, sharey=True)
+        for row, meaning in zip(grid, ("modulus", "pairs"), strict=True):
+            for axes, (name, make) in zip(row, RULES.items(), strict=True):
+                axes.set_title(f'{name}, "{meaning}"', fontsize=9)
+                axes.set_aspect("equal")
+                axes.axhline(0, color="0.85", linewidth=0.6)
+                axes.axvline(0, color="0.85", linewidth=0.6)
+                if (name, meaning) == ("Rprop", "modulus"):
+                    axes.text(1.0, 1.7, "has no meaning", ha="center", fontsize=8, color="0.4")
+                    continue
+                for turn in TURNS:
+                    z = path(make, START * turn, meaning)
+                    axes.plot(z.real, z.imag, ".-", markersize=2.5, linewidth=0.8)
+                    axes.plot(z.real[:1], z.imag[:1], "o", color="0.3", markersize=3)
+        for axes in grid[-1]:
+            axes.set_xlabel("Re z", fontsize=8)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("Im z", fontsize=8)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=110)
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(64, method=Image.Quantize.FASTOCTREE)
+        few.save(FIGURE, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
