@@ -111,7 +111,7 @@ def test_the_parts_of_arrays_of_other_libraries_cannot_be_written():
     xp = pytest.importorskip("array_api_strict")
     w = xp.ones((2, 2), dtype=xp.complex64)
     with pytest.raises(
-        TypeError, match='leave complex="modulus", or convert it with numpy.asarray'
+        TypeError, match=r"leave complex=.modulus., or convert it"
     ):
         Adam(complex="pairs").update(w, xp.ones((2, 2), dtype=xp.complex64))
 

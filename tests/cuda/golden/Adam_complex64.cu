@@ -33,7 +33,7 @@ __device__ __forceinline__ void update(
 
 // A tensor: what stays the same from step to step.
 struct Leaf {
-    long long size;
+    long long size;  // in elements
     long long first_block;
     int row;       // of the hyperparameters
     int position;  // in the tree: its column in the table of sums
