@@ -189,6 +189,25 @@ def test_complex_numbers_of_python_have_parts():
     assert [type(x) for x in params.values()] == [complex, np.complex64, float]
 
 
+@engine_runs.every_engine
+def test_what_takes_the_place_of_complex_numbers_is_looked_at_anew(engine):
+    """Parts of other arrays are copies: a step that takes them for those it knows is lost."""
+    engine_runs.require(engine)
+    optimizer, z = SGD(1.0, complex="pairs", engine=engine), np.zeros((), "complex128")
+    optimizer.update({"z": z}, {"z": np.array(1j)})
+    for gradient in (1j, np.complex64(1j), np.array(1j), 1.0, np.ones(()), 2j):
+        optimizer.update({"z": z}, {"z": gradient})
+    assert z == -2 - 6j
+    with pytest.raises(TypeError, match="int64"):
+        optimizer.update({"z": z}, {"z": np.ones((), "int64")})
+    with pytest.raises(TypeError, match="str"):
+        optimizer.update({"z": z}, {"z": "1j"})
+    x = np.zeros(())
+    optimizer.update({"z": z}, {"z": 1.0})
+    optimizer.update({"z": x}, {"z": np.ones(())})
+    assert (z, x) == (-3 - 6j, -1.0)
+
+
 def test_memory_is_shared_with_what_the_user_holds():
     room = np.zeros((4, 6), "complex64")
     view = room[::2, ::-2]

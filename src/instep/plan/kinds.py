@@ -68,20 +68,35 @@ class Parts(StandIn):
 
     def __init__(self, of: StandIn | None) -> None:
         self.of = of
+        self._kind: tuple[str | None, str] | None = None
         self.replaces = of is not None and of.replaces
         self.tells_of_writes = of is not None and of.tells_of_writes
 
     def array(self, held: Any) -> Any:
         x = held if self.of is None else self.of.array(held)
-        return None if x is None else arrays.as_parts(x)
+        if arrays.library(x) is None:
+            return None
+        # The parts of a real array, or of integers, are a copy that would pass for what was held.
+        kind = arrays.library(x), arrays.dtype_name(x)
+        self._kind = self._kind or kind
+        return arrays.as_parts(x) if kind == self._kind else None
 
     @staticmethod
     def hand_back(written: Sequence[tuple["Parts", Any]]) -> Sequence[Any]:
-        whole = [(own.of, arrays.from_parts(array)) for own, array in written]
-        return [of.hand_back([(of, array)])[0] for of, array in whole if of is not None]
+        return handed_back([(own.of, arrays.from_parts(array)) for own, array in written])
 
     def returned(self, array: Any) -> Any:
         return arrays.from_parts(array)
+
+
+def handed_back(written: Sequence[tuple[Any, Any]]) -> list[Any]:
+    """Return what takes the place of what was held, from stand-ins and their arrays."""
+    found: dict[int, Any] = {}
+    for kind in {type(one) for one, _ in written}:
+        places = [i for i, (one, _) in enumerate(written) if type(one) is kind]
+        new = kind.hand_back([written[i] for i in places])
+        found |= zip(places, new, strict=True)
+    return [found[i] for i in range(len(written))]
 
 
 #: What a leaf has for its parameter and its gradient; None where engines see them themselves.

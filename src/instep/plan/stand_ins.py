@@ -9,7 +9,7 @@ from typing import Any
 from instep import arrays
 from instep.engines.base import Leaves
 from instep.plan import immutables, tensors
-from instep.plan.kinds import NOBODY, Pair
+from instep.plan.kinds import NOBODY, Pair, handed_back
 from instep.plan.leaves import Leaf
 
 
@@ -122,9 +122,5 @@ class StandIns:
 
     def handed_back(self, params: Sequence[Any]) -> dict[int, Any]:
         """Return by position what replaces parameters, from the arrays that stood for them."""
-        found: dict[int, Any] = {}
-        for kind in {type(one) for _, one in self._replaced}:
-            own = [(i, one) for i, one in self._replaced if type(one) is kind]
-            new = kind.hand_back([(one, params[i]) for i, one in own])
-            found |= zip([i for i, _ in own], new, strict=True)
-        return found
+        new = handed_back([(one, params[i]) for i, one in self._replaced])
+        return dict(zip([i for i, _ in self._replaced], new, strict=True))
