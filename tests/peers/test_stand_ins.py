@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import whole_steps
 
-from instep import Adam, Momentum, Optimizer, ScheduleFreeAdamW, arrays, chain
+from instep import SGD, Adam, Momentum, Optimizer, ScheduleFreeAdamW, arrays, chain
 from instep.plan import tensors
 from instep.transforms import average, clip_by_global_norm
 
@@ -343,6 +343,22 @@ def test_gradients_that_became_another_thing_are_read_as_what_they_are(torch):
         optimizer.update(w, g)
         optimizer.update(w, torch.zeros(3))
         assert w.tolist() == [-float(i)] * 3
+
+
+@pytest.mark.parametrize("meaning", ["modulus", "pairs"])
+@both_ways
+def test_gradients_that_copies_stand_for_are_copied_at_each_step(torch, meaning):
+    """The memory of a tensor has neither the parts of a real number nor those of a conjugate."""
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        w, optimizer = torch.zeros(4, dtype=torch.complex64), SGD(lr=1.0, complex=meaning)
+        for number in range(1, 5):
+            optimizer.update(w, torch.ones(4, dtype=dtype))
+            assert w.tolist() == [-number] * 4
+    with torch.inference_mode():  # no graph knows of these, but that they are conjugates
+        w, optimizer = torch.zeros(4, dtype=torch.complex64), SGD(lr=1.0, complex=meaning)
+        for number in range(1, 5):
+            optimizer.update(w, torch.full((4,), 1j, dtype=torch.complex64).conj())
+            assert w.tolist() == [number * 1j] * 4
 
 
 @both_ways

@@ -69,6 +69,11 @@ def _seen(tensor: Any, *, writeable: bool, owner: Any = None) -> Any:
     )
 
 
+def _is_memory_of(tensor: Any, array: Any) -> bool:
+    """Return whether an array is where a tensor is, and not a copy of what it means."""
+    return bool(tensor.numel() == 0 or tensor.data_ptr() == array.ctypes.data)
+
+
 def tell(tensors: Sequence[Any]) -> None:
     """Tell PyTorch that tensors are written, which a graph may have kept for its gradients."""
     from torch.autograd.graph import increment_version
@@ -86,6 +91,7 @@ def check_for(held: Sequence[Sequence[Any]], seen: Sequence[Sequence[Any]]) -> A
         return None
     from instep.engines.native.tensors import Following, can_be_checked
 
-    if all(can_be_checked(tensor) for side in held for tensor in side):
+    pairs = [pair for sides in zip(held, seen, strict=True) for pair in zip(*sides, strict=True)]
+    if all(can_be_checked(tensor) and _is_memory_of(tensor, array) for tensor, array in pairs):
         return Following(held, seen)
     return None

@@ -247,7 +247,6 @@ def can_be_checked(tensor: Any) -> bool:
     return (
         at is not None
         and tensor.ndim <= INLINE_AXES
-        and not tensor.is_neg()  # a copy stands for it
         and tensor.data_ptr() % tensor.element_size() == 0
         and _word(tensor._cdata + at.autograd) == 0  # noqa: SLF001
     )
