@@ -158,7 +158,7 @@ def _watched(case: Case, watch: Stopwatch) -> Step:
     def bucket(*arguments: Any) -> Any:
         made: Any = make(*arguments)
         find = made.repeater
-        made.repeater = lambda: _put_within(watch, find())
+        made.repeater = lambda tensors=None: _put_within(watch, find(tensors))
         return _put(watch, made, _OF_BUCKET)
 
     def reader(*arguments: Any) -> Any:

@@ -20,6 +20,16 @@ def declare(base=Optimizer, annotations=None, **attributes):
     return type("Declared", (base,), {"__annotations__": annotations or {}, **attributes})
 
 
+#: What an optimizer is set to beside its hyperparameters, and another default for each.
+SETTINGS = {
+    "engine": "blocked",
+    "threads": 1,
+    "overrides": None,
+    "frozen": ("a",),
+    "complex": "pairs",
+}
+
+
 def public(*classes):
     """Return the public names of the attributes of classes."""
     names = {name for cls in classes for name in {*dir(cls), *cls.__annotations__}}
@@ -31,7 +41,7 @@ def test_the_reserved_names_are_those_of_the_base_classes():
 
 
 @pytest.mark.parametrize("base", [Optimizer, Transform, SGD, Adam])
-@pytest.mark.parametrize("name", sorted(RESERVED - {"engine", "threads", "overrides", "frozen"}))
+@pytest.mark.parametrize("name", sorted(RESERVED - set(SETTINGS)))
 def test_no_number_or_slot_has_the_name_of_an_attribute_of_a_base_class(name, base):
     with pytest.raises(TypeError, match=f"Declared: no hyperparameter can be called '{name}'"):
         declare(base, {name: float}, **{name: 0.1})
@@ -43,9 +53,9 @@ def test_no_number_or_slot_has_the_name_of_an_attribute_of_a_base_class(name, ba
         declare(base, scalar_slots={name: 0.0})
 
 
-@pytest.mark.parametrize("name", ["engine", "threads", "overrides", "frozen"])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_may_have_another_default_in_a_subclass_and_is_no_slot(name):
-    default = {"engine": "blocked", "threads": 1, "overrides": None, "frozen": ("a",)}[name]
+    default = SETTINGS[name]
     if name != "overrides":
         assert getattr(declare(annotations={name: object}, **{name: default})(), name) == default
     with pytest.raises(TypeError, match=f"Declared: no slot can be called '{name}'"):

@@ -110,9 +110,7 @@ def test_the_parts_of_a_conjugate_cannot_be_written(torch):
 def test_the_parts_of_arrays_of_other_libraries_cannot_be_written():
     xp = pytest.importorskip("array_api_strict")
     w = xp.ones((2, 2), dtype=xp.complex64)
-    with pytest.raises(
-        TypeError, match=r"leave complex=.modulus., or convert it"
-    ):
+    with pytest.raises(TypeError, match=r"leave complex=.modulus., or convert it"):
         Adam(complex="pairs").update(w, xp.ones((2, 2), dtype=xp.complex64))
 
 

@@ -78,8 +78,7 @@ def trace(
     new, new_slots = check_result(name, returned, (*slots, *whole))
     recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
     kernel = f"{name}_{dtype}" if gradient in ("", dtype) else f"{name}_{dtype}_{gradient}"
-    stores = _stores(recorder, arrays, {**new_slots, "w": new})
-    return prune(recorder.graph(kernel, arrays, stores))
+    return prune(recorder.graph(kernel, arrays, _stores(recorder, arrays, new, new_slots)))
 
 
 def varying_name(hyperparameter: str) -> str:
@@ -110,7 +109,10 @@ def _load(recorder: Recorder, arrays: Iterable[Array]) -> tuple[Any, dict[str, A
     return pairs, loaded
 
 
-def _stores(recorder: Recorder, arrays: Iterable[Array], values: Mapping[str, Any]) -> list[Store]:
+def _stores(
+    recorder: Recorder, arrays: Iterable[Array], new: Any, new_slots: Mapping[str, Any]
+) -> list[Store]:
+    values = {**new_slots, "w": new}
     return [_stored(recorder, x, values[x.name]) for x in arrays if x.name in values]
 
 

@@ -46,12 +46,10 @@ class NativeBucket(HostBucket[NativeLaunch]):
             first_tile += tiles
         self._table, self.addresses = table, table[:, :2]
         self._check: check.SignatureCheck | None = None
-        self._compare: Compare
         if check.is_supported():
             parameters = [member.parameter for member in members]
             gradients = [member.gradient for member in members]
             self._check = check.SignatureCheck(*self._placed(parameters, gradients))
-            self._compare = self._check.compare
 
     def _placed(self, params: Sequence[Any], grads: Sequence[Any]) -> tuple[Placed, Placed]:
         """Return parameters and gradients with the places of their addresses in the table."""
@@ -83,14 +81,12 @@ class NativeBucket(HostBucket[NativeLaunch]):
         (now,), watched = self.now, self._check
         if watched is None or any(launch.graph.calls for launch in now.launches):
             return None
-        fits = self._repeats
         if tensors is not None:
             from instep.engines.native.tensors import TensorCheck
 
             watched = TensorCheck(*self._placed(*map(self.own, tensors)))
-            fits = partial(self._repeat, watched.compare)
         return Repeater(
-            fits,
+            partial(self._repeats, watched.compare),
             partial(self._watch, watched),
             lambda: watched.is_watching,
             self.compute,
@@ -108,11 +104,8 @@ class NativeBucket(HostBucket[NativeLaunch]):
     def _runs(self, launches: Sequence[NativeLaunch]) -> list[Run]:
         return [one.run_once if one.is_simple else partial(one.run, self) for one in launches]
 
-    def _repeats(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
+    def _repeats(self, compare: Compare, params: Sequence[Any], grads: Sequence[Any]) -> bool:
         """Return whether no address has changed but those of gradients, which touch nothing."""
-        return self._repeat(self._compare, params, grads)
-
-    def _repeat(self, compare: Compare, params: Sequence[Any], grads: Sequence[Any]) -> bool:
         found = compare(self.own(params), self.own(grads))
         if found in _REPEATS:
             return True

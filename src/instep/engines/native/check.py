@@ -311,7 +311,11 @@ class SignatureCheck:
         # four times as long to make as the check takes. One argument: each costs 0.1 us.
         block = self._block
         block[_PARAMETERS], block[_GRADIENTS] = id(parameters) + ITEMS, id(gradients) + ITEMS
-        result: int = self._check(self._address)
+        try:
+            result: int = self._check(self._address)
+        except ctypes.ArgumentError as error:  # what ctypes makes of what is lacking for the call
+            lacks = RecursionError if "RecursionError" in str(error) else MemoryError
+            raise lacks(str(error)) from error
         if result in _FURTHER:
             block[_RANGES] = _UNKNOWN
         return result
