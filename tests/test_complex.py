@@ -57,6 +57,7 @@ def reference():
 # The same bits ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_numpy_engine
 @both
 @every_class

@@ -23,6 +23,7 @@ def parts(z):
     return np.stack([z.real, z.imag], axis=-1)
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_numpy_engine
 @both
 @cases.every_class
