@@ -330,7 +330,19 @@ def test_transforms_of_real_numbers_that_are_made_for_complex_ones():
     assert bounded.tolist() == [2.0, -0.5, 0.5]
 
 
+@engine_runs.every_engine
+def test_bounds_of_moduli_may_be_arrays(engine):
+    engine_runs.require(engine)
+    bounds = project_modulus(lower=np.array([0.0, 10.0]), upper=np.array([2.5, np.inf]))
+    w = chain(SGD(1.0), bounds, engine=engine).update(np.zeros(2, complex), np.full(2, 3 - 4j))
+    np.testing.assert_allclose(w, [-1.5 + 2j, -6 + 8j])
+
+
 def test_bounds_of_moduli_must_not_cross():
+    with pytest.raises(ValueError, match="project_modulus, step 3: lower must not be above upper"):
+        optimizer = chain(SGD(), project_modulus(lambda t: float(t), 2.5))
+        for _ in range(3):
+            optimizer.update(np.zeros(2, complex), np.zeros(2, complex))
     with pytest.raises(ValueError, match="project_modulus: lower must not be above upper"):
         project_modulus(2.0, 1.0)
     with pytest.raises(ValueError, match="lower"):

@@ -55,17 +55,12 @@ class project(Transform):
 
     def check_values(self, values: Mapping[str, Any]) -> None:
         """Raise if the bounds cross."""
-        if not callable(values["lower"]) and not callable(values["upper"]):
-            remedy = "to move both, set first the one that gives way"
-            _check_bounds(self.name, values["lower"], values["upper"], remedy)
+        _check_values(self.name, values)
 
     @staticmethod
     def scalars(h):
         """Return nothing; raise if bounds of this step cross, as schedules may."""
-        if "lower" in h and "upper" in h:  # as numbers
-            remedy = "give schedules and overrides that do not cross"
-            _check_bounds(f"project, step {h.t:.0f}", h.lower, h.upper, remedy)
-        return {}
+        return _check_step("project", h)
 
     @staticmethod
     def rule(xp, w, g, s, h):
@@ -73,6 +68,19 @@ class project(Transform):
         # one: what is clipped to an infinity has met no bound.
         clipped = xp.clip(w, h.lower, h.upper)
         return xp.where(xp.isfinite(clipped), clipped, w), {}
+
+
+def _check_values(owner: str, values: Mapping[str, Any]) -> None:
+    if not callable(values["lower"]) and not callable(values["upper"]):
+        remedy = "to move both, set first the one that gives way"
+        _check_bounds(owner, values["lower"], values["upper"], remedy)
+
+
+def _check_step(owner: str, h: Any) -> Mapping[str, float | bool]:
+    if "lower" in h and "upper" in h:  # as numbers
+        remedy = "give schedules and overrides that do not cross"
+        _check_bounds(f"{owner}, step {h.t:.0f}", h.lower, h.upper, remedy)
+    return {}
 
 
 def _check_bounds(owner: str, lower: Any, upper: Any, remedy: str) -> None:
@@ -127,7 +135,8 @@ class project_modulus(Transform):
     Parameters
     ----------
     lower, upper
-        The bounds :math:`a` and :math:`b`, which must not cross. An infinite `upper` is none.
+        The bounds :math:`a` and :math:`b`, which must not cross: numbers, or arrays of the shape of
+        the parameter. An infinite `upper` is none.
 
     Notes
     -----
@@ -151,16 +160,12 @@ class project_modulus(Transform):
 
     def check_values(self, values: Mapping[str, Any]) -> None:
         """Raise if the bounds cross."""
-        if not callable(values["lower"]) and not callable(values["upper"]):
-            remedy = "to move both, set first the one that gives way"
-            _check_bounds(self.name, values["lower"], values["upper"], remedy)
+        _check_values(self.name, values)
 
     @staticmethod
     def scalars(h):
         """Return nothing; raise if bounds of this step cross, as schedules may."""
-        remedy = "give schedules and overrides that do not cross"
-        _check_bounds(f"project_modulus, step {h.t:.0f}", h.lower, h.upper, remedy)
-        return {}
+        return _check_step("project_modulus", h)
 
     @staticmethod
     def rule(xp, w, g, s, h):
