@@ -361,6 +361,18 @@ def test_gradients_that_copies_stand_for_are_copied_at_each_step(torch, meaning)
             assert w.tolist() == [number * 1j] * 4
 
 
+@pytest.mark.parametrize("engine", ["native", "blocked", "array_api"])
+def test_the_negative_of_what_lies_in_memory_is_no_hyperparameter(torch, engine):
+    """A step would read a copy, and never what is written into it later."""
+    negated = torch.full((3,), -1j, dtype=torch.complex64).conj().imag
+    w, optimizer = torch.zeros(3), SGD(lr=negated, engine=engine)
+    with pytest.raises(ValueError, match=r"SGD.lr is the negative .*resolve_neg"):
+        optimizer.update(w, torch.ones(3))
+    optimizer.lr = negated.resolve_neg()
+    optimizer.update(w, torch.ones(3))
+    assert w.tolist() == [-1.0] * 3
+
+
 @both_ways
 def test_a_gradient_over_a_parameter_is_found_when_it_comes_there(torch):
     room = torch.zeros(10)

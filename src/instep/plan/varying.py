@@ -38,6 +38,10 @@ def check(call: str, leaf: Leaf, varying: Sequence[Varying]) -> None:
             raise TypeError(f"{comparison}; convert it to {leaf.dtype}")
         if getattr(x, "requires_grad", False):
             raise ValueError(f"{where} requires grad; give it without its graph, with .detach()")
+        if library == "torch" and x.is_neg():  # a copy would not be read anew at each step
+            raise ValueError(
+                f"{where} is the negative of what lies in memory; give it with .resolve_neg()"
+            )
         _check_rounding(where, found, DTYPES[leaf.dtype].compute)
 
 
