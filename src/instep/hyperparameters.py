@@ -221,7 +221,7 @@ def is_same(a: Any, b: Any) -> bool:
     """
     if a is b:
         return True
-    if isinstance(a, dict | Mapping) and isinstance(b, dict | Mapping):
+    if type(a) is type(b) is dict or (isinstance(a, Mapping) and isinstance(b, Mapping)):
         return a.keys() == b.keys() and all(is_same(a[key], b[key]) for key in a)
     return not (is_array(a) or is_array(b)) and bool(a == b)
 

@@ -76,7 +76,10 @@ class WholeNumber(Number):
 
 def numbers_for(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values by name, floats and integers as numbers, and options as they are."""
-    return {name: _numbered(value) for name, value in values.items()}
+    return {
+        name: Number(value) if value.__class__ is float else _numbered(value)
+        for name, value in values.items()
+    }
 
 
 def plain(value: Any) -> Any:

@@ -102,8 +102,10 @@ class Repetition:
         self._groups, self._buckets = groups, buckets
         self.last: Way | None = None
         self._ways: dict[tuple[Flags, ...], Way | None] = {}
-        # The settings of the step before, where nothing but the step number changes in its numbers.
+        # The settings of the step before, where nothing but the step number changes in its numbers,
+        # and those of the last where more did.
         self._constant: tuple[Any, ...] | None = None
+        self._changing: tuple[Any, ...] | None = None
         # The values of another rule than the owner, a part of a chain, may be kept: it has no plan.
         kept = [None if owner.main is owner else part.rule.__dict__ for part in program.parts]
         readers = [_reader([entry.name for entry in part.fields]) for part in program.parts]
@@ -159,11 +161,13 @@ class Repetition:
         """Return the numbers of a step, from which no others are derived."""
         if settings == self._constant:
             return [maker.row(settings, step) for maker in self._makers]
-        rows = [self._program.row(step, group).numbers for group in self._groups]
+        rows = [self._program.numbers(step, group) for group in self._groups]
         self._check(rows)
-        # Not so where there are schedules, or where another call has set what was read before.
-        made = [maker.row(settings, step) for maker in self._makers]
-        self._constant = settings if made == rows else None
+        if settings != self._changing:
+            # Not so where there are schedules, or where another call has set what was read before.
+            made = [maker.row(settings, step) for maker in self._makers]
+            same = made == rows
+            self._constant, self._changing = (settings, None) if same else (None, settings)
         return rows
 
     def _check(self, rows: Numbers) -> None:
