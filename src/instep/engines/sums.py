@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +82,7 @@ class SumTable:
     """
 
     def __init__(self, leaves: int, buckets: int = 1) -> None:
-        self.values = np.zeros((0, leaves + 1))
-        self.address = self.values.ctypes.data
+        self._hold(np.zeros((0, leaves + 1)))
         self.known: set[int] = set()
         self.buckets = buckets
         self.remotes: dict[str, RemoteSums] = {}
@@ -95,8 +94,12 @@ class SumTable:
         missing = count - len(self.values)
         if missing > 0:
             new_rows = np.zeros((missing, self.values.shape[1]))
-            self.values = np.concatenate([self.values, new_rows])
-            self.address = self.values.ctypes.data
+            self._hold(np.concatenate([self.values, new_rows]))
+
+    def _hold(self, values: NDArray[np.float64]) -> None:
+        self.address, self.stride = values.ctypes.data, values.shape[1]
+        self._numbers: Any = values.reshape(-1).data  # Python reads and writes these faster
+        self.values = values  # last, for an exception may come: then `reserve` makes room again
 
     def begin(self) -> None:
         """Begin a step: forget what is known of the one before."""
@@ -119,7 +122,9 @@ class SumTable:
     def total(self, number: int) -> float:
         """Return the sum over the tree."""
         if self.on_host:
-            return float(self.row(number)[-1])
+            self.reserve(number + 1)
+            found: float = self._numbers[(number + 1) * self.stride - 1]
+            return found
         (remote,) = self.remotes.values()
         return remote.total(number)
 
@@ -134,18 +139,19 @@ class SumTable:
     def add_up(self, numbers: set[int]) -> None:
         """Fill the column of the tree for these sums."""
         self.known |= numbers
-        only = self.only_remote
-        if only is not None:
+        if self.remotes and (only := self.only_remote) is not None:
             only.add_up(numbers)
             return
         for number in numbers:
-            row = self.row(number)
+            self.reserve(number + 1)
+            last = (number + 1) * self.stride - 1
+            row = self._numbers[last + 1 - self.stride : last]
             for remote in self.remotes.values():
                 for position, value in remote.fetch(number).items():
                     row[position] = value
             total = 0.0
-            for value in row[:-1].tolist():
+            for value in row.tolist():
                 total += value
-            row[-1] = total
+            self._numbers[last] = total
             for remote in self.remotes.values():
                 remote.put(number, total)

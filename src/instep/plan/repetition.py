@@ -113,8 +113,9 @@ class Repetition:
         self._is_derived = any(part.derives or part.period > 1 for part in program.parts)
         self._makers = [] if self._is_derived else [_RowMaker(program, group) for group in groups]
         # One group of one rule, as most optimizers are: its numbers are made in half the time.
-        is_alone = len(program.parts) == len(groups) == 1 and not groups[0].overrides
-        self._alone = None if self._is_derived or not is_alone else (*self._sources[0], groups[0])
+        self._is_one = len(groups) == 1 and not self._is_derived
+        is_alone = self._is_one and len(program.parts) == 1 and not groups[0].overrides
+        self._alone = (*self._sources[0], groups[0]) if is_alone else None
 
     def _read(self, owner: Owner) -> tuple[Any, ...]:
         """Return the hyperparameters of the rules, as they are set now."""
@@ -150,7 +151,7 @@ class Repetition:
             if way.guards and any(sums.total(number) != 0 for number in way.guards):
                 state.skipped += 1
                 return None
-        if way.has_run is not None and self._alone is not None:
+        if way.has_run is not None and self._is_one:
             self._run_one(way, way.has_run, state, plan, step)
         else:
             require_frames(8)

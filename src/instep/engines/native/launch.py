@@ -95,7 +95,7 @@ class NativeLaunch(HostLaunch):
         rows = 1 + max(leaf.row for leaf in leaves)
         self.scalars = np.zeros((rows, layout.itemsize), dtype=np.uint8)
         self._pack, self._room = struct.Struct(layout.format).pack_into, self.scalars.data
-        self._places = [(row, row * layout.itemsize) for row in self.rows]
+        self._places = [(row, row * layout.itemsize) for row in self.rows if graph.scalars]
         self._width = width = len(graph.arrays)
         self._sum_count = graph.sum_count
         # One call for all: a leaf that is a line is walked as others are where there are others.
@@ -185,30 +185,30 @@ class NativeLaunch(HostLaunch):
     def is_simple(self) -> bool:
         """Return whether to run the kernel is all there is to do."""
         are_lines = self._words[_COUNT] > 0 and not self._own_table
-        return not self._sum_count and (are_lines or self._strided is not None)
+        return not self._tensors and (are_lines or self._strided is not None)
 
     def has_run(self) -> bool:
         """Return whether the pass was run since `pack`."""
         return self._words[_NEXT] != 0 if self._strided is None else self._strided.has_run
 
     def run_once(self, sums: SumTable) -> None:
-        """Run a simple launch, unless it has run since `pack`."""
+        """Run the kernel, unless it has run since `pack`."""
         if not self.has_run():
+            if self._sum_count:
+                self._point_at(sums, self._lines if self._strided is None else self._block)
             self.run_kernel()
 
     def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
         if self._own_table:
             self._lines.table[:, :2] = bucket.addresses[self._members]
-        if not self.has_run():
-            if self._sum_count:
-                self._point_at(sums, self._lines if self._strided is None else self._block)
-            self.run_kernel()
+        self.run_once(sums)
         for tensors in self._tensors:
             tensors.add(sums, self._numbers)
 
     def _point_at(self, sums: SumTable, arguments: Arguments) -> None:
-        arguments.words[_SUMS] = sums.address
-        arguments.words[_SUMS_STRIDE] = sums.values.shape[1]
+        if arguments.words[_SUMS] != sums.address:  # which it rarely does
+            arguments.words[_SUMS] = sums.address
+            arguments.words[_SUMS_STRIDE] = sums.stride
 
 
 class Tensors:
@@ -240,7 +240,7 @@ class Tensors:
 
     def add(self, sums: SumTable, numbers: Sequence[int]) -> None:
         """Write sums of these numbers."""
-        row_bytes = sums.values.strides[0]
+        row_bytes = 8 * sums.stride
         for number, (partials, address) in zip(numbers, self._partials, strict=True):
             self._collect(self._address, self._count, address, sums.address + number * row_bytes)
             for column, tiles in self._long:
