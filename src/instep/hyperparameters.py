@@ -222,7 +222,8 @@ def is_same(a: Any, b: Any) -> bool:
     if a is b:
         return True
     if type(a) is type(b) is dict or (isinstance(a, Mapping) and isinstance(b, Mapping)):
-        return a.keys() == b.keys() and all(is_same(a[key], b[key]) for key in a)
+        same = (a[key] is b[key] or is_same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(same)
     return not (is_array(a) or is_array(b)) and bool(a == b)
 
 

@@ -52,10 +52,11 @@ class Records:
         if [*map(state.leaves.get, self.states)] != self._values:
             return False
         for group, leaves in self._groups:
-            first, *others = {id(one): one for one in map(_history, leaves)}.values()
-            if others and any(other != first for other in others):
+            histories = [*map(_history, leaves)]
+            first = histories[0]
+            if histories.count(first) < len(histories):
                 return False
-            if others or first is not group.history:
+            if first is not group.history or len({*map(id, histories)}) > 1:
                 group.history = History(first.taken, dict(first.scalars))
                 self._share(group, leaves)
             group.missed = state.t - first.taken

@@ -51,6 +51,8 @@ class StandIns:
 
     Attributes
     ----------
+    are_needed
+        Whether engines see anything else than what is held.
     replaces
         Whether the tree gets other objects.
     """
@@ -62,7 +64,7 @@ class StandIns:
         )
         self._replaced = [(i, kind) for i, kind in self._of_parameters if kind.replaces]
         self._told = [i for i, kind in self._of_parameters if kind.tells_of_writes]
-        self._found = bool(self._of_parameters or self._of_gradients)
+        self.are_needed = bool(self._of_parameters or self._of_gradients)
         self.replaces = bool(self._replaced)
         # Where all are tensors, compiled code sees whether they are what they were.
         self._are_tensors = len(self._told) == len(leaves)
@@ -76,7 +78,7 @@ class StandIns:
 
         What is held must be kept as long as what is returned: it need not keep its memory.
         """
-        if not self._found:
+        if not self.are_needed:
             return params, grads
         if self._check is not None:
             if self._check.follow(self._own(params), self._own(grads)):

@@ -107,8 +107,9 @@ class Plan:
         leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
         if leaves is None or gradients is None or len(leaves) != len(gradients):
             return None
-        if self._idle and any(gradients[position] is not None for position in self._idle):
-            return None
+        for position in self._idle:
+            if gradients[position] is not None:
+                return None
         return leaves, gradients
 
     def _fit(self, params: Any, grads: Any) -> Fit:
@@ -150,11 +151,15 @@ class Plan:
             return False
         if state.plan is not self and not self._resume(state):
             return False
-        last = self._repetition.last
-        seen = held if last.sees_tensors else self._stand_ins.arrays(*held)
-        if seen is None or not last.fits(*seen):
-            return False
-        self._stand_ins.announce(held[0])
+        last, stand_ins = self._repetition.last, self._stand_ins
+        if not stand_ins.are_needed:
+            if not last.fits(*held):
+                return False
+        else:
+            seen = held if last.sees_tensors else stand_ins.arrays(*held)
+            if seen is None or not last.fits(*seen):
+                return False
+            stand_ins.announce(held[0])
         rows = self._repetition.step(owner, state, self)
         if rows is not None:
             try:
