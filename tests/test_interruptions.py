@@ -136,6 +136,33 @@ def test_the_exception_of_a_second_handler_waits_too():
     assert same(run, after)
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_second_handler_does_not_hide_whether_a_single_call_has_run(taken):
+    engine_runs.require("native")
+    optimizer = chain(clip_by_global_norm(0.5), SGD(), engine="native")
+    w, g = np.zeros(9, "f4"), np.ones(9, "f4")
+    for _ in range(3):
+        optimizer.update(w, g)
+    way, before = optimizer._state.plan._repetition.last, w.copy()
+    (run,), has_run, second = way.final, way.has_run, [TimeoutError()]
+
+    def interrupted(sums):
+        if taken:
+            run(sums)
+        raise KeyboardInterrupt
+
+    def interrupted_again():
+        if second:
+            raise second.pop()
+        return has_run()
+
+    way.final, way.has_run = [interrupted], interrupted_again
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.update(w, g)
+    assert optimizer.t == 3 + taken
+    assert np.array_equal(w, before) != taken
+
+
 SIGNALS = """
 import signal
 import numpy as np

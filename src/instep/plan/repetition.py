@@ -199,7 +199,11 @@ class Repetition:
             way.final[0](self._sums)
             history.taken, state.t, state.plan = taken, step, plan
         except BaseException:  # from a handler of a signal: before the one call, or after it
-            if has_run():
+            try:
+                is_done = has_run()
+            except BaseException:  # noqa: BLE001  (from a second one)
+                is_done = has_run()
+            if is_done:
                 history.taken, state.t, state.plan = taken, step, plan
             raise
 
