@@ -167,7 +167,11 @@ def test_the_meaning_may_be_changed_before_the_first_step_and_not_after_it():
     optimizer.update(w, np.full(2, 3 + 4j))
     assert w.tolist() == [-1 - 1j] * 2
     optimizer.complex = "modulus"
-    with pytest.raises(ValueError, match=r"its state 'm' from earlier steps is float64 \(2, 2\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"params is numpy complex128 \(2,\), but its state 'm' from earlier steps is "
+        r"float64 \(2, 2\); set complex to what it was, use a new key",
+    ):
         optimizer.update(w, np.full(2, 3 + 4j))
     assert (optimizer.t, w.tolist()) == (1, [-1 - 1j] * 2)
 

@@ -115,9 +115,13 @@ def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -
     for name, slot in slots.items():
         expected = shapes.get(name, w_shape), program.dtype_of(name, dtype)
         if (tuple(slot.shape), arrays.dtype_name(slot)) != expected:
+            is_complex = leaf.in_parts or arrays.is_complex(leaf.parameter)
+            other = w_shape[:-1] if leaf.in_parts else (*w_shape, 2)
+            is_other = is_complex and tuple(slot.shape) == other
+            remedy = "set complex to what it was, " if is_other else ""
             raise ValueError(
                 f"{program.name}.update: {format_path('params', leaf.path)} is "
-                f"{arrays.describe(leaf.parameter)}, but its state {name!r} from earlier steps is "
-                f"{arrays.dtype_name(slot)} {tuple(slot.shape)}; use a new key for a new "
-                f"parameter, or forget all state with reset()"
+                f"{arrays.describe(leaf.held[0])}, but its state {name!r} from earlier steps is "
+                f"{arrays.dtype_name(slot)} {tuple(slot.shape)}; {remedy}use a new key "
+                f"for a new parameter, or forget all state with reset()"
             )
