@@ -361,6 +361,18 @@ def test_gradients_that_copies_stand_for_are_copied_at_each_step(torch, meaning)
             assert w.tolist() == [number * 1j] * 4
 
 
+@fused
+def test_arrays_are_handed_back_from_their_parts_beside_numbers(jax, engine):
+    params = {"z": jax.numpy.zeros(3, "complex64"), "x": jax.numpy.zeros(2), "w": 1j, "v": 0.5}
+    optimizer = SGD(lr=1.0, complex="pairs", engine=engine)
+    for _ in range(2):
+        grads = {"z": jax.numpy.full(3, 1 + 2j), "x": jax.numpy.ones(2), "w": 1.0, "v": 1.0}
+        optimizer.update(params, grads)
+    assert params["z"].tolist() == [-2 - 4j] * 3
+    assert params["x"].tolist() == [-2.0] * 2
+    assert (params["w"], params["v"]) == (-2 + 1j, -1.5)
+
+
 @pytest.mark.parametrize("engine", ["native", "blocked", "array_api"])
 def test_the_negative_of_what_lies_in_memory_is_no_hyperparameter(torch, engine):
     """A step would read a copy, and never what is written into it later."""
