@@ -36,17 +36,14 @@ class Plan:
         # Settings that are changed from now on, by a schedule in the midst of a step too, end it.
         self._changes = state.changes
         self.look = look(params, grads)
-        self._is_kept = False
         leaves = validation.match(owner.name, params, grads)
         overrides, frozen = resolve(owner, leaves)
         free = [leaf for leaf in leaves if leaf.key not in frozen]
         self._active = [leaf for leaf in free if leaf.gradient is not None]
         self._idle = [leaf.position for leaf in free if leaf.gradient is None]
         validation.check(owner.name, params, self._active)
-        seen = {leaf.position for leaf in self._active}
-        unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
-        self._read_params = tree.LeafReader(params, unseen)
-        self._read_grads = tree.LeafReader(grads, unseen)
+        unseen = [leaf.position for leaf in leaves if leaf.gradient is None or leaf.key in frozen]
+        self._read_params, self._read_grads = (tree.LeafReader(x, unseen) for x in (params, grads))
         self._held = self._seen = _NOTHING  # by the user, and by the engines
         self.program = Program(owner, is_kept=True)
         self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
@@ -68,7 +65,7 @@ class Plan:
 
         self._apart = Apart(self.buckets, self._active, given.arrays)
         # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
-        self._verified = False
+        self._is_kept = self._verified = False
         self._repeats = not (self._stand_ins.replaces or given.arrays)
         self._repetition = Repetition(owner, self.program, self._groups, self.buckets, self._sums)
         for leaf in self._active:  # the arrays are the user's: keep none of them
@@ -152,13 +149,11 @@ class Plan:
         if state.plan is not self and not self._resume(state):
             return False
         last, stand_ins = self._repetition.last, self._stand_ins
-        if not stand_ins.are_needed:
-            if not last.fits(*held):
-                return False
-        else:
-            seen = held if last.sees_tensors else stand_ins.arrays(*held)
-            if seen is None or not last.fits(*seen):
-                return False
+        as_held = last.sees_tensors or not stand_ins.are_needed
+        seen = held if as_held else stand_ins.arrays(*held)
+        if seen is None or not last.fits(*seen):
+            return False
+        if stand_ins.are_needed:
             stand_ins.announce(held[0])
         rows = self._repetition.step(owner, state, self)
         if rows is not None:
