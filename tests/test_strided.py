@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instep import LAMB, SGD, Adam, chain
+from instep import LAMB, SGD, Adam, Optimizer, chain
 from instep.engines import walks
 from instep.engines.gathering import GATHERED
 from instep.transforms import clip_by_global_norm
@@ -114,6 +114,22 @@ def test_boxes_at_the_ends_of_axes_are_updated_as_others(shape, transposed):
         runs[1].update(expected, g)
     bits.assert_same_bits(given_w, expected)
     engine_runs.assert_same_state(*runs)
+
+
+@engine_runs.every_engine
+def test_a_rule_that_changes_nothing_leaves_strided_arrays_as_they_are(engine):
+    class Nothing(Optimizer):
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w, {}
+
+    engine_runs.require(engine)
+    w, optimizer = np.arange(60.0).reshape(6, 10)[:, ::3], Nothing(engine=engine)
+    before = w.copy()
+    for _ in range(2):
+        optimizer.update([w, np.ones(3)], [np.asfortranarray(w), np.ones(3)])
+    assert optimizer.t == 2
+    bits.assert_same_bits(w, before)
 
 
 def test_what_lies_between_the_elements_is_left_alone():

@@ -188,7 +188,8 @@ class Cut:
 def _box(walk: Walk) -> tuple[int, ...]:
     """Return the shape of boxes: in each array, they are some cache lines long."""
     box = [1] * len(walk.shape)
-    widest = max(size for use, size in zip(walk.uses, walk.sizes, strict=True) if use)
+    used = [size for use, size in zip(walk.uses, walk.sizes, strict=True) if use]
+    widest = max(used, default=1)  # a rule may change nothing
     for i, use in enumerate(walk.uses):
         run, wanted = 1, FAST // walk.sizes[i]
         for axis in walk.order(i) if use else ():
