@@ -135,7 +135,7 @@ def _signature_of_tensor(x: Array) -> tuple[Any, ...] | None:
         return None
     is_frozen = x.is_inference() and not torch.is_inference_mode_enabled()
     has_memory = x.data_ptr() != 0 and has_all_elements(x)
-    kind = x.dtype, x.shape, x.stride(), x.device, x.is_neg()
+    kind = x.dtype, x.shape, x.stride(), x.device, x.is_neg(), x.is_conj()
     return (*kind, x.requires_grad, is_frozen, has_memory)
 
 

@@ -101,6 +101,14 @@ def test_parameters_that_lie_as_something_else_are_written_as_what_they_are(torc
     bits.assert_same_bits(w.resolve_conj().resolve_neg().numpy(), expected)
 
 
+def test_a_conjugate_comes_where_a_tensor_was(torch):
+    optimizer = Adam(lr=1.0, eps=0.0)
+    optimizer.update({"z": torch.tensor([1 + 2j])}, {"z": torch.tensor([1j])})
+    z = torch.tensor([1 + 2j])
+    optimizer.update({"z": z.conj()}, {"z": torch.tensor([1j])})
+    torch.testing.assert_close(z, torch.tensor([1 + 3j]))
+
+
 def test_the_parts_of_a_conjugate_cannot_be_written(torch):
     w = LAZY["conjugate"](torch, np.ones((2, 2), "complex64"))
     with pytest.raises(ValueError, match=r"conjugate of what lies in memory.*\.resolve_conj\(\)"):
