@@ -50,6 +50,7 @@ def test_engines_agree_on_every_layout(case, engine, threads, reference, eager_t
     assert_agrees_on_every_layout(case, "float32", engine, threads, reference)
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_numpy_engine
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 @cases.every_class

@@ -68,6 +68,7 @@ def test_engines_agree_on_every_layout(case, dtype, engine, threads, reference, 
     engine_runs.assert_same_run(got, reference(CLASSES.index(case), dtype))
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_numpy_engine
 @both
 @pytest.mark.parametrize("name", sorted(set(chains.CHAINS) - {"one pass of everything"}))

@@ -55,6 +55,7 @@ def copied(tree):
     return {key: w.copy(order="K") for key, w in tree.items()}
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_numpy_engine
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize(("own", "other"), PAIRS)

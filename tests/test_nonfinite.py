@@ -64,6 +64,7 @@ def assert_same_but(got, expected, leaf, element):
             bits.assert_same_bits(*same, key)
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_engine
 @every_poison
 @pytest.mark.parametrize("dtype", bits.DTYPES)
@@ -108,6 +109,7 @@ def zeros_of(params):
     return {key: np.zeros_like(w) for key, w in params.items()}
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_engine
 @pytest.mark.parametrize("dtype", bits.DTYPES)
 @pytest.mark.parametrize(

@@ -252,6 +252,7 @@ def forgetful(optimizer):
     return copy.copy(optimizer)
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("dtypes", [("float32",), ("float32", "float64")], ids=["one", "two"])
 @engine_runs.every_engine
@@ -441,12 +442,12 @@ class Turns(Problem):
 
 
 PROBLEMS = {
-    "plain": Turns(Adam, whole_steps.PLAIN | {"c": (2,)}, missing=("c",), stride=3),
+    "plain": Turns(Adam, whole_steps.PLAIN | {"c": (2,)}, missing=("c",), stride=5),
     "chained": Turns(
         lambda **settings: chain(clip_by_global_norm(0.5), NAdam(), average(0.9), **settings),
         whole_steps.PLAIN | {"c": (2,)},
         missing=("c",),
-        stride=9,
+        stride=11,
     ),
 }
 

@@ -54,6 +54,7 @@ RESTORE = {
 }
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_engine
 @pytest.mark.parametrize("way", RESTORE)
 @cases.every_class

@@ -727,6 +727,7 @@ def hundred(rng, dtype):
     return {f"{i:03}": bits.ordinary(rng, 1 + 7 * i, dtype) for i in range(100)}
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize(
     ("dtype", "value"), [("float16", np.inf), ("float32", np.nan), ("float64", -np.inf)]
 )

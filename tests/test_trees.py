@@ -314,6 +314,7 @@ def test_memory_mapped_files_are_arrays(engine, tmp_path):
     assert (np.fromfile(tmp_path / "w", "float32") == np.float32(-0.5 - 0.95)).all()
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_engine
 def test_ten_thousand_tensors(engine):
     engine_runs.require(engine)
