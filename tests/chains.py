@@ -4,18 +4,22 @@ import bits
 import numpy as np
 
 from instep import LAMB, LARS, AdamW, Momentum, RMSProp, chain
+from instep.schedules import Exponential
 from instep.transforms import (
     accumulate,
     average,
+    cautious,
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
+    decoupled_weight_decay,
     lookahead,
     maximize,
     project,
     project_norm,
     scale_gradients,
     skip_nonfinite,
+    trust_ratio,
     weight_decay,
 )
 
@@ -44,6 +48,14 @@ CHAINS = {
     "norms everywhere": (
         lambda **settings: chain(
             clip_by_global_norm(3.0), clip_by_norm(2.0), LAMB(), project_norm(4.0), **settings
+        ),
+        True,
+    ),
+    "steps changed": (
+        lambda **settings: chain(
+            *(Momentum(Exponential(0.1, factor=0.9)), decoupled_weight_decay(0.1, corrected=True)),
+            *(trust_ratio(0.5), cautious(), average(0.9)),
+            **settings,
         ),
         True,
     ),

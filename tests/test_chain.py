@@ -14,6 +14,7 @@ from chains import CHAINS, clipped_averaged_adamw, steps_of, trees
 
 import instep
 from instep import (
+    LAMB,
     SGD,
     Adam,
     AdamW,
@@ -29,15 +30,18 @@ from instep import (
 from instep.transforms import (
     accumulate,
     average,
+    cautious,
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
+    decoupled_weight_decay,
     lookahead,
     maximize,
     project,
     project_norm,
     scale_gradients,
     skip_nonfinite,
+    trust_ratio,
     weight_decay,
 )
 
@@ -213,6 +217,12 @@ def test_explain_says_what_each_pass_moves():
             "clip_by_value works on gradients, which SGD has",
         ),
         ((SGD(), average(), accumulate(2)), ValueError, "put it before the optimizer"),
+        ((cautious(), SGD()), ValueError, "cautious works on the step; put it after SGD"),
+        (
+            (SGD(), cautious(), project(0.0), trust_ratio()),
+            ValueError,
+            "trust_ratio works on the step, and project on the .*; put trust_ratio before project",
+        ),
         (
             (accumulate(2), skip_nonfinite(), SGD()),
             ValueError,
@@ -805,3 +815,112 @@ def test_an_attribute_that_a_chain_does_not_have_is_named_beside_those_it_has():
     optimizer = chain(clip_by_global_norm(1.0), Momentum())
     with pytest.raises(AttributeError, match="it has lr, momentum; those of clip_by_glo"):
         optimizer.max_norm = 2.0
+
+
+# Transforms of the step --------------------------------------------------------------------
+
+
+class Shortened(Transform):
+    """A transform that reads the learning rate of the optimizer, and has none of its own."""
+
+    stage = "step"
+
+    @staticmethod
+    def rule(xp, w, new, g, s, h):
+        return w + h.lr * (new - w), {}
+
+
+class WithRate(Shortened):
+    lr: float = 0.25
+
+
+@engine_runs.every_engine
+def test_a_transform_of_the_step_reads_the_learning_rate_of_the_optimizer(engine):
+    engine_runs.require(engine)
+    params, grads = {"a": np.ones(3), "b": np.ones(2)}, {"a": np.ones(3), "b": np.ones(2)}
+    optimizer = chain(
+        *(scale_gradients(2.0), SGD(lr=lambda t: 0.5 / t), Shortened()),
+        overrides={"b": {"lr": 1.0}},
+        engine=engine,
+    )
+    optimizer.update(params, grads)
+    assert params["a"].tolist() == [0.5] * 3  # 1 - 0.5 * 0.5 * 2
+    assert params["b"].tolist() == [-1.0] * 2
+    optimizer.update(params, grads)
+    assert params["a"].tolist() == [0.375] * 3
+    w = chain(SGD(lr=0.5), WithRate(), engine=engine).update(np.ones(1), np.ones(1))
+    assert w.tolist() == [0.875]
+
+
+@engine_runs.every_engine
+def test_rates_that_are_arrays_are_lent_too(engine):
+    engine_runs.require(engine)
+    lr = np.array([0.5, 1.0])
+    w = chain(SGD(lr=lr), decoupled_weight_decay(0.5), engine=engine).update(np.ones(2), np.ones(2))
+    assert w.tolist() == [0.25, -0.5]
+    optimizer = chain(SGD(lr=lr), decoupled_weight_decay(0.5, corrected=True), engine=engine)
+    with pytest.raises(
+        TypeError, match=r"decoupled_weight_decay: lr is an array, .* give a number"
+    ):
+        optimizer.update(np.ones(2), np.ones(2))
+
+
+def test_an_optimizer_without_a_learning_rate_lends_none():
+    class Fixed(Optimizer):
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w - g, {}
+
+    with pytest.raises(AttributeError, match=r"Shortened\.rule reads the hyperparameter 'lr'"):
+        chain(Fixed(), Shortened()).update(np.ones(1), np.ones(1))
+    assert chain(Fixed(), cautious()).update(np.ones(1), np.ones(1)).tolist() == [0.5]
+
+
+def test_decoupled_decay_after_adam_is_adamw():
+    rng = np.random.default_rng(0)
+    one, other = np.ones(50), np.ones(50)
+    ours, theirs = chain(Adam(0.1), decoupled_weight_decay(0.1)), AdamW(0.1, weight_decay=0.1)
+    for _ in range(20):
+        g = rng.standard_normal(50)
+        ours.update(one, g)
+        theirs.update(other, g)
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_corrected_decay_falls_with_the_square_of_the_rate():
+    rates = [0.5, 1.0, 0.5, 0.25]
+    optimizer = chain(SGD(lr=lambda t: rates[t - 1]), decoupled_weight_decay(0.5, corrected=True))
+    w, expected, largest = np.ones(1), 1.0, 0.0
+    for lr in rates:
+        largest = max(largest, lr)
+        expected -= lr * lr / largest * 0.5 * expected
+        optimizer.update(w, np.zeros(1))
+        assert w.tolist() == [expected]
+    restored = chain(SGD(), decoupled_weight_decay(0.5, corrected=True))
+    restored.load_state_dict(optimizer.state_dict())
+    restored.lr = 0.5
+    restored.update(w, np.zeros(1))
+    assert w.tolist() == [expected - 0.25 * 0.5 * expected]
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_a_cautious_step_leaves_out_what_goes_uphill(engine, dtype):
+    engine_runs.require(engine)
+    optimizer = chain(Momentum(lr=1.0, momentum=0.5), cautious(), engine=engine)
+    optimizer.update(np.zeros(3, dtype), np.full(3, 4.0, dtype))
+    # The velocity is -2 before the gradient: -6, and -1 against the gradient, and -3.
+    w = optimizer.update(np.zeros(3, dtype), np.array([4.0, -1.0, 1.0], dtype))
+    assert w.tolist() == [-6.0, 0.0, -3.0]
+
+
+def test_trust_after_adam_is_lamb():
+    rng = np.random.default_rng(0)
+    one, other = np.ones(50), np.ones(50)
+    ours = chain(Adam(0.1, eps=1e-6), trust_ratio())
+    theirs = LAMB(0.1, weight_decay=0.0)
+    for _ in range(20):
+        g = rng.standard_normal(50)
+        ours.update(one, g)
+        theirs.update(other, g)
+    np.testing.assert_allclose(one, other, rtol=1e-12)

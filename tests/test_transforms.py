@@ -15,10 +15,12 @@ from instep import SGD, Adam, Rprop, arrays, chain, transforms
 from instep.transforms import (
     accumulate,
     average,
+    cautious,
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
     conjugate,
+    decoupled_weight_decay,
     lookahead,
     maximize,
     project,
@@ -27,6 +29,7 @@ from instep.transforms import (
     project_real,
     scale_gradients,
     skip_nonfinite,
+    trust_ratio,
     weight_decay,
 )
 
@@ -60,6 +63,17 @@ def with_parameters(change):
     return follow
 
 
+def with_steps(change):
+    """Return the textbook loop of gradient descent whose steps are changed."""
+
+    def follow(w, gradients):
+        for g in gradients:
+            w = change(w, w - LR * g, g)
+            yield w
+
+    return follow
+
+
 def norm(x):
     return np.sqrt(np.sum(x * x))
 
@@ -82,6 +96,18 @@ def looked_ahead(w, gradients):
         yield w
 
 
+def agreeing(w, gradients):
+    """Count in the arithmetic of the format, in which a change may be lost in rounding."""
+    w, real, unit = w.value.astype(w.dtype), np.dtype(w.dtype).type, np.finfo(w.dtype).eps
+    for rounded in gradients:
+        g = rounded.value.astype(w.dtype)
+        new = w - real(LR) * g
+        agrees = (new != w) & (g != 0) & ((new < w) == (g > 0))
+        change = real(w.size / (agrees.sum() + 1)) * (new - w)
+        w = np.where(agrees, w + change, w)
+        yield Rounded(w, w.dtype, unit * (abs(w) + abs(change)))
+
+
 TEXTBOOK = [
     (clip_by_value(0.5), with_gradients(lambda w, g: np.minimum(np.maximum(g, -0.5), 0.5))),
     (clip_by_norm(1.5), with_gradients(lambda w, g: 1.5 / np.maximum(norm(g), 1.5) * g)),
@@ -101,6 +127,12 @@ TEXTBOOK = [
     ),
     (project_norm(2.0), with_parameters(lambda w: 2.0 / np.maximum(norm(w), 2.0) * w)),
     (average(0.9), with_gradients(lambda w, g: g)),
+    (decoupled_weight_decay(0.2), with_steps(lambda w, new, g: new - LR * 0.2 * w)),
+    (cautious(), agreeing),
+    (
+        trust_ratio(0.5),
+        with_steps(lambda w, new, g: w + LR * 0.5 * norm(w) / norm(new - w) * (new - w)),
+    ),
 ]
 
 

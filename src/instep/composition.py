@@ -50,13 +50,18 @@ class Chain(Optimizer):
         """Apply the parts in order."""
         slots: dict[str, Any] = {}
         gatherer: Rule | None = None
+        before = w
+        (main,) = (prefix for prefix, rule in self._rules.items() if rule is self._main)
         for prefix, rule in self._rules.items():
-            own_s, own_h = s.part(rule.name, prefix), h.part(rule.name, prefix)
+            stage = rule.stage if isinstance(rule, Transform) else ""
+            lent = {name: main + name for name in rule.borrowed}
+            own_s, own_h = s.part(rule.name, prefix), h.part(rule.name, prefix, lent)
             own_xp = xp if gatherer is None else _AfterGathering(xp, rule, gatherer)
-            result = rule.rule(own_xp, w, g, own_s, own_h)
+            arrays = (before, w, g) if stage == "step" else (w, g)
+            result = rule.rule(own_xp, *arrays, own_s, own_h)
             value, new = check_result(rule.name, result, rule.state_slots())
             slots |= {prefix + name: slot for name, slot in new.items()}
-            if not isinstance(rule, Transform) or rule.stage == "parameter":
+            if stage != "gradient":
                 w = value
                 continue
             gatherer = rule if rule.defines("period") else gatherer
@@ -124,9 +129,9 @@ def chain(
 ) -> Chain:
     """Compose transforms and one optimizer into one optimizer, which takes the fewest passes.
 
-    Transforms of the gradient stand before the optimizer and transforms of the parameter after
-    it; the order is the order of application. The whole composition is one rule: one pass over
-    memory if it is elementwise, two if a norm is needed first.
+    Transforms of the gradient stand before the optimizer, after it those of the step, then those
+    of the parameter; the order is the order of application. The whole composition is one rule:
+    one pass over memory if it is elementwise, two if a norm is needed first.
 
     Parameters
     ----------
@@ -177,22 +182,34 @@ def _check_order(rules: tuple[Rule, ...]) -> Optimizer:
     found = [i for i, rule in enumerate(rules) if isinstance(rule, Optimizer)]
     if len(found) != 1:
         raise ValueError(f"chain: give exactly one optimizer, got {len(found)}")
-    for i, rule in enumerate(rules):
-        if isinstance(rule, Transform):
-            if rule.stage == "gradient" and i > found[0]:
-                raise ValueError(
-                    f"chain: {rule.name} works on gradients, which {rules[found[0]].name} has "
-                    f"used by then; put it before the optimizer"
-                )
-            if rule.stage == "parameter" and i < found[0]:
-                raise ValueError(
-                    f"chain: {rule.name} works on the parameters after the step; put it after "
-                    f"{rules[found[0]].name}"
-                )
+    _check_stages(rules, found[0])
     _check_gathering(rules)
     main = rules[found[0]]
     assert isinstance(main, Optimizer)
     return main
+
+
+def _check_stages(rules: tuple[Rule, ...], main: int) -> None:
+    """Raise unless transforms stand in the order of their stages, the optimizer among them."""
+    latest: Rule = rules[main]
+    for i, rule in enumerate(rules):
+        if not isinstance(rule, Transform):
+            continue
+        if rule.stage == "gradient" and i > main:
+            raise ValueError(
+                f"chain: {rule.name} works on gradients, which {rules[main].name} has used by "
+                f"then; put it before the optimizer"
+            )
+        if rule.stage != "gradient" and i < main:
+            what = "the step" if rule.stage == "step" else "the parameters after the step"
+            raise ValueError(f"chain: {rule.name} works on {what}; put it after {rules[main].name}")
+        if rule.stage == "step" and isinstance(latest, Transform):
+            raise ValueError(
+                f"chain: {rule.name} works on the step, and {latest.name} on the parameters after "
+                f"it; put {rule.name} before {latest.name}"
+            )
+        if rule.stage == "parameter":
+            latest = rule
 
 
 def _check_gathering(rules: tuple[Rule, ...]) -> None:

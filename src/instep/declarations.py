@@ -12,8 +12,8 @@ from instep.hyperparameters import described, real
 #: Attributes of the base classes, chains included: a number of such a name would hide one of them.
 RESERVED = frozenset(
     {
-        *("answer", "answer_in_place", "answer_rule", "averaged", "check_values", "complex"),
-        *("defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
+        *("answer", "answer_in_place", "answer_rule", "averaged", "borrowed", "check_values"),
+        *("complex", "defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
         *("hyperparameters", "initial_state"),
         *("load", "load_state_dict", "main", "name", "overrides", "part", "parts"),
         *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),

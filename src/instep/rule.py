@@ -85,6 +85,9 @@ class Rule:
     #: stands before those that gather gradients of several calls.
     guarded: ClassVar[bool] = False
 
+    #: Names of hyperparameters of the optimizer in a chain that this rule reads as its own.
+    borrowed: ClassVar[tuple[str, ...]] = ()
+
     #: What stands in for the parameters when they are used, where it is not the parameters
     #: themselves, but a mean of their path, say: ``answer_rule(xp, w, s, h)`` returns it. `h` has
     #: the numbers of `scalar_slots`.

@@ -1,15 +1,18 @@
 """The base class of transforms: rule fragments that fuse with an optimizer's rule."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from instep.rule import Rule
+
+#: In the order in which they stand in a chain; the optimizer comes after the first.
+STAGES = ("gradient", "step", "parameter")
 
 
 class Transform(Rule):
     """A fragment of a rule that stands before or after an optimizer in a `chain`.
 
-    A transform of the gradient returns the new gradient, one of the parameter the new parameter,
-    each with a dict of new slots::
+    Its class attribute `stage` says what it works on. A transform of the gradient stands before
+    the optimizer and returns the new gradient, with a dict of new slots::
 
         class clip_by_value(Transform):
             stage = "gradient"
@@ -20,22 +23,44 @@ class Transform(Rule):
             def rule(xp, w, g, s, h):
                 return xp.clip(g, -h.limit, h.limit), {}
 
-    For a transform of the parameter, `w` is the parameter after the step. A transform of the
-    gradient that returns None instead of a gradient ends the step there: what stands after it
-    does not run in this call, and neither does the optimizer. It must then derive a boolean
-    named ``complete`` in `scalars`, true in every n-th call, and have an attribute `period`, this
-    n, by which what stands after it counts its steps. One that calls `xp.require` says so with
-    the class attribute ``guarded = True``.
+    A transform of the step comes next after the optimizer. It sees the parameter `w` from before
+    the step, and the one that the optimizer proposes, `new`, and returns another one. `g` is the
+    gradient that the optimizer was given, and ``h.lr`` the optimizer's learning rate, where the
+    transform has none of its own::
+
+        class decoupled_weight_decay(Transform):
+            stage = "step"
+
+            rate: float = 0.01
+
+            @staticmethod
+            def rule(xp, w, new, g, s, h):
+                return new - h.lr * h.rate * w, {}
+
+    A transform of the parameter comes last: its `w` is the parameter after the step, and it
+    returns the one that is kept.
+
+    A transform of the gradient that returns None instead of a gradient ends the step there: what
+    stands after it does not run in this call, and neither does the optimizer. It must then derive
+    a boolean named ``complete`` in `scalars`, true in every n-th call, and have an attribute
+    `period`, this n, by which what stands after it counts its steps. One that calls `xp.require`
+    says so with the class attribute ``guarded = True``.
     """
 
-    #: What the fragment works on, ``"gradient"`` before the step or ``"parameter"`` after it.
-    stage: ClassVar[Literal["gradient", "parameter"]]
+    #: What the fragment works on: ``"gradient"`` before the step, ``"step"`` while parameters from
+    #: before it are still known, ``"parameter"`` after it.
+    stage: ClassVar[Literal["gradient", "step", "parameter"]]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        own = [entry.name for entry in cls.hyperparameters]
+        cls.borrowed = ("lr",) if getattr(cls, "stage", "") == "step" and "lr" not in own else ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         stage = getattr(self, "stage", None)
-        if stage not in ("gradient", "parameter"):
+        if stage not in STAGES:
             raise TypeError(
-                f'{self.name}: the class attribute `stage` must be "gradient" or "parameter", '
-                f"got {stage!r}"
+                f'{self.name}: the class attribute `stage` must be "gradient", "step" or '
+                f'"parameter", got {stage!r}'
             )

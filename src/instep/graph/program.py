@@ -124,6 +124,7 @@ class Part:
         self.derives = rule.defines("scalars")
         self.gathers = rule.defines("period")
         self.remembered = tuple(rule.scalar_slots)
+        self.borrowed = rule.borrowed
         self.derived: tuple[str, ...] = ()
         self._found: set[str] = set()
         self._kinds: object = None  # what `scalars` returned last: names and types, as checked
@@ -166,9 +167,16 @@ class Part:
         ]
 
     def numbers(
-        self, step: int, group: Group, overrides: Mapping[str, Any]
+        self,
+        step: int,
+        group: Group,
+        overrides: Mapping[str, Any],
+        lent: Mapping[str, float] = _NONE,
     ) -> tuple[list[float], Mapping[str, Any], Mapping[str, float]]:
-        """Return the numbers, flags and memory of a step."""
+        """Return the numbers, flags and memory of a step.
+
+        `lent` are the numbers of the optimizer in a chain, NaN where they are arrays.
+        """
         values = self.rule.__dict__
         numbers: list[float] = []
         varying: list[str] = []
@@ -193,6 +201,8 @@ class Part:
             return numbers, _NONE, _NONE
         names = (*(entry.name for entry in self.fields), "t")
         known = self.options | dict(zip(names, numbers, strict=True))
+        known |= {name: lent[name] for name in self.borrowed if name in lent}
+        varying += [name for name in self.borrowed if math.isnan(known.get(name, 0.0))]
         for name in varying:
             del known[name]
         old = {name: group.memory[self.prefix + name] for name in self.remembered}
@@ -297,6 +307,8 @@ class Program:
         for prefix, rule in owner.parts.items():
             self.parts.append(Part(prefix, rule, period))
             period *= rule.period
+        mains = [part for part in self.parts if part.rule is owner.main]
+        self._lender = mains[0] if any(part.borrowed for part in self.parts) else None
         self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
         self._options = {
@@ -393,10 +405,13 @@ class Program:
         all_flags: dict[str, bool] = {}
         all_memory: dict[str, float] = {}
         waiting = False  # for the call that completes an accumulated gradient
+        lent: Mapping[str, float] = _NONE
         for part in self.parts:
             overrides = group.overrides.get(part.prefix, _NONE)
-            numbers, flags, memory = part.numbers(step, group, overrides)
+            numbers, flags, memory = part.numbers(step, group, overrides, lent)
             everything += numbers
+            if part is self._lender:
+                lent = {entry.name: x for entry, x in zip(part.fields, numbers, strict=False)}
             if part.derives and not waiting:
                 all_flags |= {part.prefix + name: flag for name, flag in flags.items()}
                 all_memory |= {part.prefix + name: value for name, value in memory.items()}

@@ -203,7 +203,13 @@ class Values:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
-    def part(self, owner: str, prefix: str) -> "Values":
-        """Return the values whose names begin with `prefix`, without it."""
-        values = {k[len(prefix) :]: v for k, v in self._values.items() if k.startswith(prefix)}
+    def part(
+        self, owner: str, prefix: str, lent: Mapping[str, str] = MappingProxyType({})
+    ) -> "Values":
+        """Return the values whose names begin with `prefix`, without it.
+
+        And those that are lent, by the names that they have there, unless one is there already.
+        """
+        values = {name: self._values[full] for name, full in lent.items() if full in self._values}
+        values |= {k[len(prefix) :]: v for k, v in self._values.items() if k.startswith(prefix)}
         return Values(owner, self._kind, values)

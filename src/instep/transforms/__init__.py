@@ -5,14 +5,17 @@ from instep.transforms.clipping import clip_by_global_norm, clip_by_norm, clip_b
 from instep.transforms.control import accumulate, skip_nonfinite
 from instep.transforms.gradients import conjugate, maximize, scale_gradients, weight_decay
 from instep.transforms.projection import project, project_modulus, project_norm, project_real
+from instep.transforms.steps import cautious, decoupled_weight_decay, trust_ratio
 
 __all__ = [
     "accumulate",
     "average",
+    "cautious",
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
     "conjugate",
+    "decoupled_weight_decay",
     "lookahead",
     "maximize",
     "project",
@@ -21,5 +24,6 @@ __all__ = [
     "project_real",
     "scale_gradients",
     "skip_nonfinite",
+    "trust_ratio",
     "weight_decay",
 ]
