@@ -10,12 +10,14 @@ from instep.transforms import (
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
+    decoupled_weight_decay,
     lookahead,
     maximize,
     project,
     project_norm,
     scale_gradients,
     skip_nonfinite,
+    trust_ratio,
     weight_decay,
 )
 
@@ -95,6 +97,22 @@ def test_transforms_of_gradients_are_those_of_optax(optax, parts, theirs, adam):
     main = (Adam(LR), optax.adam(LR)) if adam else (SGD(LR), optax.sgd(LR))
     expected = optax_path(optax, optax.chain(*theirs(optax), main[1]))
     assert_same_path(path(chain(*parts, main[0])), expected)
+
+
+@pytest.mark.parametrize(
+    ("transform", "theirs"),
+    [
+        (decoupled_weight_decay(0.3), lambda o: o.add_decayed_weights(0.3)),
+        (trust_ratio(), lambda o: o.scale_by_trust_ratio()),
+        (trust_ratio(0.1), lambda o: o.scale_by_trust_ratio(trust_coefficient=0.1)),
+    ],
+    ids=lambda value: "" if callable(value) else str(value),
+)
+def test_transforms_of_the_step_are_those_of_optax_before_the_learning_rate(
+    optax, transform, theirs
+):
+    before = optax.chain(optax.scale_by_adam(), theirs(optax), optax.scale(-LR))
+    assert_same_path(path(chain(Adam(LR), transform)), optax_path(optax, before))
 
 
 def test_the_norm_of_a_tensor_is_clipped_as_by_optax(optax):
