@@ -1,31 +1,24 @@
-"""What schedules share: the call, the drawing, and the validation of their arguments."""
+"""What schedules share: the call, the drawing, and arithmetic with them."""
 
 import math
 import numbers
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any
 
-import numpy as np
-
-from instep.correctly_rounded import cos
-from instep.hyperparameters import Domain, described, real
+from instep.hyperparameters import described, real
+from instep.schedules.arguments import Finite, Steps, validate
 
 #: A number, or a function from the step number to one.
 Value = float | Callable[[int], float]
 
-Finite = Annotated[float, Domain()]
-NonNegative = Annotated[float, Domain(lower=0.0)]
-Positive = Annotated[float, Domain(lower=0.0, open_lower=True)]
-Share = Annotated[float, Domain(lower=0.0, upper=1.0)]
-Shrinking = Annotated[float, Domain(lower=0.0, upper=1.0, open_lower=True, open_upper=True)]
-Steps = Annotated[int, Domain(lower=1)]
-StepsOrNone = Annotated[int, Domain(lower=0)]
-
-
 #: Steps from this on may be beyond the range of floats: they are looked at more closely.
 _MOST_STEPS = 2**1000
+
+
+class RangeError(ValueError, OverflowError):
+    """The value of a schedule at a step is beyond the range of floats."""
 
 
 class Schedule(ABC):
@@ -40,7 +33,7 @@ class Schedule(ABC):
         except OverflowError:
             value = math.inf
         if not math.isfinite(value):
-            raise ValueError(
+            raise RangeError(
                 f"{self!r}: its value at step {step} is beyond the range of floats; give arguments "
                 f"nearer to 0 or 1, or end it before with Join"
             )
@@ -106,25 +99,6 @@ class Schedule(ABC):
                 object.__setattr__(self, name, validate(self, name, getattr(self, name), kind))
 
 
-def validate(owner: Schedule, name: str, value: Any, kind: Any) -> Any:
-    """Return `value` as a number of an annotated type, or raise an error that says what fits."""
-    number, domain = typing.get_args(kind)
-    what = str(domain)
-    if number is int:
-        what = what.replace("a finite number", "an integer")
-    expected = numbers.Integral if number is int else numbers.Real
-    text = f"{type(owner).__name__}: {name} must be {what}, got {described(value)}"
-    if isinstance(value, bool | np.timedelta64) or not isinstance(value, expected):
-        raise TypeError(text)
-    try:
-        fits = number(value) in domain
-    except OverflowError:
-        fits = False
-    if not fits:
-        raise ValueError(text)
-    return number(value)
-
-
 def validate_value(owner: Schedule, name: str, value: Any) -> Value:
     """Return a schedule as it is, and a number as a float, or raise."""
     if isinstance(value, type) and issubclass(value, Schedule):
@@ -134,51 +108,6 @@ def validate_value(owner: Schedule, name: str, value: Any) -> Value:
         )
     checked: Value = value if callable(value) else validate(owner, name, value, Finite)
     return checked
-
-
-def validate_list(owner: Schedule, name: str, value: Any, what: str) -> list[Any]:
-    """Return the entries of a sequence, or raise."""
-    if not isinstance(value, str | bytes | Mapping | set | frozenset):
-        try:
-            return list(value)
-        except TypeError:  # it has no entries
-            pass
-    raise TypeError(
-        f"{type(owner).__name__}: {name} must be a list of {what}, got {described(value)}"
-    )
-
-
-def validate_choice(owner: Schedule, name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raise if `value` is not among `choices`."""
-    if not isinstance(value, str) or value not in choices:
-        names = ", ".join(repr(choice) for choice in choices)
-        error = ValueError if isinstance(value, str) else TypeError
-        raise error(
-            f"{type(owner).__name__}: {name} must be one of {names}, got {described(value)}"
-        )
-
-
-def progress(step: int, steps: int) -> float:
-    """Return the share of `steps` that is done before `step`: 0 at step 1, at most 1."""
-    return min(step - 1, steps) / steps
-
-
-def along_line(start: float, end: float, done: float) -> float:
-    """Return where a straight line is after the share `done` of its way."""
-    return start * (1 - done) + end * done
-
-
-def along_cosine(start: float, end: float, done: float) -> float:
-    """Return where half a cosine is after the share `done` of its way."""
-    return end + (start - end) * (1 + cos(math.pi * done)) / 2
-
-
-def along_root(start: float, end: float, done: float) -> float:
-    """Return where one less a square root is after the share `done` of its way."""
-    return along_line(start, end, math.sqrt(done))
-
-
-CURVES = {"linear": along_line, "cosine": along_cosine, "sqrt": along_root}
 
 
 def evaluate(owner: Schedule, value: Value, step: int) -> float:

@@ -3,19 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instep.schedules.base import (
-    Finite,
-    Schedule,
-    Steps,
-    Value,
-    along_line,
-    evaluate,
-    progress,
-    span_of,
-    validate,
-    validate_list,
-    validate_value,
-)
+from instep.schedules.arguments import Finite, Steps, validate, validate_list
+from instep.schedules.base import Schedule, Value, evaluate, span_of, validate_value
+from instep.schedules.curves import along_line, progress
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from instep.hyperparameters import Domain
-from instep.schedules.base import (
-    CURVES,
-    Finite,
-    Positive,
-    Schedule,
-    Share,
-    Steps,
-    StepsOrNone,
-    along_cosine,
-    along_line,
-    progress,
-    validate_choice,
-)
+from instep.schedules.arguments import Finite, Positive, Share, Steps, StepsOrNone, validate_choice
+from instep.schedules.base import Schedule
+from instep.schedules.curves import CURVES, along_cosine, along_line, progress
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,9 @@
 from dataclasses import dataclass
 
 from instep.correctly_rounded import power
-from instep.schedules.base import (
-    Finite,
-    NonNegative,
-    Positive,
-    Schedule,
-    Steps,
-    along_cosine,
-    along_line,
-    progress,
-)
+from instep.schedules.arguments import Finite, NonNegative, Positive, Steps
+from instep.schedules.base import Schedule
+from instep.schedules.curves import along_cosine, along_line, progress
 
 
 @dataclass(frozen=True)

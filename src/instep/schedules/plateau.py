@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from instep.hyperparameters import described, real
-from instep.schedules.base import (
+from instep.schedules.arguments import (
     Finite,
     NonNegative,
-    Schedule,
     Shrinking,
     StepsOrNone,
     validate,
     validate_choice,
 )
+from instep.schedules.base import Schedule
 
 
 @dataclass
