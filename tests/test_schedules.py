@@ -299,6 +299,40 @@ def test_a_value_out_of_the_domain_of_the_hyperparameter_names_the_step():
     assert np.array_equal(w, before)
 
 
+GROWING = Exponential(1e-7, factor=1e150)  # beyond floats at step 4
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize(
+    "schedule",
+    [GROWING, WarmUp(1, then=GROWING), lambda step: 1e-7 * 1e150 ** (step - 1)],
+    ids=["schedule", "inside another", "function"],
+)
+def test_a_schedule_beyond_floats_names_the_hyperparameter_and_the_step(schedule, engine):
+    engine_runs.require(engine)
+    taken = 4 if isinstance(schedule, WarmUp) else 3
+    optimizer, w = SGD(lr=schedule, engine=engine), np.zeros(3)
+    for _ in range(taken):
+        optimizer.update(w, np.full(3, 1e-300))
+    before = w.copy()
+    message = f"SGD, schedule at step {taken + 1}: lr must be .* beyond the range of floats from "
+    with pytest.raises(ValueError, match=message) as caught:
+        optimizer.update(w, np.ones(3))
+    assert repr(schedule) in str(caught.value)
+    assert optimizer.t == taken
+    bits.assert_same_bits(w, before)
+    optimizer.lr = 1.0
+    optimizer.update(w, np.zeros(3))
+    assert optimizer.t == taken + 1
+
+
+def test_a_value_beyond_floats_names_the_schedule_and_the_step():
+    for schedule in (GROWING, WarmUp(3, then=lambda step: 10.0 ** (400 * step))):
+        with pytest.raises(ValueError, match=r"at step 5 is beyond .* end it before") as caught:
+            schedule(5)
+        assert str(caught.value).startswith(repr(schedule))
+
+
 # Documentation and plots
 
 

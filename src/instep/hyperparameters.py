@@ -178,7 +178,13 @@ class Hyperparameter:
         """Return the value at `step`, following a schedule."""
         if isinstance(value, float):
             return value
-        number = value(step)
+        try:
+            number = value(step)
+        except OverflowError as error:
+            raise ValueError(
+                f"{owner}, schedule at step {step}: {self.name} must be {self.domain}, got a "
+                f"number beyond the range of floats from {value!r}; end it before, with Join"
+            ) from error
         if type(number) is float and number in self.domain:
             return number
         where = f"{owner}, schedule at step {step}"
