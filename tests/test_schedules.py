@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import bits
 import engine_runs
+import faults
 import numpy as np
 import pytest
 
@@ -210,6 +211,68 @@ def test_reduce_on_plateau_of_an_accuracy():
     assert schedule(1) == 1.0
     schedule.report(0.3)
     assert schedule(1) == 0.5
+
+
+@pytest.mark.parametrize("best", ["smallest", "largest"])
+@pytest.mark.parametrize("level", [-1e308, -1.0, -1e-300, 0.0, 1e-300, 1.0, 1e308])
+def test_a_metric_that_stays_is_a_plateau_whatever_its_sign(best, level):
+    schedule = ReduceOnPlateau(1.0, factor=0.5, patience=1, threshold=0.1, best=best)
+    drops = []
+    for _ in range(6):
+        schedule.report(level)
+        drops.append(schedule(1))
+    assert drops == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("best", ["smallest", "largest"])
+@pytest.mark.parametrize("level", [-8.0, 8.0])
+def test_an_improvement_counts_beyond_the_threshold_whatever_the_sign(best, level):
+    for gain, value in [(1.0, 0.5), (1.25, 1.0)]:
+        schedule = ReduceOnPlateau(1.0, factor=0.5, patience=0, threshold=0.125, best=best)
+        schedule.report(level)
+        schedule.report(level - gain if best == "smallest" else level + gain)
+        assert schedule(1) == value
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, 2.0])
+def test_the_first_metric_is_the_best_whatever_the_threshold(threshold):
+    for best, worse in (("smallest", 4.0), ("largest", 2.0)):
+        schedule = ReduceOnPlateau(1.0, factor=0.5, patience=1, threshold=threshold, best=best)
+        schedule.report(3.0)
+        schedule.report(worse)
+        assert schedule(1) == 1.0
+        schedule.report(worse)
+        assert schedule(1) == 0.5
+
+
+def test_reports_while_it_cools_are_not_judged_but_their_best_is_noted():
+    schedule = ReduceOnPlateau(1.0, factor=0.5, patience=0, threshold=0.0, cooldown=2)
+    drops = []
+    for loss in [3.0, 3.0, 2.0, 4.0, 2.5]:  # judged: 3.0, 3.0, 2.5
+        schedule.report(loss)
+        drops.append(schedule(1))
+    assert drops == [1.0, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_a_report_that_is_interrupted_is_whole_or_not_at_all():
+    before = ReduceOnPlateau(1.0, factor=0.5, patience=0, cooldown=1)
+    before.report(3.0)
+    after = copy.deepcopy(before)
+    after.report(3.0)
+
+    def run(fault):
+        schedule = copy.deepcopy(before)
+        try:
+            with fault:
+                schedule.report(3.0)
+        except KeyboardInterrupt:
+            pass
+        return schedule
+
+    found = [schedule for _, schedule in faults.each_line(run, [KeyboardInterrupt()])]
+    assert len(found) > 10
+    for schedule in found:
+        assert schedule in (before, after)
 
 
 def test_reduce_on_plateau_keeps_its_smallest_value_and_counts_nan_as_bad():

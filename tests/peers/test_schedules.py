@@ -154,16 +154,19 @@ def test_torch_has_the_same_inverse_time_decay_in_adagrad():
 
 
 @pytest.mark.parametrize(
-    "keywords",
+    ("keywords", "level"),
     [
-        {"patience": 2},
-        {"patience": 0, "factor": 0.7, "cooldown": 3},
-        {"patience": 1, "threshold": 0.1, "smallest": 0.01},
-        {"patience": 1, "best": "largest", "cooldown": 1},
+        ({"patience": 2}, 0),
+        ({"patience": 0, "factor": 0.7, "cooldown": 3}, 0),
+        ({"patience": 1, "threshold": 0.1, "smallest": 0.01}, 0),
+        ({"patience": 1, "best": "largest", "cooldown": 1}, 0),
+        # Below zero torch agrees only where no threshold is.
+        ({"patience": 1, "threshold": 0.0, "cooldown": 2}, -3),
+        ({"patience": 2, "threshold": 0.0, "best": "largest"}, -3),
     ],
     ids=str,
 )
-def test_torch_reduces_on_the_same_plateaus(keywords):
+def test_torch_reduces_on_the_same_plateaus(keywords, level):
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     names = {"smallest": "min_lr", "best": "mode"}
@@ -175,7 +178,8 @@ def test_torch_reduces_on_the_same_plateaus(keywords):
     )
     schedule = ReduceOnPlateau(1.0, **keywords)
     rng = random.Random(0)
-    metrics = [abs(math.sin(t / 5)) + 0.1 * rng.random() for t in range(60)] + [math.nan] * 3
+    metrics = [level + abs(math.sin(t / 5)) + 0.1 * rng.random() for t in range(60)]
+    metrics += [math.nan] * 3
     for metric in metrics:
         schedule.report(metric)
         scheduler.step(metric)

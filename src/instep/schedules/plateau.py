@@ -3,7 +3,7 @@
 import math
 import typing
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from instep.hyperparameters import described, real
 from instep.schedules.arguments import (
@@ -15,6 +15,15 @@ from instep.schedules.arguments import (
     validate_choice,
 )
 from instep.schedules.base import Schedule
+
+
+class _Told(NamedTuple):
+    """What reports have come to."""
+
+    value: float
+    best_metric: float
+    bad_reports: int = 0  # since the best one
+    cooling: int = 0  # reports that are not judged yet
 
 
 @dataclass
@@ -34,9 +43,9 @@ class ReduceOnPlateau(Schedule):
     patience
         Number of reports without an improvement that are tolerated; the next one drops.
     threshold
-        Smallest improvement that counts, relative to the best metric.
+        An improvement counts if it is larger than this times the absolute value of the best metric.
     cooldown
-        Number of reports after a drop that are not judged.
+        Number of reports after a drop that are not judged. The best metric is still noted.
     smallest
         The value does not fall below this.
     best
@@ -44,8 +53,10 @@ class ReduceOnPlateau(Schedule):
 
     Notes
     -----
-    `torch.optim.lr_scheduler.ReduceLROnPlateau`, but for its eps, below which it makes no drops;
-    `optax.contrib.reduce_on_plateau` scales updates.
+    `torch.optim.lr_scheduler.ReduceLROnPlateau`, but for its eps, below which it makes no drops,
+    and but for negative metrics: there ``best * (1 - threshold)`` is worse than the best, so that
+    for torch -1 again and again gets better each time. `optax.contrib.reduce_on_plateau` scales
+    updates.
 
     Examples
     --------
@@ -64,15 +75,11 @@ class ReduceOnPlateau(Schedule):
     cooldown: StepsOrNone = 0
     smallest: Finite = 0.0
     best: Literal["smallest", "largest"] = "smallest"
-    _value: float = field(init=False, repr=False)
-    _best_metric: float = field(init=False, repr=False)
-    _bad_reports: int = field(default=0, init=False, repr=False)
-    _cooling: int = field(default=0, init=False, repr=False)
+    _told: _Told = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._value = self.start
-        self._best_metric = math.inf if self.best == "smallest" else -math.inf
+        self._told = _Told(self.start, math.inf if self.best == "smallest" else -math.inf)
 
     def __setattr__(self, name: str, value: Any) -> None:
         hint = typing.get_type_hints(type(self), include_extras=True).get(name)
@@ -83,7 +90,7 @@ class ReduceOnPlateau(Schedule):
         super().__setattr__(name, value)
 
     def _at(self, step: int) -> float:
-        return self._value
+        return self._told.value
 
     def report(self, metric: float) -> None:
         """Tell the metric of an epoch: a number, whose NaN counts as no improvement."""
@@ -98,18 +105,19 @@ class ReduceOnPlateau(Schedule):
                 f"ReduceOnPlateau.report: the metric must be within the range of floats, got "
                 f"{described(metric)}"
             ) from None
+        value, best_metric, bad_reports, cooling = self._told
         if self._improves(metric):
-            self._best_metric, self._bad_reports = metric, 0
+            best_metric, bad_reports = metric, 0
         else:
-            self._bad_reports += 1
-        if self._cooling > 0:
-            self._cooling -= 1
-            self._bad_reports = 0
-        if self._bad_reports > self.patience:
-            self._value = max(self._value * self.factor, self.smallest)
-            self._cooling, self._bad_reports = self.cooldown, 0
+            bad_reports += 1
+        if cooling > 0:
+            cooling, bad_reports = cooling - 1, 0
+        if bad_reports > self.patience:
+            value = max(value * self.factor, self.smallest)
+            cooling, bad_reports = self.cooldown, 0
+        self._told = _Told(value, best_metric, bad_reports, cooling)
 
     def _improves(self, metric: float) -> bool:
-        if self.best == "smallest":
-            return metric < self._best_metric * (1 - self.threshold)
-        return metric > self._best_metric * (1 + self.threshold)
+        best = self._told.best_metric
+        margin = self.threshold * abs(best) if math.isfinite(best) else 0.0
+        return metric < best - margin if self.best == "smallest" else metric > best + margin
