@@ -7,6 +7,7 @@ import itertools
 import math
 import pickle
 from fractions import Fraction
+from pathlib import Path
 
 import bits
 import engine_runs
@@ -16,6 +17,7 @@ import pytest
 
 from instep import SGD, Adam, ScheduleFreeAdamW, schedules
 from instep.schedules import (
+    After,
     Constant,
     Cosine,
     CosineRestarts,
@@ -25,8 +27,10 @@ from instep.schedules import (
     Linear,
     OneCycle,
     Polynomial,
+    Product,
     ReduceOnPlateau,
     StepDecay,
+    Sum,
     WarmUp,
     WarmUpStableDecay,
 )
@@ -48,6 +52,10 @@ EXAMPLES = [
     Join([0.1, Linear(1.0, 0.0, steps=4), Constant(0.2)], boundaries=[2, 5]),
     WarmUpStableDecay(1.0, warm_up=3, stable=4, decay=5),
     WarmUpStableDecay(1.0, warm_up=0, stable=0, decay=5, curve="sqrt"),
+    After(3, of=Cosine(1.0, steps=7)),
+    Cosine(1.0, steps=7) + Linear(0.0, 0.5, steps=9),
+    0.5 * Cosine(1.0, steps=7) * Exponential(1.0, factor=0.9),
+    (1 + Cosine(1.0, steps=7)) * (Linear(0.0, 0.5, steps=9) + 2),
     ReduceOnPlateau(0.1),
 ]
 
@@ -168,6 +176,74 @@ def test_a_schedule_inside_another_counts_its_own_steps_from_1():
 def test_join_of_numbers_is_piecewise_constant():
     assert values(Join([1.0, 0.5, 0.25], boundaries=[2, 3]), 5) == [1.0, 1.0, 0.5, 0.25, 0.25]
     assert values(Join([1.0], boundaries=[]), 2) == [1.0, 1.0]
+
+
+# Arithmetic
+
+
+def test_sums_and_products_have_the_values_of_floats():
+    a, b, c = Cosine(0.1, steps=30), Exponential(0.3, factor=0.9), Polynomial(1.0, 0.1, 25, 1.5)
+    for step in range(1, 41):
+        x, y, z = a(step), b(step), c(step)
+        assert (a + b + c)(step) == x + y + z
+        assert (a + (b + c))(step) == x + (y + z)
+        assert (a * b * c)(step) == x * y * z
+        assert (a * (b * c))(step) == x * (y * z)
+        assert (a * b + c * 3)(step) == x * y + z * 3
+        assert ((0.1 + a) * (b + 0.7))(step) == (0.1 + x) * (y + 0.7)
+        assert (2 * a + math.sqrt)(step) == 2 * x + math.sqrt(step)
+        assert sum([a, b, c])(step) == 0 + x + y + z
+
+
+def test_arithmetic_is_equal_where_it_is_written_the_same():
+    a, b, c = Cosine(0.1, steps=30), Exponential(0.3, factor=0.9), ReduceOnPlateau(0.5)
+    assert a + b + c == Sum([a, b, c]) == (a + b) + c != a + (b + c)
+    assert a * b * c == Product([a, b, c]) == (a * b) * c != a * (b * c)
+    assert a * b != b * a
+    assert a + b != a * b
+    assert a * np.float32(0.5) == a * 0.5 != np.float64(0.5) * a == 0.5 * a
+    assert (
+        repr(2 * Constant(1) + 3) == "Sum(parts=(Product(parts=(2.0, Constant(value=1.0))), 3.0))"
+    )
+
+
+def test_a_part_of_a_product_can_be_told_something():
+    optimizer = SGD(lr=ReduceOnPlateau(1.0, factor=0.5, patience=0) * WarmUp(2, then=1.0))
+    again = pickle.loads(pickle.dumps(optimizer.lr))
+    for schedule in (optimizer.lr, again):
+        schedule.parts[0].report(3.0)
+        assert values(schedule, 3) == [0.0, 0.5, 1.0]
+        schedule.parts[0].report(3.0)
+        assert values(schedule, 3) == [0.0, 0.25, 0.5]
+    assert again == optimizer.lr
+    w = np.zeros(1)
+    for _ in range(3):
+        optimizer.update(w, np.ones(1))
+    assert w == -0.75
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2)])
+def test_arithmetic_with_an_array_is_refused_in_words(xp, shape):
+    schedule, array = Constant(0.1), xp.ones(shape)
+    text = "one value for all elements; set `array \\* schedule\\(step\\)` before each step"
+    for call, message in [
+        (lambda: schedule * array, rf"^Product: parts\[1\] is .*{text}"),
+        (lambda: schedule + array, rf"^Sum: parts\[1\] is .*{text}"),
+        # array-api-strict does not ask the other side.
+        (lambda: array * schedule, rf"^Product: parts\[0\] is .*{text}|^Expected Array"),
+        (lambda: array + schedule, rf"^Sum: parts\[0\] is .*{text}|^Expected Array"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
+def test_after_goes_on_where_another_schedule_would_be():
+    whole = WarmUp(3, then=Cosine(1.0, steps=7))
+    assert values(After(4, of=whole), 20) == values(whole, 24)[4:]
+    assert values(After(0, of=whole)) == values(whole)
+    assert After(2, of=math.sqrt)(7) == 3.0
+    assert After(2, of=0.5)(7) == 0.5
+    assert [After(n, of=whole).span for n in (0, 3, 50)] == [whole.span, whole.span - 3, 1]
 
 
 @pytest.mark.parametrize("curve", ["linear", "cosine", "sqrt"])
@@ -338,7 +414,20 @@ def test_a_saved_state_is_not_changed_by_later_reports():
         (lambda: Join([1.0, "a"], [3]), TypeError, r"Join: schedules\[1\] must be"),
         (lambda: Join([1.0, 2.0], []), ValueError, "2 schedules have 1 boundaries between them"),
         (lambda: Join([1.0, 2.0, 3.0], [5, 5]), ValueError, "boundaries must increase"),
-        (lambda: Join([], []), ValueError, "Join"),
+        (lambda: Join([], []), ValueError, "Join: give at least one schedule, got none"),
+        (lambda: Sum([]), ValueError, "Sum: give at least one schedule, got none"),
+        (lambda: Product(0.5), TypeError, "Product: parts must be a list of .* numbers, got 0.5"),
+        (lambda: Constant(1) * "a", TypeError, r"Product: parts\[1\] must be a finite number, got"),
+        (
+            lambda: None + Constant(1),
+            TypeError,
+            r"Sum: parts\[0\] must be a finite number, got None",
+        ),
+        (lambda: Constant(1) * math.nan, ValueError, r"Product: parts\[1\] must be a finite"),
+        (lambda: Constant(1) * Constant, TypeError, r"parts\[1\] is the class Constant; write"),
+        (lambda: WarmUp(3, np.ones(2)), TypeError, "WarmUp: then is numpy .* one value for all"),
+        (lambda: After(-1, of=0.1), ValueError, "After: steps must be an integer >= 0, got -1"),
+        (lambda: After(1, of="a"), TypeError, "After: of must be a finite number, got 'a'"),
         (lambda: WarmUpStableDecay(1, 0, 0, 0), ValueError, "decay must be an integer >= 1"),
         (lambda: ReduceOnPlateau(1, factor=1), ValueError, r"factor must be .* \(0, 1\), got 1"),
         (lambda: ReduceOnPlateau(1, patience=-1), ValueError, "patience must be an integer >= 0"),
@@ -397,6 +486,12 @@ def test_a_value_beyond_floats_names_the_schedule_and_the_step():
 
 
 # Documentation and plots
+
+
+@pytest.mark.parametrize("name", schedules.__all__)
+def test_every_schedule_is_in_the_reference(name):
+    page = Path(__file__).parent.parent / "docs" / "schedules.md"
+    assert page.read_text().count(f".. autoclass:: instep.schedules.{name}\n") == 1
 
 
 def test_every_schedule_says_what_its_arguments_are():
@@ -464,6 +559,9 @@ GOOD = {
     WarmUpStableDecay: (1.0, 2, 3, 4, 0.0, 0.0, "linear"),
     WarmUp: (4, 0.1, 0.0),
     Join: ([1.0, 2.0], [3]),
+    After: (2, 0.1),
+    Sum: ([1.0, 2.0],),
+    Product: ([1.0, 2.0],),
     ReduceOnPlateau: (0.1, 0.5, 1, 1e-4, 0, 0.0, "smallest"),
 }
 
@@ -492,6 +590,16 @@ def test_odd_arguments_are_refused_by_name_or_give_finite_numbers(kind, odd):
             continue
         for step in (1, 2, 5, 1000, 10**6, 2**63):
             value = attempt(kind, lambda schedule=schedule, step=step: schedule(step))
+            assert value is None or (type(value) is float and math.isfinite(value))
+
+
+@pytest.mark.parametrize("kind", [Sum, Product], ids=lambda kind: kind.__name__)
+@every_oddity
+def test_odd_parts_are_refused_by_name_or_give_finite_numbers(kind, odd):
+    for combine in (lambda: kind([1.5, odd]), lambda: kind([odd, Constant(1.5)])):
+        schedule = attempt(kind, combine)
+        for step in (1, 2, 10**6):
+            value = schedule and attempt(kind, lambda step=step, made=schedule: made(step))
             assert value is None or (type(value) is float and math.isfinite(value))
 
 

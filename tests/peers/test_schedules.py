@@ -99,6 +99,17 @@ def torch_rates(make_scheduler, start=1.0, steps=STEPS):
             STEPS,
         ),
         (
+            Exponential(1.0, 0.9) * Join([0.5, 1.0], boundaries=[7]) * Linear(0.25, 1.0, steps=12),
+            lambda o, s: s.ChainedScheduler(
+                [
+                    s.ExponentialLR(o, gamma=0.9),
+                    s.ConstantLR(o, factor=0.5, total_iters=7),
+                    s.LinearLR(o, start_factor=0.25, total_iters=12),
+                ]
+            ),
+            STEPS,
+        ),
+        (
             WarmUp(5, then=Cosine(1.0, steps=30), start=0.1),
             lambda o, s: s.SequentialLR(
                 o,

@@ -15,8 +15,8 @@ at step ``steps + 1``.
 [0.0, 0.05, 0.1, 0.05, 0.0, 0.0]
 """
 
-from instep.schedules.base import Schedule
-from instep.schedules.composition import Join, WarmUp
+from instep.schedules.base import Product, Schedule, Sum
+from instep.schedules.composition import After, Join, WarmUp
 from instep.schedules.cycles import CosineRestarts, OneCycle, WarmUpStableDecay
 from instep.schedules.decay import (
     Constant,
@@ -30,6 +30,7 @@ from instep.schedules.decay import (
 from instep.schedules.plateau import ReduceOnPlateau
 
 __all__ = [
+    "After",
     "Constant",
     "Cosine",
     "CosineRestarts",
@@ -39,9 +40,11 @@ __all__ = [
     "Linear",
     "OneCycle",
     "Polynomial",
+    "Product",
     "ReduceOnPlateau",
     "Schedule",
     "StepDecay",
+    "Sum",
     "WarmUp",
     "WarmUpStableDecay",
 ]

@@ -2,13 +2,17 @@
 
 import math
 import numbers
+import operator
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import Annotated, Any
 
-from instep.hyperparameters import described, real
-from instep.schedules.arguments import Finite, Steps, validate
+from instep import arrays
+from instep.hyperparameters import described, is_array, real
+from instep.schedules.arguments import Finite, Steps, validate, validate_list
 
 #: A number, or a function from the step number to one.
 Value = float | Callable[[int], float]
@@ -22,7 +26,13 @@ class RangeError(ValueError, OverflowError):
 
 
 class Schedule(ABC):
-    """The base of all schedules: callable with a step number from 1, and drawn by `plot`."""
+    """The base of all schedules: callable with a step number from 1, and drawn by `plot`.
+
+    ``a + b`` and ``a * b`` are a `Sum` and a `Product`, of schedules, functions and numbers.
+    """
+
+    #: Arrays of NumPy leave ``array * schedule`` to the schedule, which refuses it once, in words.
+    __array_ufunc__ = None
 
     def __call__(self, step: int) -> float:
         """Return the value at a step, counted from 1."""
@@ -60,6 +70,18 @@ class Schedule(ABC):
                 f"{described(step)}"
             )
         return int(step) if isinstance(step, numbers.Integral) else number
+
+    def __add__(self, other: Value) -> "Sum":
+        return Sum((*(self.parts if isinstance(self, Sum) else (self,)), other))
+
+    def __radd__(self, other: Value) -> "Sum":
+        return Sum((other, self))
+
+    def __mul__(self, other: Value) -> "Product":
+        return Product((*(self.parts if isinstance(self, Product) else (self,)), other))
+
+    def __rmul__(self, other: Value) -> "Product":
+        return Product((other, self))
 
     @abstractmethod
     def _at(self, step: int) -> float:
@@ -99,12 +121,93 @@ class Schedule(ABC):
                 object.__setattr__(self, name, validate(self, name, getattr(self, name), kind))
 
 
+@dataclass(frozen=True)
+class _Combination(Schedule):
+    parts: Sequence[Value]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", validate_values(self, "parts", self.parts))
+
+    def _values(self, step: int) -> list[float]:
+        return [evaluate(self, part, step) for part in self.parts]
+
+    @property
+    def span(self) -> int:
+        return max(map(span_of, self.parts))
+
+
+@dataclass(frozen=True)
+class Sum(_Combination):
+    """Schedules added to each other, from left to right: what ``a + b`` makes.
+
+    Parameters
+    ----------
+    parts
+        Schedules, functions and numbers.
+
+    Examples
+    --------
+    >>> from instep.schedules import Cosine, Linear
+    >>> schedule = Linear(1.0, 0.0, steps=2) + 0.25
+    >>> schedule
+    Sum(parts=(Linear(start=1.0, end=0.0, steps=2), 0.25))
+    >>> [schedule(step) for step in (1, 2, 3)]
+    [1.25, 0.75, 0.25]
+    """
+
+    def _at(self, step: int) -> float:
+        return reduce(operator.add, self._values(step))  # `sum` rounds as this Python does
+
+
+@dataclass(frozen=True)
+class Product(_Combination):
+    """Schedules multiplied with each other, from left to right: what ``a * b`` makes.
+
+    Parameters
+    ----------
+    parts
+        Schedules, functions and numbers.
+
+    Notes
+    -----
+    `torch.optim.lr_scheduler.ChainedScheduler` of schedulers that multiply the rate.
+
+    Examples
+    --------
+    >>> from instep.schedules import Exponential, ReduceOnPlateau, WarmUp
+    >>> schedule = 8 * Exponential(1.0, factor=0.5) * WarmUp(2, then=1.0)
+    >>> [schedule(step) for step in (1, 2, 3, 4)]
+    [0.0, 2.0, 2.0, 1.0]
+
+    A part that is told something stays one object, in `parts`:
+
+    >>> schedule = ReduceOnPlateau(0.1, patience=1) * WarmUp(100, then=1.0)
+    >>> schedule.parts[0].report(3.0)
+    """
+
+    def _at(self, step: int) -> float:
+        return reduce(operator.mul, self._values(step))
+
+
+def validate_values(owner: Schedule, name: str, values: Any) -> tuple[Value, ...]:
+    """Return schedules and numbers, at least one, or raise."""
+    parts = validate_list(owner, name, values, "schedules and numbers")
+    if not parts:
+        raise ValueError(f"{type(owner).__name__}: give at least one schedule, got none")
+    return tuple([validate_value(owner, f"{name}[{i}]", part) for i, part in enumerate(parts)])
+
+
 def validate_value(owner: Schedule, name: str, value: Any) -> Value:
     """Return a schedule as it is, and a number as a float, or raise."""
     if isinstance(value, type) and issubclass(value, Schedule):
         raise TypeError(
             f"{type(owner).__name__}: {name} is the class {value.__name__}; write "
             f"{value.__name__}(...)"
+        )
+    if is_array(value):
+        raise TypeError(
+            f"{type(owner).__name__}: {name} is {arrays.describe(value)}, and a schedule has one "
+            f"value for all elements; set `array * schedule(step)` before each step"
         )
     checked: Value = value if callable(value) else validate(owner, name, value, Finite)
     return checked

@@ -3,8 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instep.schedules.arguments import Finite, Steps, validate, validate_list
-from instep.schedules.base import Schedule, Value, evaluate, span_of, validate_value
+from instep.schedules.arguments import Finite, Steps, StepsOrNone, validate, validate_list
+from instep.schedules.base import (
+    Schedule,
+    Value,
+    evaluate,
+    span_of,
+    validate_value,
+    validate_values,
+)
 from instep.schedules.curves import along_line, progress
 
 
@@ -83,12 +90,8 @@ class Join(Schedule):
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        schedules = validate_list(self, "schedules", self.schedules, "schedules and numbers")
+        set_field(self, "schedules", validate_values(self, "schedules", self.schedules))
         boundaries = validate_list(self, "boundaries", self.boundaries, "step numbers")
-        if not schedules:
-            raise ValueError("Join: give at least one schedule, got none")
-        parts = (validate_value(self, f"schedules[{i}]", part) for i, part in enumerate(schedules))
-        set_field(self, "schedules", tuple(parts))
         ends = (validate(self, f"boundaries[{i}]", end, Steps) for i, end in enumerate(boundaries))
         set_field(self, "boundaries", tuple(ends))
         if len(self.boundaries) != len(self.schedules) - 1:
@@ -106,3 +109,39 @@ class Join(Schedule):
     @property
     def span(self) -> int:
         return (0, *self.boundaries)[-1] + span_of(self.schedules[-1])
+
+
+@dataclass(frozen=True)
+class After(Schedule):
+    """A schedule from its midst on: step 1 is the one after so many steps of its own.
+
+    For a run that is continued with an optimizer that counts from 1 again.
+
+    Parameters
+    ----------
+    steps
+        Number of steps that are left out.
+    of
+        The schedule whose steps they are, or a function or a number.
+
+    Examples
+    --------
+    >>> from instep.schedules import After, Linear
+    >>> schedule = After(3, of=Linear(1.0, 0.0, steps=4))
+    >>> [schedule(step) for step in (1, 2)]
+    [0.25, 0.0]
+    """
+
+    steps: StepsOrNone
+    of: Value
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "of", validate_value(self, "of", self.of))
+
+    def _at(self, step: int) -> float:
+        return evaluate(self, self.of, step + self.steps)
+
+    @property
+    def span(self) -> int:
+        return max(span_of(self.of) - self.steps, 1)
