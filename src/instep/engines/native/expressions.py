@@ -1,0 +1,234 @@
+"""What a pass computes, as LLVM IR: of one element, or of a vector of them.
+
+Arithmetic carries no fast-math flag, so LLVM neither contracts, reassociates nor approximates
+it.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+
+from instep.engines.native.cast import TYPES, cast, splat, vector
+from instep.engines.native.target import Traits
+from instep.graph import Graph, Node, sum_scope
+from instep.graph.dtypes import DTYPES
+from instep.graph.nodes import CONVERSIONS
+
+_BINARY = {
+    "add": "fadd",
+    "subtract": "fsub",
+    "multiply": "fmul",
+    "divide": "fdiv",
+    "logical_and": "and",
+    "logical_or": "or",
+    "logical_xor": "xor",
+    "less": "fcmp olt",
+    "less_equal": "fcmp ole",
+    "greater": "fcmp ogt",
+    "greater_equal": "fcmp oge",
+    "equal": "fcmp oeq",
+    "not_equal": "fcmp une",
+}
+_ORDERED = ("less", "less_equal", "greater", "greater_equal")
+_INTRINSICS = {
+    "abs": "fabs",
+    "sqrt": "sqrt",
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "round": "rint",
+    "copysign": "copysign",
+}
+
+
+class Expressions:
+    """Writes the operations of a pass.
+
+    Values of one loop have names with a prefix of their own, and numbers of nodes; those of uniform
+    nodes begin with `u`, and with `s` where a vector repeats them.
+
+    Parameters
+    ----------
+    offsets
+        Where each scalar stands in a row of them.
+    """
+
+    def __init__(self, graph: Graph, traits: Traits, offsets: Sequence[int]) -> None:
+        self.graph, self._traits, self._offsets = graph, traits, offsets
+        self.declarations: set[str] = set()
+        self.position = {array.name: i for i, array in enumerate(graph.arrays)}
+
+    def uniform(self, position: int, node: Node, width: int) -> list[str]:
+        """Return the value of a uniform node, and the vector of so many that repeats it."""
+        name, kind = f"%u{position}", TYPES[node.dtype]
+        match node.operation:
+            case "scalar":
+                i = int(str(node.value))
+                offset = self._offsets[i]
+                lines = [
+                    f"{name}_at = getelementptr i8, ptr %scalars, i64 {offset}",
+                    f"{name} = load {kind}, ptr {name}_at ; {self.graph.scalars[i].source}",
+                ]
+            case "constant":
+                lines = [f"{name} = select i1 true, {kind} {literal(node)}, {kind} {literal(node)}"]
+            case "reduced":
+                scope = sum_scope(int(str(node.value)))
+                column = "%column" if scope == "tensor" else "%tree_column"
+                lines = [
+                    f"{name}_row = mul i64 %stride, {node.value}",
+                    f"{name}_index = add i64 {name}_row, {column}",
+                    f"{name}_at = getelementptr double, ptr %sums, i64 {name}_index",
+                    f"{name} = load double, ptr {name}_at ; sum {node.value} over the {scope}",
+                ]
+            case _:
+                operands = [f"%u{i}" for i in node.operands]
+                lines = self.operation(name, node, operands, 1)
+        many, zeros = vector(kind, width), f"<{width} x i32> zeroinitializer"
+        return [
+            *lines,
+            f"%i{position} = insertelement {many} poison, {kind} {name}, i64 0",
+            f"%s{position} = shufflevector {many} %i{position}, {many} poison, {zeros}",
+        ]
+
+    def body(self, prefix: str, width: int, index: str) -> list[str]:
+        """Return the operations of the pass on `width` elements from `index`, but no stores."""
+        lines: list[str] = []
+        for position, node in enumerate(self.graph.nodes):
+            if position in self.graph.uniform:
+                continue
+            name = f"%{prefix}{position}"
+            if node.operation == "load":
+                lines += self.load(name, node, width, index)
+            else:
+                operands = [self.value(prefix, width, i) for i in node.operands]
+                lines += self.operation(name, node, operands, width)
+        return lines
+
+    def value(self, prefix: str, width: int, position: int) -> str:
+        """Return the name of the value of a node."""
+        if position in self.graph.uniform:
+            return f"%u{position}" if width == 1 else f"%s{position}"
+        return f"%{prefix}{position}"
+
+    def load(self, name: str, node: Node, width: int, index: str) -> list[str]:
+        array, kind = f"%array{self.position[str(node.value)]}", elements(node.dtype, width)
+        return [
+            f"{name}_at = getelementptr {TYPES[node.dtype]}, ptr {array}, i64 {index}",
+            f"{name} = load {kind}, ptr {name}_at, {_align(node)} ; {node.value}",
+        ]
+
+    def stores(self, prefix: str, width: int, index: str) -> list[str]:
+        """Return the stores of the pass."""
+        lines = []
+        for number, store in enumerate(self.graph.stores):
+            node = self.graph.nodes[store.node]
+            address, array = f"%{prefix}_store{number}", f"%array{self.position[store.array]}"
+            value = f"{elements(node.dtype, width)} {self.value(prefix, width, store.node)}"
+            lines += [
+                f"{address} = getelementptr {TYPES[node.dtype]}, ptr {array}, i64 {index}",
+                f"store {value}, ptr {address}, {_align(node)} ; {store.array}",
+            ]
+        return lines
+
+    def operation(self, name: str, node: Node, operands: list[str], width: int) -> list[str]:
+        """Return the instructions of one operation."""
+        source = self.graph.nodes[node.operands[-1]].dtype
+        kind = vector(TYPES[source], width)
+        match node.operation:
+            case operation if operation in _BINARY:
+                return self.binary(name, operation, source, operands, width)
+            case operation if operation in _INTRINSICS:
+                return [f"{name} = {self.call(_INTRINSICS[operation], source, width, operands)}"]
+            case "negative":
+                return [f"{name} = fneg {kind} {operands[0]}"]
+            case "logical_not":
+                return [f"{name} = xor {kind} {operands[0]}, {splat('i1', 'true', width)}"]
+            case "where":
+                condition = f"{vector('i1', width)} {operands[0]}"
+                return [f"{name} = select {condition}, {kind} {operands[1]}, {kind} {operands[2]}"]
+            case _ if node.operation in CONVERSIONS:
+                return self.conversion(name, node, operands, source, width)
+        raise NotImplementedError(f"LLVM IR for {node.operation}")
+
+    def conversion(
+        self, name: str, node: Node, operands: list[str], source: str, width: int
+    ) -> list[str]:
+        """Return a conversion to another dtype, to a part of complex numbers, or to such."""
+        if node.operation == "cast":
+            return self.cast(name, operands[0], source, node.dtype, width)
+        if node.operation == "complex":
+            return _whole(name, operands, vector(TYPES[source], width), width)
+        return _part(name, operands[0], source, width, ("real", "imag").index(node.operation))
+
+    def cast(self, name: str, value: str, source: str, target: str, width: int) -> list[str]:
+        """Return a conversion between floating-point types."""
+        converts_half = self._traits.converts_half
+        return cast(name, value, source, target, width, converts_half=converts_half)
+
+    def binary(
+        self, name: str, operation: str, dtype: str, operands: list[str], width: int
+    ) -> list[str]:
+        """Return an operation on two values."""
+        lines: list[str] = []
+        if operation in _ORDERED and not self._traits.orders_signaling:
+            # LLVM makes `max(a, b) > c` of `a > c or b > c`, also where the maximum of a signaling
+            # NaN and a number is a NaN (aarch64: fmaxnm). A canonical NaN is quiet.
+            for side, operand in zip(("a", "b"), operands, strict=True):
+                lines.append(
+                    f"{name}_{side} = {self.call('canonicalize', dtype, width, [operand])}"
+                )
+            operands = [f"{name}_a", f"{name}_b"]
+        kind = vector(TYPES[dtype], width)
+        return [*lines, f"{name} = {_BINARY[operation]} {kind} {operands[0]}, {operands[1]}"]
+
+    def call(self, intrinsic: str, dtype: str, width: int, operands: Iterable[str]) -> str:
+        """Return the call of an intrinsic, and declare it."""
+        kind = vector(TYPES[dtype], width)
+        bits = f"f{8 * DTYPES[dtype].itemsize}"
+        function = f"@llvm.{intrinsic}.{bits if width == 1 else f'v{width}{bits}'}"
+        operands = list(operands)
+        self.declarations.add(f"declare {kind} {function}({', '.join([kind] * len(operands))})")
+        return f"call {kind} {function}({', '.join(f'{kind} {operand}' for operand in operands)})"
+
+
+def _align(node: Node) -> str:
+    part = DTYPES[node.dtype].part  # a complex number begins where its parts may
+    return f"align {DTYPES[part or node.dtype].itemsize}"
+
+
+def elements(dtype: str, width: int) -> str:
+    """Return the type of `width` elements of an array; of complex ones, of their parts in turn."""
+    part = DTYPES[dtype].part
+    return vector(TYPES[part], 2 * width) if part else vector(TYPES[dtype], width)
+
+
+def _part(name: str, value: str, dtype: str, width: int, which: int) -> list[str]:
+    """Return the instructions that take the real or the imaginary parts."""
+    kind = elements(dtype, width)
+    if width == 1:
+        return [f"{name} = extractelement {kind} {value}, i64 {which}"]
+    chosen = ", ".join(f"i32 {2 * i + which}" for i in range(width))
+    return [f"{name} = shufflevector {kind} {value}, {kind} poison, <{width} x i32> <{chosen}>"]
+
+
+def _whole(name: str, parts: Sequence[str], kind: str, width: int) -> list[str]:
+    """Return the instructions that put real and imaginary parts in turn."""
+    if width == 1:
+        pair, (re, im) = f"<2 x {kind}>", parts
+        return [
+            f"{name}_re = insertelement {pair} poison, {kind} {re}, i64 0",
+            f"{name} = insertelement {pair} {name}_re, {kind} {im}, i64 1",
+        ]
+    chosen = ", ".join(f"i32 {i}, i32 {width + i}" for i in range(width))
+    re, im = (f"{kind} {part}" for part in parts)
+    return [f"{name} = shufflevector {re}, {im}, <{2 * width} x i32> <{chosen}>"]
+
+
+def literal(node: Node) -> str:
+    """Return a constant as LLVM writes it: the bits of a double, or a truth value."""
+    if node.dtype == "bool":
+        return str(bool(node.value)).lower()
+    number = float(node.value)  # type: ignore[arg-type]
+    if node.dtype == "float32":
+        (number,) = struct.unpack("f", struct.pack("f", number))
+    (bits,) = struct.unpack("Q", struct.pack("d", number))
+    return f"0x{bits:016X}"
