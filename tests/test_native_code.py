@@ -7,10 +7,11 @@ import re
 
 import pytest
 from emitted import clipped, passes
-from processors import ALL, BASELINE, on_each
+from processors import ALL, BASELINE, HASWELL, on_each
 
-from instep import Adam
+from instep import SGD, Adam, Momentum
 from instep.engines.native.emit import emit
+from instep.engines.native.joining import joined
 
 
 def found(pattern, instructions):
@@ -92,3 +93,39 @@ def test_a_pass_that_reduces_fetches_ahead(processor):
     reducing, storing = passes(clipped(), "float32")
     assert found(prefetch, processor.instructions(emit(reducing, processor.traits())))
     assert not found(prefetch, processor.instructions(emit(storing, processor.traits())))
+
+
+#: Optimizer -> how often its storing pass takes real and imaginary parts out of complex numbers.
+PARTS_TAKEN = {SGD: 0, Momentum: 0, Adam: 1}
+
+
+@pytest.mark.parametrize("make", PARTS_TAKEN)
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_what_is_done_alike_to_both_parts_is_done_where_they_are(make, dtype):
+    (graph,) = passes(make(), dtype)
+    operations = [node.operation for node in joined(graph).nodes]
+    for part in ("real", "imag"):
+        assert operations.count(part) == PARTS_TAKEN[make]
+    assert "complex" not in operations
+
+
+#: What moves values within registers, or from one to another.
+MOVES = {"x86": r"v?(shufp|unpck|perm|blend|hadd|pshuf)", "arm": r"(zip|uzp|trn|ext|tbl|ld2|st2)"}
+
+
+@on_each
+@pytest.mark.parametrize(("dtype", "part"), [("complex64", "float32"), ("complex128", "float64")])
+def test_momentum_leaves_parts_where_they_are(dtype, part, processor):
+    (of_complex,), (of_real,) = (passes(Momentum(), name) for name in (dtype, part))
+    moves = [
+        found(MOVES[processor.family], processor.instructions(emit(graph, processor.traits())))
+        for graph in (of_complex, of_real)
+    ]
+    assert len(moves[0]) == len(moves[1])
+
+
+def test_parts_are_taken_half_a_register_at_a_time():
+    """No instruction crosses the halves but for the real slot, as it is loaded and stored."""
+    (graph,) = passes(Adam(), "complex64")
+    instructions = HASWELL.instructions(emit(graph, HASWELL.traits()))
+    assert len(found("vperm", instructions)) == len(found("vpermpd", instructions)) == 4

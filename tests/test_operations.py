@@ -120,6 +120,13 @@ COMPLEX = {
     ),
     "conj": lambda xp, w, g: xp.conj(w) * g,
     "parts": lambda xp, w, g: xp.complex(xp.real(w), xp.imag(g)),
+    "one part times both": lambda xp, w, g: xp.complex(
+        xp.real(w) * xp.imag(g), xp.imag(w) * xp.imag(g)
+    ),
+    "the other part first": lambda xp, w, g: xp.multiply(
+        0.5, xp.complex(*[xp.imag(w) * 0.1, xp.real(w) * 0.1][::-1])
+    ),
+    "parts exchanged": lambda xp, w, g: xp.complex(xp.imag(w), xp.real(w)) - g,
     "a part and a number": lambda xp, w, g: xp.complex(0.5, xp.imag(g)),
     "abs": lambda xp, w, g: abs(w) * g,
     "xp.abs": lambda xp, w, g: xp.abs(w),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from instep.engines.native.cast import TYPES, vector
 from instep.engines.native.expressions import Expressions
+from instep.engines.native.joining import joined
 from instep.engines.native.target import Traits
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
@@ -91,6 +92,8 @@ def scalar_layout(graph: Graph) -> ScalarLayout:
 
 def emit(graph: Graph, traits: Traits = Traits()) -> str:  # noqa: B008 - it is frozen
     """Return the LLVM module of a pass, for a processor with these traits."""
+    if not graph.sums:
+        graph = joined(graph)
     emitter = _Emitter(graph, traits)
     span = f"{emitter.reduce_span()}\n\n{_fold()}" if graph.sums else emitter.store_span()
     declarations = "\n".join(sorted(emitter.code.declarations))

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from instep.engines.native.cast import TYPES, cast, splat, vector
+from instep.engines.native.joining import BOTH, TURNED
 from instep.engines.native.target import Traits
 from instep.graph import Graph, Node, sum_scope
 from instep.graph.dtypes import DTYPES
@@ -79,6 +80,10 @@ class Expressions:
                     f"{name}_at = getelementptr double, ptr %sums, i64 {name}_index",
                     f"{name} = load double, ptr {name}_at ; sum {node.value} over the {scope}",
                 ]
+            case operation if operation == BOTH:
+                (i,) = node.operands
+                one = self.operation(name, node, [f"%u{i}"], 1)
+                return one + self.operation(f"%s{position}", node, [f"%s{i}"], width)
             case _:
                 operands = [f"%u{i}" for i in node.operands]
                 lines = self.operation(name, node, operands, 1)
@@ -132,6 +137,9 @@ class Expressions:
     def operation(self, name: str, node: Node, operands: list[str], width: int) -> list[str]:
         """Return the instructions of one operation."""
         source = self.graph.nodes[node.operands[-1]].dtype
+        if node.operation in (*CONVERSIONS, BOTH, TURNED):
+            return self.conversion(name, node, operands, source, width)
+        source, width = _parts(source, width)
         kind = vector(TYPES[source], width)
         match node.operation:
             case operation if operation in _BINARY:
@@ -145,19 +153,36 @@ class Expressions:
             case "where":
                 condition = f"{vector('i1', width)} {operands[0]}"
                 return [f"{name} = select {condition}, {kind} {operands[1]}, {kind} {operands[2]}"]
-            case _ if node.operation in CONVERSIONS:
-                return self.conversion(name, node, operands, source, width)
         raise NotImplementedError(f"LLVM IR for {node.operation}")
 
     def conversion(
         self, name: str, node: Node, operands: list[str], source: str, width: int
     ) -> list[str]:
         """Return a conversion to another dtype, to a part of complex numbers, or to such."""
-        if node.operation == "cast":
-            return self.cast(name, operands[0], source, node.dtype, width)
-        if node.operation == "complex":
-            return _whole(name, operands, vector(TYPES[source], width), width)
-        return _part(name, operands[0], source, width, ("real", "imag").index(node.operation))
+        kind, order = elements(source, width), self._order(width)
+        match node.operation:
+            case "cast":
+                source, width = _parts(source, width)
+                return self.cast(name, operands[0], source, _parts(node.dtype, 1)[0], width)
+            case "complex":
+                return _whole(name, operands, kind, order)
+            case operation if operation == BOTH:
+                return _whole(name, operands * 2, kind, order)
+            case operation if operation == TURNED:
+                return [_turned(name, operands[0], kind, order)]
+        return _part(name, operands[0], kind, order, ("real", "imag").index(node.operation))
+
+    def _order(self, width: int) -> list[int]:
+        """Return which element has the parts, or the real value, in each place of a vector.
+
+        The parts of the first four elements are in two registers of AVX2. Taken from both
+        registers at once, half by half, those of the second stand before those of the third: in
+        their order it would take twice as many instructions.
+        """
+        if width == 1 or self.graph.sums:
+            return list(range(width))
+        piece = width // 8
+        return [piece * i + j for i in (0, 2, 1, 3, 4, 6, 5, 7) for j in range(piece)]
 
     def cast(self, name: str, value: str, source: str, target: str, width: int) -> list[str]:
         """Return a conversion between floating-point types."""
@@ -197,30 +222,50 @@ def _align(node: Node) -> str:
 
 def elements(dtype: str, width: int) -> str:
     """Return the type of `width` elements of an array; of complex ones, of their parts in turn."""
-    part = DTYPES[dtype].part
-    return vector(TYPES[part], 2 * width) if part else vector(TYPES[dtype], width)
+    part, count = _parts(dtype, width)
+    return vector(TYPES[part], count)
 
 
-def _part(name: str, value: str, dtype: str, width: int, which: int) -> list[str]:
+def _parts(dtype: str, width: int) -> tuple[str, int]:
+    """Return dtype and number of the parts of `width` elements, or of these where they are real."""
+    part = DTYPES[dtype].part if dtype in DTYPES else ""
+    return (part, 2 * width) if part else (dtype, width)
+
+
+def _part(name: str, value: str, kind: str, order: Sequence[int], which: int) -> list[str]:
     """Return the instructions that take the real or the imaginary parts."""
-    kind = elements(dtype, width)
-    if width == 1:
+    if len(order) == 1:
         return [f"{name} = extractelement {kind} {value}, i64 {which}"]
-    chosen = ", ".join(f"i32 {2 * i + which}" for i in range(width))
-    return [f"{name} = shufflevector {kind} {value}, {kind} poison, <{width} x i32> <{chosen}>"]
+    return [_shuffle(name, kind, [value], [2 * i + which for i in order])]
 
 
-def _whole(name: str, parts: Sequence[str], kind: str, width: int) -> list[str]:
+def _whole(name: str, parts: Sequence[str], kind: str, order: Sequence[int]) -> list[str]:
     """Return the instructions that put real and imaginary parts in turn."""
-    if width == 1:
+    if len(order) == 1:
         pair, (re, im) = f"<2 x {kind}>", parts
         return [
             f"{name}_re = insertelement {pair} poison, {kind} {re}, i64 0",
             f"{name} = insertelement {pair} {name}_re, {kind} {im}, i64 1",
         ]
-    chosen = ", ".join(f"i32 {i}, i32 {width + i}" for i in range(width))
-    re, im = (f"{kind} {part}" for part in parts)
-    return [f"{name} = shufflevector {re}, {im}, <{2 * width} x i32> <{chosen}>"]
+    width = len(order)
+    places = [
+        place + part for i in range(width) for place in [order.index(i)] for part in (0, width)
+    ]
+    return [_shuffle(name, kind, parts, places)]
+
+
+def _turned(name: str, value: str, kind: str, order: Sequence[int]) -> str:
+    """Return the instruction that puts real values in this order."""
+    if len(order) == 1:
+        return f"{name} = select i1 true, {kind} {value}, {kind} {value}"
+    return _shuffle(name, kind, [value], order)
+
+
+def _shuffle(name: str, kind: str, values: Sequence[str], places: Sequence[int]) -> str:
+    """Return the instruction that chooses from one vector or two."""
+    first, second = (f"{kind} {value}" for value in (*values, "poison")[:2])
+    chosen = ", ".join(f"i32 {place}" for place in places)
+    return f"{name} = shufflevector {first}, {second}, <{len(places)} x i32> <{chosen}>"
 
 
 def literal(node: Node) -> str:
