@@ -52,7 +52,7 @@ def skip_cupy(xp):
         pytest.skip("CuPy arrays have an engine of their own")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", *bits.COMPLEX])
 @pytest.mark.parametrize(
     "case",
     [case for case in cases.CLASSES if case.exact],
@@ -60,11 +60,30 @@ def skip_cupy(xp):
 )
 def test_a_step_gives_the_same_bits_on_every_library(case, dtype, xp):
     skip_cupy(xp)
+    if dtype in bits.COMPLEX and not case.moduli:
+        pytest.skip("it has no meaning for moduli")
     got = run(case, dtype, xp.asarray)
     expected = run(case, dtype, np.array)
     assert got.keys() == expected.keys()
     for name, array in expected.items():
         bits.assert_same_bits(got[name], array, f"{case}: {name}")
+
+
+def test_pairs_and_numbers_have_operators_in_place(xp):
+    skip_cupy(xp)
+
+    class InPlace(Optimizer):
+        lr: float = 0.25
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            step = h.lr
+            step *= xp.abs(g)
+            w -= step * g
+            return w, {}
+
+    w = InPlace(engine="array_api").update(xp.asarray([1 + 1j]), xp.asarray([3 + 4j]))
+    assert to_numpy(w).tolist() == [-2.75 - 4j]
 
 
 def test_float16_is_computed_in_float32_on_every_library_that_has_it(xp):

@@ -245,18 +245,25 @@ class HostNumber:
 
 
 @cache
-def number_beside(array_type: type) -> type[HostNumber]:
-    """Return the class of the numbers that meet arrays of a library.
+def beside(kind: Any, array_type: Any, slots: tuple[str, ...]) -> type[Any]:
+    """Return the class of the values of a kind that meet arrays of a library.
 
-    array-api-strict refuses all numbers but Python's own on the right of an array. But if the
-    class of the right operand is derived from that of the left one, Python asks the right one
-    first: it puts its plain number there.
+    array-api-strict refuses all but its arrays and Python's numbers on the right of an array. But
+    if the class of the right operand is derived from that of the left one, Python asks the right
+    one first.
     """
-    members: dict[str, Any] = {"__slots__": ("owner", "value")}
+    members: dict[str, Any] = {"__slots__": slots}
     if not array_type.__module__.startswith("array_api_strict"):
-        return type("HostNumber", (HostNumber,), members)
+        return type(kind.__name__, (kind,), members)
     members["__new__"] = lambda cls, *_: object.__new__(cls)  # an array's refuses to be called
-    return type("HostNumber", (HostNumber, array_type), members)
+    # No value is changed in place, and an array has operators that would.
+    members |= {f"__i{name}__": getattr(kind, f"__{name}__") for name in BINARY}
+    return type(kind.__name__, (kind, array_type), members)
+
+
+def number_beside(array_type: type) -> type[HostNumber]:
+    """Return the class of the numbers that meet arrays of a library."""
+    return beside(HostNumber, array_type, ("owner", "value"))
 
 
 def plain(x: Any) -> Any:

@@ -6,11 +6,12 @@ complex64 is fused on some machines, and its quotient scaled in another way than
 """
 
 from collections.abc import Callable
-from typing import Any, Never
+from typing import Any, Never, Self
 
 from instep import numerics
 from instep.graph.errors import RuleError
 from instep.graph.functions import Functions
+from instep.graph.host_expressions import beside
 
 
 class PairNamespace:
@@ -88,13 +89,21 @@ def _refusing(what: str) -> Callable[..., Never]:
 class Pair:
     """Complex numbers: a real and an imaginary part, with the operators of an array."""
 
-    __slots__ = ("im", "re", "xp")
+    __slots__ = ()  # see `beside`
+    xp: PairNamespace
+    re: Any
+    im: Any
 
     #: NumPy leaves its own numbers and arrays beside one to the operators here.
     __array_ufunc__ = None
 
+    def __new__(cls, xp: PairNamespace, re: Any, im: Any) -> Self:
+        types: tuple[Any, Any] = cls, type(re)
+        new: Self = object.__new__(beside(*types, ("im", "re", "xp")))
+        return new
+
     def __init__(self, xp: PairNamespace, re: Any, im: Any) -> None:
-        self.xp, self.re, self.im = xp, re, im
+        self.xp, self.re, self.im = xp, re, im  # type: ignore[misc]  # slots of derived classes
 
     @property
     def dtype(self) -> Any:
