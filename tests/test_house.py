@@ -19,6 +19,7 @@ EMITTERS = {
     "instep.commands.bench.contenders.streams",
     "instep.engines.cuda.emit",
     "instep.engines.native.emit",
+    "instep.engines.native.check_code",
     "instep.engines.native.handover",
     "instep.engines.native.copies",
     "instep.engines.native.strided_code",

@@ -159,6 +159,45 @@ def test_gradients_that_are_new_arrays_go_the_short_way(long_ways):
         bits.assert_same_bits(w, others[name])
 
 
+@pytest.mark.parametrize("step", [2, -2, -1])
+def test_strided_gradients_that_are_new_arrays_go_the_short_way(long_ways, step):
+    """Arrays that are no lines, or lines that run backwards, begin within what they take."""
+    engine_runs.require("native")
+    params = {"a": np.zeros((6, 4), "float32")[:, ::2], "b": np.zeros(30, "float32")[::step]}
+    others, kept = copies(params), []
+    one, other = Adam(engine="native"), Adam(engine="blocked")
+    for t in range(6):
+        new = {
+            "a": np.full((6, 2), t + 1.0, "float32"),
+            "b": np.full(30, t - 1.0, "float32")[::step],
+        }
+        kept.append(new)  # all are alive, so that none has the address of another
+        one.update(params, kept[-1])
+        other.update(others, kept[-1])
+    assert len(long_ways) == 1 + 6
+    for name, w in params.items():
+        bits.assert_same_bits(w, others[name])
+
+
+@pytest.mark.parametrize("first", range(11, 36))
+def test_a_gradient_that_runs_backwards_onto_a_parameter_is_refused(first):
+    """It begins behind the parameter, or ends before it, or touches it: of six elements, by two."""
+    engine_runs.require("native")
+    room = np.zeros(40, "float32")
+    w, optimizer = room[14:20], SGD(engine="native")
+    for _ in range(3):
+        optimizer.update(w, np.ones(12, "float32")[::-2])
+    gradient = room[first - 10 : first + 1][::-2]
+    touches = np.shares_memory(w, gradient)
+    for _ in range(2):
+        if touches:
+            with pytest.raises(ValueError, match="share memory"):
+                optimizer.update(w, gradient)
+        else:
+            optimizer.update(w, gradient)
+    assert optimizer.t == (3 if touches else 5)
+
+
 def test_a_chain_of_an_optimizer_alone_goes_the_short_way(long_ways):
     engine_runs.require("native")
     params, grads = problem()

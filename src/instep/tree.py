@@ -219,7 +219,7 @@ def mapped(function: Callable[[Path, Any], Any], tree: Any, path: Path = ()) -> 
 
 
 #: A function from a tree to its leaves, or None where its structure is another one.
-Reading = Callable[[Any], Sequence[Any] | None]
+Reading = Callable[[Any], tuple[Any, ...] | None]
 
 
 class LeafReader:
@@ -248,7 +248,7 @@ class LeafReader:
 def _watching(read: Reading, unseen: Sequence[int]) -> Reading:
     """Return what reads leaves, but None where one of the unseen is a branch."""
 
-    def watch(tree: Any) -> Sequence[Any] | None:
+    def watch(tree: Any) -> tuple[Any, ...] | None:
         leaves = read(tree)
         if leaves is None:
             return None
@@ -267,7 +267,7 @@ def _reader(tree: Any) -> Reading:
     branches = [None if is_leaf(child) else _reader(child) for _, child in children(tree)]
     read_entries = _entry_reader(tree, keys)
 
-    def read(other: Any) -> Sequence[Any] | None:
+    def read(other: Any) -> tuple[Any, ...] | None:
         entries = read_entries(other)
         if entries is None:
             return None
@@ -280,7 +280,7 @@ def _reader(tree: Any) -> Reading:
             if found is None:
                 return None
             leaves += found
-        return leaves
+        return tuple(leaves)
 
     return read if any(branches) else read_entries
 
@@ -289,9 +289,9 @@ def _entry_reader(tree: Any, keys: Sequence[Any]) -> Reading:
     """Return the function from a container like `tree` to its entries in the order of trees."""
     kind, count = type(tree), len(keys)
     asks = is_mapping(tree) and kind is not dict
-    get = _getter(keys) if is_mapping(tree) else list
+    get: Reading = _getter(keys) if is_mapping(tree) else tuple
 
-    def read(other: Any) -> Sequence[Any] | None:
+    def read(other: Any) -> tuple[Any, ...] | None:
         if type(other) is not kind or len(other) != count:
             return None
         if asks and not all(key in other for key in keys):  # reading could create them
@@ -304,7 +304,7 @@ def _entry_reader(tree: Any, keys: Sequence[Any]) -> Reading:
     return read
 
 
-def _getter(keys: Sequence[Any]) -> Callable[[Any], Sequence[Any]]:
+def _getter(keys: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
     """Return what gets the entries of a mapping: in one call into C, where there are several."""
     if not keys:
         return lambda mapping: ()

@@ -502,7 +502,7 @@ def unlike(torch):
 
 def test_the_compiled_check_tells_tensors_from_all_that_they_are_not(torch):
     compiled = pytest.importorskip("instep.engines.native.tensors")
-    codes = pytest.importorskip("instep.engines.native.check")
+    codes = pytest.importorskip("instep.engines.native.check_code")
     w, g = torch.zeros(4, 1), torch.zeros(4, 1)
     stand_ins = [(np.zeros((4, 1), "float32")[:],) for _ in "wg"]
     check = compiled.Following([(w,), (g,)], stand_ins)

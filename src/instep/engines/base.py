@@ -13,7 +13,7 @@ from instep.graph import Graph
 from instep.graph.program import Program, Row
 
 #: The parameters and gradients of a step.
-Leaves = tuple[Sequence[Any], Sequence[Any]]
+Leaves = tuple[tuple[Any, ...], tuple[Any, ...]]
 
 
 class Fit(enum.Enum):
@@ -71,7 +71,7 @@ class Repeater:
         As those of a bucket.
     """
 
-    fits: Callable[[Sequence[Any], Sequence[Any]], bool]
+    fits: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]
     watch: Callable[[Written], None]
     is_watching: Callable[[], bool]
     compute: str

@@ -56,7 +56,7 @@ class Way:
             runs = [run for own, _ in levels for run in own]
             self.levels.append((runs, set().union(*(numbers for _, numbers in levels))))
 
-    def _fit(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
+    def _fit(self, params: tuple[Any, ...], grads: tuple[Any, ...]) -> bool:
         return all(repeater.fits(params, grads) for repeater in self._repeaters)
 
     def watch(self, buckets: Sequence[Bucket]) -> None:

@@ -69,11 +69,9 @@ class StandIns:
         # Where all are tensors, compiled code sees whether they are what they were.
         self._are_tensors = len(self._told) == len(leaves)
         self._check: Any = None
-        self._seen: tuple[Sequence[Any], Sequence[Any]] = ((), ())
+        self._seen: Leaves = ((), ())
 
-    def arrays(
-        self, params: Sequence[Any], grads: Sequence[Any]
-    ) -> tuple[Sequence[Any], Sequence[Any]] | None:
+    def arrays(self, params: tuple[Any, ...], grads: tuple[Any, ...]) -> Leaves | None:
         """Return parameters and gradients as engines see them; None where others are held.
 
         What is held must be kept as long as what is returned: it need not keep its memory.

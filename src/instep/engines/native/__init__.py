@@ -2,8 +2,9 @@
 
 `emit` writes the text, with `cast` for conversions, for the processor that `target` describes.
 `compile` makes functions of it, whose calls `symbols` looks up; `availability` says whether it can.
-`memory` places the state, `check` sees whether the arrays of a step are those the plan was made
-for, `threads` counts the threads, `pool` shares the work with them, which `handover` does in
+`functions` makes them functions of Python. `memory` places the state, `check` sees by `check_code`
+whether the arrays of a step are those the plan was made for, and `tensors` whether tensors are;
+`threads` counts the threads, `pool` shares the work with them, which `handover` does in
 compiled code. `strided` runs a pass on leaves that are no lines, by `strided_code` and the `copies`
 of boxes in it; `launch` runs one on all, and `bucket` brings them together.
 """

@@ -1,30 +1,23 @@
 """Steps of the native engine: leaves, and the compiled check of their signatures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from instep.engines.base import Fit, Leaves, Member, Repeater, Run
 from instep.engines.host import HostBucket
-from instep.engines.native import check
-from instep.engines.native.check import Placed
+from instep.engines.native.check import Placed, SignatureCheck, is_supported
+from instep.engines.native.check_code import DIFFERENT, LOST, SAME
 from instep.engines.native.emit import Entry
 from instep.engines.native.launch import NativeLaunch
 from instep.engines.native.threads import thread_count
-from instep.engines.ranges import Written
 from instep.graph import Graph
 from instep.graph.program import Program
 from instep.numerics import TILE
 
 _WORD = 8
-
-Compare = Callable[[tuple[Any, ...], tuple[Any, ...]], int]
-
-#: What the check finds where a step may go the short way.
-_REPEATS = (check.SAME, check.CLEAR)
 
 
 class NativeBucket(HostBucket[NativeLaunch]):
@@ -33,9 +26,6 @@ class NativeBucket(HostBucket[NativeLaunch]):
     def __init__(self, program: Program, members: Sequence[Member], threads: int | None) -> None:
         super().__init__(program, members)
         self._threads = thread_count(threads)
-        first, *others = self.positions
-        self._pick: Callable[[Sequence[Any]], tuple[Any, ...]]
-        self._pick = itemgetter(first, *others) if others else lambda leaves: (leaves[first],)
         width = 2 + len(program.arrays)
         table = np.zeros((len(members), width + len(Entry)), dtype=np.int64)
         first_tile = 0
@@ -45,11 +35,12 @@ class NativeBucket(HostBucket[NativeLaunch]):
             row[width:] = [leaf.size, 0, leaf.position, tiles, first_tile]
             first_tile += tiles
         self._table, self.addresses = table, table[:, :2]
-        self._check: check.SignatureCheck | None = None
-        if check.is_supported():
+        self._check: SignatureCheck | None = None
+        if is_supported():
             parameters = [member.parameter for member in members]
             gradients = [member.gradient for member in members]
-            self._check = check.SignatureCheck(*self._placed(parameters, gradients))
+            placed = self._placed(parameters, gradients)
+            self._check = SignatureCheck(*placed, self.positions)
 
     def _placed(self, params: Sequence[Any], grads: Sequence[Any]) -> tuple[Placed, Placed]:
         """Return parameters and gradients with the places of their addresses in the table."""
@@ -59,20 +50,15 @@ class NativeBucket(HostBucket[NativeLaunch]):
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         if self._check is not None:
-            found = self._check.compare(self.own(params), self.own(grads))
-            if found in (check.DIFFERENT, check.LOST):
-                self._forget(found)
+            found = self._check.compare(tuple(params), tuple(grads))
+            if found in (DIFFERENT, LOST):
+                # Nothing is to be taken for the step before whose arrays nobody has looked at.
+                self.addresses[:, (1 if found == DIFFERENT else 0) :] = 0
             else:
                 self._params, self._grads = params, grads  # they live as long as the step
-                return Fit.SAME if found == check.SAME else Fit.MOVED
+                return Fit.SAME if found == SAME else Fit.MOVED
         # Another dtype object may stand for the same dtype: the slower check decides.
         return super().fit(params, grads)
-
-    def own(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
-        """Return the leaves of this bucket."""
-        if len(leaves) != len(self.positions):
-            return self._pick(leaves)
-        return leaves if type(leaves) is tuple else tuple(leaves)
 
     def launches(self, graph: Graph, members: list[int]) -> list[NativeLaunch]:
         return [NativeLaunch(self, graph, members, self._table, self._threads)]
@@ -84,10 +70,11 @@ class NativeBucket(HostBucket[NativeLaunch]):
         if tensors is not None:
             from instep.engines.native.tensors import TensorCheck
 
-            watched = TensorCheck(*self._placed(*map(self.own, tensors)))
+            own = ([side[i] for i in self.positions] for side in tensors)
+            watched = TensorCheck(*self._placed(*own), self.positions)
         return Repeater(
-            partial(self._repeats, watched.compare),
-            partial(self._watch, watched),
+            watched.fits,
+            lambda written: watched.watch(written.starts, written.stops),
             lambda: watched.is_watching,
             self.compute,
             partial(self.turn_to, self.now),
@@ -103,20 +90,3 @@ class NativeBucket(HostBucket[NativeLaunch]):
 
     def _runs(self, launches: Sequence[NativeLaunch]) -> list[Run]:
         return [one.run_once if one.is_simple else partial(one.run, self) for one in launches]
-
-    def _repeats(self, compare: Compare, params: Sequence[Any], grads: Sequence[Any]) -> bool:
-        """Return whether no address has changed but those of gradients, which touch nothing."""
-        found = compare(self.own(params), self.own(grads))
-        if found in _REPEATS:
-            return True
-        self._forget(found)
-        return False
-
-    def _forget(self, found: int) -> None:
-        """Let nothing be taken for the step before whose arrays nobody has looked at."""
-        self.addresses[:, (1 if found == check.DIFFERENT else 0) :] = 0
-
-    def _watch(self, watched: check.SignatureCheck, written: Written) -> None:
-        # What is no line does not end where its bytes are counted to.
-        if all(leaf.line for leaf in self.leaves):
-            watched.watch(written.starts, written.stops)

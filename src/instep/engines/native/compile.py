@@ -10,14 +10,17 @@ import llvmlite.binding as llvm
 from instep.engines.native import symbols
 from instep.engines.native.target import Target, Traits
 
-#: Keeps compiled code alive: functions are handed out for the life of the process.
-_engines: list[Any] = []
-
 _RUN = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def compile_function(ir: str, name: str, kind: Any) -> Any:
     """Return a function of a module as a callable of the ctypes prototype `kind`."""
+    return kind(compile_module(ir).get_function_address(name))
+
+
+@cache
+def compile_module(ir: str) -> Any:
+    """Return what has the compiled functions of a module, for the life of the process."""
     machine = _machine(host())
     module = llvm.parse_assembly(ir)
     module.verify()
@@ -27,8 +30,7 @@ def compile_function(ir: str, name: str, kind: Any) -> Any:
     symbols.check(code)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    _engines.append(engine)
-    return kind(engine.get_function_address(name))
+    return engine
 
 
 @cache

@@ -9,7 +9,11 @@ from typing import Any
 import llvmlite.binding as llvm
 
 #: Functions of Python itself that compiled code calls.
-_OF_PYTHON = ("PyThread_acquire_lock", "PyThread_release_lock")
+_OF_PYTHON = (
+    *("PyThread_acquire_lock", "PyThread_release_lock", "PyEval_SaveThread"),
+    *("PyEval_RestoreThread", "PyByteArray_AsString", "PyFloat_AsDouble", "PyLong_FromLongLong"),
+    *("PyErr_Occurred", "PyBool_FromLong"),
+)
 
 
 @cache
