@@ -70,6 +70,14 @@ def test_a_number_in_the_place_of_a_method_is_refused_without_an_annotation_too(
         declare(**{name: 0.1})
 
 
+@pytest.mark.parametrize("name", ["name", "parts", "main", "t", "varying"])
+@pytest.mark.parametrize("value", ["mine", 0.1, ()], ids=str)
+def test_what_hides_an_attribute_of_the_base_class_is_refused(name, value):
+    what = f"Declared: '{name}' is an attribute of the base class, and here it is"
+    with pytest.raises(TypeError, match=f"{what} .*; choose another name"):
+        declare(**{name: value})
+
+
 def test_methods_may_be_replaced_by_methods():
     class Told(SGD):
         def reset(self):

@@ -57,11 +57,12 @@ def check_class(cls: Any) -> None:
             f"{described(cls.guarded)}"
         )
     for name, value in vars(cls).items():
-        inherited = [getattr(base, name, None) for base in cls.__mro__[1:]]
-        is_method = name in RESERVED and any(callable(method) for method in inherited)
-        if is_method and not callable(value) and not hasattr(value, "__get__"):
+        hidden = [vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)]
+        hides = any(hasattr(found, "__get__") for found in hidden)
+        if hides and name in RESERVED - {"period"} and not hasattr(value, "__get__"):
+            what = "an attribute" if isinstance(hidden[-1], property) else "a method"
             raise TypeError(
-                f"{cls.__name__}: {name!r} is a method of the base class, and here it is "
+                f"{cls.__name__}: {name!r} is {what} of the base class, and here it is "
                 f"{described(value)}; choose another name"
             )
 
