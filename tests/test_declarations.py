@@ -70,6 +70,36 @@ def test_a_number_in_the_place_of_a_method_is_refused_without_an_annotation_too(
         declare(**{name: 0.1})
 
 
+def forgetful(xp, w, g, s, h):
+    return w - g, {}
+
+
+def lacking(xp, w, g, s):
+    return w - g, {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "remedy"),
+    [
+        (forgetful, r"is defined as rule\(xp, w, g, s, h\); put @staticmethod before it"),
+        (lacking, r"is defined as rule\(xp, w, g, s\); change its signature"),
+        (staticmethod(lacking), r"is defined as rule\(xp, w, g, s\); change its signature"),
+    ],
+    ids=["no @staticmethod", "no h, and no @staticmethod", "no h"],
+)
+def test_a_rule_that_cannot_be_called_is_refused(rule, remedy):
+    message = r"Declared.rule is called as rule\(xp, w, g, s, h\), and "
+    with pytest.raises(TypeError, match=message + remedy):
+        declare(rule=rule)
+
+
+def test_a_transform_of_the_step_is_given_the_parameter_that_is_proposed():
+    with pytest.raises(
+        TypeError, match=r"rule\(xp, w, new, g, s, h\), and is defined as rule\(xp, w, g"
+    ):
+        type("Declared", (Transform,), {"stage": "step", "rule": staticmethod(forgetful)})
+
+
 @pytest.mark.parametrize("name", ["name", "parts", "main", "t", "varying"])
 @pytest.mark.parametrize("value", ["mine", 0.1, ()], ids=str)
 def test_what_hides_an_attribute_of_the_base_class_is_refused(name, value):

@@ -3,8 +3,10 @@
 What can be seen when the class is made is checked then, and the rest when one is constructed.
 """
 
+import inspect
 from collections.abc import Mapping
 from keyword import iskeyword
+from types import FunctionType
 from typing import Any
 
 from instep.hyperparameters import described, real
@@ -51,6 +53,7 @@ def check_class(cls: Any) -> None:
     if not hasattr(cls.real_slots, "__get__"):
         _check_slots(cls.__name__, "real_slots", cls.real_slots)
     _check_scalar_slots(cls, hyperparameters)
+    _check_signature(cls)
     if not isinstance(cls.guarded, bool):
         raise TypeError(
             f"{cls.__name__}: the class attribute `guarded` must be True or False, got "
@@ -65,6 +68,33 @@ def check_class(cls: Any) -> None:
                 f"{cls.__name__}: {name!r} is {what} of the base class, and here it is "
                 f"{described(value)}; choose another name"
             )
+
+
+def _check_signature(cls: Any) -> None:
+    """Raise unless the rule that a class defines can be called as rules are."""
+    rule = vars(cls).get("rule")
+    if not isinstance(rule, FunctionType | staticmethod):
+        return
+    given = ["xp", "w", "g", "s", "h"]
+    if getattr(cls, "stage", "") == "step":
+        given.insert(2, "new")
+    is_static = isinstance(rule, staticmethod)
+    signature = inspect.signature(rule.__func__ if is_static else rule)
+    if not _takes(signature, given if is_static else ["self", *given]):
+        forgotten = not is_static and _takes(signature, given)
+        remedy = "put @staticmethod before it" if forgotten else "change its signature"
+        raise TypeError(
+            f"{cls.__name__}.rule is called as rule({', '.join(given)}), and is defined as "
+            f"rule{signature}; {remedy}"
+        )
+
+
+def _takes(signature: inspect.Signature, arguments: "list[str]") -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def check_instance(rule: Any) -> None:
