@@ -15,16 +15,20 @@ import faults
 import numpy as np
 import pytest
 
-from instep import SGD, Adam, ScheduleFreeAdamW, schedules
+from instep import SGD, Adam, Nesterov, ScheduleFreeAdamW, schedules
 from instep.schedules import (
+    REX,
     After,
+    Chebyshev,
     Constant,
     Cosine,
     CosineRestarts,
+    Cyclic,
     Exponential,
     InverseTime,
     Join,
     Linear,
+    NesterovMomentum,
     OneCycle,
     Polynomial,
     Product,
@@ -44,9 +48,17 @@ EXAMPLES = [
     InverseTime(1.0, rate=0.1),
     InverseTime(1.0, rate=1.0, power=0.5),
     Cosine(1.0, steps=7, end=0.1),
+    Cosine(1.0, steps=7, end=0.1, power=2.5),
+    REX(1.0, steps=7, end=0.1),
     CosineRestarts(1.0, steps=3, end=0.1, growth=2),
+    Cyclic(0.1, 1.0, up=3),
+    Cyclic(0.1, 1.0, up=3, down=2, factor=0.5),
+    Cyclic(0.1, 1.0, up=3, down=2, factor=0.9, each="step"),
     OneCycle(1.0, steps=20),
     OneCycle(1.0, steps=20, curve="linear"),
+    OneCycle(1.0, steps=20, phases=3),
+    NesterovMomentum(),
+    Chebyshev(0.1, 1.0, steps=12),
     WarmUp(3, then=Cosine(1.0, steps=7)),
     WarmUp(3, then=0.5, start=0.1),
     Join([0.1, Linear(1.0, 0.0, steps=4), Constant(0.2)], boundaries=[2, 5]),
@@ -142,10 +154,13 @@ def test_numbers_of_other_types_are_taken_over_as_python_numbers(schedule):
         (Linear(1.0, 0.1, steps=7), 1.0, 7, 0.1),
         (Polynomial(1.0, 0.1, steps=7, power=2.5), 1.0, 7, 0.1),
         (Cosine(1.0, steps=7, end=0.1), 1.0, 7, 0.1),
+        (Cosine(1.0, steps=7, end=0.1, power=2.5), 1.0, 7, 0.1),
+        (REX(1.0, steps=7, end=0.1), 1.0, 7, 0.1),
         (WarmUp(7, then=0.5), 0.0, 7, 0.5),
         (WarmUp(7, then=0.5, start=0.1), 0.1, 7, 0.5),
         (WarmUpStableDecay(1.0, 3, 4, 5, start=0.2, end=0.1), 0.2, 12, 0.1),
         (OneCycle(1.0, steps=20), 1 / 25, 19, 1 / 25 / 1e4),
+        (OneCycle(1.0, steps=20, phases=3), 1 / 25, 19, 1 / 25 / 1e4),
     ],
     ids=repr,
 )
@@ -266,6 +281,162 @@ def test_one_cycle_rises_to_the_peak_and_falls():
 def test_one_cycle_may_rise_never_or_always(rising):
     path = values(OneCycle(1.0, steps=10, rising=rising), 10)
     assert all(0 < value <= 1 for value in path)
+
+
+@pytest.mark.parametrize("curve", ["linear", "cosine"])
+def test_one_cycle_of_three_phases_comes_back_to_the_start_before_it_goes_below(curve):
+    path = values(OneCycle(1.0, steps=22, rising=0.5, curve=curve, phases=3), 22)
+    assert max(path) == path[10] == 1.0
+    assert path[:11] == sorted(path[:11])
+    assert path[:11] == pytest.approx(path[10:21][::-1], rel=1e-12)
+    assert path[20] == pytest.approx(1 / 25)
+    assert path[21] == 1 / 25 / 1e4
+
+
+@pytest.mark.parametrize("curve", ["linear", "cosine"])
+@pytest.mark.parametrize("rising", [0.0, 0.05, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("steps", [2, 3, 10])
+def test_one_cycle_of_three_phases_ends_where_that_of_two_does(curve, rising, steps):
+    two, three = (OneCycle(1.0, steps, rising, curve=curve, phases=n) for n in (2, 3))
+    assert two(steps) == three(steps) == three(steps + 5) == 1 / 25 / 1e4
+    assert all(0 < value <= 1 for value in values(three, steps))
+
+
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (3, None), (4, 2), (1, 5)])
+@pytest.mark.parametrize(("factor", "each"), [(1.0, "cycle"), (0.5, "cycle"), (0.9, "step")])
+def test_cyclic_goes_up_and_down_as_a_loop_does(up, down, factor, each):
+    expected, height = [], Fraction(1)
+    while len(expected) < 40:
+        falling = up if down is None else down
+        path = [Fraction(i, up) for i in range(up)]
+        path += [Fraction(falling - i, falling) for i in range(falling)]
+        for share in path:
+            expected.append(float(Fraction(0.25) + Fraction(0.5) * share * height))
+            height *= Fraction(factor) if each == "step" else 1
+        height *= Fraction(factor) if each == "cycle" else 1
+    schedule = Cyclic(0.25, 0.75, up, down, factor, each)
+    assert values(schedule) == pytest.approx(expected[:40], rel=1e-14)
+
+
+def test_cosine_to_a_power_and_rex_have_the_values_of_their_equations():
+    for t in range(1, 31):
+        z = Fraction(min(t - 1, 24), 24)
+        half = (1 + math.cos(math.pi * z)) / 2
+        for power in (0.5, 1.0, 2.0, 3.3):
+            schedule = Cosine(0.7, steps=24, end=0.1, power=power)
+            assert schedule(t) == pytest.approx(0.1 + 0.6 * half**power, rel=1e-14)
+        left = (1 - z) / (Fraction(1, 2) + Fraction(1, 2) * (1 - z))
+        assert REX(0.7, steps=24, end=0.1)(t) == pytest.approx(0.1 + 0.6 * float(left), rel=1e-14)
+
+
+# What theory gives
+
+
+@pytest.mark.parametrize("friction", [3.0, 4.5])
+def test_nesterov_momentum_takes_the_path_of_accelerated_gradient_descent(friction):
+    """On the function that is hardest for first-order methods (Nesterov 2004, section 2.1.2)."""
+    n, steps, lr = 101, 150, 0.25
+    hessian = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
+    target = np.zeros(n)
+    target[0] = 1.0
+    lowest = -target @ np.linalg.solve(hessian, target) / 2
+
+    def loss(w):
+        return w @ hessian @ w / 2 - target @ w - lowest
+
+    def descend(optimizer):
+        w = np.zeros(n)
+        for _ in range(steps):
+            w = optimizer.update(w, hessian @ w - target)
+        return loss(w)
+
+    x = y = np.zeros(n)
+    for t in range(1, steps + 1):
+        x, old = y - lr * (hessian @ y - target), x
+        y = x + (t - 1) / (t - 1 + friction) * (x - old)
+    accelerated = descend(Nesterov(lr, momentum=NesterovMomentum(friction)))
+    assert accelerated == pytest.approx(loss(y), rel=0.05)  # its velocity lags one momentum behind
+    assert accelerated < descend(SGD(lr)) / 5
+
+
+def growth(rates, smallest, largest):
+    """Return by how much errors grow at most until a step, from one to the end, and over all."""
+    eigenvalues = np.geomspace(smallest, largest, 2001)
+    factors = np.abs(1 - np.array(rates)[:, None] * eigenvalues)
+    until, since = np.cumprod(factors, axis=0), np.cumprod(factors[::-1], axis=0)
+    return until.max(), since.max(), until[-1].max()
+
+
+@pytest.mark.parametrize("condition", [1.0, 10.0, 1e4])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 12, 31, 64, 100, 127, 129, 333])
+def test_chebyshev_steps_do_what_they_promise(steps, condition):
+    a, b = 0.02, 0.02 * condition
+    rates = values(Chebyshev(a, b, steps), steps)
+    until, since, whole = growth(rates, a, b)
+    q = (math.sqrt(b) - math.sqrt(a)) / (math.sqrt(b) + math.sqrt(a))
+    bound = 2 * q**steps / (1 + q ** (2 * steps))
+    assert whole <= bound * (1 + 1e-9) + 1e-15
+    assert whole >= 0.9 * bound  # at the ends of the interval, of which both are looked at
+    assert max(until, since) <= max(condition, 1.0)
+
+
+def test_chebyshev_steps_in_falling_order_would_let_errors_grow():
+    rates = values(Chebyshev(0.01, 1.0, 128), 128)
+    until, since, _ = growth(sorted(rates, reverse=True), 0.01, 1.0)
+    assert until > 1e50
+    until, since, _ = growth(sorted(rates), 0.01, 1.0)
+    assert since > 1e50
+
+
+def test_chebyshev_steps_solve_a_quadratic_problem():
+    """The heat in a rod, whose eigenvalues are known, in an order that is stable and in one not."""
+    n, steps = 49, 128
+    hessian = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
+    heat = np.linspace(-1.0, 1.0, n) ** 3
+    solution = np.linalg.solve(hessian, heat)
+    a, b = (4 * math.sin(math.pi * k / 100) ** 2 for k in (1, n))
+    rates = Chebyshev(a, b, steps)
+    q = (math.sqrt(b) - math.sqrt(a)) / (math.sqrt(b) + math.sqrt(a))
+    rising = Join(sorted(values(rates, steps)), range(1, steps))
+    for order, low, high in [(rates, 0.0, 2 * q**steps), (rising, 1e20, math.inf)]:
+        w, optimizer = np.zeros(n), SGD(lr=order)
+        for _ in range(steps):
+            w = optimizer.update(w, hessian @ w - heat)
+        error = np.linalg.norm(w - solution) / np.linalg.norm(solution)
+        assert low <= error <= high
+
+
+def lebedev_finogenov(size):
+    order = [1]
+    while len(order) < size:
+        order = [k for entry in order for k in (entry, 2 * len(order) + 1 - entry)]
+    return [k - 1 for k in order]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 16, 21, 100, 128])
+def test_chebyshev_steps_are_in_the_order_of_the_next_power_of_two(steps):
+    a, b = 1.0, 100.0
+    angles = [math.pi * (2 * k + 1) / (2 * steps) for k in range(steps)]
+    by_root = [1 / ((a + b) / 2 + (b - a) / 2 * math.cos(angle)) for angle in angles]
+    taken = lebedev_finogenov(2 ** math.ceil(math.log2(steps)))[:steps]
+    expected = [by_root[sorted(taken).index(k)] for k in taken]
+    schedule = Chebyshev(a, b, steps)
+    assert values(schedule, steps) == pytest.approx(expected, rel=1e-12)
+    assert values(schedule, 3 * steps) == values(schedule, steps) * 3
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "expected"),
+    [
+        (Cosine(2.0, steps=1000, power=2.5), 413, "0x1.4af1c175ea82cp-1"),
+        (Cyclic(0.0, 1.0, up=7, factor=0.99, each="step"), 504, "0x1.dd8063be4c950p-11"),
+        (Chebyshev(0.01, 10.0, steps=1000), 1, "0x1.9999aa245359cp-4"),
+        (Chebyshev(0.01, 10.0, steps=1000), 2, "0x1.8fc0efc32fc13p+6"),
+    ],
+    ids=repr,
+)
+def test_values_have_the_same_bits_everywhere(schedule, step, expected):
+    assert schedule(step).hex() == expected
 
 
 # Reduce on plateau
@@ -409,6 +580,19 @@ def test_a_saved_state_is_not_changed_by_later_reports():
         (lambda: OneCycle(1, steps=1), ValueError, "steps must be an integer >= 2"),
         (lambda: OneCycle(1, 9, rising=1.5), ValueError, r"rising must be a finite number in \[0"),
         (lambda: OneCycle(1, 9, curve="round"), ValueError, "must be one of 'cosine', 'linear'"),
+        (lambda: OneCycle(1, 9, phases=4), ValueError, r"phases must be an integer in \[2, 3\]"),
+        (lambda: OneCycle(1, 9, 0.6, phases=3), ValueError, r"rising must be at most 0\.5 with 3"),
+        (lambda: Cosine(1, 9, power=0), ValueError, "Cosine: power must be a finite number > 0"),
+        (lambda: REX(1, 0), ValueError, "REX: steps must be an integer >= 1, got 0"),
+        (lambda: Cyclic(0, 1, up=0), ValueError, "Cyclic: up must be an integer >= 1, got 0"),
+        (lambda: Cyclic(0, 1, up=1, down=0), ValueError, "Cyclic: down must be an integer >= 1"),
+        (lambda: Cyclic(0, 1, 1, 1.5), TypeError, r"down must be an integer >= 1, got 1\.5"),
+        (lambda: Cyclic(0, 1, up=1, factor=-1), ValueError, "factor must be a finite number >= 0"),
+        (lambda: Cyclic(0, 1, 1, each="epoch"), ValueError, "each must be one of 'cycle', 'step'"),
+        (lambda: NesterovMomentum(0), ValueError, "friction must be a finite number > 0, got 0"),
+        (lambda: Chebyshev(0, 1, 9), ValueError, "Chebyshev: smallest must be .* > 0, got 0"),
+        (lambda: Chebyshev(2, 1, 9), ValueError, r"not be larger than largest=1\.0, got 2\.0"),
+        (lambda: Chebyshev(1, 2, 0), ValueError, r"Chebyshev: steps must be an integer in \[1, "),
         (lambda: WarmUp(3, then="a"), TypeError, "WarmUp: then must be a finite number"),
         (lambda: WarmUp(0, then=1.0), ValueError, "WarmUp: steps must be an integer >= 1"),
         (lambda: Join([1.0, "a"], [3]), TypeError, r"Join: schedules\[1\] must be"),
@@ -553,9 +737,13 @@ GOOD = {
     StepDecay: (1.0, 0.5, 2),
     Exponential: (1.0, 0.5),
     InverseTime: (1.0, 0.5, 1.0),
-    Cosine: (1.0, 4, 0.0),
+    Cosine: (1.0, 4, 0.0, 2.0),
+    REX: (1.0, 4, 0.0),
+    Cyclic: (0.0, 1.0, 3, 2, 0.5, "step"),
+    NesterovMomentum: (3.0,),
+    Chebyshev: (0.1, 1.0, 6),
     CosineRestarts: (1.0, 2, 0.0, 2),
-    OneCycle: (1.0, 11, 0.4, 4.0, 1e4, "linear"),
+    OneCycle: (1.0, 11, 0.4, 4.0, 1e4, "linear", 3),
     WarmUpStableDecay: (1.0, 2, 3, 4, 0.0, 0.0, "linear"),
     WarmUp: (4, 0.1, 0.0),
     Join: ([1.0, 2.0], [3]),

@@ -13,6 +13,7 @@ from instep.schedules import (
     Constant,
     Cosine,
     CosineRestarts,
+    Cyclic,
     Exponential,
     InverseTime,
     Join,
@@ -125,12 +126,41 @@ def test_torch_has_the_same_rates(schedule, make, steps):
     assert_close(ours(schedule, steps), torch_rates(make, steps=steps))
 
 
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (4, None), (5, 2), (3, 9)])
+@pytest.mark.parametrize(
+    ("keywords", "theirs"),
+    [
+        ({}, {"mode": "triangular"}),
+        ({"factor": 0.5}, {"mode": "triangular2"}),
+        ({"factor": 0.93, "each": "step"}, {"mode": "exp_range", "gamma": 0.93}),
+    ],
+    ids=str,
+)
+def test_torch_has_the_same_cycles(up, down, keywords, theirs):
+    schedule = Cyclic(0.25, 2.0, up, down, **keywords)
+
+    def make(optimizer, schedulers):
+        bounds = {"base_lr": 0.25, "max_lr": 2.0, "step_size_up": up, "step_size_down": down}
+        return schedulers.CyclicLR(optimizer, **bounds, **theirs, cycle_momentum=False)
+
+    assert_close(ours(schedule, 100), torch_rates(make, steps=100))
+
+
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize("curve", ["cosine", "linear"])
-@pytest.mark.parametrize("rising", [0.0, 0.3, 0.5, 0.77])
-def test_torch_has_the_same_one_cycle(curve, rising):
+@pytest.mark.parametrize(
+    ("rising", "phases"),
+    [(0.0, 2), (0.3, 2), (0.5, 2), (0.77, 2), (0.0, 3), (0.01, 3), (0.2, 3), (0.41, 3), (0.5, 3)],
+)
+def test_torch_has_the_same_one_cycle(curve, rising, phases):
     schedule = OneCycle(
-        2.0, steps=31, rising=rising, start_divisor=10, end_divisor=100, curve=curve
+        2.0,
+        steps=31,
+        rising=rising,
+        start_divisor=10,
+        end_divisor=100,
+        curve=curve,
+        phases=phases,
     )
 
     def make(optimizer, schedulers):
@@ -142,10 +172,11 @@ def test_torch_has_the_same_one_cycle(curve, rising):
             anneal_strategy=curve[:6] if curve == "linear" else "cos",
             div_factor=10,
             final_div_factor=100,
+            three_phase=phases == 3,
             cycle_momentum=False,
         )
 
-    assert_close(ours(schedule), torch_rates(make))
+    assert_close(ours(schedule, 31), torch_rates(make, steps=31))
 
 
 def test_torch_has_the_same_inverse_time_decay_in_adagrad():
@@ -208,6 +239,20 @@ def optax_schedules():
         (Exponential(1.0, 0.9), optax.exponential_decay(1.0, 1, 0.9)),
         (StepDecay(1.0, 0.5, 4), optax.exponential_decay(1.0, 4, 0.5, staircase=True)),
         (Cosine(1.0, steps=10, end=0.1), optax.cosine_decay_schedule(1.0, 10, alpha=0.1)),
+        *(
+            (
+                Cosine(2.0, steps=10, end=0.1, power=power),
+                optax.cosine_decay_schedule(2.0, 10, alpha=0.05, exponent=power),
+            )
+            for power in (0.5, 2.0, 3.3)
+        ),
+        (
+            0.5 * Cosine(1.0, steps=10) + Linear(0.0, 0.2, steps=5),
+            lambda step: (
+                0.5 * optax.cosine_decay_schedule(1.0, 10)(step)
+                + optax.linear_schedule(0.0, 0.2, 5)(step)
+            ),
+        ),
         (
             CosineRestarts(1.0, steps=5, growth=2),
             optax.sgdr_schedule(
@@ -242,7 +287,7 @@ def optax_schedules():
     ]
 
 
-@pytest.mark.parametrize("number", range(11))
+@pytest.mark.parametrize("number", range(15))
 def test_optax_has_the_same_values(number):
     jax = pytest.importorskip("jax")
     schedule, theirs = optax_schedules()[number]

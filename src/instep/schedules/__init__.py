@@ -17,8 +17,10 @@ at step ``steps + 1``.
 
 from instep.schedules.base import Product, Schedule, Sum
 from instep.schedules.composition import After, Join, WarmUp
-from instep.schedules.cycles import CosineRestarts, OneCycle, WarmUpStableDecay
+from instep.schedules.convex import Chebyshev, NesterovMomentum
+from instep.schedules.cycles import CosineRestarts, Cyclic, OneCycle, WarmUpStableDecay
 from instep.schedules.decay import (
+    REX,
     Constant,
     Cosine,
     Exponential,
@@ -30,14 +32,18 @@ from instep.schedules.decay import (
 from instep.schedules.plateau import ReduceOnPlateau
 
 __all__ = [
+    "REX",
     "After",
+    "Chebyshev",
     "Constant",
     "Cosine",
     "CosineRestarts",
+    "Cyclic",
     "Exponential",
     "InverseTime",
     "Join",
     "Linear",
+    "NesterovMomentum",
     "OneCycle",
     "Polynomial",
     "Product",

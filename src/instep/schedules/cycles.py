@@ -3,8 +3,18 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from instep.correctly_rounded import power
 from instep.hyperparameters import Domain
-from instep.schedules.arguments import Finite, Positive, Share, Steps, StepsOrNone, validate_choice
+from instep.schedules.arguments import (
+    Finite,
+    NonNegative,
+    Positive,
+    Share,
+    Steps,
+    StepsOrNone,
+    validate,
+    validate_choice,
+)
 from instep.schedules.base import Schedule
 from instep.schedules.curves import CURVES, along_cosine, along_line, progress
 
@@ -57,6 +67,69 @@ class CosineRestarts(Schedule):
 
 
 @dataclass(frozen=True)
+class Cyclic(Schedule):
+    r"""Up and down again and again, in straight lines (Smith 2015, arXiv:1506.01186).
+
+    .. math::
+        y_\text{start} + \gamma^n (y_\text{peak} - y_\text{start})\, s_t
+
+    where :math:`s_t` goes from 0 to 1 in `up` steps and back to 0 in `down` steps, and :math:`n`
+    is the number of cycles, or of steps, before this one.
+
+    Parameters
+    ----------
+    start
+        Value at the first step of each cycle, :math:`y_\text{start}`.
+    peak
+        Value after the first `up` steps, :math:`y_\text{peak}`.
+    up
+        Number of steps on the way up.
+    down
+        Number of steps on the way down; None for as many.
+    factor
+        What the height of the peak is multiplied by, :math:`\gamma`.
+    each
+        When: with each ``"cycle"`` or with each ``"step"``.
+
+    Notes
+    -----
+    `torch.optim.lr_scheduler.CyclicLR`: its mode "triangular" is a factor of 1, "triangular2" one
+    of 0.5, and "exp_range" one of its gamma with each step.
+
+    Examples
+    --------
+    >>> from instep.schedules import Cyclic
+    >>> schedule = Cyclic(0.0, 1.0, up=2, factor=0.5)
+    >>> [schedule(step) for step in range(1, 10)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5, 0.25, 0.0]
+    """
+
+    start: Finite
+    peak: Finite
+    up: Steps
+    down: int | None = None
+    factor: NonNegative = 1.0
+    each: Literal["cycle", "step"] = "cycle"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.down is not None:
+            object.__setattr__(self, "down", validate(self, "down", self.down, Steps))
+        validate_choice(self, "each", self.each, ("cycle", "step"))
+
+    def _at(self, step: int) -> float:
+        down = self.up if self.down is None else self.down
+        cycle, done = divmod(step - 1, self.up + down)
+        share = done / self.up if done <= self.up else (self.up + down - done) / down
+        height = power(self.factor, cycle if self.each == "cycle" else step - 1)
+        return self.start + (self.peak - self.start) * share * height
+
+    @property
+    def span(self) -> int:
+        return 3 * (self.up + (self.down or self.up))
+
+
+@dataclass(frozen=True)
 class OneCycle(Schedule):
     """Up to `peak`, and down far below the start (Smith & Topin 2017, arXiv:1708.07120).
 
@@ -75,11 +148,14 @@ class OneCycle(Schedule):
         The last value is the first divided by this.
     curve
         How it goes: ``"cosine"`` or ``"linear"``.
+    phases
+        2, or 3 as in the paper: down to the start in as many steps as up, and only then below.
 
     Notes
     -----
-    `torch.optim.lr_scheduler.OneCycleLR`; `optax.cosine_onecycle_schedule` arrives one step later,
-    and its end is the peak divided by end_divisor.
+    `torch.optim.lr_scheduler.OneCycleLR`, whose `three_phase` are 3 phases;
+    `optax.cosine_onecycle_schedule` arrives one step later, and its end is the peak divided by
+    end_divisor.
 
     Examples
     --------
@@ -95,19 +171,29 @@ class OneCycle(Schedule):
     start_divisor: Positive = 25.0
     end_divisor: Positive = 1e4
     curve: Literal["cosine", "linear"] = "cosine"
+    phases: Annotated[int, Domain(lower=2, upper=3)] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         validate_choice(self, "curve", self.curve, ("cosine", "linear"))
+        if self.phases == 3 and self.rising > 0.5:
+            raise ValueError(
+                f"OneCycle: rising must be at most 0.5 with 3 phases, of which the second takes "
+                f"as long, got {self.rising!r}"
+            )
 
     def _at(self, step: int) -> float:
         start = self.peak / self.start_divisor
         done, top, last = min(step, self.steps) - 1, self.rising * self.steps - 1, self.steps - 1
-        curve = CURVES[self.curve]
+        curve, begun, highest = CURVES[self.curve], top, self.peak
         if done <= top:
             return curve(start, self.peak, done / top if top > 0 else 1.0)
         # The peak may lie before the first step, when nothing rises.
-        return curve(self.peak, start / self.end_divisor, (done - top) / (last - top))
+        if self.phases == 3:
+            if done <= 2 * top:
+                return curve(self.peak, start, (done - top) / top)
+            begun, highest = 2 * top, start
+        return curve(highest, start / self.end_divisor, (done - begun) / (last - begun))
 
     @property
     def span(self) -> int:

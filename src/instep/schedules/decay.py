@@ -224,8 +224,8 @@ class Cosine(Schedule):
     r"""From `start` to `end` along half a cosine (Loshchilov & Hutter 2016, arXiv:1608.03983).
 
     .. math::
-        y_\text{end} + \frac{y_\text{start} - y_\text{end}}{2}
-            \left(1 + \cos \frac{\pi (t - 1)}{n}\right)
+        y_\text{end} + (y_\text{start} - y_\text{end})
+            \left(\frac{1}{2} + \frac{1}{2} \cos \frac{\pi (t - 1)}{n}\right)^p
 
     Parameters
     ----------
@@ -235,11 +235,13 @@ class Cosine(Schedule):
         Number of steps :math:`n` on the way.
     end
         Value from step ``steps + 1`` on.
+    power
+        The power :math:`p`: more than 1 is steeper at the start.
 
     Notes
     -----
-    `optax.cosine_decay_schedule`; `torch.optim.lr_scheduler.CosineAnnealingLR`, which rises again
-    after `steps` steps.
+    `optax.cosine_decay_schedule`, whose `exponent` is the power;
+    `torch.optim.lr_scheduler.CosineAnnealingLR`, which rises again after `steps` steps.
 
     Examples
     --------
@@ -252,9 +254,51 @@ class Cosine(Schedule):
     start: Finite
     steps: Steps
     end: Finite = 0.0
+    power: Positive = 1.0
 
     def _at(self, step: int) -> float:
-        return along_cosine(self.start, self.end, progress(step, self.steps))
+        left = along_cosine(1.0, 0.0, progress(step, self.steps))
+        if self.power != 1:  # which would take as long as the cosine
+            left = power(left, self.power)
+        return self.end + (self.start - self.end) * left
+
+    @property
+    def span(self) -> int:
+        return self.steps + 1
+
+
+@dataclass(frozen=True)
+class REX(Schedule):
+    r"""From `start` to `end`, the steeper the later (Chen et al. 2021, arXiv:2107.04197).
+
+    .. math::
+        y_\text{end} + (y_\text{start} - y_\text{end})
+            \frac{1 - z}{\frac{1}{2} + \frac{1}{2} (1 - z)}, \qquad z = \frac{t - 1}{n}
+
+    Parameters
+    ----------
+    start
+        Value at step 1.
+    steps
+        Number of steps :math:`n` on the way.
+    end
+        Value from step ``steps + 1`` on.
+
+    Examples
+    --------
+    >>> from instep.schedules import REX
+    >>> schedule = REX(1.0, steps=4)
+    >>> [round(schedule(step), 3) for step in (1, 2, 3, 4, 5, 6)]
+    [1.0, 0.857, 0.667, 0.4, 0.0, 0.0]
+    """
+
+    start: Finite
+    steps: Steps
+    end: Finite = 0.0
+
+    def _at(self, step: int) -> float:
+        left = 1 - progress(step, self.steps)
+        return self.end + (self.start - self.end) * (left / (0.5 + 0.5 * left))
 
     @property
     def span(self) -> int:
