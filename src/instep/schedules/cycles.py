@@ -150,6 +150,7 @@ class OneCycle(Schedule):
         How it goes: ``"cosine"`` or ``"linear"``.
     phases
         2, or 3 as in the paper: down to the start in as many steps as up, and only then below.
+        So `rising` is at most 0.5 with 3.
 
     Notes
     -----
