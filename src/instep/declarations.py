@@ -78,10 +78,10 @@ def _check_signature(cls: Any) -> None:
     given = ["xp", "w", "g", "s", "h"]
     if getattr(cls, "stage", "") == "step":
         given.insert(2, "new")
-    is_static = isinstance(rule, staticmethod)
-    signature = inspect.signature(rule.__func__ if is_static else rule)
-    if not _takes(signature, given if is_static else ["self", *given]):
-        forgotten = not is_static and _takes(signature, given)
+    own = ["self"] if isinstance(rule, FunctionType) else []
+    signature = inspect.signature(rule if isinstance(rule, FunctionType) else rule.__func__)
+    if not _takes(signature, [*own, *given]):
+        forgotten = bool(own) and _takes(signature, given)
         remedy = "put @staticmethod before it" if forgotten else "change its signature"
         raise TypeError(
             f"{cls.__name__}.rule is called as rule({', '.join(given)}), and is defined as "
