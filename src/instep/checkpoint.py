@@ -13,7 +13,7 @@ import numpy as np
 
 from instep import arrays
 from instep.hyperparameters import described, is_array
-from instep.rule import Rule, names_of_arrays
+from instep.rule import Rule, names_of_arrays, rates_that_move
 from instep.state import History, LeafState, State
 
 #: The rules of an optimizer, by the prefix of their names in the state.
@@ -123,7 +123,13 @@ def _leaf_state(owner: str, parts: Parts, t: int, key: str, given: Mapping[str, 
     scalars = _mapping(owner, f"'scalars' of {key!r}", given["scalars"])
     slots = _mapping(owner, f"'slots' of {key!r}", given["slots"])
     remembered = {prefix + name for prefix, rule in parts.items() for name in rule.scalar_slots}
-    _check_names(owner, f"{what} has the scalars", set(scalars), remembered)
+    products = {
+        f"{prefix}{entry.name}_t"
+        for prefix, rule in parts.items()
+        for entry in rule.hyperparameters
+        if entry.domain.decays
+    }
+    _check_names(owner, f"{what} has the scalars", set(scalars) - products, remembered)
     for name, value in scalars.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{owner}: {name!r} of {key!r} must be a number, got {value!r}")
@@ -187,7 +193,9 @@ def _hyperparameters(
                     f"{present:g}; make it with the same"
                 )
         rule.check_values({**rule.__dict__, **own})
-        own["_varying"] = names_of_arrays({**rule.__dict__, **own}, rule.hyperparameters)
+        new = {**rule.__dict__, **own}
+        own["_varying"] = names_of_arrays(new, rule.hyperparameters)
+        own["_moving"] = rates_that_move(new, rule.hyperparameters)
         found.append((rule, own))
     if values:
         raise ValueError(f"{owner}: {name} has no hyperparameter {min(values)!r}")

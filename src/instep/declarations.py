@@ -17,7 +17,7 @@ RESERVED = frozenset(
         *("answer", "answer_in_place", "answer_rule", "averaged", "borrowed", "check_values"),
         *("complex", "defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
         *("hyperparameters", "initial_state"),
-        *("load", "load_state_dict", "main", "name", "overrides", "part", "parts"),
+        *("load", "load_state_dict", "main", "moving", "name", "overrides", "part", "parts"),
         *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),
         *("slots", "stage", "state_dict", "state_slots", "t", "threads", "update", "varying"),
     }

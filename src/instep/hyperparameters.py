@@ -39,7 +39,7 @@ class Domain:
     and so is what becomes one. With `integer`, only whole numbers are. With `survives_rounding`,
     a value that is not zero must not become zero when it is rounded to the dtype of the
     arithmetic, as an eps of 1e-50 does in float32. With `fixed`, the value is given once, as a
-    number.
+    number. With `decays`, it is a rate of decay, whose product over the steps rules may read.
     """
 
     lower: float = -math.inf
@@ -50,6 +50,7 @@ class Domain:
     infinite: bool = False
     integer: bool = False
     fixed: bool = False
+    decays: bool = False
 
     def __contains__(self, value: float) -> bool:
         above = value > self.lower if self.open_lower else value >= self.lower
@@ -86,7 +87,9 @@ Positive = Annotated[
     float | Schedule | RealArray, Domain(lower=0.0, open_lower=True, survives_rounding=True)
 ]
 #: Decay rates of running means: 1 would never forget and divide by zero in bias corrections.
-DecayRate = Annotated[float | Schedule | RealArray, Domain(lower=0.0, upper=1.0, open_upper=True)]
+DecayRate = Annotated[
+    float | Schedule | RealArray, Domain(lower=0.0, upper=1.0, open_upper=True, decays=True)
+]
 #: Small terms that keep a division finite.
 Epsilon = Annotated[float | Schedule | RealArray, Domain(lower=0.0, survives_rounding=True)]
 

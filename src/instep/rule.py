@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, dataclass_transform
 
 from instep import declarations
@@ -43,11 +44,22 @@ class Form:
         declarations.check_form(self)
 
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
 def names_of_arrays(
     values: Mapping[str, Any], hyperparameters: Sequence[Hyperparameter]
 ) -> tuple[str, ...]:
     """Return the names of the hyperparameters whose values are arrays."""
     return tuple(entry.name for entry in hyperparameters if is_array(values.get(entry.name)))
+
+
+def rates_that_move(
+    values: Mapping[str, Any], hyperparameters: Sequence[Hyperparameter]
+) -> dict[str, float | None]:
+    """Return the decay rates that are schedules (see `Rule.moving`)."""
+    decaying = (entry.name for entry in hyperparameters if entry.domain.decays)
+    return {name: None for name in decaying if callable(values.get(name))}
 
 
 def names_of(hyperparameters: Sequence[Hyperparameter]) -> str:
@@ -127,7 +139,7 @@ class Rule:
                     values = {**self.__dict__, name: value}
                     if all(entry.name in values for entry in self.hyperparameters):
                         self.check_values(values)
-                self._set(name, value)
+                self._set(hyperparameter, value)
                 if hyperparameter.option:
                     self._changed()
                 return
@@ -141,15 +153,21 @@ class Rule:
                 f"{self.name} has no hyperparameter {name!r}; it has {self._names_to_set()}"
             )
 
-    def _set(self, name: str, value: Any) -> None:
-        """Set a hyperparameter, and at once take note of which are arrays."""
-        if not (self.varying or is_array(value)):
+    def _set(self, entry: Hyperparameter, value: Any) -> None:
+        """Set a hyperparameter, and at once take note of which are arrays, and which move."""
+        name, moving = entry.name, self.moving
+        if entry.domain.decays and name not in moving:
+            constant = self.__dict__.get(name)
+            constant = constant if isinstance(constant, float) else None
+            if callable(value) or (isinstance(value, float) and constant not in (None, value)):
+                moving = {**moving, name: constant}
+        if moving is self.moving and not (self.varying or is_array(value)):
             object.__setattr__(self, name, value)
             return
         new = {**self.__dict__, name: value}
         varying = names_of_arrays(new, self.hyperparameters)
         self._changed()  # before, for an exception may come, and after, for a step may
-        self.__dict__.update({name: value, "_varying": varying})
+        self.__dict__.update({name: value, "_varying": varying, "_moving": moving})
         self._changed()
 
     def _names_to_set(self) -> str:
@@ -183,6 +201,12 @@ class Rule:
     def varying(self) -> tuple[str, ...]:
         """Names of the hyperparameters that are arrays."""
         found: tuple[str, ...] = self.__dict__.get("_varying", ())
+        return found
+
+    @property
+    def moving(self) -> Mapping[str, float | None]:
+        """The decay rates that are schedules or were set anew, with what they were before that."""
+        found: Mapping[str, float | None] = self.__dict__.get("_moving", _NONE)
         return found
 
     @classmethod

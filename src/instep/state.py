@@ -71,6 +71,11 @@ class State:
     plans: dict[Any, Any] = field(default_factory=dict)
     changes: int = 0
 
+    @property
+    def remembered(self) -> set[str]:
+        """Names of the numbers that some parameter remembers."""
+        return {name for leaf in self.leaves.values() for name in leaf.history.scalars}
+
 
 class Owner(Protocol):
     """What plans, checkpoints and explanations know of an optimizer; its state they are handed."""

@@ -3,7 +3,7 @@
 import copy
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from keyword import iskeyword
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from instep import arrays, declarations
-from instep.correctly_rounded import numbers_for
+from instep.correctly_rounded import numbers_for, power
 from instep.graph import Graph, cut, trace
 from instep.graph.dtypes import BOUNDS, state_dtype
 from instep.graph.evaluation import compile_expressions
@@ -121,10 +121,18 @@ class Part:
         self.varying = {name: rule.__dict__[name] for name in rule.varying}
         self.slots, self.real = rule.state_slots(), rule.real_slots
         self.has_forms = rule.defines("form")
-        self.derives = rule.defines("scalars")
+        self._has_scalars = rule.defines("scalars")
         self.gathers = rule.defines("period")
         self.remembered = tuple(rule.scalar_slots)
         self.borrowed = rule.borrowed
+        self.moving, self._moving = rule.moving, rule.__dict__.get("_moving")
+        declared = {entry.name for entry in rule.hyperparameters}.union(rule.scalar_slots)
+        self.decaying = tuple(
+            entry.name
+            for entry in self.fields
+            if entry.domain.decays and product_of(entry.name) not in declared
+        )
+        self.multiply(())
         self.derived: tuple[str, ...] = ()
         self._found: set[str] = set()
         self._kinds: object = None  # what `scalars` returned last: names and types, as checked
@@ -141,6 +149,8 @@ class Part:
     def is_current(self) -> bool:
         """Return whether options, arrays and slots are those of the rule now."""
         values = self.rule.__dict__
+        if values.get("_moving") is not self._moving:
+            return False
         if (self.varying or "_varying" in values) and not (
             self.rule.varying == tuple(self.varying)
             and all(values[name] is array for name, array in self.varying.items())
@@ -151,11 +161,18 @@ class Part:
             and all(getattr(self.rule, name) == value for name, value in self.options.items())
         )
 
+    def multiply(self, names: Iterable[str]) -> None:
+        """Let the products of these decay rates be numbers: those of the others are powers."""
+        self.products = tuple(names)
+        self.derives = self._has_scalars or bool(self.products)
+        constant = [name for name in self.decaying if name not in self.products]
+        self.powers = {product_of(name): (name, "t") for name in constant}
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the numbers of this part."""
-        own = (*(entry.name for entry in self.fields), "t", *self.derived)
-        return tuple(self.prefix + name for name in own)
+        own = (*(entry.name for entry in self.fields), "t", *map(product_of, self.products))
+        return tuple(self.prefix + name for name in (*own, *self.derived))
 
     def arrays(self, overrides: Mapping[str, Any]) -> list[Varying]:
         """Return the hyperparameters that are arrays, in a part of the tree with overrides."""
@@ -197,16 +214,20 @@ class Part:
                     )
             numbers.append(value)
         numbers.append(-(-(step - group.missed) // self.period))
-        if not self.derives:
-            return numbers, _NONE, _NONE
-        names = (*(entry.name for entry in self.fields), "t")
+        memory: Mapping[str, float] = _NONE
+        if self.products:
+            products, memory = self._multiplied(numbers, group, overrides)
+            numbers += products
+        if not self._has_scalars:
+            return numbers, _NONE, memory
+        names = (*(entry.name for entry in self.fields), "t", *map(product_of, self.products))
         known = self.options | dict(zip(names, numbers, strict=True))
         known |= {name: lent[name] for name in self.borrowed if name in lent}
         varying += [name for name in self.borrowed if math.isnan(known.get(name, 0.0))]
         for name in varying:
             del known[name]
         old = {name: group.memory[self.prefix + name] for name in self.remembered}
-        h = _Numbers(self.owner, numbers_for(known | old), varying)
+        h = _Numbers(self.owner, numbers_for(known | old), varying, self.powers)
         found = self._derive(h)
         kinds = varying, [(name, value.__class__) for name, value in found.items()]
         if kinds != self._kinds:
@@ -214,7 +235,29 @@ class Part:
             self._kinds = kinds
         numbers += [found[name] for name in self.derived]
         flags = {name: found[name] for name in self._flags}
-        return numbers, flags, {name: found[name] for name in self.remembered}
+        return numbers, flags, {**memory, **{name: found[name] for name in self.remembered}}
+
+    def _multiplied(
+        self, numbers: Sequence[float], group: Group, overrides: Mapping[str, Any]
+    ) -> tuple[list[float], dict[str, float]]:
+        """Return the products of decay rates up to a step, and those that must be remembered."""
+        now, step = (
+            dict(zip([entry.name for entry in self.fields], numbers, strict=False)),
+            numbers[-1],
+        )
+        products, memory = [], {}
+        for name in self.products:
+            rate, before = now[name], group.memory.get(self.prefix + product_of(name))
+            moves = callable(overrides[name]) if name in overrides else name in self.moving
+            if moves and before is None:
+                constant = None if name in overrides else self.moving[name]
+                before = power(rate if constant is None else constant, step - 1)
+            # Where it has been the same in all steps, to the bit what it is where it is constant.
+            is_power = before in (None, power(rate, step - 1))
+            products.append(power(rate, step) if is_power or before is None else before * rate)
+            if before is not None:
+                memory[product_of(name)] = products[-1]
+        return products, memory
 
     def _check_kinds(self, found: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         """Raise unless `scalars` returned names of its own, and the same numbers as before."""
@@ -269,8 +312,14 @@ class _Numbers(Values):
 
     __slots__ = ("_varying",)
 
-    def __init__(self, owner: str, values: Mapping[str, Any], varying: Sequence[str]) -> None:
-        super().__init__(owner, "hyperparameter", values)
+    def __init__(
+        self,
+        owner: str,
+        values: Mapping[str, Any],
+        varying: Sequence[str],
+        powers: Mapping[str, tuple[str, str]],
+    ) -> None:
+        super().__init__(owner, "hyperparameter", values, powers)
         self._varying = varying
 
     def __getattr__(self, name: str) -> Any:
@@ -282,6 +331,11 @@ class _Numbers(Values):
                 f"from it; give a number"
             )
         return super().__getattr__(name)
+
+
+def product_of(name: str) -> str:
+    """Return what rules call the product of a decay rate over the steps."""
+    return f"{name}_t"
 
 
 def _check_identifier(owner: str, name: Any) -> None:
@@ -298,7 +352,9 @@ class Program:
     That of a plan, which its optimizer keeps, does not keep the optimizer: `is_kept` says so.
     """
 
-    def __init__(self, owner: Owner, *, is_kept: bool = False) -> None:
+    def __init__(
+        self, owner: Owner, *, is_kept: bool = False, remembered: Collection[str] = ()
+    ) -> None:
         self.name = owner.name
         self._kept = None if is_kept else owner
         self._owner = weakref.ref(owner)
@@ -308,6 +364,9 @@ class Program:
             self.parts.append(Part(prefix, rule, period))
             period *= rule.period
         mains = [part for part in self.parts if part.rule is owner.main]
+        for part in self.parts:
+            part.multiply(_products(owner, part, part in mains, remembered))
+        self.powers = _powers(self.parts)
         self._lender = mains[0] if any(part.borrowed for part in self.parts) else None
         self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
@@ -443,7 +502,8 @@ class Program:
         """Return `h` for a rule that is called with arrays: `number` makes what it is to see."""
         numbers = dict(zip(self.names, map(number, row.numbers), strict=True))
         numbers |= {name: varying[varying_name(name)] for name in self.varying}
-        return Values(self.name, "hyperparameter", numbers | self._options | dict(row.flags))
+        values = numbers | self._options | dict(row.flags)
+        return Values(self.name, "hyperparameter", values, self.powers)
 
     def check_rounding(self, numbers: Sequence[float], compute: str) -> None:
         """Raise if a hyperparameter that must not becomes 0 or infinite in the compute dtype."""
@@ -465,7 +525,7 @@ class Program:
                     f"{part.owner}: {entry.name}={number!r} is {becomes} in {compute}, the dtype "
                     f"of the arithmetic; {remedy}"
                 )
-            position += len(part.fields) + 1 + len(part.derived)
+            position += len(part.names)
 
     def passes(self, dtype: str, flags: Flags, gradient: str = "") -> tuple[Graph, ...]:
         """Return the graph of the rule, cut into passes, or raise FusionError.
@@ -478,6 +538,7 @@ class Program:
                 self.rule,
                 name=self.name,
                 hyperparameters=self.names,
+                powers=self.powers,
                 options=self._options | dict(flags),
                 slots=self.slots,
                 dtype=dtype,
@@ -524,6 +585,26 @@ class Program:
                     raise TypeError(declarations.wrong_start(part.owner, slot, start, names))
                 initial[part.prefix + slot] = start if isinstance(start, str) else float(start)
         return initial
+
+
+def _powers(parts: Iterable[Part]) -> dict[str, tuple[str, str]]:
+    """Return the names of the products of constant decay rates, with those of their operands."""
+    return {
+        part.prefix + name: (part.prefix + base, part.prefix + exponent)
+        for part in parts
+        for name, (base, exponent) in part.powers.items()
+    }
+
+
+def _products(owner: Owner, part: Part, is_main: bool, remembered: Collection[str]) -> list[str]:
+    """Return the decay rates that move somewhere in the tree, or once did."""
+    found = []
+    for name in part.decaying:
+        key = name if is_main else part.prefix + name
+        overridden = any(callable(values.get(key)) for values in owner.overrides.values())
+        if name in part.moving or overridden or part.prefix + product_of(name) in remembered:
+            found.append(name)
+    return found
 
 
 def _place(array: Any) -> object:

@@ -24,6 +24,7 @@ def trace(
     *,
     name: str,
     hyperparameters: Iterable[str],
+    powers: Mapping[str, tuple[str, str]] = MappingProxyType({}),
     options: Mapping[str, Any],
     slots: tuple[str, ...],
     dtype: str,
@@ -41,8 +42,9 @@ def trace(
         ``rule(xp, w, g, s, h)`` returns the new parameter and a dict of new slots.
     name
         Name of the rule, used in messages and as the name of the kernel.
-    hyperparameters
-        Names of the numbers in `h`, the step number ``t`` included.
+    hyperparameters, powers
+        Names of the numbers in `h`, the step number ``t`` included, and of those that are powers,
+        with the names of base and exponent.
     options
         Values in `h` that the rule may branch on: they are part of what is compiled.
     slots
@@ -53,10 +55,9 @@ def trace(
         The dtype of the gradient, where it is another one. It is converted as it is loaded.
     varying
         The dtypes of those hyperparameters that are arrays.
-    whole
-        Names of slots of other shapes, which only functions on whole arrays touch.
-    between
-        Names of the arrays that functions on whole arrays are given and return.
+    whole, between
+        Names of slots of other shapes, which only functions on whole arrays touch, and of the
+        arrays that these are given and return.
     real_slots
         Those of slots and arrays between that are real where the parameter is complex.
 
@@ -69,9 +70,8 @@ def trace(
     state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
     arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
-    numbers = {key: TracedScalar(recorder, key) for key in hyperparameters}
-    numbers |= {key: loaded[varying_name(key)] for key in varying}
-    h = Values(name, "hyperparameter", {**numbers, **options})
+    numbers = _numbers(recorder, hyperparameters, varying, loaded)
+    h = Values(name, "hyperparameter", {**numbers, **options}, powers)
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
     s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
     returned = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
@@ -88,6 +88,14 @@ def varying_name(hyperparameter: str) -> str:
 
 def _varying(dtypes: Mapping[str, str]) -> list[Array]:
     return [Array(varying_name(key), dtype) for key, dtype in dtypes.items()]
+
+
+def _numbers(
+    recorder: Recorder, names: Iterable[str], varying: Iterable[str], loaded: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a rule sees of hyperparameters."""
+    numbers = {name: TracedScalar(recorder, name) for name in names}
+    return numbers | {name: loaded[varying_name(name)] for name in varying}
 
 
 def _state(names: Iterable[str], dtype: str, real_slots: Collection[str]) -> list[Array]:
@@ -184,24 +192,36 @@ def check_result(name: str, result: Any, slots: tuple[str, ...]) -> tuple[Any, M
 
 
 class Values:
-    """Read-only attributes: the hyperparameters `h` or the slots `s` that a rule sees."""
+    """Read-only attributes: the hyperparameters `h` or the slots `s` that a rule sees.
 
-    __slots__ = ("_kind", "_owner", "_values")
+    `powers` are those that are one value to the power of another, computed where they are read.
+    """
 
-    def __init__(self, owner: str, kind: str, values: Mapping[str, Any]) -> None:
-        self._owner, self._kind, self._values = owner, kind, values
+    __slots__ = ("_kind", "_owner", "_powers", "_values")
+
+    def __init__(
+        self,
+        owner: str,
+        kind: str,
+        values: Mapping[str, Any],
+        powers: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    ) -> None:
+        self._owner, self._kind, self._values, self._powers = owner, kind, values, powers
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self._values[name]
         except KeyError:
+            if name in self._powers:
+                base, exponent = self._powers[name]
+                return getattr(self, base) ** getattr(self, exponent)
             raise UnknownNameError(
                 f"{self._owner}.rule reads the {self._kind} {name!r}, which does not exist; "
                 f"there are {', '.join(self._values) or 'none'}"
             ) from None
 
     def __contains__(self, name: str) -> bool:
-        return name in self._values
+        return name in self._values or name in self._powers
 
     def part(
         self, owner: str, prefix: str, lent: Mapping[str, str] = MappingProxyType({})
@@ -211,5 +231,11 @@ class Values:
         And those that are lent, by the names that they have there, unless one is there already.
         """
         values = {name: self._values[full] for name, full in lent.items() if full in self._values}
-        values |= {k[len(prefix) :]: v for k, v in self._values.items() if k.startswith(prefix)}
-        return Values(owner, self._kind, values)
+        own = len(prefix)
+        values |= {k[own:]: v for k, v in self._values.items() if k.startswith(prefix)}
+        powers = {
+            name[own:]: (base[own:], exponent[own:])
+            for name, (base, exponent) in self._powers.items()
+            if name.startswith(prefix)
+        }
+        return Values(owner, self._kind, values, powers)

@@ -49,6 +49,6 @@ class AdaBelief(Optimizer):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         error = g - m
         variance = h.beta2 * s.s + (1 - h.beta2) * xp.abs_sq(error) + h.eps
-        rate = h.lr / (1 - h.beta1**h.t)
-        corrected = variance / (1 - h.beta2**h.t)
+        rate = h.lr / (1 - h.beta1_t)
+        corrected = variance / (1 - h.beta2_t)
         return w - rate * m / (xp.sqrt(corrected) + h.eps), {"m": m, "s": variance}

@@ -50,8 +50,8 @@ class Adam(Optimizer):
         # a square that overflows must stay infinite, and inf - inf is NaN.
         m = (s.m - (1 - h.beta1) * s.m) + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
-        rate = h.lr / (1 - h.beta1**h.t)
-        v_hat = v / (1 - h.beta2**h.t)
+        rate = h.lr / (1 - h.beta1_t)
+        v_hat = v / (1 - h.beta2_t)
         return w - rate * m / (xp.sqrt(v_hat) + h.eps), {"m": m, "v": v}
 
 

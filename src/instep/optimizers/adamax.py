@@ -48,5 +48,5 @@ class AdaMax(Optimizer):
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         u = xp.maximum(h.beta2 * s.u, abs(g))
-        rate = h.lr / (1 - h.beta1**h.t)
+        rate = h.lr / (1 - h.beta1_t)
         return w - rate * m / (u + h.eps), {"m": m, "u": u}

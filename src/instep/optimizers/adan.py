@@ -69,7 +69,7 @@ class Adan(Optimizer):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         u = h.beta2 * s.u + (1 - h.beta2) * d
         n = h.beta3 * s.n + (1 - h.beta3) * xp.abs_sq(ahead)
-        step = h.lr / (1 - h.beta1**h.t) * m + h.lr * h.beta2 / (1 - h.beta2**h.t) * u
-        n_hat = n / (1 - h.beta3**h.t)
+        step = h.lr / (1 - h.beta1_t) * m + h.lr * h.beta2 / (1 - h.beta2_t) * u
+        n_hat = n / (1 - h.beta3_t)
         new = (w - step / (xp.sqrt(n_hat) + h.eps)) / (1 + h.lr * h.weight_decay)
         return new, {"m": m, "u": u, "n": n, "previous": g}

@@ -50,6 +50,6 @@ class AMSGrad(Optimizer):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         x = xp.maximum(s.x, v)
-        rate = h.lr / (1 - h.beta1**h.t)
-        x_hat = x / (1 - h.beta2**h.t)
+        rate = h.lr / (1 - h.beta1_t)
+        x_hat = x / (1 - h.beta2_t)
         return w - rate * m / (xp.sqrt(x_hat) + h.eps), {"m": m, "v": v, "x": x}

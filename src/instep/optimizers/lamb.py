@@ -54,8 +54,8 @@ class LAMB(Optimizer):
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
-        v_hat = v / (1 - h.beta2**h.t)
-        u = 1 / (1 - h.beta1**h.t) * m / (xp.sqrt(v_hat) + h.eps) + h.weight_decay * w
+        v_hat = v / (1 - h.beta2_t)
+        u = 1 / (1 - h.beta1_t) * m / (xp.sqrt(v_hat) + h.eps) + h.weight_decay * w
         w_norm, u_norm = xp.norm(w), xp.norm(u)
         ratio = xp.where((w_norm > 0) & (u_norm > 0), w_norm / u_norm, 1.0)
         return w - h.lr * ratio * u, {"m": m, "v": v}

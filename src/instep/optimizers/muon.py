@@ -87,7 +87,8 @@ class Muon(Optimizer):
             m = h.momentum * s.m + g
             direction = xp.apply(orthogonalized, g + h.momentum * m)
             return (1 - h.lr * h.weight_decay) * w - h.lr * direction, {"m": m}
-        others = {name: getattr(h, name) for name in ("beta1", "beta2", "eps", "weight_decay", "t")}
+        names = ("beta1", "beta2", "beta1_t", "beta2_t", "eps", "weight_decay")
+        others = {name: getattr(h, name) for name in names}
         return AdamW.rule(xp, w, g, s, SimpleNamespace(lr=h.adamw_lr, **others))
 
 

@@ -67,5 +67,5 @@ class NAdam(Optimizer):
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         ahead = h.lr * h.mu_next / (1 - h.mu_next * h.product) * m
         step = ahead + h.lr * (1 - h.mu) / (1 - h.product) * g
-        v_hat = v / (1 - h.beta2**h.t)
+        v_hat = v / (1 - h.beta2_t)
         return w - step / (xp.sqrt(v_hat) + h.eps), {"m": m, "v": v}

@@ -60,8 +60,8 @@ class RAdam(Optimizer):
     def scalars(h):
         """Return whether the variance can be trusted, and the factor on the step if so."""
         limit = 2 / (1 - h.beta2) - 1
-        correction = 1 - h.beta2**h.t
-        rho = limit - 2 * h.t * h.beta2**h.t / correction
+        correction = 1 - h.beta2_t
+        rho = limit - 2 * h.t * h.beta2_t / correction
         if rho <= 5:
             return {"rectified": False, "factor": 1.0}
         r = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
@@ -71,7 +71,7 @@ class RAdam(Optimizer):
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
-        step = h.factor * h.lr / (1 - h.beta1**h.t) * m
+        step = h.factor * h.lr / (1 - h.beta1_t) * m
         if h.rectified:
             step = step / (xp.sqrt(v) + h.eps)
         return w - step, {"m": m, "v": v}

@@ -94,7 +94,7 @@ class ScheduleFreeAdamW(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
-        v_hat = v / (1 - h.beta2**h.t)
+        v_hat = v / (1 - h.beta2_t)
         direction = g / (xp.sqrt(v_hat) + h.eps) + h.weight_decay * w
         # The last three lines of the equation without x, which y and z determine.
         rate = h.lr * (1 - h.beta1 * (1 - h.share))

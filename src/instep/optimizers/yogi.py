@@ -57,6 +57,6 @@ class Yogi(Optimizer):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         square = xp.abs_sq(g)
         v = s.v - (1 - h.beta2) * (xp.sign(s.v - square) * square)
-        rate = h.lr / (1 - h.beta1**h.t)
-        v_hat = v / (1 - h.beta2**h.t)
+        rate = h.lr / (1 - h.beta1_t)
+        v_hat = v / (1 - h.beta2_t)
         return w - rate * m / (xp.sqrt(v_hat) + h.eps), {"m": m, "v": v}

@@ -54,7 +54,8 @@ class Records:
         for group, leaves in self._groups:
             histories = [*map(_history, leaves)]
             first = histories[0]
-            if histories.count(first) < len(histories):
+            same = histories.count(first) == len(histories)
+            if not same or first.scalars.keys() != group.memory.keys():
                 return False
             if first is not group.history or len({*map(id, histories)}) > 1:
                 group.history = History(first.taken, dict(first.scalars))

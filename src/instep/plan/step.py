@@ -45,7 +45,7 @@ class Plan:
         unseen = [leaf.position for leaf in leaves if leaf.gradient is None or leaf.key in frozen]
         self._read_params, self._read_grads = (tree.LeafReader(x, unseen) for x in (params, grads))
         self._held = self._seen = _NOTHING  # by the user, and by the engines
-        self.program = Program(owner, is_kept=True)
+        self.program = Program(owner, is_kept=True, remembered=state.remembered)
         self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
         given = assign(owner, state, self.program, self._active, overrides)
         self._stand_ins = StandIns(self._active)
