@@ -23,16 +23,19 @@ STRIDED = {"a": (5,), "s1": (4, 3), "t2": (2, 3)}
 
 
 class Problem:
-    """An optimizer on a tree, stepped with gradients that the step number decides."""
+    """An optimizer on a tree, stepped with gradients that the step number decides.
 
-    def __init__(self, make, shapes=PLAIN, missing=(), stride=1, xp=np):
-        self.make, self.shapes, self.missing, self.xp = make, shapes, missing, xp
+    `of` makes of an array what stands in the tree.
+    """
+
+    def __init__(self, make, shapes=PLAIN, missing=(), stride=1, xp=np, of=lambda x: x):
+        self.make, self.shapes, self.missing, self.xp, self.of = make, shapes, missing, xp, of
         self.stride = stride  # of the lines at which it is interrupted
 
     def begin(self, steps, **settings):
         rng = np.random.default_rng(0)
         params, optimizer = arrays(rng, self.shapes, self.xp), self.make(**settings)
-        run = params, optimizer
+        run = {name: self.of(w) for name, w in params.items()}, optimizer
         for _ in range(steps):
             self.step(run, optimizer.t + getattr(optimizer, "skipped", 0))
         return run
@@ -41,7 +44,7 @@ class Problem:
         grads = arrays(np.random.default_rng(100 + number), self.shapes, self.xp)
         if number % 3 == 1:
             grads |= dict.fromkeys(self.missing)
-        return grads
+        return {name: None if g is None else self.of(g) for name, g in grads.items()}
 
     def trees(self, run, number):
         """Return what a step is called with."""

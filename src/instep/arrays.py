@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instep import exchange
+
 Array = Any
+
+#: Libraries that are asked in ways of their own, or that only their own functions know.
+_NAMED = frozenset(
+    ("numpy", "cupy", "torch", "jax", "array_api_strict", "dask", "sparse", "ndonnx")
+)
 
 
 def library(array: Array) -> str | None:
@@ -43,10 +50,32 @@ def namespace(array: Array) -> Any:
     return array_api_compat.array_namespace(array)
 
 
+def has_namespace(array: Array) -> bool:
+    """Return whether the library of `array` follows the array API standard."""
+    try:
+        namespace(array)
+    except TypeError:
+        return False
+    return True
+
+
+def exported(array: Array, stream: int = exchange.NO_STREAM) -> exchange.Memory | None:
+    """Return where an array of a library lies that is not known by name; None if it does not tell.
+
+    On a device, `stream` is the handle of one that is to wait for what the library has begun there.
+    """
+    name = library(array)
+    return None if name is None or name in _NAMED else exchange.read(array, stream)
+
+
 def dtype_name(array: Array) -> str:
     """Return the name of the dtype, as in ``"float32"``; a foreign byte order shows as in NumPy."""
     dtype = array.dtype
-    return _dtype_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
+    if isinstance(dtype, np.dtype):
+        return _dtype_name(dtype)
+    name = str(dtype).rpartition(".")[2]
+    found = None if name.isidentifier() else exported(array)
+    return name if found is None else found.dtype
 
 
 @cache  # of NumPy's dtypes alone: array-api-strict warns where one of its own is compared to them
@@ -60,6 +89,9 @@ def device(array: Array) -> str:
         return "cpu"
     if library(array) == "cupy":
         return str(array.device.id)
+    found = exported(array)
+    if found is not None:
+        return found.place
     import array_api_compat
 
     return str(array_api_compat.device(array))
@@ -82,8 +114,9 @@ def describe(array: Any) -> str:
 
 
 def is_immutable(array: Array) -> bool:
-    """Return whether arrays of this library cannot be written by design."""
-    return library(array) == "jax"
+    """Return whether an array of this library cannot be written by design."""
+    found = exported(array)
+    return library(array) == "jax" or (found is not None and not found.is_writable)
 
 
 def is_traced(array: Array) -> bool:
@@ -191,7 +224,8 @@ def _places(array: Array) -> tuple[int, tuple[int, ...], int] | None:
         case "torch" if array.layout is sys.modules["torch"].strided and array.data_ptr() != 0:
             itemsize = array.element_size()
             return array.data_ptr(), tuple([n * itemsize for n in array.stride()]), itemsize
-    return None
+    found = exported(array)
+    return None if found is None else (found.address, found.strides, found.itemsize)
 
 
 def memory_as_array(
@@ -251,7 +285,16 @@ def to_numpy(array: Array) -> Array:
             return array.get()
         case "torch":  # NumPy 2 warns where it asks torch for a copy
             return array.detach().resolve_neg().cpu().numpy().copy()
+    found = exported(array)
+    if found is not None and found.platform == "cpu":
+        return seen(found, owner=found.owner).copy()
     return np.array(array)
+
+
+def seen(memory: exchange.Memory, owner: Any = None) -> NDArray[Any]:
+    """Return a NumPy array of the memory of an array that a CPU sees, of a dtype of NumPy's."""
+    place, dtype = (memory.address, memory.shape, memory.strides), numpy_dtype(memory.dtype)
+    return memory_as_array(*place, dtype, writeable=memory.is_writable, owner=owner)
 
 
 def parts(array: Array) -> tuple[Array, Array]:

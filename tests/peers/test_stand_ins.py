@@ -7,15 +7,19 @@ A step must never write where a tensor was before, nor read what is no longer it
 import copy
 import ctypes
 import gc
+import importlib
 import pickle
 import sys
 import weakref
+from pathlib import Path
 
 import bits
 import cases
 import engine_runs
+import foreign_arrays
 import numpy as np
 import pytest
+import torch_on_device
 import whole_steps
 
 from instep import SGD, Adam, Momentum, Optimizer, ScheduleFreeAdamW, arrays, chain
@@ -618,25 +622,40 @@ def test_arrays_and_views_that_are_kept_stay_as_they_are(jax, dtype):
             kept, views = {}, {}
 
 
+# Libraries that are not known by name -----------------------------------------------------------
+
+
+def test_what_is_asked_of_tensors_on_a_device_is_there(torch):
+    """The tests of the CUDA engine use names of PyTorch without PyTorch."""
+    modules, _ = torch_on_device.module()
+    for name, module in modules.items():
+        real = importlib.import_module(name)
+        for attribute in vars(module).keys() - {"_C"}:
+            if not attribute.startswith("__"):
+                assert hasattr(real, attribute), attribute
+    given = set(vars(torch_on_device.Tensor(np.zeros(3))))
+    for attribute in {*vars(torch_on_device.Tensor), *given} - {"array", "_negated"}:
+        assert hasattr(torch.zeros(3), attribute), attribute
+    assert hasattr(torch._C._CudaStreamBase, "cuda_stream") or not torch.backends.cuda.is_built()
+    assert "cuda_stream" in (Path(torch.__file__).parent / "_C" / "__init__.pyi").read_text()
+    assert "Parameter" in vars(torch.nn)
+
+
+@fused
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_memory_that_a_tensor_exports_is_that_of_the_tensor(torch, dtype, engine):
+    """As a library does that nobody knows: it has a dtype that NumPy's own DLPack has not."""
+    engine_runs.require(engine)
+    x, g = ordinary(0, (5, 3), dtype), ordinary(1, (5, 3), dtype)
+    w, other = tensor(x), x.copy()
+    optimizers = Momentum(engine=engine), Momentum(engine=engine)
+    for _ in range(3):
+        optimizers[0].update(foreign_arrays.Foreign(w), foreign_arrays.Foreign(tensor(g)))
+        optimizers[1].update(other, g)
+    assert_same(x, other)
+
+
 # Exceptions -----------------------------------------------------------------------------------
-
-
-class OnTensors(whole_steps.Problem):
-    """A problem on tensors, or on arrays of JAX."""
-
-    def __init__(self, make, of, shapes=whole_steps.PLAIN):
-        super().__init__(make, shapes)
-        self.of = of
-
-    def begin(self, steps, **settings):
-        params = whole_steps.arrays(np.random.default_rng(0), self.shapes)
-        run = {name: self.of(w) for name, w in params.items()}, self.make(**settings)
-        for t in range(steps):
-            self.step(run, t)
-        return run
-
-    def gradients(self, number):
-        return {name: self.of(g) for name, g in super().gradients(number).items()}
 
 
 @pytest.mark.slow
@@ -646,7 +665,7 @@ def test_an_exception_at_any_line_leaves_all_of_a_step_on_tensors_or_nothing(tor
         return chain(clip_by_global_norm(0.5), Adam(), **settings)
 
     for how, shapes in ((Adam, whole_steps.PLAIN), (make, whole_steps.STRIDED)):
-        problem = OnTensors(how, torch.from_numpy, shapes)
+        problem = whole_steps.Problem(how, shapes, of=torch.from_numpy)
         after = "Plan.step" if taken == 0 else None
         not_taken, done = whole_steps.assert_whole(problem, taken, {}, after, 1 if taken else 5)
         assert not_taken
@@ -656,7 +675,7 @@ def test_an_exception_at_any_line_leaves_all_of_a_step_on_tensors_or_nothing(tor
 @pytest.mark.slow
 @pytest.mark.parametrize("taken", [0, 3])
 def test_an_exception_at_any_line_leaves_all_of_a_step_on_arrays_of_jax_or_nothing(jax, taken):
-    problem = OnTensors(Adam, jax.numpy.asarray)
+    problem = whole_steps.Problem(Adam, of=jax.numpy.asarray)
     after = "Plan.step" if taken == 0 else None
     not_taken, done = whole_steps.assert_whole(problem, taken, {}, after, 5 if taken == 0 else 2)
     assert not_taken

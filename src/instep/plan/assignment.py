@@ -9,6 +9,7 @@ from instep import arrays, engines
 from instep.graph.dtypes import is_complex
 from instep.graph.program import Group, Overridden, Program, Row, Varying
 from instep.plan import stand_ins, validation, varying
+from instep.plan.kinds import NOBODY
 from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_read
 from instep.state import History, Owner, State
@@ -118,15 +119,18 @@ def _buckets(requested: str, given: Assignment, leaves: Sequence[Leaf]) -> list[
     """Return what each engine takes together: one library, device, dtype and program."""
     buckets: dict[Any, Assigned] = {}
     chosen: dict[Any, tuple[str, str]] = {}
+    may_fuse = requested == "auto" or engines.load(requested).fuses
     for i, leaf in enumerate(leaves):
         flags = given.row(i).flags
-        if given.in_parts and is_complex(leaf.dtype):
-            validation.check_parts(f"{given.program.name}.update", leaf)
-            leaf.take_apart()
+        in_parts = given.in_parts and is_complex(leaf.dtype)
+        memory = stand_ins.of_memory(leaf) if may_fuse or in_parts else NOBODY
+        if in_parts:
+            validation.check_parts(f"{given.program.name}.update", leaf, memory)
+            leaf.take_apart(memory)
         plain = given.program.for_shape(tuple(leaf.parameter.shape))
         program = plain.taking(given.varying[given.group_of[i]])
-        if requested == "auto" or engines.load(requested).fuses:
-            leaf.put(stand_ins.of_memory(leaf))
+        if may_fuse:
+            leaf.put(memory)
         w = leaf.parameter
         kind = (arrays.library(leaf.held[0]), arrays.library(w), leaf.dtype, flags, program)
         if kind not in chosen:

@@ -1,12 +1,15 @@
 """What stands for what a user holds: the kinds of stand-ins have this in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from instep import arrays
+
+#: A device, and the handle of the stream on which a library works there, if it is known.
+Lane = tuple[int, int | None]
 
 
 class StandIn(ABC):
@@ -18,10 +21,14 @@ class StandIn(ABC):
         Whether the tree gets another object in the place of what was held: it cannot be written.
     tells_of_writes
         Whether a library wants to be told that elements are written behind its back.
+    lane
+        Returns where the library of an array on a device works now. Equal functions return the
+        same.
     """
 
     replaces = False
     tells_of_writes = False
+    lane: Callable[[], Lane] | None = None
 
     @abstractmethod
     def array(self, held: Any) -> Any:
@@ -71,6 +78,7 @@ class Parts(StandIn):
         self._kind: tuple[str | None, str] | None = None
         self.replaces = of is not None and of.replaces
         self.tells_of_writes = of is not None and of.tells_of_writes
+        self.lane = None if of is None else of.lane
 
     def array(self, held: Any) -> Any:
         x = held if self.of is None else self.of.array(held)

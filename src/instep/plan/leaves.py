@@ -48,10 +48,10 @@ class Leaf:
         self.stand_ins = w, g
         self.parameter, self.gradient = arrays_of(self.stand_ins, self.held)
 
-    def take_apart(self) -> None:
-        """Let parts stand for complex numbers from now on, whatever else does."""
+    def take_apart(self, pair: Pair) -> None:
+        """Let parts stand for complex numbers from now on, whatever else does, as these do."""
         self.in_parts = True
-        self.put(NOBODY)
+        self.put(pair)
 
     def forget(self) -> None:
         """Keep no arrays of the user."""

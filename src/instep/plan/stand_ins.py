@@ -1,6 +1,7 @@
 """Arrays in the place of what a user holds: engines see those, and the user never does.
 
-What no engine could read or write, it can so: a number, a tensor of PyTorch, an array of JAX.
+What no engine could read or write, it can so: a number, a tensor of PyTorch, an array of JAX or of
+any library that exports its memory.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,8 @@ from typing import Any
 
 from instep import arrays
 from instep.engines.base import Leaves
-from instep.plan import immutables, tensors
-from instep.plan.kinds import NOBODY, Pair, handed_back
+from instep.plan import exports, immutables, tensors
+from instep.plan.kinds import NOBODY, Lane, Pair, handed_back
 from instep.plan.leaves import Leaf
 
 
@@ -23,13 +24,16 @@ def of_memory(leaf: Leaf) -> Pair:
         case "jax" if all(map(immutables.can_be_seen, held)):
             gradient = None if g is None else immutables.Immutable(g, written=False)
             return immutables.Immutable(w, written=True), gradient
-    return NOBODY
+    return exports.pair(leaf.held) or NOBODY
 
 
 def of_library(leaf: Leaf) -> Pair:
     """Return what stands for a leaf where the functions of its own library are called."""
     if arrays.library(leaf.held[1]) == "torch":
         return None, tensors.Detached()
+    w = leaf.held[0]
+    if arrays.exported(w) is not None and (leaf.in_parts or not arrays.has_namespace(w)):
+        return of_memory(leaf)  # it has no functions that would do
     return NOBODY
 
 
@@ -41,6 +45,8 @@ def beside(leaf: Leaf, array: Any) -> Any:
                 array = tensors.Gradient().array(array)
             case "jax":
                 array = immutables.Immutable(array, written=False).array(array)
+            case _:
+                array = exports.reading(array)
     if leaf.in_parts:
         array = arrays.namespace(array).broadcast_to(array[..., None], (*array.shape, 2))
     return array
@@ -69,6 +75,11 @@ class StandIns:
         # Where all are tensors, compiled code sees whether they are what they were.
         self._are_tensors = len(self._told) == len(leaves)
         self._check: Any = None
+        kinds = [kind for _, kind in (*self._of_parameters, *self._of_gradients)]
+        self._finds = {kind.lane for kind in kinds if kind.lane is not None}
+        self._lanes: set[Lane] = set()
+        self._streams: Any = None
+        self._follow()  # what state starts from is read before the first step
         self._seen: Leaves = ((), ())
 
     def arrays(self, params: tuple[Any, ...], grads: tuple[Any, ...]) -> Leaves | None:
@@ -92,6 +103,7 @@ class StandIns:
                 if of[position] is None:
                     return None
         found = tuple(seen[0]), tuple(seen[1])
+        self._follow()
         if self._are_tensors:
             self._seen = found
             held, stands = ([self._own(x) for x in both] for both in (sides, found))
@@ -103,6 +115,16 @@ class StandIns:
         if len(leaves) != len(self._told):
             return tuple([leaves[i] for i in self._told])
         return leaves if type(leaves) is tuple else tuple(leaves)
+
+    def _follow(self) -> None:
+        """Let the step wait, on devices, for what libraries have begun there."""
+        if self._finds:
+            if self._streams is None:
+                from instep.engines.cuda.foreign import Streams
+
+                self._streams = Streams()
+            self._lanes = {find() for find in self._finds}
+            self._streams.follow(self._lanes)
 
     def tensors(self, held: Leaves) -> Leaves | None:
         """Return what is held, where compiled code sees all that there is to know of it."""
@@ -121,6 +143,11 @@ class StandIns:
         return {i: kinds[i].returned(x) if i in kinds else x for i, x in replaced.items()}
 
     def handed_back(self, params: Sequence[Any]) -> dict[int, Any]:
-        """Return by position what replaces parameters, from the arrays that stood for them."""
+        """Return by position what replaces parameters, from the arrays that stood for them.
+
+        From now on libraries wait, on devices, for the step.
+        """
+        if self._streams is not None:
+            self._streams.lead(self._lanes)
         new = handed_back([(one, params[i]) for i, one in self._replaced])
         return dict(zip([i for i, _ in self._replaced], new, strict=True))

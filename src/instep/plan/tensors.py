@@ -1,18 +1,25 @@
-"""Tensors of PyTorch: NumPy arrays of the same memory stand for them."""
+"""Tensors of PyTorch: NumPy or CuPy arrays of the same memory stand for them."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
+import numpy as np
+
 from instep import arrays, engines
-from instep.plan.kinds import StandIn
+from instep.plan.exports import can_be_on_device
+from instep.plan.kinds import Lane, StandIn
 
 
 def can_be_seen(tensor: Any) -> bool:
-    """Return whether the elements of a tensor lie in memory as those of a NumPy array do."""
+    """Return whether the elements of a tensor lie in memory as those of other arrays do."""
+    dtype = arrays.numpy_dtype(arrays.dtype_name(tensor))
+    platform = tensor.device.type
     return (
         arrays.signature(tensor) is not None
-        and tensor.device.type == "cpu"
-        and arrays.numpy_dtype(arrays.dtype_name(tensor)) is not None
+        and dtype is not None
+        and (platform == "cpu" or (platform == "cuda" and can_be_on_device(dtype)))
         and (tensor.numel() == 0 or tensor.data_ptr() != 0)
         and arrays.has_all_elements(tensor)
     )
@@ -30,6 +37,7 @@ class Parameter(StandIn):
 
     def __init__(self, held: Any) -> None:
         self._signature = arrays.signature(held)
+        self.lane = _lane(held.device.index) if held.device.type == "cuda" else None
 
     def array(self, held: Any) -> Any:
         # What a tensor is can change while it stays the same object: all is asked again.
@@ -58,19 +66,30 @@ class Detached(StandIn):
 
 
 def _seen(tensor: Any, *, writeable: bool, owner: Any = None) -> Any:
-    """Return a NumPy array of the memory of a tensor, which it does not keep alive by itself."""
+    """Return an array of the memory of a tensor, which it does not keep alive by itself."""
+    shape, itemsize = tuple(tensor.shape), tensor.element_size()
+    strides = [n * itemsize for n in tensor.stride()]
+    dtype = arrays.numpy_dtype(arrays.dtype_name(tensor))
+    if tensor.device.type == "cuda":
+        from instep.engines.cuda.foreign import array_at
+
+        place, device = tensor.data_ptr(), tensor.device.index
+        return array_at(place, shape, strides, dtype, device=device, owner=owner)
     return arrays.memory_as_array(
-        tensor.data_ptr(),
-        tuple(tensor.shape),
-        [n * tensor.element_size() for n in tensor.stride()],
-        arrays.numpy_dtype(arrays.dtype_name(tensor)),
-        writeable=writeable,
-        owner=owner,
+        tensor.data_ptr(), shape, strides, dtype, writeable=writeable, owner=owner
     )
+
+
+@cache
+def _lane(device: int) -> Callable[[], Lane]:
+    """Return the function that finds the current stream of PyTorch on a device."""
+    return lambda: (device, sys.modules["torch"].cuda.current_stream(device).cuda_stream)
 
 
 def _is_memory_of(tensor: Any, array: Any) -> bool:
     """Return whether an array is where a tensor is, and not a copy of what it means."""
+    if not isinstance(array, np.ndarray):  # on a device
+        return False
     return bool(tensor.numel() == 0 or tensor.data_ptr() == array.ctypes.data)
 
 
@@ -92,6 +111,6 @@ def check_for(held: Sequence[Sequence[Any]], seen: Sequence[Sequence[Any]]) -> A
     from instep.engines.native.tensors import Following, can_be_checked
 
     pairs = [pair for sides in zip(held, seen, strict=True) for pair in zip(*sides, strict=True)]
-    if all(can_be_checked(tensor) and _is_memory_of(tensor, array) for tensor, array in pairs):
+    if all(_is_memory_of(tensor, array) and can_be_checked(tensor) for tensor, array in pairs):
         return Following(held, seen)
     return None

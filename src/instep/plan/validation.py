@@ -11,6 +11,7 @@ import numpy as np
 
 from instep import arrays, tree
 from instep.graph.dtypes import DTYPES, is_complex
+from instep.plan.kinds import Pair
 from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_overlaps
 from instep.tree import Path, format_path
@@ -138,7 +139,15 @@ def check_parameter(call: str, path: Path, w: Any) -> None:
     elif name == "cupy":
         strides, itemsize = w.strides, w.itemsize
     else:
-        return
+        memory = arrays.exported(w)
+        if memory is None:
+            return
+        if not (memory.is_writable or arrays.has_namespace(w)):
+            raise ValueError(
+                f"{where} is read-only, and {name} has no namespace whose from_dlpack would make a "
+                f"new array of what the step gives; pass a writable array"
+            )
+        strides, itemsize = memory.strides, memory.itemsize
     if _repeats_elements(w.shape, strides, itemsize):
         raise ValueError(
             f"{where} is a view in which elements share memory (strides {tuple(strides)}); pass "
@@ -146,11 +155,12 @@ def check_parameter(call: str, path: Path, w: Any) -> None:
         )
 
 
-def check_parts(call: str, leaf: Leaf) -> None:
-    """Raise if the parts of complex parameters cannot be seen as numbers of their own."""
+def check_parts(call: str, leaf: Leaf, pair: Pair) -> None:
+    """Raise if parts of complex parameters cannot be written, nor those of what stands for them."""
     w = leaf.held[0]
     where = f"{call}: {format_path('params', leaf.path)} is {arrays.describe(w)}"
-    if leaf.number is None and arrays.library(w) not in arrays.WITH_PARTS:
+    is_seen = leaf.number is not None or pair[0] is not None
+    if not is_seen and arrays.library(w) not in arrays.WITH_PARTS:
         raise TypeError(
             f'{where}, whose parts cannot be written by themselves; leave complex="modulus", or '
             f"convert it with numpy.asarray"
@@ -228,7 +238,7 @@ def check_readable(where: str, x: Any) -> None:
                 )
             break
     else:
-        if not hasattr(x, "shape") or not _has_namespace(x):
+        if not hasattr(x, "shape") or not _can_be_read(x):
             remedy = "convert it with .toarray()" if hasattr(x, "toarray") else _CONVERT
             raise TypeError(
                 f"{where} is {type(x).__module__}.{type(x).__name__}, of no library that follows "
@@ -307,12 +317,8 @@ def _has_elements(x: Any) -> bool:
     return not isinstance(x, bytes | bytearray)
 
 
-def _has_namespace(x: Any) -> bool:
-    try:
-        arrays.namespace(x)
-    except TypeError:
-        return False
-    return True
+def _can_be_read(x: Any) -> bool:
+    return arrays.has_namespace(x) or arrays.exported(x) is not None
 
 
 def _check_unique_keys(call: str, leaves: Sequence[Leaf]) -> None:

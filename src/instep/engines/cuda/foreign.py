@@ -1,0 +1,104 @@
+"""Arrays of other libraries on the device, and the streams that these libraries work on.
+
+A step runs on CuPy's current stream. Where another library works on another one, each waits for
+the other on the device, and the host for none.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from instep.arrays import extent
+
+#: A device, and the handle of the stream there on which a library works, if it is known.
+Lane = tuple[int, int | None]
+
+#: The default stream in the words of the protocols; CuPy and PyTorch call it 0.
+_LEGACY = 1
+
+
+def knows(dtype: np.dtype[Any]) -> bool:
+    """Return whether CuPy has arrays of a dtype: before version 14 it had no bfloat16."""
+    import cupy
+
+    try:
+        cupy.empty(0, dtype)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def array_at(
+    address: int,
+    shape: tuple[int, ...],
+    strides: Sequence[int],
+    dtype: np.dtype[Any],
+    *,
+    device: int | None,
+    owner: Any = None,
+) -> Any:
+    """Return a CuPy array of memory, which lives as long as its owner; it keeps the one given."""
+    import cupy
+
+    before, after = extent(shape, strides, dtype.itemsize)
+    if device is None:  # CuPy finds out, where there are elements
+        device = -1 if after else cupy.cuda.runtime.getDevice()
+    memory = cupy.cuda.UnownedMemory(address - before, before + after, owner, device)
+    place = cupy.cuda.MemoryPointer(memory, before)
+    return cupy.ndarray(shape, dtype, place, strides=tuple(strides))
+
+
+def current_stream(device: int) -> int:
+    """Return the handle of CuPy's current stream on a device, in the words of DLPack."""
+    import cupy
+
+    handle: int = cupy.cuda.get_current_stream(device).ptr
+    return handle or _LEGACY
+
+
+class Streams:
+    """The order between the streams of libraries and those of CuPy, for one plan."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self._cuda = cupy.cuda
+        self._events: dict[int, Any] = {}
+
+    def follow(self, lanes: Iterable[Lane]) -> None:
+        """Let CuPy's current streams wait for what libraries have begun on theirs."""
+        for device, theirs in lanes:
+            with self._cuda.Device(device):
+                if device not in self._events:
+                    self._events[device] = self._cuda.Event(disable_timing=True)
+                ours = self._cuda.get_current_stream().ptr
+                if not _are_apart(theirs, ours):
+                    continue
+                if self._cuda.runtime.streamIsCapturing(theirs):
+                    raise RuntimeError(
+                        "a stream of another library is being captured into a CUDA graph, which "
+                        "would repeat this one step; call update after each launch of the graph"
+                    )
+                self._order(theirs, ours, device)
+
+    def lead(self, lanes: Iterable[Lane]) -> None:
+        """Let what libraries begin from now on wait for CuPy's current streams."""
+        for device, theirs in lanes:
+            with self._cuda.Device(device):
+                ours = self._cuda.get_current_stream()
+                if theirs is None:  # there is no other way to tell the library
+                    ours.synchronize()
+                elif _are_apart(theirs, ours.ptr):
+                    self._order(ours.ptr, theirs, device)
+
+    def _order(self, first: int, then: int, device: int) -> None:
+        """Let one stream of the current device wait for what another has been given."""
+        event, runtime = self._events[device].ptr, self._cuda.runtime
+        runtime.eventRecord(event, first)
+        runtime.streamWaitEvent(then, event)
+
+
+def _are_apart(theirs: int | None, ours: int) -> TypeGuard[int]:
+    """Return whether the stream of a library is known, and another than CuPy's."""
+    return theirs is not None and max(theirs, _LEGACY) != max(ours, _LEGACY)

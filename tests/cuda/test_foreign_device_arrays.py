@@ -1,0 +1,285 @@
+"""Arrays of other libraries on a device run on the cuda engine, in order with their streams."""
+
+import bits
+import cases
+import engine_runs
+import numpy as np
+import pytest
+import torch_on_device
+import whole_steps
+from bits import ordinary
+from foreign_arrays import Foreign, OnDevice
+
+from instep import SGD, Adam, Momentum, Optimizer, chain
+from instep.engines.cuda import foreign
+from instep.engines.cuda.launch import CudaLaunch
+from instep.transforms import clip_by_global_norm, skip_nonfinite
+
+DTYPES = ("float16", "bfloat16", "float32", "float64", *bits.COMPLEX)
+
+
+@pytest.fixture
+def torch(cupy, monkeypatch):
+    """PyTorch, as far as it is asked for tensors on a device: its streams, by device."""
+    return torch_on_device.put(monkeypatch)
+
+
+@pytest.fixture(params=["DLPack", "array interface", "PyTorch"])
+def make(request, cupy):
+    """A function from a CuPy array to an array of another library."""
+    if request.param == "PyTorch":
+        request.getfixturevalue("torch")
+        return torch_on_device.Tensor
+    if request.param == "DLPack":
+        return Foreign
+    return lambda array: OnDevice(array, 1)
+
+
+def of(dtype):
+    return pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+
+
+def values(rng, shape, dtype):
+    return ordinary(rng, shape, "float32" if "16" in dtype else dtype).astype(of(dtype))
+
+
+def assert_same(got, expected):
+    if expected.dtype.name == "bfloat16":
+        got, expected = got.view("int16").astype("f8"), expected.view("int16").astype("f8")
+    bits.assert_same_bits(got, expected)
+
+
+LAYOUTS = {
+    "C order": lambda x: x,
+    "transposed": lambda x: x.T,
+    "every other": lambda x: x[:, ::2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_steps_have_the_bits_of_numpy(cupy, make, dtype, layout, request):
+    if dtype == "bfloat16" and "interface" in request.node.name:
+        pytest.skip("the array interface has no word for it")
+    rng, lay = np.random.default_rng(0), LAYOUTS[layout]
+    w = cupy.asarray(values(rng, (24, 30), dtype))
+    own, params = lay(w.get()).copy(), {"w": make(lay(w))}
+    optimizers = Adam(0.1), Adam(0.1)
+    for number in range(4):
+        g = values(rng, own.shape, dtype)
+        turned = cupy.asarray(np.ascontiguousarray(g.T)).T if number % 2 else cupy.asarray(g)
+        assert optimizers[0].update(params, {"w": make(turned)}) is params
+        optimizers[1].update({"w": own}, {"w": g})
+    assert_same(lay(w).get(), own)
+    engine_runs.assert_same_state(*optimizers)
+    assert optimizers[0].explain(params).buckets[0].engine == "cuda"
+
+
+@pytest.mark.parametrize("case", cases.CLASSES, ids=lambda case: case.optimizer.__name__)
+def test_every_rule(cupy, make, case):
+    rng = np.random.default_rng(0)
+    shapes = {"a": (40, 33), "b": (), "c": (0, 3)}
+    own = {name: ordinary(rng, shape, "float32") for name, shape in shapes.items()}
+    there = {name: cupy.asarray(w) for name, w in own.items()}
+    params = {name: make(w) for name, w in there.items()}
+    optimizers = case.make(), case.make()
+    if not case.exact:
+        pytest.skip("libraries round its functions of whole arrays in their own ways")
+    for _ in range(3):
+        grads = {name: ordinary(rng, w.shape, "float32") for name, w in own.items()}
+        optimizers[0].update(params, {name: make(cupy.asarray(g)) for name, g in grads.items()})
+        optimizers[1].update(own, grads)
+    for name, w in own.items():
+        bits.assert_same_bits(there[name].get(), w, name)
+    engine_runs.assert_same_state(*optimizers)
+
+
+@pytest.mark.parametrize("meaning", ["modulus", "pairs"])
+def test_complex_numbers_in_both_meanings(cupy, make, meaning):
+    rng = np.random.default_rng(0)
+    own = ordinary(rng, (20, 7), "complex64")
+    there, optimizers = cupy.asarray(own), (Adam(0.1, complex=meaning), Adam(0.1, complex=meaning))
+    for _ in range(3):
+        g = ordinary(rng, own.shape, "complex64")
+        optimizers[0].update([make(there)], [make(cupy.asarray(g))])
+        optimizers[1].update([own], [g])
+    bits.assert_same_bits(there.get(), own)
+
+
+def test_trees_of_several_libraries_share_their_sums(cupy, make):
+    def both():
+        return [chain(clip_by_global_norm(0.5), Adam(lr=0.1)) for _ in "ab"]
+
+    rng, optimizers = np.random.default_rng(0), both()
+    own = {name: ordinary(rng, (50,), "float32") for name in "ab"}
+    there = {name: cupy.asarray(w) for name, w in own.items()}
+    params = {"a": make(there["a"]), "b": there["b"]}
+    for _ in range(3):
+        grads = {name: ordinary(rng, (50,), "float32") for name in "ab"}
+        on_device = {name: cupy.asarray(g) for name, g in grads.items()}
+        optimizers[0].update(params, {"a": make(on_device["a"]), "b": on_device["b"]})
+        optimizers[1].update(own, grads)
+    for name, w in own.items():
+        bits.assert_same_bits(there[name].get(), w, name)
+
+
+def test_steps_that_the_device_turns_away(cupy, make):
+    there, optimizer = cupy.zeros(3), chain(skip_nonfinite(), SGD(lr=1.0))
+    for number in (1.0, np.inf, 1.0):
+        optimizer.update([make(there)], [make(cupy.full(3, number))])
+    assert there.get().tolist() == [-2.0] * 3
+    assert (optimizer.t, optimizer.skipped) == (2, 1)
+
+
+def test_hyperparameters_may_be_arrays_there(cupy, torch):
+    there, steps = cupy.zeros(3), cupy.asarray([1.0, 2.0, 4.0])
+    tensor = torch_on_device.Tensor
+    optimizer = SGD(lr=tensor(steps))
+    optimizer.update([tensor(there)], [tensor(cupy.ones(3))])
+    assert there.get().tolist() == [-1.0, -2.0, -4.0]
+
+
+def test_rules_that_cannot_be_fused_are_given_arrays_of_cupy(cupy):
+    class Own(Optimizer):
+        lr: float = 0.5
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w - h.lr * xp.exp(g), {}
+
+    there = cupy.zeros(3)
+    Own().update(Foreign(there), Foreign(cupy.zeros(3)))
+    assert there.get().tolist() == [-0.5] * 3
+
+
+def test_an_engine_for_the_host_cannot_take_them(cupy, make):
+    with pytest.raises(ValueError, match="engine='native' was asked for, but"):
+        SGD(engine="native").update(make(cupy.ones(3)), make(cupy.ones(3)))
+
+
+@pytest.mark.slow
+def test_an_exception_at_any_line_leaves_all_of_a_step_or_nothing(cupy):
+    """The streams of libraries are told to wait in the midst of what a step changes."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    for make in (Foreign, lambda x: OnDevice(x, stream.ptr)):
+        problem = whole_steps.Problem(Adam, xp=cupy, of=make)
+        assert all(whole_steps.assert_whole(problem, 3, {}, "Plan.step", 8))
+
+
+# Tensors of PyTorch ---------------------------------------------------------------------------
+
+
+def test_tensors_that_require_grad_are_refused_with_the_remedy(cupy, torch):
+    w = torch_on_device.Tensor(cupy.ones(3), requires_grad=True)
+    g = torch_on_device.Tensor(cupy.ones(3), requires_grad=True)
+    with pytest.raises(ValueError, match=r"params requires grad, .*pass params\.detach\(\)"):
+        SGD().update(w, g)
+    SGD(lr=1.0).update(w.detach(), g)  # a gradient may
+    assert w.array.get().tolist() == [0.0] * 3
+
+
+def test_tensors_are_told_that_they_are_written(cupy, torch):
+    w, optimizer = torch_on_device.Tensor(cupy.ones(3)), Momentum()
+    for number in range(1, 4):
+        optimizer.update([w], [torch_on_device.Tensor(cupy.ones(3))])
+        assert w._version == number  # noqa: SLF001
+
+
+def test_gradients_that_are_the_negative_of_their_memory(cupy, torch):
+    w, optimizer = torch_on_device.Tensor(cupy.zeros(3)), SGD(lr=1.0)
+    for number in range(1, 4):
+        optimizer.update([w], [torch_on_device.Tensor(cupy.ones(3), negated=True)])
+        assert w.array.get().tolist() == [number] * 3
+
+
+def test_a_tensor_whose_memory_moved_is_written_where_it_is_now(cupy, torch):
+    w, optimizer = torch_on_device.Tensor(cupy.zeros(3)), SGD(lr=1.0)
+    for number in range(1, 4):
+        before, w.array = w.array, w.array.copy()
+        optimizer.update([w], [torch_on_device.Tensor(cupy.ones(3))])
+        assert w.array.get().tolist() == [-number] * 3
+        assert before.get().tolist() == [1.0 - number] * 3
+
+
+# Streams --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log(cupy, monkeypatch):
+    """What streams are told, in order: a launch, or that one waits for what another was given."""
+    found = []
+
+    def order(self, first, then, device):
+        found.append((first, then))
+        ordered(self, first, then, device)
+
+    def launch(self, *arguments, **keywords):
+        found.append(cupy.cuda.get_current_stream().ptr)
+        run(self, *arguments, **keywords)
+
+    ordered, run = foreign.Streams._order, CudaLaunch.run  # noqa: SLF001
+    monkeypatch.setattr(foreign.Streams, "_order", order)
+    monkeypatch.setattr(CudaLaunch, "run", launch)
+    return found
+
+
+def test_a_step_waits_for_the_stream_of_the_library_which_waits_for_it(cupy, torch, log):
+    theirs, ours = (cupy.cuda.Stream(non_blocking=True) for _ in "ab")
+    there = [cupy.zeros(3), cupy.zeros(3)]
+
+    def run(make):
+        optimizer = SGD()
+        with ours:
+            for _ in range(3):
+                log.clear()
+                optimizer.update([make(x) for x in there], [make(cupy.ones(3)) for _ in "ab"])
+        assert log == [(theirs.ptr, ours.ptr), ours.ptr, (ours.ptr, theirs.ptr)]
+
+    torch[0] = theirs.ptr
+    run(torch_on_device.Tensor)
+    run(lambda array: OnDevice(array, theirs.ptr))
+
+
+def test_one_and_the_same_stream_has_nothing_to_wait_for(cupy, torch, log):
+    optimizer, side = SGD(), cupy.cuda.Stream(non_blocking=True)
+    for stream, handles in ((cupy.cuda.Stream.null, (0, 1)), (side, (side.ptr,))):
+        for handle in handles:
+            torch[0] = handle
+            with stream:
+                log.clear()
+                optimizer.update(*(torch_on_device.Tensor(cupy.ones(3)) for _ in "wg"))
+                optimizer.update(*(OnDevice(cupy.ones(3), handle or 1) for _ in "wg"))
+            assert log == [stream.ptr] * 2
+
+
+def test_what_tells_no_stream_is_waited_for_by_the_host(cupy, log, monkeypatch):
+    waits = []
+
+    class Watched(cupy.cuda.Stream):
+        def synchronize(self):
+            waits.append(list(log))
+            super().synchronize()
+
+    with Watched(non_blocking=True) as stream:
+        w, g = Foreign(cupy.ones(3)), Foreign(cupy.ones(3))
+        SGD().update(w, g)
+        # The library lets the stream of the step wait for its own.
+        assert stream.ptr in w.asked
+        assert stream.ptr in g.asked
+    assert waits == [[stream.ptr]]
+
+
+def test_a_stream_that_is_captured_is_refused_and_goes_on(cupy, torch):
+    stream, there = cupy.cuda.Stream(non_blocking=True), cupy.ones(3)
+    torch[0] = stream.ptr
+    optimizer = SGD(lr=1.0)
+    optimizer.update([torch_on_device.Tensor(there)], [torch_on_device.Tensor(cupy.ones(3))])
+    with stream:
+        g = torch_on_device.Tensor(cupy.ones(3))
+        stream.begin_capture()
+    with pytest.raises(RuntimeError, match="captured into a CUDA graph"):
+        optimizer.update([torch_on_device.Tensor(there)], [g])
+    stream.end_capture()
+    assert optimizer.t == 1
+    optimizer.update([torch_on_device.Tensor(there)], [g])
+    assert there.get().tolist() == [-1.0] * 3
