@@ -95,6 +95,14 @@ def test_a_pass_that_reduces_fetches_ahead(processor):
     assert not found(prefetch, processor.instructions(emit(storing, processor.traits())))
 
 
+@on_each
+def test_a_pass_on_rows_fetches_the_next_one(processor):
+    prefetch = {"x86": "prefetch", "arm": "prfm"}[processor.family]
+    (graph,) = passes(Adam(), "float32")
+    instructions = processor.instructions(emit(graph, processor.traits(), in_rows=True))
+    assert len(found(prefetch, instructions)) == 2  # of parameter and gradient
+
+
 #: Optimizer -> how often its storing pass takes real and imaginary parts out of complex numbers.
 PARTS_TAKEN = {SGD: 0, Momentum: 0, Adam: 1}
 

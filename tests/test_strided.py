@@ -132,6 +132,23 @@ def test_a_rule_that_changes_nothing_leaves_strided_arrays_as_they_are(engine):
     bits.assert_same_bits(w, before)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("length", [128, 129, 135, 143, 144, 500, 5000, 5003])
+def test_rows_of_any_length_are_updated_as_lines(length, dtype):
+    """Those that are no multiples of a vector, and those that are peeled to the cache line."""
+    engine_runs.require("native")
+    rng = np.random.default_rng(0)
+    for first in range(3):
+        w, g = (bits.ordinary(rng, (7, 2 * length), dtype)[:, first : first + length] for _ in "wg")
+        expected, gradient = w.copy(), g.copy()
+        runs = Adam(engine="native"), Adam(engine="blocked")
+        for _ in range(2):
+            runs[0].update(w, g)
+            runs[1].update(expected, gradient)
+        bits.assert_same_bits(w, expected)
+        engine_runs.assert_same_state(*runs)
+
+
 def test_what_lies_between_the_elements_is_left_alone():
     engine_runs.require("native")
     room = np.arange(600, dtype="float32").reshape(20, 30)

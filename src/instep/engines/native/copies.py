@@ -100,6 +100,13 @@ def _row(size: int) -> str:
         f"  store {kind} %value{i}, ptr %t{i}, align 1"
         for i in range(4)
     )
+    scattered = "\n".join(
+        f"  %c{i}_from = getelementptr {kind}, ptr %c_from, i64 {i}\n"
+        f"  %c{i}_to = getelementptr [2 x {kind}], ptr %c_to, i64 {i}\n"
+        f"  %c{i} = load {kind}, ptr %c{i}_from, align 1\n"
+        f"  store {kind} %c{i}, ptr %c{i}_to, align 1"
+        for i in range(width)
+    )
     steps = "\n".join(
         f"  %{side}_step_{i} = mul i64 %{side}_step, {i}"
         for side in ("from", "to")
@@ -134,6 +141,8 @@ entry:
   %is_backward = and i1 %writes_on, %reads_back
   %reads_others = icmp eq i64 %from_step, {2 * size}
   %is_sparse = and i1 %writes_on, %reads_others
+  %writes_others = icmp eq i64 %to_step, {2 * size}
+  %is_scattered = and i1 %reads_on, %writes_others
   %whole_before = and i64 %n_before, {-width}
   br i1 %is_forward, label %forward, label %look
 
@@ -141,7 +150,10 @@ look:
   br i1 %is_backward, label %backward, label %look_again
 
 look_again:
-  br i1 %is_sparse, label %sparse, label %single
+  br i1 %is_sparse, label %sparse, label %look_last
+
+look_last:
+  br i1 %is_scattered, label %scattered, label %single
 
 ; The last vector may copy some elements again.
 forward:
@@ -192,8 +204,22 @@ sparse_body:
   %s_next = add i64 %s, {width}
   br label %sparse
 
+; To every other element. Where the distance is known, no address waits for the one before.
+scattered:
+  %c = phi i64 [ 0, %look_last ], [ %c_next, %scattered_body ]
+  %c_more = icmp ult i64 %c, %whole
+  br i1 %c_more, label %scattered_body, label %single
+
+scattered_body:
+  %c_from = getelementptr {kind}, ptr %from, i64 %c
+  %c_to = getelementptr [2 x {kind}], ptr %to, i64 %c
+{scattered}
+  %c_next = add i64 %c, {width}
+  br label %scattered
+
 single:
-  %first = phi i64 [ 0, %look_again ], [ %whole_before, %sparse ], [ %whole, %backward ]
+  %first = phi i64 [ 0, %look_last ], [ %whole, %scattered ],
+                   [ %whole_before, %sparse ], [ %whole, %backward ]
   %from_passed = mul i64 %first, %from_step
   %to_passed = mul i64 %first, %to_step
 {steps}

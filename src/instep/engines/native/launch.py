@@ -128,7 +128,7 @@ class NativeLaunch(HostLaunch):
         if graph.sums and len(table):
             places = [table[:, width + place] for place in _OF_TILES]
             self._tensors.append(Tensors(partials, *places))
-        self._kernel = compile_kernel(emit(graph, traits()))
+        self._kernel = compile_kernel(emit(graph, traits(), in_rows=bool(self._gathered)))
         self._kernel_address = address_of(self._kernel)
         self._strided = self._strided_leaves(bucket, most_threads)
         start_workers(max(self._threads, self._strided.threads if self._strided else 1))

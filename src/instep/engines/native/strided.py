@@ -78,7 +78,6 @@ class Strided:
             (Word.BUFFERS, buffers.ctypes.data + -buffers.ctypes.data % _PAGE),
             (Word.BUFFERS_BYTES, end),
             (Word.REDUCES, int(bool(graph.sums))),
-            (Word.MOST_ROWS, int(blocks[:, Block.ROWS].max(initial=1))),
         ):
             self._words[word] = value
         self._address = self._words.buffer_info()[0]

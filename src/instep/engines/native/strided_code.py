@@ -26,7 +26,6 @@ class Word(enum.IntEnum):
     BUFFERS = 8  # address of the memory for copies
     BUFFERS_BYTES = 9  # of each thread
     REDUCES = 10  # whether chunks are counted in tiles
-    MOST_ROWS = 11  # of a block
 
 
 class Record(enum.IntEnum):
@@ -60,7 +59,7 @@ class Block(enum.IntEnum):
     LEAF = 0  # address of its record
     PARTS = 1  # address of its boxes
     PART_COUNT = 2
-    ROWS = 3  # the pass runs on these one by one
+    ROWS = 3
     LENGTH = 4  # elements of each
     TILES = 5
     FIRST_TILE = 6
@@ -87,15 +86,17 @@ def emit(sizes: frozenset[int]) -> str:
 {_point()}
 define void @run_strided(ptr %words) {{
 entry:
-{loads("words", named(Word, "count", "array_count", "buffers_bytes", "reduces", "most_rows"))}
+{loads("words", named(Word, "count", "array_count", "buffers_bytes", "reduces"))}
 {loads("words", named(Word, "blocks", "kernel", "kernel_arguments", "arrays", "buffers"), "ptr")}
 {loads("kernel_arguments", named(Argument, *passed))}
-  %row_words = add i64 %array_count, {len(Entry)}
-  %table_words = mul i64 %row_words, %most_rows
-  %table = alloca i64, i64 %table_words
+  %twice = mul i64 %array_count, 2
+  %row_words = add i64 %twice, {len(Entry)}
+  %row = alloca i64, i64 %row_words
+  %entry_row = getelementptr i64, ptr %row, i64 %array_count
+  %steps = getelementptr i64, ptr %entry_row, i64 {len(Entry)}
   %chunk = alloca [4 x i64]
   %arguments = alloca [{len(Argument)} x i64]
-  %table_address = ptrtoint ptr %table to i64
+  %table_address = ptrtoint ptr %row to i64
   %chunk_address = ptrtoint ptr %chunk to i64
 {given}
 {store("arguments", Argument.TABLE, "%table_address")}
@@ -127,28 +128,13 @@ block_begins:
 {store("chunk", 3, "%end")}
 {store("arguments", Argument.NEXT, "0")}
   call void @move(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, i64 {LOADED})
-  br label %each_row
-
-each_row:
-  %r = phi i64 [ 0, %block_begins ], [ %r_next, %row_begins ]
-  %r_more = icmp ult i64 %r, %rows
-  br i1 %r_more, label %row_begins, label %run
-
-row_begins:
-  %r_next = add i64 %r, 1
-  %row_at = mul i64 %r, %row_words
-  %row = getelementptr i64, ptr %table, i64 %row_at
-  %entry_row = getelementptr i64, ptr %row, i64 %array_count
-  call void @point(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, i64 %r, ptr %row)
+  call void @point(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, ptr %row,
+                   ptr %steps)
 {store("entry_row", Entry.COUNT, "%length")}
 {store("entry_row", Entry.ROW, "%scalars_row")}
 {store("entry_row", Entry.COLUMN, "%column")}
 {store("entry_row", Entry.TILES, "%tiles")}
 {store("entry_row", Entry.FIRST_TILE, "%first_tile")}
-  br label %each_row
-
-; The rows are a table of tensors, which one call passes over.
-run:
   call void %kernel(ptr %arguments)
   call void @move(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, i64 {STORED})
   br label %take
@@ -240,10 +226,10 @@ done:
 
 
 def _point() -> str:
-    """Return the function that writes where the pass finds a row of each array."""
+    """Return the function that writes where the rows of each array begin, and their distance."""
     return f"""\
-define internal void @point(ptr %block, ptr %arrays, i64 %array_count, ptr %buffers, i64 %r,
-                            ptr %row) {{
+define internal void @point(ptr %block, ptr %arrays, i64 %array_count, ptr %buffers, ptr %row,
+                            ptr %steps) {{
 entry:
 {loads("block", named(Block, "leaf", "parts"), "ptr")}
 {loads("leaf", named(Leaf, "addresses", "arrays", prefix="of_"), "ptr")}
@@ -270,10 +256,10 @@ body:
   %buffer = getelementptr i8, ptr %buffers, i64 %a_buffer
   %there = getelementptr i8, ptr %base, i64 %offset
   %begin = select i1 %is_copy, ptr %buffer, ptr %there
-  %passed = mul i64 %r, %row_step
-  %place = getelementptr i8, ptr %begin, i64 %passed
-  %place_at = getelementptr i64, ptr %row, i64 %a
-  store ptr %place, ptr %place_at
+  %begin_at = getelementptr i64, ptr %row, i64 %a
+  store ptr %begin, ptr %begin_at
+  %step_at = getelementptr i64, ptr %steps, i64 %a
+  store i64 %row_step, ptr %step_at
   br label %array
 
 done:
