@@ -22,7 +22,7 @@ import pytest
 import torch_on_device
 import whole_steps
 
-from instep import SGD, Adam, Momentum, Optimizer, ScheduleFreeAdamW, arrays, chain
+from instep import LAMB, SGD, Adam, Momentum, Optimizer, ScheduleFreeAdamW, arrays, chain
 from instep.plan import tensors
 from instep.transforms import average, clip_by_global_norm
 
@@ -620,6 +620,37 @@ def test_arrays_and_views_that_are_kept_stay_as_they_are(jax, dtype):
                 assert (np.asarray(x).astype("f4") == -0.5 * s).all(), s
         if t % 11 == 0:
             kept, views = {}, {}
+
+
+@fused
+def test_new_arrays_are_made_beside_arrays_in_any_layout(jax, engine):
+    engine_runs.require(engine)
+
+    def steps(of_jax):
+        w, optimizer = np.ones((40, 90), "float32")[:, ::2], LAMB(lr=0.1, engine=engine)
+        params = {"a": of_jax(np.ones((40, 45), "float32")), "b": w}
+        for t in range(3):
+            g = ordinary(t, (45, 40), "float32").T
+            optimizer.update(params, {"a": of_jax(np.ascontiguousarray(g)), "b": g})
+        return params
+
+    expected = steps(np.array)
+    for name, w in steps(jax.numpy.asarray).items():
+        bits.assert_same_bits(np.asarray(w), expected[name], name)
+
+
+@fused
+def test_a_rule_that_changes_nothing_leaves_arrays_as_they_are(jax, engine):
+    class Nothing(Optimizer):
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            return w, {}
+
+    engine_runs.require(engine)
+    params, optimizer = {"w": jax.numpy.arange(1000.0)}, Nothing(engine=engine)
+    for _ in range(2):
+        optimizer.update(params, {"w": jax.numpy.ones(1000)})
+    assert params["w"].tolist() == list(range(1000))
 
 
 # Libraries that are not known by name -----------------------------------------------------------

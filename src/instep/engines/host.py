@@ -1,7 +1,7 @@
 """What the engines for NumPy arrays share: signatures, gathered blocks, and how launches run."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -13,7 +13,10 @@ from instep.engines.fused import Arrangement, FusedBucket, FusedEngine, Launch
 from instep.engines.gathering import Gathering
 from instep.engines.placement import Placement, state_strides
 from instep.engines.sums import SumTable
-from instep.graph.program import Program
+from instep.graph.program import Program, Row
+
+#: New arrays begin at a multiple of this: other memory XLA does not take over, but copies.
+_ALIGNMENT = 64
 
 
 class HostEngine(FusedEngine):
@@ -38,6 +41,13 @@ def zeros_like(w: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.ndarray(w.shape, dtype, buffer, strides=state_strides(w, dtype.itemsize))
 
 
+def empty_like(w: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of the shape and walk of `w`, for whatever is to be written."""
+    memory = np.empty(w.nbytes + _ALIGNMENT, dtype=np.uint8)
+    strides = state_strides(w, w.itemsize)
+    return np.ndarray(w.shape, w.dtype, memory, -memory.ctypes.data % _ALIGNMENT, strides)
+
+
 class HostLaunch(Launch):
     """A pass on leaves of NumPy arrays, those that are no lines among them."""
 
@@ -50,7 +60,13 @@ _Launch = TypeVar("_Launch", bound=HostLaunch)
 
 
 class HostBucket(FusedBucket[_Launch]):
-    """Leaves of NumPy arrays of one dtype. A step has one candidate: no device decides."""
+    """Leaves of NumPy arrays of one dtype. A step has one candidate: no device decides.
+
+    Attributes
+    ----------
+    unwritable
+        The leaves whose parameters cannot be written: new arrays take their place.
+    """
 
     def __init__(self, program: Program, members: Sequence[Member]) -> None:
         super().__init__(program, members)
@@ -59,6 +75,9 @@ class HostBucket(FusedBucket[_Launch]):
         ]
         self._params: Sequence[Any] = ()
         self._grads: Sequence[Any] = ()
+        self.unwritable = [i for i, one in enumerate(members) if not one.parameter.flags.writeable]
+        self._extents[self.unwritable, 0] = 0  # no memory of theirs is written
+        self._new: Mapping[int, Any] = {}
 
     @cached_property
     def gathering(self) -> Gathering:
@@ -77,6 +96,25 @@ class HostBucket(FusedBucket[_Launch]):
         self._params, self._grads = params, grads
         return Fit.MOVED
 
+    def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
+        super().stage(candidates, sums)
+        if self.unwritable:
+            self._new = self.renew()
+
+    def renew(self) -> Mapping[int, Any]:
+        """Return by position the arrays that take the place of those that cannot be written."""
+        new = {
+            self.positions[i]: empty_like(self._params[self.positions[i]]) for i in self.unwritable
+        }
+        for position, array in new.items():
+            array[...] = self._params[position]
+        self._params = [new.get(i, w) for i, w in enumerate(self._params)]
+        return new
+
+    def commit(self, sums: SumTable) -> Mapping[int, Any]:
+        super().commit(sums)
+        return self._new
+
     def prepare(self, chosen: Sequence[Arrangement[_Launch]], sums: SumTable) -> None:
         sums.reserve(max(arrangement.sum_count for arrangement in chosen))
 
@@ -87,6 +125,7 @@ class HostBucket(FusedBucket[_Launch]):
 
     def release(self) -> None:
         self._params = self._grads = ()
+        self._new = {}
 
     def arrays(self, leaf: Placement) -> list[NDArray[Any]]:
         """Return the arrays of a leaf in the order of `Graph.arrays`."""

@@ -1,17 +1,13 @@
-"""Arrays of JAX: a step reads their memory, and writes into memory that new arrays take over."""
+"""Arrays of JAX: a step reads their memory, and new arrays take over the memory that it writes."""
 
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from instep import arrays
 from instep.plan.kinds import StandIn
-
-#: XLA takes over only memory that begins at a multiple of this; other memory it copies.
-_ALIGNMENT = 64
 
 
 def can_be_seen(array: Any) -> bool:
@@ -27,7 +23,7 @@ def can_be_seen(array: Any) -> bool:
 
 
 class Immutable(StandIn):
-    """An array that cannot be written: a parameter is copied, and the copy is written."""
+    """An array that cannot be written: of a parameter, an engine makes a new one."""
 
     def __init__(self, held: Any, *, written: bool) -> None:
         self.replaces = written
@@ -37,12 +33,9 @@ class Immutable(StandIn):
     def array(self, held: Any) -> Any:
         if arrays.library(held) != "jax" or arrays.signature(held) != self._signature:
             return None
-        seen = np.asarray(held)  # the memory itself
-        if not self.replaces:
-            return seen
         # Where an array was put somewhere, there the next one is put.
         self.sharding = held.sharding if getattr(held, "committed", True) else None
-        return _copy(seen)
+        return np.asarray(held)  # the memory itself
 
     @staticmethod
     def hand_back(written: Sequence[tuple["Immutable", Any]]) -> Sequence[Any]:
@@ -53,10 +46,3 @@ class Immutable(StandIn):
         there = iter(put([x for _, x in placed], [s for s, _ in placed], may_alias=True))
         anywhere = iter(put(free, may_alias=True))
         return [next(anywhere if own.sharding is None else there) for own, _ in written]
-
-
-def _copy(array: NDArray[Any]) -> NDArray[Any]:
-    memory = np.empty(array.nbytes + _ALIGNMENT, dtype=np.uint8)
-    new = np.ndarray(array.shape, array.dtype, memory, -memory.ctypes.data % _ALIGNMENT)
-    new[...] = array
-    return new

@@ -137,17 +137,15 @@ class StandIns:
         elif self._told:
             tensors.tell([held[i] for i in self._told])
 
-    def returned(self, replaced: Mapping[int, Any]) -> dict[int, Any]:
-        """Return, as it is held, what an engine gives in the place of what it cannot write."""
-        kinds = dict(self._of_parameters) if replaced else {}
-        return {i: kinds[i].returned(x) if i in kinds else x for i, x in replaced.items()}
-
-    def handed_back(self, params: Sequence[Any]) -> dict[int, Any]:
+    def handed_back(self, params: Sequence[Any], new: Mapping[int, Any]) -> dict[int, Any]:
         """Return by position what replaces parameters, from the arrays that stood for them.
 
-        From now on libraries wait, on devices, for the step.
+        `new` are those that engines made of arrays that cannot be written. From now on libraries
+        wait, on devices, for the step.
         """
         if self._streams is not None:
             self._streams.lead(self._lanes)
-        new = handed_back([(one, params[i]) for i, one in self._replaced])
-        return dict(zip([i for i, _ in self._replaced], new, strict=True))
+        kinds = dict(self._of_parameters) if new else {}
+        found = {i: kinds[i].returned(x) if i in kinds else x for i, x in new.items()}
+        own = handed_back([(one, new.get(i, params[i])) for i, one in self._replaced])
+        return found | dict(zip([i for i, _ in self._replaced], own, strict=True))

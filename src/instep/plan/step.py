@@ -201,10 +201,10 @@ class Plan:
     def _commit(self, state: State, params: Any, notes: Sequence[Call]) -> Any:
         """Do what the step changes, or what is left of it: called again, it goes on."""
         self._stand_ins.announce(self._held[0])
-        replaced: dict[int, Any] = {}
+        new: dict[int, Any] = {}
         for bucket in self.buckets:
-            replaced.update(self._stand_ins.returned(bucket.commit(self._sums)))
-        replaced |= self._stand_ins.handed_back(self._seen[0])
+            new.update(bucket.commit(self._sums))
+        replaced = self._stand_ins.handed_back(self._seen[0], new)
         if self.waits:
             # Whatever was set in the midst of the step: this plan is to hear of it.
             kept = {"plan": self} if self._is_kept else {}

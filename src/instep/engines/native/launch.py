@@ -200,7 +200,7 @@ class NativeLaunch(HostLaunch):
 
     def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
         if self._own_table:
-            self._lines.table[:, :2] = bucket.addresses[self._members]
+            self._lines.table[:, : self._width] = self._table[self._members, : self._width]
         self.run_once(sums)
         for tensors in self._tensors:
             tensors.add(sums, self._numbers)
