@@ -77,14 +77,25 @@ class Spy:
 
     def __init__(self, monkeypatch):
         self.calls = 0
-        launch = importlib.import_module("instep.engines.native.launch").NativeLaunch
-        run = launch.run_kernel
+        module = importlib.import_module("instep.engines.native.one_call")
+        add, make = module.Calls.run, module.OneCall.__init__
 
-        def run_and_count(*arguments):
-            self.calls += 1
-            run(*arguments)
+        def add_and_count(calls, *arguments):
+            calls.kernels = getattr(calls, "kernels", 0) + 1
+            add(calls, *arguments)
 
-        monkeypatch.setattr(launch, "run_kernel", run_and_count)
+        def make_counting(one, first, last, *arguments):
+            make(one, first, last, *arguments)
+            run, count = one.run, sum(getattr(calls, "kernels", 0) for calls in (first, last))
+
+            def run_and_count(*scalars):
+                self.calls += count
+                return run(*scalars)
+
+            one.run = run_and_count
+
+        monkeypatch.setattr(module.Calls, "run", add_and_count)
+        monkeypatch.setattr(module.OneCall, "__init__", make_counting)
 
 
 @pytest.mark.parametrize(

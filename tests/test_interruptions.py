@@ -144,20 +144,20 @@ def test_a_second_handler_does_not_hide_whether_a_single_call_has_run(taken):
     w, g = np.zeros(9, "f4"), np.ones(9, "f4")
     for _ in range(3):
         optimizer.update(w, g)
-    way, before = optimizer._state.plan._repetition.last, w.copy()
-    (run,), has_run, second = way.final, way.has_run, [TimeoutError()]
+    call, before = optimizer._state.plan._repetition.last.joined, w.copy()
+    run, is_done, second = call.run, call.is_done, [TimeoutError()]
 
-    def interrupted(sums):
+    def interrupted(*scalars):
         if taken:
-            run(sums)
+            run(*scalars)
         raise KeyboardInterrupt
 
     def interrupted_again():
         if second:
             raise second.pop()
-        return has_run()
+        return is_done()
 
-    way.final, way.has_run = [interrupted], interrupted_again
+    call.run, call.is_done = interrupted, interrupted_again
     with pytest.raises(KeyboardInterrupt):
         optimizer.update(w, g)
     assert optimizer.t == 3 + taken

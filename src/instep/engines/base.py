@@ -36,51 +36,61 @@ class Member:
     varying: dict[str, Any]  # hyperparameters that are arrays: they are read
 
 
-#: A pass, or what is left of it since its numbers were taken.
-Run = Callable[[SumTable], None]
-
-
 @dataclass(eq=False)
-class Repeater:
-    """What a bucket runs in a step whose graphs are known: its short way.
-
-    As in a bucket, whatever can fail fails before the last pass.
+class Joined:
+    """The passes of a step, as one call that no signal divides.
 
     Attributes
     ----------
-    fits
-        Returns whether the parameters are those of the step before, and the gradients too, or
-        others of the same signature: many are new arrays at every step.
-    watch
-        Takes the memory of all parameters, which no gradient is to touch.
-    is_watching
-        Returns whether it has, and they have not moved since.
-    compute
-        Dtype of the arithmetic.
+    scalars
+        Returns the arguments of `run`, from the numbers of each row.
+    run
+        Runs the passes. Returns False where a guard turns the step away: then those that store are
+        not run.
     begin
-        Turns to these graphs from those of the step before.
-    take
-        Take the numbers of a step, a sequence for each row.
-    levels
-        Passes that reduce, level by level, and the numbers of the sums that are known then.
-    final
-        The last passes.
-    has_run
-        Returns whether these were run, where they are a single call that no signal divides.
-    guards
-        As those of a bucket.
+        Begins a step.
+    is_done
+        Returns whether the passes that store were run since.
     """
 
-    fits: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]
-    watch: Callable[[Written], None]
-    is_watching: Callable[[], bool]
+    scalars: Callable[[Sequence[Sequence[float]]], tuple[float, ...]]
+    run: Callable[..., bool]
+    begin: Callable[[], None]
+    is_done: Callable[[], bool]
+
+
+class Repeater(ABC):
+    """What a bucket runs in a step whose graphs are known: its short way.
+
+    Attributes
+    ----------
+    compute
+        Dtype of the arithmetic.
+    fits
+        Returns whether parameters, of all leaves, are those of the step before, and gradients too,
+        or others of the same signature: many are new arrays at every step.
+    """
+
     compute: str
-    begin: Run
-    take: Sequence[Callable[[Sequence[Sequence[float]]], None]]
-    levels: Sequence[tuple[Sequence[Run], set[int]]]
-    final: Sequence[Run]
-    has_run: Callable[[], bool] | None
-    guards: frozenset[int]
+    fits: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]
+
+    @property
+    @abstractmethod
+    def is_watching(self) -> bool:
+        """Whether it is known where all parameters are, and they have not moved since."""
+
+    @abstractmethod
+    def watch(self, written: Written) -> None:
+        """Take the memory of all parameters, which no gradient is to touch."""
+
+    @abstractmethod
+    def begin(self, sums: SumTable) -> None:
+        """Turn to these graphs from those of the step before."""
+
+    @classmethod
+    @abstractmethod
+    def joined(cls, repeaters: Sequence["Repeater"], sums: SumTable) -> Joined:
+        """Return all passes of the buckets of a step as one call."""
 
 
 class Bucket(ABC):

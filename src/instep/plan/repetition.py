@@ -1,13 +1,11 @@
 """The short way: a step like an earlier one, but for its number, gradients and hyperparameters."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import zip_longest
 from operator import itemgetter
 from typing import Any
 
 from instep.engines import Bucket
-from instep.engines.base import Leaves, Repeater, Run
+from instep.engines.base import Joined, Leaves, Repeater
 from instep.engines.ranges import Written
 from instep.engines.sums import SumTable
 from instep.graph.program import Flags, Group, Program, Row
@@ -26,42 +24,29 @@ class Way:
     ----------
     fits
         Returns whether parameters are those of the step before, and gradients of the same kind.
-    take
-        Take the numbers of a step.
-    levels
-        Passes that reduce, level by level, and the numbers of the sums that are known then.
-    final
-        The last passes.
-    has_run
-        Returns whether these were run, where they are a single call that no signal divides.
-    guards
-        Numbers of sums over the tree that must be zero, or the step is turned away.
+    joined
+        The passes, as one call.
     computes
         Dtypes of the arithmetic.
     sees_tensors
         Whether it takes tensors as they are, and not the arrays that stand for them.
     """
 
+    joined: Joined
+
     def __init__(self, repeaters: Sequence[Repeater], *, sees_tensors: bool) -> None:
         self._repeaters, self.sees_tensors = repeaters, sees_tensors
-        # A call within another takes 0.1 us, which counts here and below.
+        # A call within another takes 0.1 us.
         self.fits = repeaters[0].fits if len(repeaters) == 1 else self._fit
-        self.take = [take for repeater in repeaters for take in repeater.take]
-        self.final = [run for repeater in repeaters for run in repeater.final]
-        self.has_run = repeaters[0].has_run if len(repeaters) == 1 else None
-        self.guards = [number for repeater in repeaters for number in repeater.guards]
         self.computes = list(dict.fromkeys(repeater.compute for repeater in repeaters))
-        self.levels: list[tuple[list[Run], set[int]]] = []
-        for levels in zip_longest(*(one.levels for one in repeaters), fillvalue=((), set())):
-            runs = [run for own, _ in levels for run in own]
-            self.levels.append((runs, set().union(*(numbers for _, numbers in levels))))
+        self._table = 0
 
     def _fit(self, params: tuple[Any, ...], grads: tuple[Any, ...]) -> bool:
         return all(repeater.fits(params, grads) for repeater in self._repeaters)
 
     def watch(self, buckets: Sequence[Bucket]) -> None:
         """Take note of where the parameters are: a step was taken the long way."""
-        if not all(repeater.is_watching() for repeater in self._repeaters):
+        if not all(repeater.is_watching for repeater in self._repeaters):
             written = Written(*joined([bucket.bounds()[0] for bucket in buckets]))
             if not written.overlaps:
                 for repeater in self._repeaters:
@@ -71,14 +56,9 @@ class Way:
         """Turn to this way from that of the step before."""
         for repeater in self._repeaters:
             repeater.begin(sums)
-
-    def reduce(self, sums: SumTable) -> None:
-        """Run all passes but the last."""
-        sums.begin()
-        for runs, numbers in self.levels:
-            for run in runs:
-                run(sums)
-            sums.add_up(numbers)
+        if self._table != sums.address:
+            self.joined = self._repeaters[0].joined(self._repeaters, sums)
+            self._table = sums.address
 
 
 class Repetition:
@@ -142,20 +122,28 @@ class Repetition:
                 numbers = self._numbers(settings, step)
         else:
             numbers = self._numbers(self._read(owner), step)
-        way, sums = self.last, self._sums
-        assert way is not None
-        for take in way.take:
-            take(numbers)
-        if way.levels:
-            way.reduce(sums)
-            if way.guards and any(sums.total(number) != 0 for number in way.guards):
-                state.skipped += 1
-                return None
-        if way.has_run is not None and self._is_one:
-            self._run_one(way, way.has_run, state, plan, step)
-        else:
-            require_frames(8)
-            finish(partial(self._run, state, plan, step, rows))
+        assert self.last is not None
+        call = self.last.joined
+        scalars = call.scalars(numbers)
+        call.begin()
+        if self._is_one:
+            self._run_one(call, scalars, state, plan, step)
+            return None
+        skipped = state.skipped + 1
+
+        def run() -> None:
+            """Do what the step changes, or what is left of it: called again, it goes on."""
+            if not call.is_done() and not call.run(*scalars):
+                state.skipped = skipped
+                return
+            for group in self._groups:
+                group.history.taken = step - group.missed
+            for group, row in zip(self._groups, rows, strict=False):
+                group.memory.update(row.memory)
+            state.t, state.plan = step, plan
+
+        require_frames(8)
+        finish(run)
         return None
 
     def _numbers(self, settings: tuple[Any, ...], step: int) -> Numbers:
@@ -191,33 +179,23 @@ class Repetition:
         return True
 
     def _run_one(
-        self, way: Way, has_run: Callable[[], bool], state: State, plan: Any, step: int
+        self, call: Joined, scalars: tuple[float, ...], state: State, plan: Any, step: int
     ) -> None:
-        """Do what a step of one group changes, where its last pass is a single call."""
+        """Do what a step of one group changes."""
         history, taken = self._groups[0].history, step - self._groups[0].missed
         try:
-            way.final[0](self._sums)
-            history.taken, state.t, state.plan = taken, step, plan
+            if call.run(*scalars):
+                history.taken, state.t, state.plan = taken, step, plan
+            else:
+                state.skipped += 1
         except BaseException:  # from a handler of a signal: before the one call, or after it
             try:
-                is_done = has_run()
+                is_done = call.is_done()
             except BaseException:  # noqa: BLE001  (from a second one)
-                is_done = has_run()
+                is_done = call.is_done()
             if is_done:
                 history.taken, state.t, state.plan = taken, step, plan
             raise
-
-    def _run(self, state: State, plan: Any, step: int, rows: Sequence[Row]) -> None:
-        """Do what the step changes, or what is left of it: called again, it goes on."""
-        assert self.last is not None
-        for run in self.last.final:
-            run(self._sums)
-        for group in self._groups:
-            group.history.taken = step - group.missed
-        if rows:
-            for group, row in zip(self._groups, rows, strict=True):
-                group.memory.update(row.memory)
-        state.t, state.plan = step, plan
 
     def learn(self, rows: Sequence[Row], tensors: Leaves | None) -> None:
         """Take note of the step that was just taken, the long way, with these rows.
@@ -230,9 +208,11 @@ class Repetition:
             known = [repeater for repeater in repeaters if repeater is not None]
             way = Way(known, sees_tensors=tensors is not None) if known else None
             self._ways[flags] = way if len(known) == len(repeaters) else None
-        self.last = self._ways[flags]
-        if self.last is not None:
-            self.last.watch(self._buckets)
+        way = self._ways[flags]
+        if way is not None:
+            way.begin(self._sums)
+            way.watch(self._buckets)
+        self.last = way
 
 
 class _RowMaker:

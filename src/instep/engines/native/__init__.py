@@ -6,7 +6,8 @@
 whether the arrays of a step are those the plan was made for, and `tensors` whether tensors are;
 `threads` counts the threads, `pool` shares the work with them, which `handover` does in
 compiled code. `strided` runs a pass on leaves that are no lines, by `strided_code` and the `copies`
-of boxes in it; `launch` runs one on all, and `bucket` brings them together.
+of boxes in it; `launch` runs one on all, `one_call` makes one call of all passes of a step, and
+`bucket` brings them together.
 """
 
 from collections.abc import Sequence

@@ -1,19 +1,23 @@
 """Steps of the native engine: leaves, and the compiled check of their signatures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
-from instep.engines.base import Fit, Leaves, Member, Repeater, Run
+from instep.engines.base import Fit, Joined, Leaves, Member, Repeater
+from instep.engines.fused import Arrangement
 from instep.engines.host import HostBucket, empty_like
 from instep.engines.native.check import Placed, SignatureCheck, is_supported
 from instep.engines.native.check_code import DIFFERENT, LOST, SAME
 from instep.engines.native.emit import Entry
 from instep.engines.native.launch import NativeLaunch
+from instep.engines.native.one_call import Calls, OneCall
 from instep.engines.native.threads import thread_count
+from instep.engines.ranges import Written
+from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.program import Program
 from instep.numerics import TILE
@@ -93,6 +97,11 @@ class NativeBucket(HostBucket[NativeLaunch]):
                 array[...] = w
         return new
 
+    def prepare(self, chosen: Sequence[Arrangement[NativeLaunch]], sums: SumTable) -> None:
+        super().prepare(chosen, sums)
+        for launch in chosen[0].launches:
+            launch.prepare(sums)
+
     def repeater(self, tensors: Leaves | None = None) -> Repeater | None:
         (now,), watched = self.now, self._check
         if watched is None or any(launch.graph.calls for launch in now.launches):
@@ -102,24 +111,7 @@ class NativeBucket(HostBucket[NativeLaunch]):
 
             own = ([side[i] for i in self.positions] for side in tensors)
             watched = TensorCheck(*self._placed(*own), self.positions)
-        return Repeater(
-            watched.fits,
-            lambda written: watched.watch(written.starts, written.stops),
-            lambda: watched.is_watching,
-            self.compute,
-            partial(self.turn_to, self.now),
-            [launch.pack for launch in now.launches],
-            [
-                (self._runs(level), {entry.number for one in level for entry in one.graph.sums})
-                for level in now.levels
-            ],
-            self._runs(now.final),
-            now.final[0].has_run if len(now.final) == 1 and now.final[0].is_simple else None,
-            now.guards,
-        )
-
-    def _runs(self, launches: Sequence[NativeLaunch]) -> list[Run]:
-        return [one.run_once if one.is_simple else partial(one.run, self) for one in launches]
+        return NativeRepeater(self, now, watched)
 
 
 def _into_new_arrays(graph: Graph) -> Graph:
@@ -127,3 +119,63 @@ def _into_new_arrays(graph: Graph) -> Graph:
     w = graph.arrays[0]
     stores = [replace(one, array=_NEW) if one.array == w.name else one for one in graph.stores]
     return replace(graph, arrays=(*graph.arrays, replace(w, name=_NEW)), stores=tuple(stores))
+
+
+class NativeRepeater(Repeater):
+    """The short way of an arrangement of launches."""
+
+    def __init__(
+        self, bucket: NativeBucket, now: Arrangement[NativeLaunch], watched: SignatureCheck
+    ) -> None:
+        self.compute, self.fits = bucket.compute, watched.fits
+        self._bucket, self.now, self._watched = bucket, now, watched
+
+    @property
+    def is_watching(self) -> bool:
+        return self._watched.is_watching
+
+    def watch(self, written: Written) -> None:
+        self._watched.watch(written.starts, written.stops)
+
+    def begin(self, sums: SumTable) -> None:
+        self._bucket.turn_to([self.now], sums)
+
+    @classmethod
+    def joined(cls, repeaters: Sequence[Repeater], sums: SumTable) -> Joined:
+        return _joined([one.now for one in repeaters if isinstance(one, cls)], sums)
+
+
+def _joined(now: Sequence[Arrangement[NativeLaunch]], sums: SumTable) -> Joined:
+    """Return the launches of several buckets as one call."""
+    first, last = Calls(), Calls()
+    row_bytes = sums.values.itemsize * sums.stride
+    for levels in zip_longest(*(one.levels for one in now), fillvalue=()):
+        launches = [launch for level in levels for launch in level]
+        for launch in launches:
+            launch.add_to(first, sums)
+        for number in {entry.number for one in launches for entry in one.graph.sums}:
+            first.total(sums.address + number * row_bytes, sums.stride - 1)
+    for launch in (launch for one in now for launch in one.final):
+        launch.add_to(last, sums)
+    guards = {number for one in now for number in one.guards}
+    totals = [sums.address + (number + 1) * row_bytes - _WORD for number in guards]
+    # What several launches make of the same numbers is made once.
+    begins: dict[tuple[Callable[..., tuple[float, ...]], int], int] = {}
+    places, count = [], 0
+    for launch in (launch for one in now for launch in one.launches):
+        for row, own in launch.scalar_places():
+            start = begins.setdefault((launch.host_expressions, row), count)
+            count += len(own) if start == count else 0
+            places += [(start + i, *place) for i, place in enumerate(own)]
+    call = OneCall(first, last, totals, places)
+    return Joined(_scalars(list(begins)), call.run, call.begin, call.is_done)
+
+
+def _scalars(
+    made: Sequence[tuple[Callable[..., tuple[float, ...]], int]],
+) -> Callable[[Sequence[Sequence[float]]], tuple[float, ...]]:
+    """Return the function from the numbers of each row to what is made of some of them."""
+    if len(made) == 1:
+        ((make, row),) = made
+        return lambda numbers: make(*numbers[row])
+    return lambda numbers: sum([make(*numbers[row]) for make, row in made], ())

@@ -1,21 +1,19 @@
 """Launches of the native engine: one call of compiled code a thread, for all tensors of a pass."""
 
-import ctypes
 import struct
 from array import array
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.host import HostBucket, HostLaunch
-from instep.engines.native.compile import address_of, compile_function, compile_kernel, traits
+from instep.engines.native.compile import address_of, compile_kernel, traits
 from instep.engines.native.emit import Argument, Entry, emit, entry_words, scalar_layout
-from instep.engines.native.fields import loads
-from instep.engines.native.pool import run_on_threads, start_workers
-from instep.engines.native.strided import Strided
+from instep.engines.native.one_call import Calls, OneCall
+from instep.engines.native.pool import start_workers
+from instep.engines.native.strided import COUNTERS, Strided
 from instep.engines.sums import SumTable
 from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.graph.program import Row
@@ -39,7 +37,7 @@ SMALLEST_CHUNK, LARGEST_CHUNK = 16 * 1024, 256 * 1024
 _CHUNKS_PER_THREAD = 16
 
 # Plain integers: an enum as an index takes longer than the assignment.
-_COUNT, _NEXT = int(Argument.COUNT), int(Argument.NEXT)
+_NEXT = int(Argument.NEXT)
 _OF_TILES = (int(Entry.COLUMN), int(Entry.FIRST_TILE), int(Entry.TILES))
 _SUMS, _SUMS_STRIDE = int(Argument.SUMS), int(Argument.SUMS_STRIDE)
 
@@ -80,8 +78,6 @@ class NativeLaunch(HostLaunch):
         The most threads that it may use.
     """
 
-    _block: Arguments  # of a block of leaves that are no lines
-
     def __init__(
         self,
         bucket: HostBucket[Any],
@@ -94,7 +90,7 @@ class NativeLaunch(HostLaunch):
         layout, leaves = scalar_layout(graph), bucket.leaves
         rows = 1 + max(leaf.row for leaf in leaves)
         self.scalars = np.zeros((rows, layout.itemsize), dtype=np.uint8)
-        self._pack, self._room = struct.Struct(layout.format).pack_into, self.scalars.data
+        self._pack, self._offsets = struct.Struct(layout.format).pack_into, layout.offsets
         self._places = [(row, row * layout.itemsize) for row in self.rows if graph.scalars]
         self._width = width = len(graph.arrays)
         self._sum_count = graph.sum_count
@@ -103,6 +99,8 @@ class NativeLaunch(HostLaunch):
         walks, self._gathered = (members, []) if are_lines else ([], members)
         self._members = np.array(walks, dtype=np.intp)
         self._own_table = len(walks) != len(table)
+        # Of the arrays of a leaf, those that are others at each step.
+        self._moving = [0, 1, width - 1] if bucket.unwritable else [0, 1]
         self._table = table
         table = table[self._members] if self._own_table else table
         table[:, width + Entry.ROW] = [leaves[i].row for i in walks]
@@ -121,16 +119,13 @@ class NativeLaunch(HostLaunch):
         self._threads = min(threads, len(chunks))
         tiles = int(table[:, width + Entry.TILES].sum()) if graph.sums else 0
         partials = np.zeros((max(1, len(graph.sums)), max(1, tiles)))
-        self._lines = Arguments(table, chunks, self.scalars, partials)
-        self._words, self._address = self._lines.words, self._lines.address
-        self._numbers = [entry.number for entry in graph.sums]
-        self._tensors: list[Tensors] = []
-        if graph.sums and len(table):
-            places = [table[:, width + place] for place in _OF_TILES]
-            self._tensors.append(Tensors(partials, *places))
-        self._kernel = compile_kernel(emit(graph, traits(), in_rows=bool(self._gathered)))
-        self._kernel_address = address_of(self._kernel)
+        self._arguments = Arguments(table, chunks, self.scalars, partials)
+        self._tiles = partials, *(table[:, width + place] for place in _OF_TILES)
+        self._kernel_address = address_of(
+            compile_kernel(emit(graph, traits(), in_rows=bool(self._gathered)))
+        )
         self._strided = self._strided_leaves(bucket, most_threads)
+        self._call: OneCall | None = None
         start_workers(max(self._threads, self._strided.threads if self._strided else 1))
 
     def _strided_leaves(self, bucket: HostBucket[Any], threads: int) -> Strided | None:
@@ -141,143 +136,85 @@ class NativeLaunch(HostLaunch):
         firsts = np.cumsum(tiles) - tiles
         elements = int(self._table[self._gathered, self._width + Entry.COUNT].sum())
         partials = np.zeros((max(1, len(self.graph.sums)), int(tiles.sum())))
-        if self.graph.sums:
-            self._tensors.append(Tensors(partials, columns, firsts, tiles))
+        self._tiles = partials, columns, firsts, tiles
         # Each thread has a table and a chunk of its own, for one block at a time.
         none = np.zeros((0, 0), dtype=np.int64)
-        self._block = Arguments(none, none, self.scalars, partials)
+        self._arguments = Arguments(none, none, self.scalars, partials)
         start, stride = self._table.ctypes.data, self._table.strides[0]
         leaves = [
             (bucket.leaves[i], start + i * stride, int(first))
             for i, first in zip(self._gathered, firsts, strict=True)
         ]
         threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
-        return Strided(self.graph, self._kernel_address, leaves, threads, self._block.words)
+        return Strided(self.graph, self._kernel_address, leaves, threads, self._arguments.words)
 
-    def take(self, rows: Sequence[Row], candidate: int) -> None:
-        self.pack([row.numbers for row in rows])
-
-    def pack(self, numbers: Sequence[Sequence[float]]) -> None:
-        """Take the scalars of a step whose rows have these numbers."""
+    def take(self, rows: Iterable[Row], candidate: int) -> None:
+        numbers = [row.numbers for row in rows]
         for row, at in self._places:  # other rows are of leaves that run another graph
             values = self.host_expressions(*numbers[row])
             try:
-                self._pack(self._room, at, *values)
+                self._pack(self.scalars.data, at, *values)
             except OverflowError:  # beyond the largest float32: infinite, as NumPy rounds it
                 dtypes = [np.dtype(scalar.dtype).type for scalar in self.graph.scalars]
                 with np.errstate(over="ignore"):
                     rounded = [dtype(x) for dtype, x in zip(dtypes, values, strict=True)]
-                self._pack(self._room, at, *rounded)
-        self._words[_NEXT] = 0
-        if self._strided is not None:
-            self._strided.begin()
+                self._pack(self.scalars.data, at, *rounded)
 
-    def run_kernel(self) -> None:
-        """Run the pass, on several threads where there are chunks to share."""
-        if self._strided is not None:
-            self._strided.run()
-        elif self._words[_COUNT] <= 1:
-            self._kernel(self._address)
-        else:
-            run_on_threads(self._kernel_address, self._address, self._threads)
+    def scalar_places(self) -> Iterable[tuple[int, list[tuple[int, bool]]]]:
+        """Return, for each row, where its scalars go: addresses, and whether they are doubles."""
+        wide = [scalar.dtype == "float64" for scalar in self.graph.scalars]
+        for row, at in self._places:
+            start = self.scalars.ctypes.data + at
+            yield row, [(start + o, w) for o, w in zip(self._offsets, wide, strict=True)]
 
-    @property
-    def is_simple(self) -> bool:
-        """Return whether to run the kernel is all there is to do."""
-        are_lines = self._words[_COUNT] > 0 and not self._own_table
-        return not self._tensors and (are_lines or self._strided is not None)
-
-    def has_run(self) -> bool:
-        """Return whether the pass was run since `pack`."""
-        return self._words[_NEXT] != 0 if self._strided is None else self._strided.has_run
-
-    def run_once(self, sums: SumTable) -> None:
-        """Run the kernel, unless it has run since `pack`."""
-        if not self.has_run():
-            if self._sum_count:
-                self._point_at(sums, self._lines if self._strided is None else self._block)
-            self.run_kernel()
+    def prepare(self, sums: SumTable) -> None:
+        """Prepare a run: its calls are known but for those that need the final table of sums."""
+        if self._call is None:
+            self._call = self._alone(sums)
+        self._call.begin()
 
     def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
-        if self._own_table:
-            self._lines.table[:, : self._width] = self._table[self._members, : self._width]
-        self.run_once(sums)
-        for tensors in self._tensors:
-            tensors.add(sums, self._numbers)
+        assert self._call is not None
+        if not self._call.is_done():
+            if self._arguments.words[_SUMS] != sums.address and self._sum_count:
+                self._call = self._alone(sums)
+            self._call.run()
 
-    def _point_at(self, sums: SumTable, arguments: Arguments) -> None:
-        if arguments.words[_SUMS] != sums.address:  # which it rarely does
-            arguments.words[_SUMS] = sums.address
-            arguments.words[_SUMS_STRIDE] = sums.stride
+    def _alone(self, sums: SumTable) -> OneCall:
+        calls = Calls()
+        self.add_to(calls, sums)
+        return OneCall(calls, Calls())
 
+    def add_to(self, calls: Calls, sums: SumTable) -> None:
+        """Add the calls that run the pass."""
+        self._arguments.words[_SUMS] = sums.address
+        self._arguments.words[_SUMS_STRIDE] = sums.stride
+        if self._strided is not None:
+            function, arguments = self._strided.call
+            calls.clear(arguments, COUNTERS)
+            calls.run(function, arguments, self._strided.threads)
+        else:
+            own = self._arguments
+            if self._own_table:
+                places = _places(self._table)[self._members]
+                calls.move(places[:, self._moving], _places(own.table)[:, self._moving])
+            calls.clear(own.address + 8 * _NEXT)
+            calls.run(self._kernel_address, own.address, self._threads)
+        for k, entry in enumerate(self.graph.sums):
+            self._add_sum(calls, k, sums.address + 8 * sums.stride * entry.number)
 
-class Tensors:
-    """What makes the sums of tensors of those of their tiles: most tensors have but one.
-
-    Parameters
-    ----------
-    partials
-        The sums of the tiles, a row for each sum of the pass.
-    columns, firsts, counts
-        Of each tensor: where its sum goes, its first tile, and the number of its tiles.
-    """
-
-    def __init__(
-        self,
-        partials: NDArray[np.float64],
-        columns: NDArray[np.int64],
-        firsts: NDArray[np.int64],
-        counts: NDArray[np.int64],
-    ) -> None:
-        self._places = np.stack([columns, firsts], axis=1)
-        self._address, self._count = self._places.ctypes.data, len(columns)
-        self._partials = [(row, row.ctypes.data) for row in partials]
-        self._long = [
-            (int(columns[i]), slice(int(firsts[i]), int(firsts[i] + counts[i])))
-            for i in np.flatnonzero(counts > 1)
-        ]
-        self._collect = _collect()
-
-    def add(self, sums: SumTable, numbers: Sequence[int]) -> None:
-        """Write sums of these numbers."""
-        row_bytes = 8 * sums.stride
-        for number, (partials, address) in zip(numbers, self._partials, strict=True):
-            self._collect(self._address, self._count, address, sums.address + number * row_bytes)
-            for column, tiles in self._long:
-                sums.values[number, column] = canonical_sum(partials[tiles])
+    def _add_sum(self, calls: Calls, k: int, row: int) -> None:
+        """Add the calls that make the sums of tensors of those of their tiles: most have one."""
+        partials, columns, firsts, counts = self._tiles
+        found = _places(partials[k])[firsts]
+        for i in np.flatnonzero(counts > 1):
+            found[i] = _add_up(calls, partials[k][firsts[i] : firsts[i] + counts[i]])
+        calls.move(found, row + found.itemsize * columns)
 
 
-@cache
-def _collect() -> Any:
-    address = ctypes.c_void_p
-    kind = ctypes.PYFUNCTYPE(None, address, ctypes.c_int64, address, address)
-    return compile_function(_COLLECT, "collect", kind)
-
-
-#: Copies the sum of the first tile of each tensor to the column of the tensor.
-_COLLECT = f"""\
-define void @collect(ptr %places, i64 %count, ptr %partials, ptr %row) {{
-entry:
-  br label %loop
-
-loop:
-  %i = phi i64 [ 0, %entry ], [ %i_next, %body ]
-  %more = icmp ult i64 %i, %count
-  br i1 %more, label %body, label %done
-
-body:
-  %i_next = add i64 %i, 1
-  %place = getelementptr [2 x i64], ptr %places, i64 %i
-{loads("place", {"column": 0, "first": 1})}
-{loads("partials", {"sum": "%first"}, "double", "double")}
-  %to = getelementptr double, ptr %row, i64 %column
-  store double %sum, ptr %to
-  br label %loop
-
-done:
-  ret void
-}}
-"""
+def _places(x: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the addresses of the elements of a contiguous array."""
+    return x.ctypes.data + x.itemsize * np.arange(x.size, dtype=np.int64).reshape(x.shape)
 
 
 def split(extents: NDArray[np.int64], threads: int, unit: int) -> NDArray[np.int64]:
@@ -315,15 +252,16 @@ _SUM = Graph(
 )
 
 
-def canonical_sum(x: NDArray[np.float64]) -> float:
-    """Return the canonical sum of a contiguous float64 array."""
-    while True:
-        tiles = max(1, -(-len(x) // TILE))
+def _add_up(calls: Calls, x: NDArray[np.float64]) -> int:
+    """Add the calls that make the canonical sum of a line; return the address of the sum."""
+    while len(x) > 1:
+        tiles = -(-len(x) // TILE)
         row = np.zeros((1, entry_words(_SUM)), dtype=np.int64)
         row[0] = [x.ctypes.data, len(x), 0, 0, tiles, 0]
         chunk = np.array([[0, 0, 0, tiles]], dtype=np.int64)
         arguments = Arguments(row, chunk, None, np.zeros((1, tiles)))
-        compile_kernel(emit(_SUM, traits()))(arguments.address)
-        if tiles == 1:
-            return float(arguments.partials[0, 0])
+        calls.kept.append(arguments)
+        calls.clear(arguments.address + 8 * _NEXT)
+        calls.run(address_of(compile_kernel(emit(_SUM, traits()))), arguments.address)
         x = arguments.partials[0]
+    return x.ctypes.data

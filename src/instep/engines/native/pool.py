@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from instep.engines.native import handover
-from instep.engines.native.compile import compile_function, host
+from instep.engines.native.compile import address_of, compile_function, host
 
 #: Workers of a pool at most: each costs the thread that steps some microseconds to wake.
 MOST_WORKERS = 255
@@ -76,11 +76,18 @@ def run_on_threads(kernel: int, arguments: int, threads: int) -> None:
     late find nothing to do, and any number of them does all the work: this thread does it alone
     where there are no others, or where they work for another thread.
     """
-    workers = threads - 1
-    if workers > _POOL.workers:
-        _POOL.grow(workers)
-        workers = min(workers, _POOL.workers)
-    _share()(_POOL.address, workers, kernel, arguments)
+    _share()(*workers_for(threads), kernel, arguments)
+
+
+def workers_for(threads: int) -> tuple[int, int]:
+    """Return the address of the pool, and how many of its workers make so many threads."""
+    start_workers(threads)
+    return _POOL.address, min(threads - 1, _POOL.workers)
+
+
+def share_address() -> int:
+    """Return the address of what shares: it is given these two, a kernel and its arguments."""
+    return address_of(_share())
 
 
 @cache

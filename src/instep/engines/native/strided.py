@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instep.engines.native.compile import address_of, compile_function
-from instep.engines.native.pool import run_on_threads
 from instep.engines.native.strided_code import LOADED, STORED, Block, Part, Word, emit
 from instep.engines.placement import Placement
 from instep.engines.walks import Cut, Walk, boxes_of_line, loop_order
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 #: Elements of a block of a pass that reduces: whole tiles, of several rows of most matrices, so
 #: that all of a cache line that was loaded is used.
 REDUCED = 4 * TILE
+
+#: Words of the arguments, the first ones, that count up from zero in each run.
+COUNTERS = 2
 
 
 class Strided:
@@ -81,24 +83,12 @@ class Strided:
         ):
             self._words[word] = value
         self._address = self._words.buffer_info()[0]
-        self._run = _compiled(frozenset(tables.sizes))
-        self._run_address = address_of(self._run)
-
-    def run(self) -> None:
-        """Run the pass on all leaves."""
-        if self.threads == 1:
-            self._run(self._address)
-        else:
-            run_on_threads(self._run_address, self._address, self.threads)
-
-    def begin(self) -> None:
-        """Begin a step."""
-        self._words[Word.THREAD] = self._words[Word.NEXT] = 0
+        self._run_address = address_of(_compiled(frozenset(tables.sizes)))
 
     @property
-    def has_run(self) -> bool:
-        """Return whether the pass was run since `begin`."""
-        return self._words[Word.NEXT] != 0
+    def call(self) -> tuple[int, int]:
+        """The addresses of what runs the pass on all leaves, and of its arguments."""
+        return self._run_address, self._address
 
 
 #: Copies of arrays begin a line after a page: one that is read does not wait for a store to
