@@ -16,7 +16,8 @@ from emitted import passes
 from machine_code import ARCHITECTURES, compile_code, nvrtc_version
 
 import instep
-from instep.engines.cuda.emit import emit, vector_length
+from instep.engines.cuda.emit import emit
+from instep.engines.cuda.kernel import vector_length
 
 PAGE = Path(__file__).parent / "kernels.md"
 DTYPES = ("float16", "float32", "float64")

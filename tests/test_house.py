@@ -17,7 +17,8 @@ FILES = {
 #: What writes the text of programs may be as long as that text.
 EMITTERS = {
     "instep.commands.bench.contenders.streams",
-    "instep.engines.cuda.emit",
+    "instep.engines.cuda.boxes",
+    "instep.engines.cuda.kernel",
     "instep.engines.native.emit",
     "instep.engines.native.check_code",
     "instep.engines.native.handover",

@@ -12,7 +12,7 @@ from test_operations import COMPLEX, EXPRESSIONS, complex_pairs, pairs
 from instep import LAMB, SGD, Adam, Momentum, Optimizer, engines
 from instep.engines.cuda import bucket, launch
 from instep.engines.cuda.counters import counters
-from instep.engines.cuda.emit import NEAR
+from instep.engines.cuda.kernel import NEAR
 from instep.engines.cuda.launch import LARGEST_CHUNK, SMALLEST_CHUNK
 from instep.engines.cuda.memory import chunk_length
 

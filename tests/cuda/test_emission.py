@@ -11,8 +11,9 @@ import pytest
 from emitted import SHOWN, passes, showcase
 
 from instep import Optimizer
-from instep.engines.cuda.emit import emit, kernel_name, leaf_dtype, step_dtype
+from instep.engines.cuda.emit import emit
 from instep.engines.cuda.expressions import Names, literal
+from instep.engines.cuda.kernel import kernel_name, leaf_dtype, step_dtype
 from instep.engines.native.emit import emit as emit_llvm
 from instep.graph import Array, Graph, Node, Store
 from instep.graph.program import Program

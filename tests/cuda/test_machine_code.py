@@ -12,7 +12,8 @@ from emitted import clipped, guarded, passes
 from machine_code import ARCHITECTURES, compile_code, expected_vectors
 
 from instep.engines.cuda.canonical_sum import ADD_UP_KERNEL
-from instep.engines.cuda.emit import emit, vector_length
+from instep.engines.cuda.emit import emit
+from instep.engines.cuda.kernel import vector_length
 from instep.engines.cuda.verdicts import JUDGE_KERNEL
 
 pytestmark = pytest.mark.skipif(

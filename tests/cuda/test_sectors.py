@@ -9,7 +9,7 @@ from emitted import passes
 
 from instep import Adam
 from instep.engines.base import Member
-from instep.engines.cuda.emit import box_room
+from instep.engines.cuda.boxes import box_room
 from instep.engines.cuda.memory import boxes
 from instep.engines.host import zeros_like
 from instep.engines.placement import Placement

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instep.engines.cuda.boxes import box_room
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.counters import counters
-from instep.engines.cuda.emit import (
+from instep.engines.cuda.emit import emit
+from instep.engines.cuda.kernel import (
     NEAR,
-    box_room,
-    emit,
     kernel_name,
     leaf_dtype,
     step_dtype,

@@ -1,0 +1,454 @@
+"""What every kernel has in common, however it walks over tensors: its tables, and the rule."""
+
+import textwrap
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from instep.engines.cuda.canonical_sum import ADD_UP, TENSOR_SUM
+from instep.engines.cuda.expressions import NARROW_TYPES, TYPES, Expressions, Names
+from instep.graph import Graph, sum_scope
+from instep.graph.dtypes import DTYPES
+from instep.numerics import LANES, TILE
+
+#: Threads of a block in a pass that stores. With up to 40 registers a thread, six to eight such
+#: blocks share a multiprocessor: enough loads in flight to fill the memory bus, and short waits
+#: at the end of a launch.
+THREADS = 256
+
+#: Words of the step that travel with the launch, as an argument by value. Every CUDA version
+#: takes 4,096 bytes of arguments; the fields of `Step` before the words take the rest.
+NEAR = 496
+
+#: Fields of `Step` before the words, in order.
+_POINTERS = ("leaves", "leaf_of_block", "far", "sums", "partials", "arrived", "taken")
+_NUMBERS = ("chunk", "pairs", "columns", "tree", "known", "candidates", "rows")
+
+
+def step_dtype() -> np.dtype[np.void]:
+    """Return the layout of the argument of every kernel."""
+    fields = [(name, "u8") for name in _POINTERS] + [(name, "i8") for name in _NUMBERS]
+    return np.dtype([*fields, ("near", "u8", (NEAR,))], align=True)
+
+
+def leaf_dtype(graph: Graph) -> np.dtype[np.void]:
+    """Return the layout of the row of a tensor in the table."""
+    fields = [("size", "i8"), ("first_block", "i8"), ("row", "i4"), ("position", "i4")]
+    slots = [(f"slot{i}", "u8") for i in range(len(graph.arrays) - 2)]
+    return np.dtype([*fields, ("layout", "u8"), *slots], align=True)
+
+
+def vector_length(graph: Graph) -> int:
+    """Return how many elements a thread takes at once: 16 bytes of the narrowest array."""
+    return 16 // min(DTYPES[array.dtype].itemsize for array in graph.arrays)
+
+
+def threads_per_block(graph: Graph) -> int:
+    """Return the number of threads of a block."""
+    return LANES // vector_length(graph) if graph.sums else THREADS
+
+
+def kernel_name(graph: Graph, *, strided: bool) -> str:
+    """Return the name of the kernel: an identifier of C."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "x" for c in graph.name)
+    return name + ("_sums" if graph.sums else "") + ("_strided" if strided else "")
+
+
+def indented(lines: list[str], depth: int) -> str:
+    """Return lines of code so many levels deep, none longer than 100 characters if it can be."""
+    return "\n".join(part for line in lines for part in _wrapped("    " * depth + line))
+
+
+def _wrapped(line: str) -> list[str]:
+    """Return a line of code as lines of at most 100 characters, where it has spaces."""
+    if "//" in line:
+        return [line.rstrip()]
+    margin = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.wrap(
+        line, 100, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    ) or [""]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An array of the rule as the text sees it."""
+
+    name: str
+    type: str
+    loaded: bool
+    stored: bool
+    source: str  # where its address stands
+
+    @property
+    def parameter(self) -> str:
+        if self.stored:
+            return f"{self.type}& {self.name}"
+        return f"const {self.type} {self.name}"
+
+
+class Kernel(ABC):
+    """The text of one pass, part by part: how it walks is what its classes say.
+
+    Attributes
+    ----------
+    strided
+        Whether it serves tensors that are no lines.
+    unit
+        What a leaf and the part of a block are counted in.
+    """
+
+    strided: ClassVar[bool]
+    unit: ClassVar[str] = "elements"
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._names = Names(graph)
+        loaded, stored = set(graph.loaded), set(graph.stored)
+        self._operands = [
+            Operand(
+                self._names.arrays[array.name],
+                TYPES[array.dtype],
+                array in loaded,
+                array in stored,
+                f"word(step, step.pairs + 2 * number + {i})"
+                if i < 2
+                else f"leaf.{self._names.arrays[array.name]}",
+            )
+            for i, array in enumerate(graph.arrays)
+            if array in loaded or array in stored
+        ]
+        self._vector = vector_length(graph)
+
+    def text(self) -> str:
+        """Return the text."""
+        parts = [
+            self._heading(),
+            self._uniform(),
+            self._element(),
+            self._tables(),
+            *([self._candidate()] if self._graph.guards else []),
+            self._read_uniform(),
+            self._reach(),
+            *([TENSOR_SUM] if self._graph.sums else []),
+            *([ADD_UP] if self._sums_over_tree else []),
+            self._kernel(),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    @abstractmethod
+    def _walk(self) -> str:
+        """Say how it walks, in words."""
+
+    @abstractmethod
+    def _constants(self) -> list[str]:
+        """Return the constants that are its own."""
+
+    @abstractmethod
+    def _reach(self) -> str:
+        """Return the functions that reach elements."""
+
+    @abstractmethod
+    def _kernel(self) -> str:
+        """Return the kernel itself."""
+
+    # What the text begins with -------------------------------------------------------------
+
+    def _heading(self) -> str:
+        graph = self._graph
+        narrow = {array.dtype for array in graph.arrays} & NARROW_TYPES.keys()
+        headers = sorted(NARROW_TYPES[dtype].header for dtype in narrow)
+        includes = [f"#include <{name}>" for name in headers]
+        return "\n".join(
+            [
+                f"// {graph.name}: arithmetic in {graph.compute}, {self._walk()}.",
+                "// Compiled with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: every",
+                "// operation is rounded once, as IEEE 754 says.",
+                *includes,
+                "",
+                f"constexpr int THREADS = {threads_per_block(graph)};",
+                *self._constants(),
+                f"constexpr int NEAR = {NEAR};",
+                *(
+                    [f"constexpr int LANES = {LANES};", f"constexpr int TILE = {TILE};"]
+                    if graph.sums
+                    else []
+                ),
+            ]
+        )
+
+    def _tables(self) -> str:
+        slots = [
+            f"{TYPES[array.dtype]}* {self._names.arrays[array.name]};"
+            for array in self._graph.arrays[2:]
+        ]
+        return f"""\
+// A tensor: what stays the same from step to step.
+struct Leaf {{
+    long long size;  // in {self.unit}
+    long long first_block;
+    int row;       // of the hyperparameters
+    int position;  // in the tree: its column in the table of sums
+    const long long* layout;
+{indented(slots, 1)}
+}};
+
+// A step: hyperparameters of every row, then the addresses of parameter and gradient of every
+// tensor, as words of 64 bits. The first of them travel with the launch.
+struct Step {{
+    const Leaf* leaves;
+    const int* leaf_of_block;
+    const unsigned long long* far;
+    double* sums;       // a row for every sum; columns: the tensors, and the tree
+    double* partials;   // the sums of tiles
+    unsigned* arrived;  // blocks that are done, for every tensor; and tensors that are done
+    const long long* taken;
+    long long chunk;    // {self.unit} of a block
+    long long pairs;    // the first word that is an address
+    long long columns;  // of the table of sums
+    long long tree;     // tensors of the tree, if this launch has them all
+    // Of a guarded step: the host knows of `known` steps, and prepared a launch for each number
+    // of steps that may have been taken by now. The device knows how many were.
+    long long known;
+    long long candidates;  // the bit of every number of steps that this launch is for
+    long long rows;        // of hyperparameters, for each of them
+    unsigned long long near[NEAR];
+}};
+
+__device__ __forceinline__ unsigned long long word(const Step& step, const long long i)
+{{
+    return i < NEAR ? step.near[i] : step.far[i - NEAR];
+}}
+
+// The compiler cannot see that an address from a table is one of global memory; where it knows,
+// it uses the faster instructions for it. (A host compiler has one kind of memory only.)
+#ifdef __GNUC__
+#define GLOBAL(address)
+#else
+#define GLOBAL(address) __builtin_assume(__isGlobal(address))
+#endif"""
+
+    # Steps that a guard may turn away -----------------------------------------------------------
+
+    def _candidate(self) -> str:
+        totals = [
+            f"__ldcg(step.sums + {number} * step.columns + step.columns - 1) == 0.0"
+            for number in self._graph.guards
+        ]
+        allowed = f"""
+
+// Whether no element of the tree forbids the step.
+__device__ __forceinline__ bool allowed(const Step& step)
+{{
+{indented([f"return {' && '.join(totals)};"], 1)}
+}}"""
+        return f"""\
+// How many steps were taken of which the host does not know.
+__device__ __forceinline__ long long candidate(const Step& step)
+{{
+    return *step.taken - step.known;
+}}{allowed if self._is_last else ""}"""
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether this is the pass that changes parameters and state."""
+        return not (self._graph.sums or self._graph.calls)
+
+    @property
+    def _turn_away(self) -> list[str]:
+        """Return what ends a kernel that is for another number of steps, or is forbidden."""
+        if not self._graph.guards:
+            return []
+        forbidden = " || !allowed(step)" if self._is_last else ""
+        return [f"if (!(step.candidates >> candidate(step) & 1){forbidden})", "    return;"]
+
+    # What is the same for all elements of a tensor ---------------------------------------------
+
+    def _used(self, operation: str) -> list[int]:
+        """Return the numbers of the scalars, or of the sums, that the pass reads."""
+        nodes = self._graph.nodes
+        return sorted({int(str(node.value)) for node in nodes if node.operation == operation})
+
+    @cached_property
+    def _derived(self) -> list[int]:
+        """Nodes that are the same for all elements, and that elements need."""
+        graph = self._graph
+        needed = {store.node for store in graph.stores} | {entry.node for entry in graph.sums}
+        for position, node in enumerate(graph.nodes):
+            if position not in graph.uniform:
+                needed.update(node.operands)
+        return [
+            position
+            for position in sorted(graph.uniform & needed)
+            if graph.nodes[position].operation not in ("scalar", "constant")
+        ]
+
+    def _uniform(self) -> str:
+        graph, names = self._graph, self._names
+        fields = []
+        for i in self._used("scalar"):
+            name, scalar = names.scalars[i], graph.scalars[i]
+            comment = "" if name == scalar.source else f"  // {scalar.source}"
+            fields.append(f"{TYPES[scalar.dtype]} {name};{comment}")
+        fields += [f"{TYPES[graph.nodes[i].dtype]} u{i};" for i in self._derived]
+        body = f"{{\n{indented(fields, 1)}\n}}" if fields else "{}"
+        return f"// What is the same for all elements of a tensor.\nstruct Uniform {body};"
+
+    def _read_uniform(self) -> str:
+        graph, names = self._graph, self._names
+        # A float32 is in the low bits of a word.
+        read = {
+            "float32": "__uint_as_float((unsigned)word(step, first + {}))",
+            "float64": "__longlong_as_double((long long)word(step, first + {}))",
+        }
+        lines = []
+        if self._used("scalar"):
+            row = "(candidate(step) * step.rows + leaf.row)" if graph.guards else "leaf.row"
+            lines.append(f"const long long first = {row} * {len(graph.scalars)};")
+        lines += [
+            f"h.{names.scalars[i]} = {read[graph.scalars[i].dtype].format(i)};"
+            for i in self._used("scalar")
+        ]
+        if self._derived:
+            lines += [
+                f"const double sum{number} = __ldcg(step.sums + {number} * step.columns + "
+                f"{'leaf.position' if sum_scope(number) == 'tensor' else 'step.columns - 1'});"
+                for number in self._used("reduced")
+            ]
+            wanted = {position: f"u{position}" for position in self._derived}
+            lines += Expressions(graph, names, graph.uniform, wanted).statements
+            lines += [f"h.u{position} = u{position};" for position in self._derived]
+        return f"""\
+__device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
+{{
+{indented(["Uniform h;", *lines, "return h;"], 1)}
+}}"""
+
+    # The rule -------------------------------------------------------------------------------
+
+    def _element(self) -> str:
+        graph = self._graph
+        rest = [i for i in range(len(graph.nodes)) if i not in graph.uniform]
+        wanted: dict[int, str] = {}
+        for store in graph.stores:
+            wanted.setdefault(store.node, f"new_{self._names.arrays[store.array]}")
+        expressions = Expressions(graph, self._names, rest, wanted)
+        parameters = ["const Uniform& h", *(operand.parameter for operand in self._operands)]
+        if graph.sums:
+            parameters += [f"double& sum{entry.number}" for entry in graph.sums]
+            results = [
+                f"sum{entry.number} += (double)({expressions[entry.node]});" for entry in graph.sums
+            ]
+            comment, name = "// The summands of one element, added to a lane.", "accumulate"
+        else:
+            results = [
+                f"{self._names.arrays[store.array]} = {expressions[store.node]};"
+                for store in graph.stores
+            ]
+            comment, name = "// The rule, for one element.", "update"
+        return f"""\
+{comment}
+__device__ __forceinline__ void {name}(
+{indented([", ".join(parameters) + ")"], 1)}
+{{
+{indented([*expressions.statements, *results], 1)}
+}}"""
+
+    def _call(self, forms: str, lane: str = "") -> str:
+        arguments = ["h", *(forms.format(operand.name) for operand in self._operands)]
+        if self._graph.sums:
+            arguments += [f"sum{entry.number}[{lane}]" for entry in self._graph.sums]
+            return f"accumulate({', '.join(arguments)});"
+        return f"update({', '.join(arguments)});"
+
+    # What kernels are made of ----------------------------------------------------------------
+
+    def _addresses(self) -> list[str]:
+        move = "" if self.strided else " + start"
+        lines = []
+        for operand in self._operands:
+            name, source = operand.name, operand.source
+            if source.startswith("word"):
+                source = f"reinterpret_cast<{operand.type}*>({source})"
+            lines += [f"{operand.type}* const {name} = {source}{move};", f"GLOBAL({name});"]
+        return lines
+
+    def _signature(self) -> str:
+        name = kernel_name(self._graph, strided=self.strided)
+        # Left to itself the compiler may spill a register to keep one more block on a
+        # multiprocessor. Where a pass reads many arrays, or computes addresses or sums, it is
+        # asked for 512 threads only: they have tens of KB of loads in flight, which is more than
+        # any GPU needs to fill its memory bus.
+        many = len(self._graph.loaded) > 4 or self.strided or self._graph.sums
+        blocks = f", {512 // threads_per_block(self._graph)}" if many else ""
+        return (
+            f'extern "C" __global__ void __launch_bounds__(THREADS{blocks})\n'
+            f"{name}(const __grid_constant__ Step step)"
+        )
+
+    @property
+    def _sums_over_tree(self) -> list[int]:
+        return [entry.number for entry in self._graph.sums if entry.scope == "tree"]
+
+
+class SumKernel(Kernel):
+    """A pass that sums: a block takes a tile, as the canonical sum has them."""
+
+    @abstractmethod
+    def _add(self) -> str:
+        """Return what adds the elements of a tile to the lanes of a thread."""
+
+    def _kernel(self) -> str:
+        sums = self._graph.sums
+        lanes = ", ".join(f"sum{entry.number}[V] = {{}}" for entry in sums)
+        partials = [f"const double partial{e.number} = fold(lanes, sum{e.number});" for e in sums]
+        writes = [
+            f"step.partials[{j} * (long long)gridDim.x + blockIdx.x] = partial{e.number};"
+            for j, e in enumerate(sums)
+        ]
+        totals = [
+            f"canonical_sum(lanes, step.partials + {j} * (long long)gridDim.x + leaf.first_block, "
+            f"tiles, step.sums + {e.number} * step.columns + leaf.position);"
+            for j, e in enumerate(sums)
+        ]
+        return f"""\
+{self._signature()}
+{{
+    __shared__ double lanes[LANES];
+{indented([*self._turn_away, "const int number = step.leaf_of_block[blockIdx.x];"], 1)}
+    const Leaf leaf = step.leaves[number];
+    const Uniform h = uniform(step, leaf);
+    const long long start = (blockIdx.x - leaf.first_block) * TILE;
+    const int count = (int)min(leaf.size - start, (long long)TILE);
+{indented(self._addresses(), 1)}
+
+    // A thread has V lanes, and meets their elements in increasing order.
+    double {lanes};
+{self._add()}
+{indented(partials, 1)}
+    if (threadIdx.x == 0) {{
+{indented(writes, 2)}
+    }}
+
+    // The last block of the tensor sums the tiles.
+    const long long tiles = leaf.size > TILE ? (leaf.size + TILE - 1) / TILE : 1;
+    if (!last(step.arrived + number, tiles))
+        return;
+{indented(totals, 1)}
+{self._tree()}}}"""
+
+    def _tree(self) -> str:
+        if not self._sums_over_tree:
+            return ""
+        calls = [
+            f"add_up(lanes, step.sums + {number} * step.columns, step.columns - 1);"
+            for number in self._sums_over_tree
+        ]
+        return f"""
+    // The last tensor adds up the tree, if no other launch has a part in it.
+    if (step.tree == 0 || !last(step.arrived + step.tree, step.tree))
+        return;
+{indented(calls, 1)}
+"""

@@ -1,0 +1,122 @@
+"""Kernels on lines: tensors whose arrays lie in memory without gaps, and in one order."""
+
+from typing import ClassVar
+
+from instep.engines.cuda.kernel import Kernel, SumKernel, indented
+
+_PACK = """\
+// V elements that lie side by side.
+template <typename T>
+struct alignas(16) Pack {
+    T at[V];
+};
+
+template <typename T>
+__device__ __forceinline__ Pack<T>& pack(T* const address, const int i)
+{
+    return *reinterpret_cast<Pack<T>*>(address + i);
+}
+
+__device__ __forceinline__ unsigned long long bits(const void* const address)
+{
+    return reinterpret_cast<unsigned long long>(address);
+}"""
+
+
+class _Line(Kernel):
+    """A kernel that takes 16 bytes at once, where the addresses allow."""
+
+    strided: ClassVar[bool] = False
+
+    def _walk(self) -> str:
+        return f"{self._vector} elements at a time"
+
+    def _constants(self) -> list[str]:
+        return [f"constexpr int V = {self._vector};"]
+
+    def _reach(self) -> str:
+        return _PACK
+
+    def _aligned(self) -> str:
+        addresses = " | ".join(f"bits({o.name})" for o in self._operands)
+        if not addresses:  # the sum of a number
+            return "const bool aligned = true;"
+        return f"const bool aligned = (({addresses}) & 15) == 0;"
+
+    def _loads(self, index: str) -> list[str]:
+        """Return what loads one element."""
+        return [
+            f"{operand.type} {operand.name}_i"
+            + (f" = {operand.name}[{index}];" if operand.loaded else ";")
+            for operand in self._operands
+        ]
+
+
+class LineStores(_Line):
+    """A pass that stores: a block takes a chunk of a tensor."""
+
+    def _kernel(self) -> str:
+        loads = [
+            f"Pack<{o.type}> {o.name}_pack" + (f" = pack({o.name}, i);" if o.loaded else ";")
+            for o in self._operands
+        ]
+        stores = [f"pack({o.name}, i) = {o.name}_pack;" for o in self._operands if o.stored]
+        vectors = f"""
+{indented([self._aligned()], 1)}
+    const int whole = aligned ? count / V * V : 0;
+    #pragma unroll 1  // other blocks, not more code, keep the memory busy
+    for (int i = V * threadIdx.x; i < whole; i += V * THREADS) {{
+{indented(loads, 2)}
+        #pragma unroll
+        for (int k = 0; k < V; ++k)
+{indented([self._call("{}_pack.at[k]")], 3)}
+{indented(stores, 2)}
+    }}
+"""
+        return f"""\
+{self._signature()}
+{{
+{indented([*self._turn_away, "const int number = step.leaf_of_block[blockIdx.x];"], 1)}
+    const Leaf leaf = step.leaves[number];
+    const Uniform h = uniform(step, leaf);
+    const long long start = (blockIdx.x - leaf.first_block) * step.chunk;
+    const int count = (int)min(leaf.size - start, step.chunk);
+{indented(self._addresses(), 1)}
+{vectors}
+    #pragma unroll 1
+    for (int i = whole + threadIdx.x; i < count; i += THREADS) {{
+{indented(self._loads("i"), 2)}
+{indented([self._call("{}_i")], 2)}
+{indented([f"{o.name}[i] = {o.name}_i;" for o in self._operands if o.stored], 2)}
+    }}
+}}"""
+
+
+class LineSums(_Line, SumKernel):
+    """A pass that sums."""
+
+    def _add(self) -> str:
+        loads = [f"const Pack<{o.type}> {o.name}_pack = pack({o.name}, i);" for o in self._operands]
+        return f"""\
+    int i = V * threadIdx.x;
+
+{indented([self._aligned()], 1)}
+    if (aligned) {{
+        #pragma unroll 4  // loads of four rows in flight: a tile has few threads
+        for (; i + V <= count; i += LANES) {{
+{indented(loads, 3)}
+            #pragma unroll
+            for (int k = 0; k < V; ++k)
+{indented([self._call("{}_pack.at[k]", "k")], 4)}
+        }}
+    }}
+
+    #pragma unroll 1
+    for (; i < count; i += LANES)
+        #pragma unroll
+        for (int k = 0; k < V; ++k) {{
+            if (i + k >= count)
+                break;
+{indented(self._loads("i + k"), 3)}
+{indented([self._call("{}_i", "k")], 3)}
+        }}"""
