@@ -50,6 +50,22 @@ def test_any_mix_of_layouts_gives_the_bits_of_numpy(cupy, make, dtype):
     engine_runs.assert_same_state(*runs)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex128"])
+@pytest.mark.parametrize("shape", [(301, 150), (7, 90, 9, 5), (2, 20_000)])
+def test_sums_of_several_stages_and_tiles_give_the_bits_of_numpy(cupy, dtype, shape):
+    rng = np.random.default_rng(0)
+    start = bits.ordinary(rng, shape, dtype)
+    expected = {f"{w}, {g}": start.copy() for w in SHAPES for g in ("C", "F", "rotated")}
+    params = {key: laid(cupy, start, key.partition(",")[0]) for key in expected}
+    runs = LAMB(engine="cuda"), LAMB()
+    for _ in range(2):
+        g = bits.ordinary(rng, shape, dtype)
+        runs[0].update(params, {key: laid(cupy, g, key.partition(", ")[2]) for key in expected})
+        runs[1].update(expected, dict.fromkeys(expected, g))
+    for key, w in params.items():
+        bits.assert_same_bits(w.get(), expected[key], key)
+
+
 def test_what_lies_between_the_elements_is_left_alone(cupy):
     room = cupy.arange(60 * 90, dtype="float32").reshape(60, 90)
     before = room.get()

@@ -9,7 +9,7 @@ from device_arrays import arrays_of, mirrors
 from emitted import clipped
 
 from instep import LAMB, Optimizer, numerics
-from instep.engines.cuda.canonical_sum import TENSOR_SUM
+from instep.engines.cuda.canonical_sum import TENSOR_SUM, lane_of
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.counters import counters
 from instep.graph import sum_number
@@ -85,6 +85,7 @@ def test_sums_of_more_tiles_than_a_tile_has_elements(cupy, count):
     """As many tiles as a tensor of 5e9 elements has: the sums of tiles are summed twice."""
     source = f"""\
 constexpr int THREADS = 256, V = 4, LANES = {LANES}, TILE = {TILE};
+{lane_of("V * threadIdx.x + k")}
 {TENSOR_SUM}
 extern "C" __global__ void __launch_bounds__(THREADS)
 sum(double* const values, const long long count, double* const result)

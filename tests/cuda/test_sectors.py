@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from emitted import passes
 
-from instep import Adam
+from instep import LAMB, Adam, chain
 from instep.engines.base import Member
-from instep.engines.cuda.boxes import box_room
-from instep.engines.cuda.memory import boxes
+from instep.engines.cuda.boxes import STAGE_ROOM, box_room
+from instep.engines.cuda.memory import boxes, stages
 from instep.engines.host import zeros_like
 from instep.engines.placement import Placement
+from instep.graph.dtypes import DTYPES
+from instep.numerics import LANES, TILE
+from instep.transforms import clip_by_global_norm
 
 SECTOR, WARP = 32, 32
 
@@ -93,3 +96,78 @@ def test_the_count_tells_lanes_that_lie_apart_from_those_side_by_side():
     line = w.size * graph.bytes_per_element / SECTOR
     assert counted(leaf, arrays, graph, is_turned=False) > 1.9 * line
     assert counted(leaf, arrays, graph) < 1.4 * line
+
+
+def sectors_of(array, places):
+    """Return the sectors of an array that each warp touches, added up, and note the elements."""
+    lanes = array.ctypes.data % SECTOR + places
+    return sum(
+        len(np.unique(lanes[begin : begin + WARP] // SECTOR))
+        for begin in range(0, len(places), WARP)
+    )
+
+
+def counted_in_stages(leaf, arrays, graph, room=STAGE_ROOM):
+    """Return the sectors of the accesses of a pass that sums, and check that all is reached."""
+    many = len(arrays)
+    layout = stages(graph, leaf, room).tolist()
+    stage, line, axes = layout[:3]
+    rows = np.array(layout[3 + many :]).reshape(axes, 1 + many)
+    used = [i for i, spec in enumerate(graph.arrays) if spec in set(graph.loaded)]
+    kept = [i for i in used if layout[3 + i] >= 0]
+    assert sum(stage * arrays[i].itemsize for i in kept) <= room
+
+    def places(array, i):
+        at = 0
+        for length, *steps in rows.tolist():
+            at, i = at + i % length * steps[array], i // length
+        return at
+
+    sectors, reached = 0, {i: [] for i in used}
+    for start in range(0, leaf.size, TILE):
+        count = min(TILE, leaf.size - start)
+        for first in range(0, count, stage):
+            end = min(count, first + stage)
+            if kept:
+                begin = (start + first) // line
+                lines = (start + end - 1) // line - begin + 1
+                j = np.arange(lines * line)
+                assert len(j) <= 2 * stage + line
+                place = (begin + j % lines) * line + j // lines - start
+                turned = start + place[(place >= first) & (place < end)]
+            straight = start + np.arange(first, end)
+            for i in used:
+                found = places(i, turned if i in kept else straight)
+                sectors += sectors_of(arrays[i], found)
+                reached[i].append(found)
+    for i, found in reached.items():
+        index = np.indices(arrays[i].shape).reshape(arrays[i].ndim, -1)
+        expected = np.tensordot(arrays[i].strides, index, 1)
+        np.testing.assert_array_equal(np.sort(np.concatenate(found)), np.sort(expected))
+    return sectors
+
+
+SUMS = {"of one array": lambda: chain(clip_by_global_norm(1.0), Adam()), "of four arrays": LAMB}
+
+WIDE = {
+    "wide, transposed": lambda: (zeros(64, 1000), zeros(1000, 64).T),
+    "several tiles": lambda: (zeros(700, 100), zeros(100, 700).T),
+}
+
+
+@pytest.mark.parametrize("make", (CASES | WIDE).values(), ids=CASES | WIDE)
+@pytest.mark.parametrize("optimizer", SUMS.values(), ids=SUMS)
+def test_sums_take_at_most_twice_the_sectors_of_lines(optimizer, make):
+    graph = passes(optimizer(), "float32")[0]
+    assert graph.sums
+    leaf, arrays = leaf_of(*make(), graph)
+    line = sum(leaf.size * DTYPES[spec.dtype].itemsize for spec in graph.loaded) / SECTOR
+    assert counted_in_stages(leaf, arrays, graph) <= 2 * line
+
+
+def test_without_room_sums_would_take_more():
+    graph = passes(SUMS["of one array"](), "float32")[0]
+    leaf, arrays = leaf_of(*CASES["transposed gradient"](), graph)
+    line = leaf.size * 4 / SECTOR
+    assert counted_in_stages(leaf, arrays, graph, room=4 * LANES // 8) > 7 * line
+    assert counted_in_stages(leaf, arrays, graph) < 1.4 * line

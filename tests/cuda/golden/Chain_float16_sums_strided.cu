@@ -1,10 +1,11 @@
-// Chain_float16: arithmetic in float32, one element at a time.
+// Chain_float16: arithmetic in float32, stage by stage.
 // Compiled with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: every
 // operation is rounded once, as IEEE 754 says.
 #include <cuda_fp16.h>
 
 constexpr int THREADS = 128;
 constexpr int V = 8;
+constexpr int ROOM = 48128;
 constexpr int NEAR = 496;
 constexpr int LANES = 1024;
 constexpr int TILE = 16384;
@@ -78,18 +79,20 @@ struct Offsets {
     long long g = 0;
 };
 
-// The layout: the number of axes, then for each, the last one first, its length and the bytes
-// from one element to the next in every array.
+// The layout: the elements of a stage; those of a line, if something goes through shared memory;
+// the number of axes; the bytes to where each array is in shared memory, below 0 if it is not. Then
+// for each axis, the last one first, its length and the bytes from one element to the next in every
+// array.
 __device__ __forceinline__ Offsets locate(const long long* const layout, unsigned long long i)
 {
     GLOBAL(layout);
     Offsets at;
-    const long long* axis = layout + 1;
+    const long long* axis = layout + 8;
     #pragma unroll 1
-    for (long long rest = layout[0]; rest > 0; --rest, axis += 6) {
+    for (long long rest = layout[2]; rest > 0; --rest, axis += 6) {
         const unsigned long long length = axis[0];
-        const long long index = i % length;
-        i /= length;
+        const long long index = rest > 1 ? i % length : i;
+        i = rest > 1 ? i / length : 0;
         at.g += index * axis[2];
     }
     return at;
@@ -101,12 +104,34 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
 }
 
+// An element in shared memory. Neither those of a line nor those that follow each other in another
+// one meet in a bank.
+template <typename T>
+__device__ __forceinline__ T& kept(double* const room, const long long bytes, const int i)
+{
+    return (&pointer(reinterpret_cast<T*>(room), bytes))[i ^ (i >> 5 & 31) ^ (i >> 10 & 31)];
+}
+
+template <typename T>
+__device__ __forceinline__ T take(const bool turned, const T& staged, const T& place)
+{
+    if (turned)
+        return staged;
+    return place;
+}
+
+// One of the lanes of a thread.
+__device__ __forceinline__ int lane(const int k)
+{
+    return k * THREADS + threadIdx.x;
+}
+
 // The lanes, folded by halves. All threads get the result.
 __device__ __forceinline__ double fold(double* const lanes, const double (&mine)[V])
 {
     __syncthreads();
     for (int k = 0; k < V; ++k)
-        lanes[V * threadIdx.x + k] = mine[k];
+        lanes[lane(k)] = mine[k];
     #pragma unroll 1
     for (int width = LANES / 2; width > 0; width /= 2) {
         __syncthreads();
@@ -129,11 +154,11 @@ __device__ __forceinline__ void canonical_sum(
             double mine[V] = {};
             const long long end = min(count, (tile + 1) * TILE);
             #pragma unroll 1
-            for (long long i = tile * TILE + V * threadIdx.x; i < end; i += LANES)
+            for (long long i = tile * TILE; i < end; i += LANES)
                 #pragma unroll
                 for (int k = 0; k < V; ++k)
-                    if (i + k < end)
-                        mine[k] += __ldcg(values + i + k);
+                    if (i + lane(k) < end)
+                        mine[k] += __ldcg(values + i + lane(k));
             const double total = fold(lanes, mine);
             if (threadIdx.x == 0)
                 values[tile] = total;
@@ -183,7 +208,7 @@ __device__ __forceinline__ void add_up(
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
 Chain_float16_sums_strided(const __grid_constant__ Step step)
 {
-    __shared__ double lanes[LANES];
+    __shared__ double lanes[ROOM / sizeof(double)];
     const int number = step.leaf_of_block[blockIdx.x];
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
@@ -194,18 +219,44 @@ Chain_float16_sums_strided(const __grid_constant__ Step step)
 
     // A thread has V lanes, and meets their elements in increasing order.
     double sum0[V] = {};
-    int i = V * threadIdx.x;
-
+    const long long* const layout = leaf.layout;
+    GLOBAL(layout);
+    const Offsets staged = {layout[4]};
+    const int stage = layout[0];
+    const long long line = layout[1];
     #pragma unroll 1
-    for (; i < count; i += LANES)
-        #pragma unroll
-        for (int k = 0; k < V; ++k) {
-            if (i + k >= count)
-                break;
-            const Offsets at = locate(leaf.layout, start + i + k);
-            __half g_i = pointer(g, at.g);
-            accumulate(h, g_i, sum0[k]);
+    for (int first = 0; first < count; first += stage) {
+        const int end = min(count, first + stage);
+        if (line) {
+            // Along the lines, which are several, an array is read side by side.
+            const long long begin = (start + first) / line;
+            const unsigned lines = (start + end - 1) / line - begin + 1;
+            __syncthreads();  // the stage before is done
+            #pragma unroll 1
+            for (unsigned j = threadIdx.x; j < lines * (unsigned)line; j += THREADS) {
+                const long long place = (begin + j % lines) * line + j / lines - start;
+                if (place < first || place >= end)
+                    continue;
+                const int i = place;
+                const Offsets at = locate(layout, start + i);
+                if (staged.g >= 0)
+                    kept<__half>(lanes, staged.g, i - first) = pointer(g, at.g);
+            }
+            __syncthreads();
         }
+        #pragma unroll 1
+        for (int row = first / LANES * LANES; row < end; row += LANES)
+            #pragma unroll
+            for (int k = 0; k < V; ++k) {
+                const int i = row + lane(k);
+                if (i < first || i >= end)
+                    continue;
+                const Offsets at = locate(layout, start + i);
+                __half g_i = take(staged.g >= 0, kept<__half>(lanes, staged.g, i - first),
+                    pointer(g, at.g));
+                accumulate(h, g_i, sum0[k]);
+            }
+    }
     const double partial0 = fold(lanes, sum0);
     if (threadIdx.x == 0) {
         step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial0;

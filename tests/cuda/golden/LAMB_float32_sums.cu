@@ -111,12 +111,18 @@ __device__ __forceinline__ unsigned long long bits(const void* const address)
     return reinterpret_cast<unsigned long long>(address);
 }
 
+// One of the lanes of a thread.
+__device__ __forceinline__ int lane(const int k)
+{
+    return V * threadIdx.x + k;
+}
+
 // The lanes, folded by halves. All threads get the result.
 __device__ __forceinline__ double fold(double* const lanes, const double (&mine)[V])
 {
     __syncthreads();
     for (int k = 0; k < V; ++k)
-        lanes[V * threadIdx.x + k] = mine[k];
+        lanes[lane(k)] = mine[k];
     #pragma unroll 1
     for (int width = LANES / 2; width > 0; width /= 2) {
         __syncthreads();
@@ -139,11 +145,11 @@ __device__ __forceinline__ void canonical_sum(
             double mine[V] = {};
             const long long end = min(count, (tile + 1) * TILE);
             #pragma unroll 1
-            for (long long i = tile * TILE + V * threadIdx.x; i < end; i += LANES)
+            for (long long i = tile * TILE; i < end; i += LANES)
                 #pragma unroll
                 for (int k = 0; k < V; ++k)
-                    if (i + k < end)
-                        mine[k] += __ldcg(values + i + k);
+                    if (i + lane(k) < end)
+                        mine[k] += __ldcg(values + i + lane(k));
             const double total = fold(lanes, mine);
             if (threadIdx.x == 0)
                 values[tile] = total;

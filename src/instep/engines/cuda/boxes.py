@@ -19,11 +19,25 @@ def box_room(graph: Graph) -> int:
     return 33 * rows
 
 
+#: Bytes of shared memory of a pass that sums: of 48 KB, what else it shares has some.
+STAGE_ROOM = 47 * 1024
+
+
 _POINTER = """\
 template <typename T>
 __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 {
     return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
+}"""
+
+
+_TAKE = """\
+template <typename T>
+__device__ __forceinline__ T take(const bool turned, const T& staged, const T& place)
+{
+    if (turned)
+        return staged;
+    return place;
 }"""
 
 
@@ -112,13 +126,7 @@ __device__ __forceinline__ Box locate(const long long* const layout, unsigned lo
 
 {_POINTER}
 
-template <typename T>
-__device__ __forceinline__ T take(const bool turned, const T& staged, const T& place)
-{{
-    if (turned)
-        return staged;
-    return place;
-}}
+{_TAKE}
 
 template <typename T>
 __device__ __forceinline__ void put(const bool turned, T& staged, T& place, const T value)
@@ -188,53 +196,96 @@ __device__ __forceinline__ void put(const bool turned, T& staged, T& place, cons
 
 
 class StridedSums(_Strided, SumKernel):
-    """A pass that sums."""
+    """A pass that sums: a block takes a tile in stages, as much of it as there is room for."""
+
+    lane: ClassVar[str] = "k * THREADS + threadIdx.x"  # a warp has those that are side by side
+    room: ClassVar[str] = "ROOM / sizeof(double)"
 
     def _walk(self) -> str:
-        return "one element at a time"
+        return "stage by stage"
 
     def _constants(self) -> list[str]:
-        return [f"constexpr int V = {self._vector};"]
+        return [f"constexpr int V = {self._vector};", f"constexpr int ROOM = {STAGE_ROOM};"]
 
     def _reach(self) -> str:
-        stride = 1 + len(self._graph.arrays)
-        moves = [f"at.{name} += index * axis[{1 + i}];" for name, i in self._positions.items()]
+        positions, many = self._positions, len(self._graph.arrays)
+        moves = [f"at.{name} += index * axis[{1 + i}];" for name, i in positions.items()]
         return f"""\
 {self._offsets()}
 
-// The layout: the number of axes, then for each, the last one first, its length and the bytes
-// from one element to the next in every array.
+// The layout: the elements of a stage; those of a line, if something goes through shared memory;
+// the number of axes; the bytes to where each array is in shared memory, below 0 if it is not. Then
+// for each axis, the last one first, its length and the bytes from one element to the next in every
+// array.
 __device__ __forceinline__ Offsets locate(const long long* const layout, unsigned long long i)
 {{
     GLOBAL(layout);
     Offsets at;
-    const long long* axis = layout + 1;
+    const long long* axis = layout + {3 + many};
     #pragma unroll 1
-    for (long long rest = layout[0]; rest > 0; --rest, axis += {stride}) {{
+    for (long long rest = layout[2]; rest > 0; --rest, axis += {1 + many}) {{
         const unsigned long long length = axis[0];
-        const long long index = i % length;
-        i /= length;
+        const long long index = rest > 1 ? i % length : i;
+        i = rest > 1 ? i / length : 0;
 {indented(moves, 2)}
     }}
     return at;
 }}
 
-{_POINTER}"""
+{_POINTER}
+
+// An element in shared memory. Neither those of a line nor those that follow each other in another
+// one meet in a bank.
+template <typename T>
+__device__ __forceinline__ T& kept(double* const room, const long long bytes, const int i)
+{{
+    return (&pointer(reinterpret_cast<T*>(room), bytes))[i ^ (i >> 5 & 31) ^ (i >> 10 & 31)];
+}}
+
+{_TAKE}"""
 
     def _add(self) -> str:
-        loads = [
-            "const Offsets at = locate(leaf.layout, start + i + k);",
-            *(f"{o.type} {o.name}_i = pointer({o.name}, at.{o.name});" for o in self._operands),
-        ]
+        offsets = [f"layout[{3 + i}]" for i in self._positions.values()]
+        ins, loads = [], []
+        for o in self._operands:
+            is_kept, place = f"staged.{o.name} >= 0", f"pointer({o.name}, at.{o.name})"
+            there = f"kept<{o.type}>(lanes, staged.{o.name}, i - first)"
+            ins += [f"if ({is_kept})", f"    {there} = {place};"]
+            loads.append(f"{o.type} {o.name}_i = take({is_kept}, {there}, {place});")
         return f"""\
-    int i = V * threadIdx.x;
-
+    const long long* const layout = leaf.layout;
+    GLOBAL(layout);
+{indented([f"const Offsets staged = {{{', '.join(offsets)}}};"], 1)}
+    const int stage = layout[0];
+    const long long line = layout[1];
     #pragma unroll 1
-    for (; i < count; i += LANES)
-        #pragma unroll
-        for (int k = 0; k < V; ++k) {{
-            if (i + k >= count)
-                break;
-{indented(loads, 3)}
-{indented([self._call("{}_i", "k")], 3)}
-        }}"""
+    for (int first = 0; first < count; first += stage) {{
+        const int end = min(count, first + stage);
+        if (line) {{
+            // Along the lines, which are several, an array is read side by side.
+            const long long begin = (start + first) / line;
+            const unsigned lines = (start + end - 1) / line - begin + 1;
+            __syncthreads();  // the stage before is done
+            #pragma unroll 1
+            for (unsigned j = threadIdx.x; j < lines * (unsigned)line; j += THREADS) {{
+                const long long place = (begin + j % lines) * line + j / lines - start;
+                if (place < first || place >= end)
+                    continue;
+                const int i = place;
+                const Offsets at = locate(layout, start + i);
+{indented(ins, 4)}
+            }}
+            __syncthreads();
+        }}
+        #pragma unroll 1
+        for (int row = first / LANES * LANES; row < end; row += LANES)
+            #pragma unroll
+            for (int k = 0; k < V; ++k) {{
+                const int i = row + lane(k);
+                if (i < first || i >= end)
+                    continue;
+                const Offsets at = locate(layout, start + i);
+{indented(loads, 4)}
+{indented([self._call("{}_i", "k")], 4)}
+            }}
+    }}"""

@@ -23,14 +23,26 @@ __device__ __forceinline__ void add_up(
         row[count] = total;
 }"""
 
-#: The parts of a sum over one tensor, for blocks of `THREADS` threads with `V` lanes each.
+
+def lane_of(expression: str) -> str:
+    """Return the function that tells which lanes a thread has: the one of number `k`."""
+    return f"""\
+// One of the lanes of a thread.
+__device__ __forceinline__ int lane(const int k)
+{{
+    return {expression};
+}}"""
+
+
+#: The parts of a sum over one tensor, for blocks of `THREADS` threads with `V` lanes each, which
+#: `lane` tells.
 TENSOR_SUM = """\
 // The lanes, folded by halves. All threads get the result.
 __device__ __forceinline__ double fold(double* const lanes, const double (&mine)[V])
 {
     __syncthreads();
     for (int k = 0; k < V; ++k)
-        lanes[V * threadIdx.x + k] = mine[k];
+        lanes[lane(k)] = mine[k];
     #pragma unroll 1
     for (int width = LANES / 2; width > 0; width /= 2) {
         __syncthreads();
@@ -53,11 +65,11 @@ __device__ __forceinline__ void canonical_sum(
             double mine[V] = {};
             const long long end = min(count, (tile + 1) * TILE);
             #pragma unroll 1
-            for (long long i = tile * TILE + V * threadIdx.x; i < end; i += LANES)
+            for (long long i = tile * TILE; i < end; i += LANES)
                 #pragma unroll
                 for (int k = 0; k < V; ++k)
-                    if (i + k < end)
-                        mine[k] += __ldcg(values + i + k);
+                    if (i + lane(k) < end)
+                        mine[k] += __ldcg(values + i + lane(k));
             const double total = fold(lanes, mine);
             if (threadIdx.x == 0)
                 values[tile] = total;

@@ -8,8 +8,8 @@ which it finds in a table. There are two ways to walk over a tensor:
   for what is left at the end;
 - *strided*: a pass that stores takes boxes of the tensor; arrays whose elements lie closest along
   the rows of a box, and not along its columns, go through shared memory, so that the threads of a
-  warp always read and write side by side. A pass that sums takes one element at a time, whose
-  address is computed from its index in C order.
+  warp always read and write side by side. A pass that sums takes the elements in C order, and so
+  much of a tile at once as such arrays have room for there.
 
 A pass with sums computes them as `numerics.canonical_sum` says: a block sums one tile.
 """

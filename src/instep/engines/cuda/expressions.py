@@ -61,6 +61,7 @@ _TAKEN = """
     trunc truncf rint rintf copysign copysignf warpSize threadIdx blockIdx blockDim gridDim
     candidate allowed linux unix assert
     Box Staged box staged turned pitch parts rows columns down along r c take put
+    lane kept stage line lines begin end place row j ROOM
 """
 
 _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from instep.engines.cuda.canonical_sum import ADD_UP, TENSOR_SUM
+from instep.engines.cuda.canonical_sum import ADD_UP, TENSOR_SUM, lane_of
 from instep.engines.cuda.expressions import NARROW_TYPES, TYPES, Expressions, Names
 from instep.graph import Graph, sum_scope
 from instep.graph.dtypes import DTYPES
@@ -132,11 +132,14 @@ class Kernel(ABC):
             *([self._candidate()] if self._graph.guards else []),
             self._read_uniform(),
             self._reach(),
-            *([TENSOR_SUM] if self._graph.sums else []),
-            *([ADD_UP] if self._sums_over_tree else []),
+            *self._summing(),
             self._kernel(),
         ]
         return "\n\n".join(parts) + "\n"
+
+    def _summing(self) -> list[str]:
+        """Return the functions that fold lanes and add up tiles."""
+        return []
 
     @abstractmethod
     def _walk(self) -> str:
@@ -388,13 +391,15 @@ __device__ __forceinline__ void {name}(
             f"{name}(const __grid_constant__ Step step)"
         )
 
-    @property
-    def _sums_over_tree(self) -> list[int]:
-        return [entry.number for entry in self._graph.sums if entry.scope == "tree"]
-
 
 class SumKernel(Kernel):
     """A pass that sums: a block takes a tile, as the canonical sum has them."""
+
+    #: Which lanes a thread has.
+    lane: ClassVar[str]
+
+    #: Elements of the memory that is shared: lanes to be folded, and what else goes through it.
+    room: ClassVar[str] = "LANES"
 
     @abstractmethod
     def _add(self) -> str:
@@ -416,7 +421,7 @@ class SumKernel(Kernel):
         return f"""\
 {self._signature()}
 {{
-    __shared__ double lanes[LANES];
+    __shared__ double lanes[{self.room}];
 {indented([*self._turn_away, "const int number = step.leaf_of_block[blockIdx.x];"], 1)}
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
@@ -438,6 +443,14 @@ class SumKernel(Kernel):
         return;
 {indented(totals, 1)}
 {self._tree()}}}"""
+
+    @property
+    def _sums_over_tree(self) -> list[int]:
+        return [entry.number for entry in self._graph.sums if entry.scope == "tree"]
+
+    def _summing(self) -> list[str]:
+        functions = [lane_of(self.lane), TENSOR_SUM]
+        return [*functions, *([ADD_UP] if self._sums_over_tree else [])]
 
     def _tree(self) -> str:
         if not self._sums_over_tree:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.cuda.boxes import box_room
+from instep.engines.cuda.boxes import STAGE_ROOM, box_room
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.counters import counters
 from instep.engines.cuda.emit import emit
@@ -18,7 +18,7 @@ from instep.engines.cuda.kernel import (
     step_dtype,
     threads_per_block,
 )
-from instep.engines.cuda.memory import Mailbox, boxes, chunk_length, joined_axes, upload
+from instep.engines.cuda.memory import Mailbox, boxes, chunk_length, stages, upload
 from instep.engines.cuda.sums import DeviceSums
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.fused import FusedBucket, Launch
@@ -93,8 +93,7 @@ class CudaLaunch(Launch):
         sizes = np.array([leaf.size for leaf in leaves], dtype=np.int64)
         layouts: Sequence[NDArray[np.int64]] = ()
         if graph.sums and self.strided:
-            axes = [joined_axes(leaf) for leaf in leaves]
-            layouts = [np.array([len(rows), *rows.ravel()], np.int64) for rows in axes]
+            layouts = [stages(graph, leaf, STAGE_ROOM) for leaf in leaves]
         if graph.sums:
             chunk = TILE
             blocks = np.maximum(1, -(-sizes // chunk))  # also a tensor without elements has a sum

@@ -95,6 +95,8 @@ class LineStores(_Line):
 class LineSums(_Line, SumKernel):
     """A pass that sums."""
 
+    lane: ClassVar[str] = "V * threadIdx.x + k"
+
     def _add(self) -> str:
         loads = [f"const Pack<{o.type}> {o.name}_pack = pack({o.name}, i);" for o in self._operands]
         return f"""\

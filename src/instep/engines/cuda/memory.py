@@ -13,6 +13,10 @@ from instep.engines.placement import Placement, state_strides
 from instep.engines.walks import Walk
 from instep.graph import Graph
 from instep.interrupts import at_once
+from instep.numerics import TILE
+
+#: Threads that read and write together.
+WARP = 32
 
 
 def refuse_misaligned(arrays: Sequence[Any]) -> None:
@@ -23,26 +27,6 @@ def refuse_misaligned(arrays: Sequence[Any]) -> None:
                 f"{describe(array)} begins at an address that is no multiple of its item size, "
                 f"which a GPU cannot read; pass a copy of it"
             )
-
-
-def joined_axes(leaf: Placement) -> NDArray[np.int64]:
-    """Return the axes from the last to the first, those that are walked as one joined.
-
-    A row for each: its length, then the bytes from one element to the next in every array.
-    """
-    rows: list[list[int]] = []
-    for axis in reversed(range(len(leaf.shape))):
-        if leaf.shape[axis] == 1:
-            continue
-        row = [leaf.shape[axis], *(strides[axis] for strides in leaf.strides)]
-        inner = rows[-1] if rows else None
-        if inner and all(
-            outer == step * inner[0] for outer, step in zip(row[1:], inner[1:], strict=True)
-        ):
-            inner[0] *= row[0]
-        else:
-            rows.append(row)
-    return np.array(rows, dtype=np.int64).reshape(len(rows), 1 + len(leaf.strides))
 
 
 def boxes(graph: Graph, leaf: Placement, room: int) -> tuple[int, NDArray[np.int64]]:
@@ -69,6 +53,33 @@ def boxes(graph: Graph, leaf: Placement, room: int) -> tuple[int, NDArray[np.int
         words += [count, length, walk.shape[axis], *(steps[axis] for steps in walk.steps)]
     # A leaf without elements has no boxes.
     return min(math.prod(counts), leaf.size), np.array(words, dtype=np.int64)
+
+
+def stages(graph: Graph, leaf: Placement, room: int) -> NDArray[np.int64]:
+    """Return how a pass that sums takes the tiles of a leaf: as much at once as there is room for.
+
+    It takes elements in C order. Arrays that are the fastest along another axis than the last go
+    through shared memory, of `room` bytes, where that holds elements which follow each other along
+    that axis: lines, of as many elements as there are between two of those.
+    """
+    walk = Walk.of(graph, leaf.shape, leaf.strides)
+    last = len(walk.shape) - 1
+    fastest = [walk.fastest(i) if use else last for i, use in enumerate(walk.uses)]
+    votes = {axis: fastest.count(axis) for axis in fastest if axis != last}
+    along = max(votes, key=lambda axis: votes[axis], default=last)
+    turned = [i for i, axis in enumerate(fastest) if axis == along != last]
+    line = math.prod(walk.shape[along + 1 :])
+    size = sum(walk.sizes[i] for i in turned)
+    stage = min(TILE, room // size // WARP * WARP) if turned else TILE
+    if not turned or 2 * line > stage:
+        turned, line, stage = [], 0, TILE
+    offsets, at = [-16] * len(walk.uses), 0  # less than 0, and no less aligned than the others
+    for i in turned:
+        offsets[i], at = at, at + stage * walk.sizes[i]
+    words = [stage, line, len(walk.shape), *offsets]
+    for axis in reversed(range(len(walk.shape))):
+        words += [walk.shape[axis], *(steps[axis] for steps in walk.steps)]
+    return np.array(words, dtype=np.int64)
 
 
 def refuse_capture(cupy: Any, owner: str) -> None:
