@@ -17,6 +17,7 @@ from instep import (
     AdaMax,
     AdamW,
     Adan,
+    AdEMAMix,
     AMSGrad,
     Lion,
     Momentum,
@@ -164,6 +165,10 @@ CASES = [
         moves_at_rate_zero=True,
         elementwise=False,
         exact=False,
+    ),
+    Case(AdEMAMix, textbook.ademamix),
+    Case(
+        AdEMAMix, textbook.ademamix, {"lr": 0.1, "beta3": 0.99, "alpha": 2.0, "weight_decay": 0.5}
     ),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),

@@ -320,3 +320,26 @@ def muon(
         w = (1 - rate(lr, t) * weight_decay) * w
         w = w - rate(lr, t) * np.sqrt(max(1, w.shape[0] / w.shape[1])) * x
         yield w
+
+
+def ademamix(
+    w,
+    gradients,
+    lr=0.001,
+    beta1=0.9,
+    beta2=0.999,
+    beta3=0.9999,
+    alpha=5.0,
+    eps=1e-8,
+    weight_decay=0.0,
+):
+    """Pagliardini et al. 2024, algorithm 1, without warm-up."""
+    m, slow, v = 0 * w, 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        m = beta1 * m + (1 - beta1) * g
+        slow = beta3 * slow + (1 - beta3) * g
+        v = beta2 * v + (1 - beta2) * square(g)
+        mixed = m / (1 - beta1**t) + alpha * slow
+        direction = mixed / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * w
+        w = w - rate(lr, t) * direction
+        yield w

@@ -98,6 +98,13 @@ PEERS = [
         {"lr": 0.1, "beta1": 0.5, "weight_decay": 0.25},
         {"b1": 0.5, "weight_decay": 0.25},
     ),
+    Peer("AdEMAMix", "contrib.ademamix", {"lr": 0.1}),
+    Peer(
+        "AdEMAMix",
+        "contrib.ademamix",
+        {"lr": 0.1, "beta3": 0.9, "alpha": 2.0, "weight_decay": 0.25},
+        {"b3": 0.9, "alpha": 2.0, "weight_decay": 0.25},
+    ),
     Peer(
         "Adafactor",
         "adafactor",

@@ -7,6 +7,7 @@ from instep.optimizers.adagrad import AdaGrad
 from instep.optimizers.adam import Adam, AdamW
 from instep.optimizers.adamax import AdaMax
 from instep.optimizers.adan import Adan
+from instep.optimizers.ademamix import AdEMAMix
 from instep.optimizers.amsgrad import AMSGrad
 from instep.optimizers.lamb import LAMB
 from instep.optimizers.lars import LARS
@@ -27,6 +28,7 @@ __all__ = [
     "LARS",
     "SGD",
     "AMSGrad",
+    "AdEMAMix",
     "AdaBelief",
     "AdaDelta",
     "AdaGrad",
