@@ -37,7 +37,7 @@ compiled by NVRTC {version} with no GPU. No kernel here uses local memory, so no
 Bytes an element are counted twice: in the graph of the rule, and in the machine code, from the
 16-byte loads and stores of the loop. Passes that reduce are included. A rule with several passes has
 the registers of the hungriest. For rules with forms of their own for matrices, these are the kernels
-of other arrays; options are at their defaults.
+of other arrays; options are at their defaults, and a step after the first is counted.
 """
 
 
@@ -48,7 +48,7 @@ def optimizers():
 
 def describe(name, dtype, architectures=ARCHITECTURES):
     """Return a row: name, dtype, passes, bytes by graph, bytes by machine code, registers."""
-    graphs = passes(getattr(instep, name)(), dtype)
+    graphs = passes(getattr(instep, name)(), dtype, step=1000)
     by_graph = sum(graph.bytes_per_element for graph in graphs)
     by_code = sum(counted_bytes(graph) for graph in graphs)
     registers = [

@@ -6,10 +6,10 @@ from instep.graph.program import Group, Program
 from instep.state import History
 
 
-def passes(optimizer, dtype, shape=(4,)):
-    """Return the graphs of an optimizer at its first step, in the order in which they run."""
+def passes(optimizer, dtype, shape=(4,), step=1):
+    """Return the graphs of an optimizer at a step, in the order in which they run."""
     program = Program(optimizer)
-    flags = program.row(1, Group({}, 0, History(0, program.memory()))).flags
+    flags = program.row(step, Group({}, 0, History(0, program.memory()))).flags
     return program.for_shape(shape).passes(dtype, flags)
 
 
