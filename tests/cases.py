@@ -6,6 +6,7 @@ import pytest
 import textbook
 
 from instep import (
+    ADOPT,
     LAMB,
     LARS,
     SGD,
@@ -170,6 +171,8 @@ CASES = [
     Case(
         AdEMAMix, textbook.ademamix, {"lr": 0.1, "beta3": 0.99, "alpha": 2.0, "weight_decay": 0.5}
     ),
+    Case(ADOPT, textbook.adopt),
+    Case(ADOPT, textbook.adopt, {"beta1": 0.5, "beta2": 0.5}),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

@@ -343,3 +343,18 @@ def ademamix(
         direction = mixed / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * w
         w = w - rate(lr, t) * direction
         yield w
+
+
+def adopt(w, gradients, lr=0.001, beta1=0.9, beta2=0.9999, eps=1e-6):
+    """Taniguchi et al. 2024, algorithm 2; the first gradient is that of its initialization."""
+    m, v = 0 * w, None
+    for t, g in enumerate(gradients, 1):
+        if v is not None:
+            normalized = g / np.maximum(np.sqrt(v), eps)
+            bound = (t - 1) ** 0.25
+            beyond = np.abs(normalized) > bound
+            normalized = np.where(beyond, bound * np.sign(normalized), normalized)
+            m = beta1 * m + (1 - beta1) * normalized
+            w = w - rate(lr, t) * m
+        v = square(g) if v is None else beta2 * v + (1 - beta2) * square(g)
+        yield w

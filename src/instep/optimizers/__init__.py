@@ -8,6 +8,7 @@ from instep.optimizers.adam import Adam, AdamW
 from instep.optimizers.adamax import AdaMax
 from instep.optimizers.adan import Adan
 from instep.optimizers.ademamix import AdEMAMix
+from instep.optimizers.adopt import ADOPT
 from instep.optimizers.amsgrad import AMSGrad
 from instep.optimizers.lamb import LAMB
 from instep.optimizers.lars import LARS
@@ -24,6 +25,7 @@ from instep.optimizers.signum import Signum
 from instep.optimizers.yogi import Yogi
 
 __all__ = [
+    "ADOPT",
     "LAMB",
     "LARS",
     "SGD",
