@@ -20,6 +20,7 @@ from instep import (
     Adan,
     AdEMAMix,
     AMSGrad,
+    LaProp,
     Lion,
     Momentum,
     Muon,
@@ -173,6 +174,8 @@ CASES = [
     ),
     Case(ADOPT, textbook.adopt),
     Case(ADOPT, textbook.adopt, {"beta1": 0.5, "beta2": 0.5}),
+    Case(LaProp, textbook.laprop),
+    Case(LaProp, textbook.laprop, {"beta1": 0.95, "beta2": 0.5, "eps": 1e-3}),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

@@ -358,3 +358,13 @@ def adopt(w, gradients, lr=0.001, beta1=0.9, beta2=0.9999, eps=1e-6):
             w = w - rate(lr, t) * m
         v = square(g) if v is None else beta2 * v + (1 - beta2) * square(g)
         yield w
+
+
+def laprop(w, gradients, lr=4e-4, beta1=0.9, beta2=0.999, eps=1e-15):
+    """Ziyin, Wang & Ueda 2020, algorithm 1."""
+    m, v = 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        v = beta2 * v + (1 - beta2) * square(g)
+        m = beta1 * m + (1 - beta1) * (g / (np.sqrt(v / (1 - beta2**t)) + eps))
+        w = w - rate(lr, t) * (m / (1 - beta1**t))
+        yield w

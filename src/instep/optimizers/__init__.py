@@ -11,6 +11,7 @@ from instep.optimizers.ademamix import AdEMAMix
 from instep.optimizers.adopt import ADOPT
 from instep.optimizers.amsgrad import AMSGrad
 from instep.optimizers.lamb import LAMB
+from instep.optimizers.laprop import LaProp
 from instep.optimizers.lars import LARS
 from instep.optimizers.lion import Lion
 from instep.optimizers.momentum import Momentum, Nesterov
@@ -39,6 +40,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adan",
+    "LaProp",
     "Lion",
     "Momentum",
     "Muon",

@@ -1,0 +1,74 @@
+"""Rules against pytorch_optimizer, with the variant set equal: 30 steps in float64, to 1e-12."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+import instep
+
+torch = pytest.importorskip("torch")
+pytorch_optimizer = pytest.importorskip("pytorch_optimizer")
+
+pytestmark = pytest.mark.peers
+
+STEPS = 30
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A rule of instep and its keywords, beside the class of that name and its keywords."""
+
+    rule: str
+    ours: dict = field(default_factory=dict)
+    theirs: dict = field(default_factory=dict)
+
+    def __str__(self):
+        arguments = ", ".join(f"{name}={value}" for name, value in self.ours.items())
+        return f"{self.rule}({arguments})"
+
+
+PEERS = [
+    Peer("LaProp", {"lr": 0.1}, {"lr": 0.1}),
+    Peer("LaProp", {"lr": 0.1, "beta1": 0.95, "beta2": 0.5}, {"lr": 0.1, "betas": (0.95, 0.5)}),
+]
+
+
+@pytest.fixture(autouse=True)
+def the_same_arithmetic(monkeypatch):
+    """Let it keep scalars in float64, and add nothing under the roots of mean squares."""
+    torch.set_default_dtype(torch.float64)
+    root = pytorch_optimizer.LaProp.apply_ams_bound  # of their base class
+    monkeypatch.setattr(root, "__defaults__", (0.0,))
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("entry", PEERS, ids=str)
+def test_a_rule_agrees_with_pytorch_optimizer(entry):
+    rng = np.random.default_rng(0)
+    params = {"a": rng.standard_normal((4, 5)), "b": rng.standard_normal(7)}
+    tensors = {name: torch.nn.Parameter(torch.asarray(w.copy())) for name, w in params.items()}
+    ours = getattr(instep, entry.rule)(**entry.ours)
+    peer = getattr(pytorch_optimizer, entry.rule)
+    theirs = peer(list(tensors.values()), **entry.theirs, foreach=False)
+    for t in range(1, STEPS + 1):
+        grads = {name: rng.standard_normal(w.shape) for name, w in params.items()}
+        for name, g in grads.items():
+            tensors[name].grad = torch.asarray(g.copy())
+        if entry.rule == "MARS" and t == 1:
+            begin(theirs)
+        ours.update(params, grads)
+        theirs.step()
+        for name, w in params.items():
+            np.testing.assert_allclose(
+                w, tensors[name].detach().numpy(), rtol=1e-12, atol=1e-12, err_msg=f"step {t}"
+            )
+
+
+def begin(optimizer):
+    """Let MARS take the first gradient for the one before it, as the paper does, and not 0."""
+    for group in optimizer.param_groups:
+        optimizer.init_group(group)
+        for tensor in group["params"]:
+            optimizer.state[tensor]["last_grad"].copy_(tensor.grad)
