@@ -32,6 +32,7 @@ from instep import (
     Rprop,
     ScheduleFreeAdamW,
     Signum,
+    Tiger,
     Yogi,
 )
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative, Positive
@@ -176,6 +177,8 @@ CASES = [
     Case(ADOPT, textbook.adopt, {"beta1": 0.5, "beta2": 0.5}),
     Case(LaProp, textbook.laprop),
     Case(LaProp, textbook.laprop, {"beta1": 0.95, "beta2": 0.5, "eps": 1e-3}),
+    Case(Tiger, textbook.tiger),
+    Case(Tiger, textbook.tiger, {"beta": 0.5, "weight_decay": 0.5}),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

@@ -368,3 +368,12 @@ def laprop(w, gradients, lr=4e-4, beta1=0.9, beta2=0.999, eps=1e-15):
         m = beta1 * m + (1 - beta1) * (g / (np.sqrt(v / (1 - beta2**t)) + eps))
         w = w - rate(lr, t) * (m / (1 - beta1**t))
         yield w
+
+
+def tiger(w, gradients, lr=0.001, beta=0.965, weight_decay=0.01):
+    """Su 2023, with one rate for all parameters."""
+    m = 0 * w
+    for t, g in enumerate(gradients, 1):
+        m = beta * m + (1 - beta) * g
+        w = w - rate(lr, t) * (np.sign(m) + weight_decay * w)
+        yield w

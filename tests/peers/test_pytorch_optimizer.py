@@ -31,6 +31,12 @@ class Peer:
 PEERS = [
     Peer("LaProp", {"lr": 0.1}, {"lr": 0.1}),
     Peer("LaProp", {"lr": 0.1, "beta1": 0.95, "beta2": 0.5}, {"lr": 0.1, "betas": (0.95, 0.5)}),
+    Peer("Tiger"),
+    Peer(
+        "Tiger",
+        {"lr": 0.1, "beta": 0.5, "weight_decay": 0.25},
+        {"lr": 0.1, "beta": 0.5, "weight_decay": 0.25},
+    ),
 ]
 
 

@@ -23,6 +23,7 @@ from instep.optimizers.rprop import Rprop
 from instep.optimizers.schedule_free import ScheduleFreeAdamW
 from instep.optimizers.sgd import SGD
 from instep.optimizers.signum import Signum
+from instep.optimizers.tiger import Tiger
 from instep.optimizers.yogi import Yogi
 
 __all__ = [
@@ -51,5 +52,6 @@ __all__ = [
     "Rprop",
     "ScheduleFreeAdamW",
     "Signum",
+    "Tiger",
     "Yogi",
 ]
