@@ -31,6 +31,7 @@ from instep import (
     RMSProp,
     Rprop,
     ScheduleFreeAdamW,
+    ScheduleFreeSGD,
     Signum,
     Tiger,
     Yogi,
@@ -179,6 +180,8 @@ CASES = [
     Case(LaProp, textbook.laprop, {"beta1": 0.95, "beta2": 0.5, "eps": 1e-3}),
     Case(Tiger, textbook.tiger),
     Case(Tiger, textbook.tiger, {"beta": 0.5, "weight_decay": 0.5}),
+    Case(ScheduleFreeSGD, textbook.schedule_free_sgd),
+    Case(ScheduleFreeSGD, textbook.schedule_free_sgd, {"weight_decay": 0.1, "r": 1.0, "beta": 0.5}),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

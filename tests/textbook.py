@@ -377,3 +377,16 @@ def tiger(w, gradients, lr=0.001, beta=0.965, weight_decay=0.01):
         m = beta * m + (1 - beta) * g
         w = w - rate(lr, t) * (np.sign(m) + weight_decay * w)
         yield w
+
+
+def schedule_free_sgd(w, gradients, lr=1.0, beta=0.9, weight_decay=0.0, r=0.0):
+    """Defazio et al. 2024, with all three sequences; `w` is y."""
+    x, y, z, largest, total = w, w, w, 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        z = z - rate(lr, t) * (g + weight_decay * y)
+        largest = max(largest, rate(lr, t))
+        total = total + t**r * largest**2
+        share = t**r * largest**2 / total
+        x = (1 - share) * x + share * z
+        y = (1 - beta) * z + beta * x
+        yield y

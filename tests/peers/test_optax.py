@@ -112,6 +112,8 @@ PEERS = [
         {"lr": 0.1, "beta1": 0.5, "beta2": 0.5, "eps": 0.5},
         {"b1": 0.5, "b2": 0.5, "eps": 0.5},
     ),
+    Peer("ScheduleFreeSGD", "contrib.schedule_free_sgd", {"lr": 0.1}),
+    Peer("ScheduleFreeSGD", "contrib.schedule_free_sgd", {"lr": 0.1, "beta": 0.5}, {"b1": 0.5}),
     Peer(
         "Adafactor",
         "adafactor",

@@ -20,7 +20,7 @@ from instep.optimizers.nadam import NAdam
 from instep.optimizers.radam import RAdam
 from instep.optimizers.rmsprop import RMSProp
 from instep.optimizers.rprop import Rprop
-from instep.optimizers.schedule_free import ScheduleFreeAdamW
+from instep.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from instep.optimizers.sgd import SGD
 from instep.optimizers.signum import Signum
 from instep.optimizers.tiger import Tiger
@@ -51,6 +51,7 @@ __all__ = [
     "RMSProp",
     "Rprop",
     "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "Signum",
     "Tiger",
     "Yogi",

@@ -1,4 +1,4 @@
-"""AdamW that averages its path, so that no schedule need lower the learning rate."""
+"""Rules that average their path, so that no schedule need lower the learning rate."""
 
 import math
 from collections.abc import Mapping
@@ -77,19 +77,7 @@ class ScheduleFreeAdamW(Optimizer):
     @staticmethod
     def scalars(h: Any) -> Mapping[str, float | bool]:
         """Return the share of this step in the mean, and what it follows from."""
-        largest = max(h.largest_lr, h.lr)
-        try:
-            weight = h.t**h.r * largest**2
-            total = h.total + weight
-        except OverflowError:
-            total = math.inf
-        if total == math.inf:
-            raise ValueError(
-                f"ScheduleFreeAdamW: the weights t**r * lr**2 are beyond the range of floats at "
-                f"step {h.t:.0f}, with r={h.r!r} and lr={largest!r}; give a smaller r or lr"
-            )
-        share = weight / total if total > 0 else 0.0
-        return {"largest_lr": largest, "total": total, "share": share, "place": h.beta1}
+        return {**_share("ScheduleFreeAdamW", h), "place": h.beta1}
 
     @staticmethod
     def rule(xp, w, g, s, h):
@@ -104,3 +92,89 @@ class ScheduleFreeAdamW(Optimizer):
     @staticmethod
     def answer_rule(xp, w, s, h):
         return w / h.place + (1 - 1 / h.place) * s.z
+
+
+class ScheduleFreeSGD(Optimizer):
+    r"""Schedule-free gradient descent (Defazio et al. 2024, arXiv:2405.15682).
+
+    The parameters are the points `y`, where gradients are taken; they lie between the fast
+    iterates `z` and their mean `x`, the answer. With the weight
+    :math:`p = t^r \max_{i \le t} \eta_i^2` of a step and its share :math:`c = p / \sum p`:
+
+    .. math::
+        z &\leftarrow z - \eta\, (g + \lambda y) \\
+        x &\leftarrow (1 - c)\, x + c\, z \\
+        y &\leftarrow (1 - \beta)\, z + \beta x
+
+    Parameters
+    ----------
+    lr
+        Learning rate :math:`\eta`, several times what suits plain descent. Nothing need lower it
+        later.
+    beta
+        Place of `y` between `z` (0) and `x` (1), in (0, 1). It should stay as it is.
+    weight_decay
+        Strength :math:`\lambda` of the decay, which is taken at `y`.
+    r
+        Power of the step number in the weights: larger values forget the start sooner.
+
+    Notes
+    -----
+    The authors' code has the same rule and defaults; optax, too, without `r`. PyTorch and Keras
+    have none.
+
+    `x` is not stored: it follows from `y` and `z`, at the precision of the parameters, so
+    parameters of 16 bits lose most of the mean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import ScheduleFreeSGD
+    >>> optimizer, w = ScheduleFreeSGD(lr=0.5, beta=0.5), np.array([0.0])
+    >>> for _ in range(2):
+    ...     w = optimizer.update(w, np.array([-1.0]))  # z: 0.5, 1.0
+    >>> w, optimizer.answer(w)
+    (array([0.875]), array([0.75]))
+    """
+
+    lr: NonNegative = 1.0
+    beta: Interpolation = 0.9
+    weight_decay: NonNegative = 0.0
+    r: NonNegative = 0.0
+
+    slots = ("z",)
+    scalar_slots: ClassVar[Mapping[str, float]] = ScheduleFreeAdamW.scalar_slots
+
+    def initial_state(self) -> Mapping[str, float | str]:
+        """Return that `z` starts at the parameter."""
+        return {"z": "w"}
+
+    @staticmethod
+    def scalars(h: Any) -> Mapping[str, float | bool]:
+        """Return the share of this step in the mean, and what it follows from."""
+        return {**_share("ScheduleFreeSGD", h), "place": h.beta}
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        direction = g + h.weight_decay * w
+        rate = h.lr * (1 - h.beta * (1 - h.share))
+        y = (1 - h.share) * w + h.share * s.z - rate * direction
+        return y, {"z": s.z - h.lr * direction}
+
+    answer_rule = staticmethod(ScheduleFreeAdamW.answer_rule)
+
+
+def _share(owner: str, h: Any) -> dict[str, float]:
+    """Return the share of a step in the mean, and the largest rate and sum of weights so far."""
+    largest = max(h.largest_lr, h.lr)
+    try:
+        weight = h.t**h.r * largest**2
+        total = h.total + weight
+    except OverflowError:
+        total = math.inf
+    if total == math.inf:
+        raise ValueError(
+            f"{owner}: the weights t**r * lr**2 are beyond the range of floats at step {h.t:.0f}, "
+            f"with r={h.r!r} and lr={largest!r}; give a smaller r or lr"
+        )
+    return {"largest_lr": largest, "total": total, "share": weight / total if total > 0 else 0.0}
