@@ -11,6 +11,7 @@ from instep import (
     LARS,
     SGD,
     AdaBelief,
+    AdaBound,
     AdaDelta,
     Adafactor,
     AdaGrad,
@@ -182,6 +183,13 @@ CASES = [
     Case(Tiger, textbook.tiger, {"beta": 0.5, "weight_decay": 0.5}),
     Case(ScheduleFreeSGD, textbook.schedule_free_sgd),
     Case(ScheduleFreeSGD, textbook.schedule_free_sgd, {"weight_decay": 0.1, "r": 1.0, "beta": 0.5}),
+    Case(AdaBound, textbook.adabound, moves_at_rate_zero=True),
+    Case(
+        AdaBound,
+        textbook.adabound,
+        {"final": 0.5, "gamma": 0.1, "beta2": 0.9},
+        moves_at_rate_zero=True,
+    ),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

@@ -390,3 +390,15 @@ def schedule_free_sgd(w, gradients, lr=1.0, beta=0.9, weight_decay=0.0, r=0.0):
         x = (1 - share) * x + share * z
         y = (1 - beta) * z + beta * x
         yield y
+
+
+def adabound(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, final=0.1, gamma=1e-3):
+    """Luo, Xiong, Liu & Sun 2019, algorithm 2, with Adam's bias corrections and no root of t."""
+    m, v = 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * square(g)
+        step_size = rate(lr, t) * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
+        lower, upper = final * (1 - 1 / (gamma * t + 1)), final * (1 + 1 / (gamma * t))
+        w = w - np.minimum(np.maximum(step_size / (np.sqrt(v) + eps), lower), upper) * m
+        yield w

@@ -37,6 +37,12 @@ PEERS = [
         {"lr": 0.1, "beta": 0.5, "weight_decay": 0.25},
         {"lr": 0.1, "beta": 0.5, "weight_decay": 0.25},
     ),
+    Peer("AdaBound"),
+    Peer(
+        "AdaBound",
+        {"lr": 0.1, "final": 0.5, "gamma": 0.1},
+        {"lr": 0.1, "final_lr": 0.5, "gamma": 0.1},
+    ),
 ]
 
 

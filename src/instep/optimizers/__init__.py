@@ -1,6 +1,7 @@
 """The mathematics: one family a file, a screenful a rule."""
 
 from instep.optimizers.adabelief import AdaBelief
+from instep.optimizers.adabound import AdaBound
 from instep.optimizers.adadelta import AdaDelta
 from instep.optimizers.adafactor import Adafactor
 from instep.optimizers.adagrad import AdaGrad
@@ -34,6 +35,7 @@ __all__ = [
     "AMSGrad",
     "AdEMAMix",
     "AdaBelief",
+    "AdaBound",
     "AdaDelta",
     "AdaGrad",
     "AdaMax",
