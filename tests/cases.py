@@ -7,6 +7,7 @@ import textbook
 
 from instep import (
     ADOPT,
+    COCOB,
     LAMB,
     LARS,
     SGD,
@@ -190,6 +191,8 @@ CASES = [
         {"final": 0.5, "gamma": 0.1, "beta2": 0.9},
         moves_at_rate_zero=True,
     ),
+    Case(COCOB, textbook.cocob, descent={"lr": 1.0}),
+    Case(COCOB, textbook.cocob, {"lr": 0.5, "alpha": 10.0, "eps": 1e-3}, descent={"lr": 1.0}),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

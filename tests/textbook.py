@@ -14,6 +14,11 @@ def square(x):
     return (x * x.conj()).real if isinstance(x, np.ndarray) else x * x
 
 
+def inner(x, y):
+    """The real part of the inner product of each pair of elements."""
+    return (x.conj() * y).real if isinstance(x, np.ndarray) else x * y
+
+
 def rate(lr, t):
     return lr(t) if callable(lr) else lr
 
@@ -401,4 +406,18 @@ def adabound(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, final=0.1
         step_size = rate(lr, t) * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
         lower, upper = final * (1 - 1 / (gamma * t + 1)), final * (1 + 1 / (gamma * t))
         w = w - np.minimum(np.maximum(step_size / (np.sqrt(v) + eps), lower), upper) * m
+        yield w
+
+
+def cocob(w, gradients, lr=1.0, alpha=100.0, eps=1e-8):
+    """Orabona & Tommasi 2017, algorithm 2, on gradients that are weighted by `lr`."""
+    start, largest, total, reward, bets = w, 0 * np.abs(w) + eps, 0 * w, 0 * w, 0 * w
+    for t, gradient in enumerate(gradients, 1):
+        g = rate(lr, t) * gradient
+        largest = np.maximum(largest, np.abs(g))
+        total = total + np.abs(g)
+        reward = np.maximum(reward - inner(g, w - start), 0.0)
+        bets = bets - g
+        share = bets / (largest * np.maximum(total + largest, alpha * largest))
+        w = start + share * (largest + reward)
         yield w

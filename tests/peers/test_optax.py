@@ -114,6 +114,13 @@ PEERS = [
     ),
     Peer("ScheduleFreeSGD", "contrib.schedule_free_sgd", {"lr": 0.1}),
     Peer("ScheduleFreeSGD", "contrib.schedule_free_sgd", {"lr": 0.1, "beta": 0.5}, {"b1": 0.5}),
+    Peer("COCOB", "contrib.cocob", {"lr": 1.0}),
+    Peer(
+        "COCOB",
+        "contrib.cocob",
+        {"lr": 0.5, "alpha": 10.0, "eps": 0.1},
+        {"alpha": 10.0, "eps": 0.1},
+    ),
     Peer(
         "Adafactor",
         "adafactor",
