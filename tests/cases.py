@@ -28,6 +28,7 @@ from instep import (
     Muon,
     NAdam,
     Nesterov,
+    OptimisticGD,
     Optimizer,
     RAdam,
     RMSProp,
@@ -193,6 +194,8 @@ CASES = [
     ),
     Case(COCOB, textbook.cocob, descent={"lr": 1.0}),
     Case(COCOB, textbook.cocob, {"lr": 0.5, "alpha": 10.0, "eps": 1e-3}, descent={"lr": 1.0}),
+    Case(OptimisticGD, textbook.optimistic_gd),
+    Case(OptimisticGD, textbook.optimistic_gd, {"optimism": 0.5}),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

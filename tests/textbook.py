@@ -421,3 +421,13 @@ def cocob(w, gradients, lr=1.0, alpha=100.0, eps=1e-8):
         share = bets / (largest * np.maximum(total + largest, alpha * largest))
         w = start + share * (largest + reward)
         yield w
+
+
+def optimistic_gd(w, gradients, lr=0.01, optimism=1.0):
+    """Daskalakis et al. 2017; the gradient before the first is the first."""
+    previous = None
+    for t, g in enumerate(gradients, 1):
+        previous = g if previous is None else previous
+        w = w - rate(lr, t) * (g + optimism * (g - previous))
+        previous = g
+        yield w

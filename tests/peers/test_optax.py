@@ -121,6 +121,13 @@ PEERS = [
         {"lr": 0.5, "alpha": 10.0, "eps": 0.1},
         {"alpha": 10.0, "eps": 0.1},
     ),
+    Peer("OptimisticGD", "optimistic_gradient_descent", {"lr": 0.1}),
+    Peer(
+        "OptimisticGD",
+        "optimistic_gradient_descent",
+        {"lr": 0.1, "optimism": 0.5},
+        {"beta": 0.5},
+    ),
     Peer(
         "Adafactor",
         "adafactor",

@@ -19,6 +19,7 @@ from instep.optimizers.lion import Lion
 from instep.optimizers.momentum import Momentum, Nesterov
 from instep.optimizers.muon import Muon
 from instep.optimizers.nadam import NAdam
+from instep.optimizers.optimistic import OptimisticGD
 from instep.optimizers.radam import RAdam
 from instep.optimizers.rmsprop import RMSProp
 from instep.optimizers.rprop import Rprop
@@ -51,6 +52,7 @@ __all__ = [
     "Muon",
     "NAdam",
     "Nesterov",
+    "OptimisticGD",
     "RAdam",
     "RMSProp",
     "Rprop",
