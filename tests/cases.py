@@ -7,6 +7,7 @@ import textbook
 
 from instep import (
     ADOPT,
+    ASGD,
     COCOB,
     LAMB,
     LARS,
@@ -196,6 +197,8 @@ CASES = [
     Case(COCOB, textbook.cocob, {"lr": 0.5, "alpha": 10.0, "eps": 1e-3}, descent={"lr": 1.0}),
     Case(OptimisticGD, textbook.optimistic_gd),
     Case(OptimisticGD, textbook.optimistic_gd, {"optimism": 0.5}),
+    Case(ASGD, textbook.asgd),
+    Case(ASGD, textbook.asgd, {"weight_decay": 0.1, "alpha": 0.5, "t0": 5.0}),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

@@ -431,3 +431,11 @@ def optimistic_gd(w, gradients, lr=0.01, optimism=1.0):
         w = w - rate(lr, t) * (g + optimism * (g - previous))
         previous = g
         yield w
+
+
+def asgd(w, gradients, lr=0.01, weight_decay=1e-4, alpha=0.75, t0=1e6):
+    """Polyak & Juditsky 1992 with the rates of Bottou 2012; the mean changes no step."""
+    for t, g in enumerate(gradients, 1):
+        eta = rate(lr, t) / (1 + weight_decay * rate(lr, t) * (t - 1)) ** alpha
+        w = w - weight_decay * eta * w - eta * g
+        yield w

@@ -86,6 +86,13 @@ PEERS = [
         {"lr": 0.1, "shrink": 0.25, "grow": 1.5, "largest": 0.2},
         {"lr": 0.1, "etas": (0.25, 1.5), "step_sizes": (1e-6, 0.2)},
     ),
+    Peer("ASGD", "ASGD", {}, {}),
+    Peer(
+        "ASGD",
+        "ASGD",
+        {"lr": 0.1, "weight_decay": 0.25, "alpha": 0.5, "t0": 5.0},
+        {"lr": 0.1, "lambd": 0.25, "alpha": 0.5, "t0": 5.0},
+    ),
     # torch adds no eps to squares, and bounds the mean by it: nothing that shows at 1e-30.
     Peer("Adafactor", "Adafactor", {}, {"eps": (1e-30, 1e-3)}),
     Peer(
@@ -171,6 +178,21 @@ def test_a_changing_learning_rate_agrees_with_torch(name):
         theirs.step()
         ours.update(w, g)
     np.testing.assert_allclose(w, tensor.detach().numpy(), rtol=1e-12)
+
+
+def test_the_mean_of_asgd_agrees_with_torch():
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal(9)
+    tensor = torch.nn.Parameter(torch.asarray(w.copy()))
+    ours, theirs = instep.ASGD(lr=0.1, t0=3), torch.optim.ASGD([tensor], lr=0.1, t0=3)
+    for _ in range(STEPS):
+        g = rng.standard_normal(9)
+        tensor.grad = torch.asarray(g.copy())
+        ours.update(w, g)
+        theirs.step()
+        mean = theirs.state[tensor]["ax"].numpy()
+        np.testing.assert_allclose(ours.answer(w), mean, rtol=1e-12, atol=1e-12)
+    assert not np.allclose(w, mean)
 
 
 def test_muon_agrees_with_torch_to_the_precision_of_its_products():

@@ -11,6 +11,7 @@ from instep.optimizers.adan import Adan
 from instep.optimizers.ademamix import AdEMAMix
 from instep.optimizers.adopt import ADOPT
 from instep.optimizers.amsgrad import AMSGrad
+from instep.optimizers.asgd import ASGD
 from instep.optimizers.cocob import COCOB
 from instep.optimizers.lamb import LAMB
 from instep.optimizers.laprop import LaProp
@@ -31,6 +32,7 @@ from instep.optimizers.yogi import Yogi
 
 __all__ = [
     "ADOPT",
+    "ASGD",
     "COCOB",
     "LAMB",
     "LARS",
