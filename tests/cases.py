@@ -37,6 +37,7 @@ from instep import (
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
     Signum,
+    StableAdamW,
     Tiger,
     Yogi,
 )
@@ -199,6 +200,13 @@ CASES = [
     Case(OptimisticGD, textbook.optimistic_gd, {"optimism": 0.5}),
     Case(ASGD, textbook.asgd),
     Case(ASGD, textbook.asgd, {"weight_decay": 0.1, "alpha": 0.5, "t0": 5.0}),
+    Case(StableAdamW, textbook.stable_adamw, elementwise=False),
+    Case(
+        StableAdamW,
+        textbook.stable_adamw,
+        {"beta1": 0.5, "beta2": 0.999, "weight_decay": 0.5},
+        elementwise=False,
+    ),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

@@ -439,3 +439,17 @@ def asgd(w, gradients, lr=0.01, weight_decay=1e-4, alpha=0.75, t0=1e6):
         eta = rate(lr, t) / (1 + weight_decay * rate(lr, t) * (t - 1)) ** alpha
         w = w - weight_decay * eta * w - eta * g
         yield w
+
+
+def stable_adamw(w, gradients, lr=0.001, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.01):
+    """Wortsman et al. 2023, algorithm 2."""
+    m, v = 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        share1, share2 = (1 - beta1) / (1 - beta1**t), (1 - beta2) / (1 - beta2**t)
+        m = (1 - share1) * m + share1 * g
+        v = (1 - share2) * v + share2 * square(g)
+        ratios = square(g) / np.maximum(v, eps * eps)
+        eta = rate(lr, t) / np.maximum(1.0, np.sqrt(np.sum(ratios) / w.size))
+        w = w - eta * weight_decay * w
+        w = w - eta * m / (np.sqrt(v) + eps)
+        yield w

@@ -43,6 +43,12 @@ PEERS = [
         {"lr": 0.1, "final": 0.5, "gamma": 0.1},
         {"lr": 0.1, "final_lr": 0.5, "gamma": 0.1},
     ),
+    Peer("StableAdamW"),
+    Peer(
+        "StableAdamW",
+        {"lr": 0.1, "beta1": 0.5, "beta2": 0.999, "weight_decay": 0.25},
+        {"lr": 0.1, "betas": (0.5, 0.999), "weight_decay": 0.25},
+    ),
 ]
 
 

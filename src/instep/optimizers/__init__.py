@@ -27,6 +27,7 @@ from instep.optimizers.rprop import Rprop
 from instep.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from instep.optimizers.sgd import SGD
 from instep.optimizers.signum import Signum
+from instep.optimizers.stable_adamw import StableAdamW
 from instep.optimizers.tiger import Tiger
 from instep.optimizers.yogi import Yogi
 
@@ -61,6 +62,7 @@ __all__ = [
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "Signum",
+    "StableAdamW",
     "Tiger",
     "Yogi",
 ]
