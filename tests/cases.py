@@ -11,6 +11,7 @@ from instep import (
     COCOB,
     LAMB,
     LARS,
+    MARS,
     SGD,
     AdaBelief,
     AdaBound,
@@ -207,6 +208,8 @@ CASES = [
         {"beta1": 0.5, "beta2": 0.999, "weight_decay": 0.5},
         elementwise=False,
     ),
+    Case(MARS, textbook.mars, elementwise=False),
+    Case(MARS, textbook.mars, {"gamma": 0.1, "weight_decay": 0.5}, elementwise=False),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

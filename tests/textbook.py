@@ -453,3 +453,18 @@ def stable_adamw(w, gradients, lr=0.001, beta1=0.9, beta2=0.99, eps=1e-8, weight
         w = w - eta * weight_decay * w
         w = w - eta * m / (np.sqrt(v) + eps)
         yield w
+
+
+def mars(w, gradients, lr=0.003, beta1=0.95, beta2=0.99, gamma=0.025, eps=1e-8, weight_decay=0.0):
+    """Yuan et al. 2024, algorithm 2, with the gradient of the step before, on its own data."""
+    m, v, previous = 0 * w, 0 * w, None
+    for t, g in enumerate(gradients, 1):
+        change = 0 * g if previous is None else g - previous
+        c = g + gamma * (beta1 / (1 - beta1)) * change
+        c = c / np.maximum(1.0, np.sqrt(np.sum(square(c))))
+        m = beta1 * m + (1 - beta1) * c
+        v = beta2 * v + (1 - beta2) * square(c)
+        direction = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        w = w - rate(lr, t) * (direction + weight_decay * w)
+        previous = g
+        yield w

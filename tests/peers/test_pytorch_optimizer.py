@@ -49,6 +49,12 @@ PEERS = [
         {"lr": 0.1, "beta1": 0.5, "beta2": 0.999, "weight_decay": 0.25},
         {"lr": 0.1, "betas": (0.5, 0.999), "weight_decay": 0.25},
     ),
+    Peer("MARS", {}, {"optimize_1d": True}),
+    Peer(
+        "MARS",
+        {"lr": 0.1, "gamma": 0.5, "weight_decay": 0.25},
+        {"lr": 0.1, "gamma": 0.5, "weight_decay": 0.25, "optimize_1d": True},
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ from instep.optimizers.lamb import LAMB
 from instep.optimizers.laprop import LaProp
 from instep.optimizers.lars import LARS
 from instep.optimizers.lion import Lion
+from instep.optimizers.mars import MARS
 from instep.optimizers.momentum import Momentum, Nesterov
 from instep.optimizers.muon import Muon
 from instep.optimizers.nadam import NAdam
@@ -37,6 +38,7 @@ __all__ = [
     "COCOB",
     "LAMB",
     "LARS",
+    "MARS",
     "SGD",
     "AMSGrad",
     "AdEMAMix",
