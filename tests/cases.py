@@ -24,6 +24,7 @@ from instep import (
     Adan,
     AdEMAMix,
     AMSGrad,
+    Fromage,
     LaProp,
     Lion,
     Momentum,
@@ -210,6 +211,7 @@ CASES = [
     ),
     Case(MARS, textbook.mars, elementwise=False),
     Case(MARS, textbook.mars, {"gamma": 0.1, "weight_decay": 0.5}, elementwise=False),
+    Case(Fromage, textbook.fromage, elementwise=False),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

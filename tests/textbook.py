@@ -468,3 +468,11 @@ def mars(w, gradients, lr=0.003, beta1=0.95, beta2=0.99, gamma=0.025, eps=1e-8, 
         w = w - rate(lr, t) * (direction + weight_decay * w)
         previous = g
         yield w
+
+
+def fromage(w, gradients, lr=0.01):
+    """Bernstein et al. 2020, algorithm 1; norms are positive here."""
+    for t, g in enumerate(gradients, 1):
+        ratio = np.sqrt(np.sum(square(w))) / np.sqrt(np.sum(square(g)))
+        w = (w - rate(lr, t) * ratio * g) / (1 + rate(lr, t) ** 2) ** 0.5
+        yield w

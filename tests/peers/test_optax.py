@@ -128,6 +128,7 @@ PEERS = [
         {"lr": 0.1, "optimism": 0.5},
         {"beta": 0.5},
     ),
+    Peer("Fromage", "fromage", {"lr": 0.1}),
     Peer(
         "Adafactor",
         "adafactor",

@@ -13,6 +13,7 @@ from instep.optimizers.adopt import ADOPT
 from instep.optimizers.amsgrad import AMSGrad
 from instep.optimizers.asgd import ASGD
 from instep.optimizers.cocob import COCOB
+from instep.optimizers.fromage import Fromage
 from instep.optimizers.lamb import LAMB
 from instep.optimizers.laprop import LaProp
 from instep.optimizers.lars import LARS
@@ -51,6 +52,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adan",
+    "Fromage",
     "LaProp",
     "Lion",
     "Momentum",
