@@ -64,7 +64,7 @@ class AdaBound(Optimizer):
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
-        rate = h.lr * xp.sqrt(1 - h.beta2**h.t) / (1 - h.beta1**h.t) / (xp.sqrt(v) + h.eps)
+        rate = h.lr * xp.sqrt(1 - h.beta2_t) / (1 - h.beta1_t) / (xp.sqrt(v) + h.eps)
         lower = h.final * (1 - 1 / (h.gamma * h.t + 1))
         upper = h.final * (1 + 1 / (h.gamma * h.t))
         return w - xp.clip(rate, lower, upper) * m, {"m": m, "v": v}

@@ -64,7 +64,7 @@ class AdEMAMix(Optimizer):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         slow = h.beta3 * s.slow + (1 - h.beta3) * g
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
-        step = h.lr / (1 - h.beta1**h.t) * m + h.lr * h.alpha * slow
-        v_hat = v / (1 - h.beta2**h.t)
+        step = h.lr / (1 - h.beta1_t) * m + h.lr * h.alpha * slow
+        v_hat = v / (1 - h.beta2_t)
         decayed = (1 - h.lr * h.weight_decay) * w
         return decayed - step / (xp.sqrt(v_hat) + h.eps), {"m": m, "slow": slow, "v": v}

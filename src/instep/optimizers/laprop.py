@@ -50,6 +50,6 @@ class LaProp(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
-        v_hat = v / (1 - h.beta2**h.t)
+        v_hat = v / (1 - h.beta2_t)
         m = h.beta1 * s.m + (1 - h.beta1) * g / (xp.sqrt(v_hat) + h.eps)
-        return w - h.lr / (1 - h.beta1**h.t) * m, {"m": m, "v": v}
+        return w - h.lr / (1 - h.beta1_t) * m, {"m": m, "v": v}

@@ -71,7 +71,7 @@ class MARS(Optimizer):
         c = c / xp.maximum(1.0, xp.norm(c))
         m = h.beta1 * s.m + (1 - h.beta1) * c
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(c)
-        rate = h.lr / (1 - h.beta1**h.t)
-        v_hat = v / (1 - h.beta2**h.t)
+        rate = h.lr / (1 - h.beta1_t)
+        v_hat = v / (1 - h.beta2_t)
         new = (1 - h.lr * h.weight_decay) * w - rate * m / (xp.sqrt(v_hat) + h.eps)
         return new, {"m": m, "v": v, "previous": g}

@@ -57,8 +57,8 @@ class StableAdamW(Optimizer):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        share1 = (1 - h.beta1) / (1 - h.beta1**h.t)
-        share2 = (1 - h.beta2) / (1 - h.beta2**h.t)
+        share1 = (1 - h.beta1) / (1 - h.beta1_t)
+        share2 = (1 - h.beta2) / (1 - h.beta2_t)
         m = (1 - share1) * s.m + share1 * g
         v = (1 - share2) * s.v + share2 * xp.abs_sq(g)
         root = xp.sqrt(v)
