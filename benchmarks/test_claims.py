@@ -12,6 +12,7 @@ from networks import gpt2_small
 from instep.commands.bench import Case
 from instep.commands.bench.cases import CHAIN
 from instep.commands.bench.contenders import KIT, LIMITS
+from instep.graph.dtypes import DTYPES
 
 TORCH = ("torch fused", "torch foreach", "torch loop")
 LARGE = 2**25
@@ -27,9 +28,10 @@ class Claim:
     size: int
     against: tuple[str, ...]  # the fastest of these peers; none: the memory limit
     goals: dict[int, float]
+    dtype: str = "float32"
 
     def case(self, threads, backend):
-        fields = {"threads": threads, "backend": backend}
+        fields = {"threads": threads, "backend": backend, "dtype": self.dtype}
         if self.tensors == 148:
             return Case(self.optimizer, gpt2_small(), "GPT-2 small", **fields)
         return Case.uniform(self.optimizer, self.tensors, self.size, **fields)
@@ -37,7 +39,13 @@ class Claim:
     @property
     def is_large(self):
         """Whether the caches serve nothing: the memory limit is measured in the same run."""
-        return self.case(1, "numpy").elements >= LARGE
+        elements = self.case(1, "numpy").elements
+        return elements * DTYPES[self.dtype].itemsize >= LARGE * DTYPES["float32"].itemsize
+
+    @property
+    def subject(self):
+        """What is measured, whatever it is compared with."""
+        return self.optimizer, self.tensors, self.size, self.dtype
 
 
 CLAIMS = [
@@ -47,6 +55,11 @@ CLAIMS = [
         for name in ("SGD", "Momentum", "AdaGrad", "RMSProp", "AdamW")
     ),
     Claim("Adam, large, memory limit", "Adam", 1, LARGE, (), {1: 0.9, 2: 0.9}),
+    Claim(
+        "Adam, large, complex64, memory limit",
+        *("Adam", 1, LARGE // 2, (), {1: 0.9, 2: 0.9}),
+        dtype="complex64",
+    ),
     Claim("Adam, large, optax", "Adam", 1, LARGE, ("optax",), {1: 1.5, 2: 1.3}),
     Claim("Adam, large, plain listing", "Adam", 1, LARGE, ("listing",), {1: 6.0, 2: 6.0}),
     Claim("Adam, 200 small, torch fused", "Adam", 200, 1000, TORCH[:1], {1: 5.0, 2: 5.0}),
@@ -59,10 +72,10 @@ CLAIMS = [
     Claim("Chain, 200 small, torch's best", CHAIN, 200, 1000, TORCH, {1: 3.0, 2: 3.0}),
 ]
 
-#: Claim about the same case -> its contenders: they are measured once, together.
-TOGETHER: dict[tuple[str, int, int], dict[str, None]] = {}
+#: Subject of claims -> their contenders: they are measured once, together.
+TOGETHER: dict[tuple[str, int, int, str], dict[str, None]] = {}
 for _claim in CLAIMS:
-    _names = TOGETHER.setdefault((_claim.optimizer, _claim.tensors, _claim.size), {KIT: None})
+    _names = TOGETHER.setdefault(_claim.subject, {KIT: None})
     _names |= dict.fromkeys((*_claim.against, *(LIMITS if _claim.is_large else ())))
 
 
@@ -72,7 +85,7 @@ def test_claim(claim, threads, laboratory, report):
         pytest.skip("nothing is claimed")
     if threads > 1 and 2 not in claim.goals:
         pytest.skip("nothing is claimed of several threads")
-    names = TOGETHER[claim.optimizer, claim.tensors, claim.size]
+    names = TOGETHER[claim.subject]
     budget = laboratory.long_budget if claim.is_large else None
     result = report("claims", claim.case(threads, laboratory.backend), names, budget)
     measured = result.ratio(*claim.against) if claim.against else result.share
@@ -85,6 +98,6 @@ def test_claim(claim, threads, laboratory, report):
 
 
 def test_one_tiny_tensor_takes_less_than_ten_microseconds(laboratory, report):
-    names = TOGETHER["Adam", 1, 10]
+    names = TOGETHER["Adam", 1, 10, "float32"]
     result = report("claims", Case.uniform("Adam", 1, 10, backend=laboratory.backend), names)
     laboratory.enter("Adam, one tiny: steps in 10 us", result, 1e-5 / result.median(), 1.0)

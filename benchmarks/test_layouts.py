@@ -27,6 +27,11 @@ def square():
     return room(SIDE, SIDE)
 
 
+def of_parts(count):
+    """Return complex numbers in the memory of so many real ones side by side."""
+    return room(SIDE, SIDE, count).view("complex64")
+
+
 LAYOUTS = {
     "gradient transposed": lambda: (square(), square().T),
     "parameter in Fortran order": lambda: (np.asfortranarray(square()), square()),
@@ -38,6 +43,8 @@ LAYOUTS = {
     "reversed": lambda: (square()[::-1, ::-1], square()[::-1, ::-1]),
     "gradient reversed": lambda: (square(), square()[::-1, ::-1]),
     "gradient of one number": lambda: (square(), np.broadcast_to(np.float32(1), (SIDE, SIDE))),
+    "complex views of both parts": lambda: (of_parts(2)[..., 0], of_parts(2)[..., 0]),
+    "complex views of half the parts": lambda: (of_parts(4)[..., 0], of_parts(4)[..., 0]),
     "convolution, channels last": lambda: (
         room(*CONVOLUTION),
         room(256, 3, 3, 256).transpose(0, 3, 1, 2),
