@@ -1,5 +1,7 @@
 """Leaves that are no lines in memory, on the native engine: the bits of contiguous ones."""
 
+import ctypes
+import mmap
 import subprocess
 import sys
 
@@ -132,14 +134,34 @@ def test_a_rule_that_changes_nothing_leaves_strided_arrays_as_they_are(engine):
     bits.assert_same_bits(w, before)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pages are protected in another way")
+def test_nothing_is_read_before_or_after_every_other_element():
+    """The memory is a page between two that cannot be read."""
+    engine_runs.require("native")
+    page = mmap.PAGESIZE
+    room = mmap.mmap(-1, 3 * page)
+    libc = ctypes.CDLL(None, use_errno=True)
+    start = np.frombuffer(room, np.uint8).ctypes.data
+    for outer in (start, start + 2 * page):
+        assert libc.mprotect(ctypes.c_void_p(outer), page, 0) == 0
+    for first in (0, 1):
+        w = np.frombuffer(room, "float32", page // 4, page)[first::2]
+        expected = w - np.float32(0.5) * w
+        SGD(lr=0.5, engine="native").update(w, w.copy())
+        bits.assert_same_bits(w, expected)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
 @pytest.mark.parametrize("length", [128, 129, 135, 143, 144, 500, 5000, 5003])
-def test_rows_of_any_length_are_updated_as_lines(length, dtype):
+@pytest.mark.parametrize("step", [1, 2])
+def test_rows_of_any_length_are_updated_as_lines(step, length, dtype):
     """Those that are no multiples of a vector, and those that are peeled to the cache line."""
     engine_runs.require("native")
     rng = np.random.default_rng(0)
     for first in range(3):
-        w, g = (bits.ordinary(rng, (7, 2 * length), dtype)[:, first : first + length] for _ in "wg")
+        columns = slice(first, first + step * length - (step - 1), step)
+        w, g = (bits.ordinary(rng, (7, 2 * length + 3), dtype)[:, columns] for _ in "wg")
+        assert w.shape == (7, length)
         expected, gradient = w.copy(), g.copy()
         runs = Adam(engine="native"), Adam(engine="blocked")
         for _ in range(2):

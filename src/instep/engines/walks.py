@@ -109,6 +109,11 @@ class Walk:
         """Return the axis along which the elements of an array lie closest."""
         return next(iter(self.order(array)), len(self.shape) - 1)
 
+    def is_sparse(self, array: int, box: Sequence[int]) -> bool:
+        """Return whether an array lies along the last axis of a box, every other place a gap."""
+        along = all(n == 1 for n in box[:-1])
+        return along and self.steps[array][-1] == 2 * self.sizes[array]
+
     def is_dense(self, array: int, box: Sequence[int]) -> bool:
         """Return whether an array lies without gaps, in the order of the walk, in such a box."""
         expected = self.sizes[array]
@@ -151,24 +156,30 @@ class Cut:
         The axis whose indices are rows, on which a pass runs one by one; None: on whole boxes.
     copied
         Whether the pass runs on copies of an array.
+    sparse
+        Arrays on which it runs where they lie, with a gap as large as an element after each.
     """
 
     box: tuple[int, ...]
     rows: int | None
     copied: tuple[bool, ...]
+    sparse: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, walk: Walk, readable: Sequence[bool]) -> "Cut":
         """Cut a walk of any order; `readable` says which arrays a pass can read where they lie."""
         box = _box(walk)
         whole = [walk.is_dense(i, box) and fit for i, fit in enumerate(readable)]
-        outer = next((axis for axis, n in enumerate(box) if n > 1), 0)
+        outer = next((axis for axis, n in enumerate(box[:-1]) if n > 1), len(box) - 2)
         row = (*(1 for _ in box[: outer + 1]), *box[outer + 1 :])
         in_rows = [walk.is_dense(i, row) and fit for i, fit in enumerate(readable)]
         by_rows = math.prod(row) >= ROW and not all(whole)
-        direct = in_rows if by_rows else whole
-        copied = tuple(use > 0 and not fit for use, fit in zip(walk.uses, direct, strict=True))
-        return cls(box, outer if by_rows else None, copied)
+        if not by_rows:
+            return cls(box, None, _copied(walk, whole))
+        used = [i for i, use in enumerate(walk.uses) if use and readable[i] and not in_rows[i]]
+        sparse = frozenset(i for i in used if walk.is_sparse(i, row))
+        direct = [fit or i in sparse for i, fit in enumerate(in_rows)]
+        return cls(box, outer, _copied(walk, direct), sparse)
 
     def row_steps(self, walk: Walk) -> tuple[int, ...]:
         """Return the bytes from row to row in each array, or in its copy.
@@ -185,6 +196,10 @@ class Cut:
         )
 
 
+def _copied(walk: Walk, direct: Sequence[bool]) -> tuple[bool, ...]:
+    return tuple(use > 0 and not fit for use, fit in zip(walk.uses, direct, strict=True))
+
+
 def _box(walk: Walk) -> tuple[int, ...]:
     """Return the shape of boxes: in each array, they are some cache lines long."""
     box = [1] * len(walk.shape)
@@ -197,8 +212,9 @@ def _box(walk: Walk) -> tuple[int, ...]:
                 break
             box[axis] = max(box[axis], min(walk.shape[axis], -(-wanted // run)))
             run *= box[axis]
+    near = (1, 2) if walk.shape[-1] >= ROW else (1,)  # steps of what is read where it lies
     is_copied = any(
-        use and steps[-1] != size
+        use and steps[-1] not in [size * n for n in near]
         for use, steps, size in zip(walk.uses, walk.steps, walk.sizes, strict=True)
     )
     most = (LINE_BOX if is_copied and all(n == 1 for n in box[:-1]) else BOX) // widest

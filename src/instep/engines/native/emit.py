@@ -10,7 +10,7 @@ row of words (`entry_words`), so a call costs the same for any number of tensors
 """
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from instep.engines.native.cast import TYPES, vector
@@ -93,14 +93,21 @@ def scalar_layout(graph: Graph) -> ScalarLayout:
     return ScalarLayout(tuple(offsets), end + -end % widest, f"={letters}")
 
 
-def emit(graph: Graph, traits: Traits = Traits(), *, in_rows: bool = False) -> str:  # noqa: B008 - it is frozen
+def emit(
+    graph: Graph,
+    traits: Traits = Traits(),  # noqa: B008 - it is frozen
+    *,
+    in_rows: bool = False,
+    sparse: Collection[int] = (),
+) -> str:
     """Return the LLVM module of a pass, for a processor with these traits.
 
-    A pass that stores runs on rows where that is asked for, which are parts of one tensor.
+    A pass that stores runs on rows where that is asked for, which are parts of one tensor; those of
+    arrays at the positions `sparse` have a gap as large as an element after each.
     """
     if not graph.sums:
         graph = joined(graph)
-    emitter = _Emitter(graph, traits)
+    emitter = _Emitter(graph, traits, sparse)
     if graph.sums:
         functions = f"{emitter.reduce_span()}\n\n{_fold()}\n\n{_run(graph)}"
     elif in_rows:
@@ -170,9 +177,9 @@ def _load(kind: str, name: str, argument: Argument) -> str:
 class _Emitter:
     """Writes the functions of one pass."""
 
-    def __init__(self, graph: Graph, traits: Traits) -> None:
-        self.graph = graph
-        self.code = Expressions(graph, traits, scalar_layout(graph).offsets)
+    def __init__(self, graph: Graph, traits: Traits, sparse: Collection[int]) -> None:
+        self.graph, self.sparse = graph, sparse
+        self.code = Expressions(graph, traits, scalar_layout(graph).offsets, sparse)
         self.width = VECTOR_BYTES // DTYPES[graph.compute].itemsize
 
     # The parts of a function.
@@ -284,10 +291,11 @@ class _Emitter:
     def cut(self, begin: str, end: str) -> list[str]:
         """Return what cuts a line into elements to `head_end`, vectors to `vectors_end`, elements.
 
-        The first are those up to where the first array that is written meets a cache line: a vector
-        that straddles two lines costs twice.
+        The first are those up to where the first array that is written meets a cache line, of those
+        without gaps: a vector that straddles two lines costs twice.
         """
-        first = self.code.position[self.graph.stores[0].array]
+        stored = [self.code.position[store.array] for store in self.graph.stores]
+        first = next((i for i in stored if i not in self.sparse), stored[0])
         itemsize = DTYPES[self.graph.arrays[first].dtype].itemsize
         return [
             f"%begin_at = getelementptr i8, ptr %array{first}, i64 0",
@@ -343,11 +351,12 @@ class _Emitter:
         array = self.graph.arrays[position]
         if array not in (*self.graph.loaded, *self.graph.stored):
             return []
-        dtype, name, lines = array.dtype, f"%ahead{position}", list[str]()
-        for k in range(0, self.width * DTYPES[dtype].itemsize, CACHE_LINE):
+        name, lines, element = f"%ahead{position}", list[str](), self.code.element(position)
+        length = self.width * DTYPES[array.dtype].itemsize * (1 + (position in self.sparse))
+        for k in range(0, length, CACHE_LINE):
             lines += [
                 f"{name}_{k}_row = getelementptr i8, ptr %next{position}, i64 {k}",
-                f"{name}_{k} = getelementptr {TYPES[dtype]}, ptr {name}_{k}_row, i64 {index}",
+                f"{name}_{k} = getelementptr {element}, ptr {name}_{k}_row, i64 {index}",
                 f"call void @llvm.prefetch.p0(ptr {name}_{k}, i32 0, i32 2, i32 1)",
             ]
         self.code.declarations.add(_PREFETCH)

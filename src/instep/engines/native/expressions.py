@@ -5,7 +5,7 @@ it.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from instep.engines.native.cast import TYPES, cast, splat, vector
 from instep.engines.native.joining import BOTH, TURNED
@@ -51,10 +51,19 @@ class Expressions:
     ----------
     offsets
         Where each scalar stands in a row of them.
+    sparse
+        Positions of arrays that have a gap as large as an element after each.
     """
 
-    def __init__(self, graph: Graph, traits: Traits, offsets: Sequence[int]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        traits: Traits,
+        offsets: Sequence[int],
+        sparse: Collection[int] = (),
+    ) -> None:
         self.graph, self._traits, self._offsets = graph, traits, offsets
+        self._sparse = sparse
         self.declarations: set[str] = set()
         self.position = {array.name: i for i, array in enumerate(graph.arrays)}
 
@@ -115,24 +124,47 @@ class Expressions:
         return f"%{prefix}{position}"
 
     def load(self, name: str, node: Node, width: int, index: str) -> list[str]:
-        array, kind = f"%array{self.position[str(node.value)]}", elements(node.dtype, width)
+        position, kind = self.position[str(node.value)], elements(node.dtype, width)
+        source = f"{self.element(position)}, ptr %array{position}, i64 {index}"
+        lines = [f"{name}_at = getelementptr {source}"]
+        if width == 1 or position not in self._sparse:
+            lines.append(f"{name} = load {kind}, ptr {name}_at, {_align(node)} ; {node.value}")
+            return lines
+        # The second vector ends with the last element: what comes after may be no memory at all.
+        chosen = [*range(0, width, 2), *range(width + 1, 2 * width, 2)]
         return [
-            f"{name}_at = getelementptr {TYPES[node.dtype]}, ptr {array}, i64 {index}",
-            f"{name} = load {kind}, ptr {name}_at, {_align(node)} ; {node.value}",
+            *lines,
+            f"{name}_then = getelementptr {TYPES[node.dtype]}, ptr {name}_at, i64 {width - 1}",
+            f"{name}_low = load {kind}, ptr {name}_at, {_align(node)} ; {node.value}",
+            f"{name}_high = load {kind}, ptr {name}_then, {_align(node)}",
+            _shuffle(name, kind, [f"{name}_low", f"{name}_high"], _lanes(node.dtype, chosen)),
         ]
 
     def stores(self, prefix: str, width: int, index: str) -> list[str]:
         """Return the stores of the pass."""
         lines = []
         for number, store in enumerate(self.graph.stores):
-            node = self.graph.nodes[store.node]
-            address, array = f"%{prefix}_store{number}", f"%array{self.position[store.array]}"
-            value = f"{elements(node.dtype, width)} {self.value(prefix, width, store.node)}"
-            lines += [
-                f"{address} = getelementptr {TYPES[node.dtype]}, ptr {array}, i64 {index}",
-                f"store {value}, ptr {address}, {_align(node)} ; {store.array}",
-            ]
+            node, position = self.graph.nodes[store.node], self.position[store.array]
+            kind, value = elements(node.dtype, width), self.value(prefix, width, store.node)
+            name, element = f"%{prefix}_store{number}", self.element(position)
+            lines.append(f"{name} = getelementptr {element}, ptr %array{position}, i64 {index}")
+            if width == 1 or position not in self._sparse:
+                lines.append(f"store {kind} {value}, ptr {name}, {_align(node)} ; {store.array}")
+                continue
+            part, parts = _parts(node.dtype, 1)
+            for i in range(width):
+                one = f"{name}_{i}"
+                lines += [
+                    f"{one} = getelementptr {element}, ptr {name}, i64 {i}",
+                    _shuffle(f"{one}_value", kind, [value], _lanes(node.dtype, [i])),
+                    f"store <{parts} x {TYPES[part]}> {one}_value, ptr {one}, {_align(node)}",
+                ]
         return lines
+
+    def element(self, position: int) -> str:
+        """Return the type of an element of an array, with the gap after it."""
+        kind = TYPES[self.graph.arrays[position].dtype]
+        return f"[2 x {kind}]" if position in self._sparse else kind
 
     def operation(self, name: str, node: Node, operands: list[str], width: int) -> list[str]:
         """Return the instructions of one operation."""
@@ -230,6 +262,12 @@ def _parts(dtype: str, width: int) -> tuple[str, int]:
     """Return dtype and number of the parts of `width` elements, or of these where they are real."""
     part = DTYPES[dtype].part if dtype in DTYPES else ""
     return (part, 2 * width) if part else (dtype, width)
+
+
+def _lanes(dtype: str, chosen: Iterable[int]) -> list[int]:
+    """Return the places of elements in a vector, those of both parts where they are complex."""
+    _, parts = _parts(dtype, 1)
+    return [parts * i + part for i in chosen for part in range(parts)]
 
 
 def _part(name: str, value: str, kind: str, order: Sequence[int], which: int) -> list[str]:

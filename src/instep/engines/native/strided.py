@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instep.engines.native.compile import address_of, compile_function
+from instep.engines.native.compile import address_of, compile_function, compile_kernel, traits
+from instep.engines.native.emit import emit as emit_pass
 from instep.engines.native.strided_code import LOADED, STORED, Block, Part, Word, emit
 from instep.engines.placement import Placement
 from instep.engines.walks import Cut, Walk, boxes_of_line, loop_order
@@ -56,7 +57,7 @@ class Strided:
         threads: int,
         arguments: "array[int]",
     ) -> None:
-        tables = _Tables(graph)
+        tables = _Tables(graph, kernel)
         for leaf, addresses, first_tile in leaves:
             tables.add(leaf, addresses, first_tile)
         blocks = np.concatenate([np.zeros((0, len(Block)), np.int64), *tables.blocks])
@@ -73,8 +74,7 @@ class Strided:
         for word, value in (
             (Word.BLOCKS, blocks.ctypes.data),
             (Word.COUNT, len(blocks)),
-            (Word.KERNEL, kernel),
-            (Word.KERNEL_ARGUMENTS, arguments.buffer_info()[0]),
+            (Word.ARGUMENTS, arguments.buffer_info()[0]),
             (Word.ARRAYS, arrays.buffer_info()[0]),
             (Word.ARRAY_COUNT, len(graph.arrays)),
             (Word.BUFFERS, buffers.ctypes.data + -buffers.ctypes.data % _PAGE),
@@ -99,8 +99,8 @@ _PAGE, _LINE = 4096, 64
 class _Tables:
     """The tables of the leaves of a launch."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, kernel: int) -> None:
+        self._graph, self._kernel = graph, kernel
         self.blocks: list[NDArray[np.int64]] = []
         self.kept: list[NDArray[np.int64]] = []
         self.room = [0] * len(graph.arrays)  # bytes of the largest copy of each array
@@ -156,8 +156,16 @@ class _Tables:
             order = loop_order(walk, i, cut.box)
             words.append([int(cut.copied[i]), row_steps[i], *(steps[axis] for axis in order)])
         (arrays_at,) = self._keep([np.array(words, np.int64)])
-        record = [addresses, leaf.row, leaf.position, len(walk.shape), arrays_at]
+        kernel = self._kernel_for(cut.sparse)
+        record = [addresses, leaf.row, leaf.position, len(walk.shape), arrays_at, kernel]
         return self._keep([np.array(record, np.int64)])[0]
+
+    def _kernel_for(self, sparse: frozenset[int]) -> int:
+        """Return the address of the pass on rows of which these arrays have gaps."""
+        if not sparse:
+            return self._kernel
+        text = emit_pass(self._graph, traits(), in_rows=True, sparse=sparse)
+        return address_of(compile_kernel(text))
 
     def _keep(self, tables: "Sequence[NDArray[np.int64]]") -> list[int]:
         """Keep tables, and return their addresses."""

@@ -19,13 +19,12 @@ class Word(enum.IntEnum):
     THREAD = 1  # the number of the next thread
     BLOCKS = 2  # address of the blocks
     COUNT = 3  # their number
-    KERNEL = 4  # address of the pass
-    KERNEL_ARGUMENTS = 5  # its arguments but for table and chunks, of which each thread has its own
-    ARRAYS = 6  # address of a record of each array
-    ARRAY_COUNT = 7
-    BUFFERS = 8  # address of the memory for copies
-    BUFFERS_BYTES = 9  # of each thread
-    REDUCES = 10  # whether chunks are counted in tiles
+    ARGUMENTS = 4  # of the pass but for table and chunks, of which each thread has its own
+    ARRAYS = 5  # address of a record of each array
+    ARRAY_COUNT = 6
+    BUFFERS = 7  # address of the memory for copies
+    BUFFERS_BYTES = 8  # of each thread
+    REDUCES = 9  # whether chunks are counted in tiles
 
 
 class Record(enum.IntEnum):
@@ -44,6 +43,7 @@ class Leaf(enum.IntEnum):
     COLUMN = 2  # its column in the table of sums
     AXES = 3  # number of axes of its walk
     ARRAYS = 4  # address of what follows for each array, and then its steps along these axes
+    KERNEL = 5  # address of the pass
 
 
 class LeafArray(enum.IntEnum):
@@ -87,8 +87,9 @@ def emit(sizes: frozenset[int]) -> str:
 define void @run_strided(ptr %words) {{
 entry:
 {loads("words", named(Word, "count", "array_count", "buffers_bytes", "reduces"))}
-{loads("words", named(Word, "blocks", "kernel", "kernel_arguments", "arrays", "buffers"), "ptr")}
-{loads("kernel_arguments", named(Argument, *passed))}
+{loads("words", named(Word, "blocks", "arrays", "buffers"), "ptr")}
+{loads("words", {"given": Word.ARGUMENTS}, "ptr")}
+{loads("given", named(Argument, *passed))}
   %twice = mul i64 %array_count, 2
   %row_words = add i64 %twice, {len(Entry)}
   %row = alloca i64, i64 %row_words
@@ -120,6 +121,7 @@ block_begins:
   %block = getelementptr [{len(Block)} x i64], ptr %blocks, i64 %taken
 {loads("block", named(Block, "leaf"), "ptr")}
 {loads("block", named(Block, "rows", "length", "tiles", "first_tile"))}
+{loads("leaf", named(Leaf, "kernel"), "ptr")}
 {loads("leaf", {"scalars_row": Leaf.ROW, "column": Leaf.COLUMN})}
   %is_reducing = icmp ne i64 %reduces, 0
   %end = select i1 %is_reducing, i64 %tiles, i64 %length
