@@ -231,8 +231,12 @@ def is_same(a: Any, b: Any) -> bool:
     if a is b:
         return True
     if type(a) is type(b) is dict or (isinstance(a, Mapping) and isinstance(b, Mapping)):
-        same = (a[key] is b[key] or is_same(a[key], b[key]) for key in a)
-        return a.keys() == b.keys() and all(same)
+        if a.keys() != b.keys():
+            return False
+        for key, value in a.items():  # without a generator, for a step asks it of overrides
+            if value is not b[key] and not is_same(value, b[key]):
+                return False
+        return True
     return not (is_array(a) or is_array(b)) and bool(a == b)
 
 

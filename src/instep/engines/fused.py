@@ -166,6 +166,8 @@ class FusedBucket(Bucket, Generic[_Launch]):
                 self.program.check_rounding(row.numbers, self.compute)
         chosen = [self.arrangement(rows) for rows in candidates]
         self.turn_to(chosen if len(chosen) == 1 else list(dict.fromkeys(chosen)), sums)
+        self.guards = frozenset(number for one in self.now for number in one.guards)
+        self._depth = max(len(one.levels) for one in self.now)
         self._level, self._rows = 0, candidates[0]
         self._renewed.clear()
         for candidate, arrangement in enumerate(chosen):
@@ -179,8 +181,6 @@ class FusedBucket(Bucket, Generic[_Launch]):
         # known whose sums the table holds.
         if now != self.now or len(now) > 1:
             sums.clear()  # first: where an exception comes now, the launches are still others
-            self.guards = frozenset(number for one in now for number in one.guards)
-            self._depth = max(len(one.levels) for one in now)
             self.now = now
 
     def arrangement(self, rows: Sequence[Row]) -> Arrangement[_Launch]:

@@ -109,7 +109,8 @@ class SumTable:
 
     def clear(self) -> None:
         """Set all sums to zero: before a step in which other leaves contribute than before."""
-        self.values[...] = 0.0
+        if len(self.values):
+            self.values[...] = 0.0
         for remote in self.remotes.values():
             remote.clear()
 

@@ -59,6 +59,14 @@ def compile_expressions(
     return _compile(names, sources, integers, floats, explained)
 
 
+@cache
+def compile_sources(
+    names: tuple[str, ...], sources: tuple[str, ...], integers: tuple[str, ...]
+) -> Callable[..., tuple[Any, ...]]:
+    """Return the function from these numbers to the values of `sources`, with Python's errors."""
+    return _compile(names, sources, integers, False, None)
+
+
 def _compile(
     names: tuple[str, ...],
     sources: tuple[str, ...],

@@ -136,7 +136,7 @@ class Part:
         self.derived: tuple[str, ...] = ()
         self._found: set[str] = set()
         self._kinds: object = None  # what `scalars` returned last: names and types, as checked
-        self._flags: tuple[str, ...] = ()
+        self.flags: tuple[str, ...] = ()
 
         # Whether nothing but a new value of an option can make this part another one.
         self.fixed = not (self.options or rule.defines("state_slots"))
@@ -234,18 +234,15 @@ class Part:
             self._check_kinds(found, known)
             self._kinds = kinds
         numbers += [found[name] for name in self.derived]
-        flags = {name: found[name] for name in self._flags}
+        flags = {name: found[name] for name in self.flags}
         return numbers, flags, {**memory, **{name: found[name] for name in self.remembered}}
 
     def _multiplied(
         self, numbers: Sequence[float], group: Group, overrides: Mapping[str, Any]
     ) -> tuple[list[float], dict[str, float]]:
         """Return the products of decay rates up to a step, and those that must be remembered."""
-        now, step = (
-            dict(zip([entry.name for entry in self.fields], numbers, strict=False)),
-            numbers[-1],
-        )
-        products, memory = [], {}
+        now = {entry.name: x for entry, x in zip(self.fields, numbers, strict=False)}
+        step, products, memory = numbers[-1], [], {}
         for name in self.products:
             rate, before = now[name], group.memory.get(self.prefix + product_of(name))
             moves = callable(overrides[name]) if name in overrides else name in self.moving
@@ -278,7 +275,7 @@ class Part:
                 f"{self.owner}.scalars returned no number for {missing[0]!r}, which is one of its "
                 f"scalar_slots; return its new value, or h.{missing[0]} where it stays the same"
             )
-        self._flags = tuple([name for name in found if name not in extra])
+        self.flags = tuple([name for name in found if name not in extra])
 
     def _derive(self, h: Values) -> dict[str, float | bool]:
         """Return what `scalars` makes of the numbers of a step: floats and booleans."""

@@ -1,20 +1,27 @@
 """The short way: a step like an earlier one, but for its number, gradients and hyperparameters."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from operator import itemgetter
+from functools import cached_property, partial
+from itertools import chain, count, starmap
+from operator import call, itemgetter
 from typing import Any
 
 from instep.engines import Bucket
 from instep.engines.base import Joined, Leaves, Repeater
 from instep.engines.ranges import Written
 from instep.engines.sums import SumTable
+from instep.graph.derivation import Derivation, derivation
 from instep.graph.program import Flags, Group, Program, Row
-from instep.interrupts import finish, require_frames
+from instep.interrupts import Call, require_frames
 from instep.plan.overlaps import joined
 from instep.state import Owner, State
 
 #: The numbers of a step, by group, in the order of `Program.names`.
 Numbers = Sequence[Sequence[float]]
+
+#: What arithmetic without a value raises.
+_NO_VALUE = (ArithmeticError, ValueError, TypeError)
 
 
 class Way:
@@ -82,96 +89,94 @@ class Repetition:
         self._groups, self._buckets = groups, buckets
         self.last: Way | None = None
         self._ways: dict[tuple[Flags, ...], Way | None] = {}
-        # The settings of the step before, where nothing but the step number changes in its numbers,
-        # and those of the last where more did.
+        # The settings of the step before, where its rows follow from them and the step number
+        # alone, and those of the last where more did.
         self._constant: tuple[Any, ...] | None = None
         self._changing: tuple[Any, ...] | None = None
         # The values of another rule than the owner, a part of a chain, may be kept: it has no plan.
-        kept = [None if owner.main is owner else part.rule.__dict__ for part in program.parts]
-        readers = [_reader([entry.name for entry in part.fields]) for part in program.parts]
-        self._sources = list(zip(readers, kept, strict=True))
-        self._is_derived = any(part.derives or part.period > 1 for part in program.parts)
-        self._makers = [] if self._is_derived else [_RowMaker(program, group) for group in groups]
+        self._kept = [] if owner.main is owner else [part.rule.__dict__ for part in program.parts]
+        self._readers = [_reader([entry.name for entry in part.fields]) for part in program.parts]
+        self._derives = any(part.derives or part.period > 1 for part in program.parts)
         # One group of one rule, as most optimizers are: its numbers are made in half the time.
-        self._is_one = len(groups) == 1 and not self._is_derived
-        is_alone = self._is_one and len(program.parts) == 1 and not groups[0].overrides
-        self._alone = (*self._sources[0], groups[0]) if is_alone else None
+        is_alone = len(groups) == len(program.parts) == 1 and not groups[0].overrides
+        self._alone = groups[0] if is_alone and not self._derives else None
+
+    @cached_property
+    def _makers(self) -> list["_RowMaker"]:
+        """What makes rows from settings and the step number; none where rules do more."""
+        found = derivation(self._program) if self._derives else None
+        if self._derives and found is None:
+            return []
+        return [_RowMaker(self._program, group, found) for group in self._groups]
 
     def _read(self, owner: Owner) -> tuple[Any, ...]:
         """Return the hyperparameters of the rules, as they are set now."""
-        found: tuple[Any, ...] = ()
-        for read, values in self._sources:
-            found += read(owner.__dict__ if values is None else values)
-        return found
+        if not self._kept:
+            return self._readers[0](owner.__dict__)
+        return tuple(chain.from_iterable(map(call, self._readers, self._kept)))
 
     def step(self, owner: Owner, state: State, plan: Any) -> list[Row] | None:
         """Take a step, unless it runs what none has run: then its rows are returned."""
         step = state.t + 1
         rows: list[Row] = []
-        if self._is_derived:
-            rows = [self._program.row(step, group) for group in self._groups]
-            if not self._turn_to(rows):
+        if self._derives:
+            rows = self._rows(self._read(owner), step)
+            if not self._turn_to(tuple([row.flags for row in rows])):
                 return rows
             numbers: Numbers = [row.numbers for row in rows]
         elif self._alone is not None:
-            read, values, group = self._alone
-            settings = read(owner.__dict__ if values is None else values)
+            settings = self._read(owner)
             if settings == self._constant:
-                numbers = ((*settings, step - group.missed),)
+                numbers = ((*settings, step - self._alone.missed),)
             else:
-                numbers = self._numbers(settings, step)
+                numbers = self._rows(settings, step)
         else:
-            numbers = self._numbers(self._read(owner), step)
+            numbers = self._rows(self._read(owner), step)
         assert self.last is not None
-        call = self.last.joined
-        scalars = call.scalars(numbers)
-        call.begin()
-        if self._is_one:
-            self._run_one(call, scalars, state, plan, step)
+        joint = self.last.joined
+        scalars = joint.scalars(numbers)
+        joint.begin()
+        if len(self._groups) == 1:
+            self._run_one(joint, scalars, state, plan, step, rows)
             return None
-        skipped = state.skipped + 1
-
-        def run() -> None:
-            """Do what the step changes, or what is left of it: called again, it goes on."""
-            if not call.is_done() and not call.run(*scalars):
-                state.skipped = skipped
-                return
-            for group in self._groups:
-                group.history.taken = step - group.missed
-            for group, row in zip(self._groups, rows, strict=False):
-                group.memory.update(row.memory)
-            state.t, state.plan = step, plan
-
-        require_frames(8)
-        finish(run)
+        require_frames(4)
+        self._run(joint, scalars, state, self._changes(state, plan, step, rows))
         return None
 
-    def _numbers(self, settings: tuple[Any, ...], step: int) -> Numbers:
-        """Return the numbers of a step, from which no others are derived."""
+    def _changes(self, state: State, plan: Any, step: int, rows: Sequence[Row]) -> Call:
+        """Return the call that changes what a step of several groups changes."""
+        new: list[tuple[Any, str, Any]]
+        new = [(group.history, "taken", step - group.missed) for group in self._groups]
+        for group, row in zip(self._groups, rows, strict=False):
+            history = group.history
+            new.append((history, "scalars", {**history.scalars, **row.memory}))
+        new += [(state, "t", step), (state, "plan", plan)]
+        return partial(deque, starmap(setattr, new), 0)
+
+    def _rows(self, settings: tuple[Any, ...], step: int) -> list[Any]:
+        """Return the rows of a step, or only their numbers, where no others are derived."""
         if settings == self._constant:
-            return [maker.row(settings, step) for maker in self._makers]
-        rows = [self._program.numbers(step, group) for group in self._groups]
-        self._check(rows)
+            try:
+                return [maker.row(settings, step) for maker in self._makers]
+            except _NO_VALUE:  # the rules raise their own
+                self._constant = None
+        make: Callable[..., Any] = self._program.row if self._derives else self._program.numbers
+        rows = [make(step, group) for group in self._groups]
+        numbers = [row.numbers for row in rows] if self._derives else rows
+        for compute in self.last.computes if self.last is not None else ():
+            for row in numbers:
+                self._program.check_rounding(row, compute)
         if settings != self._changing:
-            # Not so where there are schedules, or where another call has set what was read before.
-            made = [maker.row(settings, step) for maker in self._makers]
-            same = made == rows
-            self._constant, self._changing = (settings, None) if same else (None, settings)
+            given = [*settings, *(x for maker in self._makers for x in maker.overridden)]
+            is_constant = self._makers and {*map(type, given)} <= {float}  # and has no schedules
+            self._constant, self._changing = (settings, None) if is_constant else (None, settings)
         return rows
 
-    def _check(self, rows: Numbers) -> None:
-        """Raise if a number is none in the dtype of the arithmetic."""
-        assert self.last is not None
-        for compute in self.last.computes:
-            for row in rows:
-                self._program.check_rounding(row, compute)
-
-    def _turn_to(self, rows: Sequence[Row]) -> bool:
-        """Take the way of a step with these rows; return False where none has gone it."""
-        way = self._ways.get(tuple([row.flags for row in rows]))
+    def _turn_to(self, flags: tuple[Flags, ...]) -> bool:
+        """Take the way of a step with these flags; return False where none has gone it."""
+        way = self._ways.get(flags)
         if way is None:
             return False
-        self._check([row.numbers for row in rows])
         if way is not self.last:
             self.last = None
             way.begin(self._sums)
@@ -179,22 +184,47 @@ class Repetition:
         return True
 
     def _run_one(
-        self, call: Joined, scalars: tuple[float, ...], state: State, plan: Any, step: int
+        self,
+        joint: Joined,
+        scalars: tuple[float, ...],
+        state: State,
+        plan: Any,
+        step: int,
+        rows: Sequence[Row],
     ) -> None:
         """Do what a step of one group changes."""
-        history, taken = self._groups[0].history, step - self._groups[0].missed
+        (group,) = self._groups
+        history, taken = group.history, step - group.missed
+        memory = {**history.scalars, **rows[0].memory} if rows else history.scalars
         try:
-            if call.run(*scalars):
-                history.taken, state.t, state.plan = taken, step, plan
+            if joint.run(*scalars):
+                # One assignment: no handler comes in its midst.
+                history.taken, history.scalars, state.t, state.plan = taken, memory, step, plan
             else:
                 state.skipped += 1
         except BaseException:  # from a handler of a signal: before the one call, or after it
             try:
-                is_done = call.is_done()
+                is_done = joint.is_done()
             except BaseException:  # noqa: BLE001  (from a second one)
-                is_done = call.is_done()
+                is_done = joint.is_done()
             if is_done:
-                history.taken, state.t, state.plan = taken, step, plan
+                history.taken, history.scalars, state.t, state.plan = taken, memory, step, plan
+            raise
+
+    def _run(self, joint: Joined, scalars: tuple[float, ...], state: State, note: Call) -> None:
+        """Do what a step changes, and take note of it by a function in C."""
+        try:
+            if joint.run(*scalars):
+                note()
+            else:
+                state.skipped += 1
+        except BaseException:  # as in `_run_one`
+            try:
+                is_done = joint.is_done()
+            except BaseException:  # noqa: BLE001  (from a second one)
+                is_done = joint.is_done()
+            if is_done:
+                note()
             raise
 
     def learn(self, rows: Sequence[Row], tensors: Leaves | None) -> None:
@@ -216,26 +246,45 @@ class Repetition:
 
 
 class _RowMaker:
-    """Makes the numbers of a group for a step, where none is derived from others."""
+    """Makes the rows of a group, or only their numbers, where no others are derived."""
 
-    def __init__(self, program: Program, group: Group) -> None:
+    def __init__(self, program: Program, group: Group, derived: Derivation | None) -> None:
+        self._derived = derived
         overridden = {
             prefix + name: value
             for prefix, values in group.overrides.items()
             for name, value in values.items()
         }
-        self._group, self._overridden = group, tuple(overridden.values())
+        self._group, self.overridden = group, tuple(overridden.values())
+        # A row picks from settings, the steps of the rules, and what takes the place of settings.
+        self._periods = sorted({part.period for part in program.parts})
+        self._is_simple = self._periods == [1]
         fields = [part.prefix + entry.name for part in program.parts for entry in part.fields]
-        names = program.names
-        # A row picks from settings, the step of the rules, and what takes the place of settings.
-        places = {name: place for place, name in enumerate(fields)}
-        places |= {part.prefix + "t": len(fields) for part in program.parts}
-        places |= {name: len(fields) + 1 + place for place, name in enumerate(overridden)}
+        end, places = len(fields) + len(self._periods), dict(zip(fields, count()))
+        places |= {
+            part.prefix + "t": len(fields) + self._periods.index(part.period)
+            for part in program.parts
+        }
+        places |= zip(overridden, count(end))
+        own = [[*(entry.name for entry in part.fields), "t"] for part in program.parts]
+        names = [
+            part.prefix + name
+            for part, names in zip(program.parts, own, strict=True)
+            for name in names
+        ]
         self._pick = _reader([places[name] for name in names])
 
-    def row(self, settings: tuple[Any, ...], step: int) -> tuple[Any, ...]:
-        """Return the numbers of a step, schedules among them."""
-        return self._pick((*settings, step - self._group.missed, *self._overridden))
+    def row(self, settings: tuple[Any, ...], step: int) -> Any:
+        """Return the row of a step, schedules in it as they are."""
+        taken = step - self._group.missed
+        if self._is_simple:
+            numbers = self._pick((*settings, taken, *self.overridden))
+        else:
+            steps = [-(-taken // period) for period in self._periods]
+            numbers = self._pick((*settings, *steps, *self.overridden))
+        if self._derived is None:
+            return numbers
+        return self._derived.row(numbers, self._group.history.scalars)
 
 
 def _reader(names: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
