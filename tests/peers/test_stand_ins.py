@@ -377,6 +377,32 @@ def test_arrays_are_handed_back_from_their_parts_beside_numbers(jax, engine):
     assert (params["w"], params["v"]) == (-2 + 1j, -1.5)
 
 
+@pytest.mark.parametrize("library", ["torch", "jax"])
+@pytest.mark.parametrize("meaning", ["modulus", "pairs"])
+@pytest.mark.parametrize("engine", ["native", "blocked", "array_api"])
+def test_numbers_are_gradients_of_arrays_without_dimensions(request, library, meaning, engine):
+    """As beside NumPy's arrays, with whatever comes in their place at another step."""
+    request.getfixturevalue(library)
+    of = tensor if library == "torch" else pytest.importorskip("jax").numpy.asarray
+    for dtype, numbers in {
+        "float32": [0.1, np.float32(0.3), np.float64(0.7), 1e-3, None],
+        "complex64": [0.1 + 0.7j, 0.25, np.complex64(0.3j), 1e-3j, None],
+    }.items():
+        numbers[-1] = np.asarray(0.9, dtype)
+        runs = [
+            (Adam(engine=engine, complex=meaning), {"w": make(np.asarray(0.5, dtype))})
+            for make in (of, np.copy)
+        ]
+        for number in numbers * 3:
+            for (optimizer, params), make in zip(runs, (of, np.copy), strict=True):
+                g = make(number) if number is numbers[-1] else number
+                optimizer.update(params, {"w": g})
+        (_, found), (_, expected) = runs
+        bits.assert_same_bits(np.asarray(found["w"]), expected["w"])
+        with pytest.raises(ValueError, match="shapes must be equal"):
+            runs[0][0].update({"x": of(np.zeros(3, dtype))}, {"x": 1.0})
+
+
 @pytest.mark.parametrize("engine", ["native", "blocked", "array_api"])
 def test_the_negative_of_what_lies_in_memory_is_no_hyperparameter(torch, engine):
     """A step would read a copy, and never what is written into it later."""

@@ -4,9 +4,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from instep import arrays
-from instep.plan.kinds import NOBODY, Number, Pair, Parts, arrays_of
+from instep.plan.kinds import NOBODY, Number, Pair, Parts, StandIn, arrays_of
 from instep.tree import Path, join_path
+
+
+class NumberBeside(StandIn):
+    """A gradient that is a number, where the library of its parameter has to see it."""
+
+    def __init__(self, w: Any) -> None:
+        self._namespace, self._device = arrays.namespace(w), arrays.namespace_device(w)
+
+    def array(self, held: Any) -> Any:
+        if not arrays.is_number(held):
+            return held
+        return self._namespace.asarray(np.array(held), device=self._device)
 
 
 @dataclass(eq=False)
@@ -39,10 +53,12 @@ class Leaf:
 
     def put(self, pair: Pair) -> None:
         """Put arrays in the place of what is held. Numbers are always stood for."""
-        w, g = (
-            Number(x, written=i == 0) if kind is None and arrays.is_number(x) else kind
-            for i, (kind, x) in enumerate(zip(pair, self.held, strict=True))
-        )
+        (w, g), (held, gradient) = pair, self.held
+        if w is None and arrays.is_number(held):
+            w = Number(held, written=True)
+        if g is None and arrays.is_number(gradient):
+            is_other = pair == NOBODY and arrays.library(held) in ("torch", "jax")
+            g = NumberBeside(held) if is_other else Number(gradient, written=False)
         if self.in_parts:
             w, g = Parts(w), None if self.held[1] is None else Parts(g)
         self.stand_ins = w, g

@@ -17,6 +17,8 @@ from instep.plan.leaves import Leaf
 def of_memory(leaf: Leaf) -> Pair:
     """Return what stands for a leaf in an engine for memory, NumPy arrays or CuPy arrays."""
     w, g = leaf.held
+    if arrays.is_number(g):  # an array of NumPy stands for it already
+        g = None
     held = [x for x in (w, g) if x is not None]
     match arrays.library(w):
         case "torch" if not tensors.is_lazy(w) and all(map(tensors.can_be_seen, held)):
@@ -73,7 +75,8 @@ class StandIns:
         self.are_needed = bool(self._of_parameters or self._of_gradients)
         self.replaces = bool(self._replaced)
         # Where all are tensors, compiled code sees whether they are what they were.
-        self._are_tensors = len(self._told) == len(leaves)
+        numbers = [leaf for leaf in leaves if arrays.is_number(leaf.held[1])]
+        self._are_tensors = len(self._told) == len(leaves) and not numbers
         self._check: Any = None
         kinds = [kind for _, kind in (*self._of_parameters, *self._of_gradients)]
         self._finds = {kind.lane for kind in kinds if kind.lane is not None}
