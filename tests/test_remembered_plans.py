@@ -109,6 +109,54 @@ def test_gradients_of_two_kinds_are_planned_twice(plans):
     assert len(plans) == 3
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """Count the plans that are asked to repeat a step, and those of them that do."""
+    found, repeat = [], Plan.repeat
+
+    def count(self, *arguments):
+        found.append(repeat(self, *arguments))
+        return found[-1]
+
+    monkeypatch.setattr(Plan, "repeat", count)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("calls", "others"),
+    [(["a", "b", "c"], 0), (["a", "ab"], 0), (["abc", "c", "b", "ab"], 0), (["a", "a", "b"], 2)],
+)
+def test_the_plan_that_came_next_the_last_time_is_asked_first(calls, others, asked):
+    engine_runs.require("native")
+    params, optimizer = tree(), Adam(engine="native")
+
+    def turn():
+        for names in calls:
+            optimizer.update({name: params[name] for name in names}, tree(names))
+
+    for _ in range(4):
+        turn()
+    asked.clear()
+    turn()
+    assert asked.count(True) == len(calls)
+    assert asked.count(False) == others
+
+
+def test_no_plan_is_expected_while_the_answer_is_in_place():
+    engine_runs.require("native")
+    params, optimizer = tree("ab"), chain(SGD(), average(0.5), engine="native")
+    for names in ("a", "b") * 4:
+        optimizer.update({name: params[name] for name in names}, tree(names))
+    before = {name: w.copy() for name, w in params.items()}
+    with optimizer.answer_in_place(params):
+        for names in ("a", "b", "a"):
+            with pytest.raises(RuntimeError, match="the answer is in their place"):
+                optimizer.update({name: params[name] for name in names}, tree(names))
+    for name, w in params.items():
+        bits.assert_same_bits(w, before[name])
+    assert optimizer.t == 8
+
+
 def test_the_order_of_keys_makes_no_other_plan(plans):
     params, optimizer = tree(), SGD(engine=FASTEST)
     for names in itertools.chain(*itertools.repeat(list(itertools.permutations("abc")), 2)):

@@ -168,26 +168,25 @@ class Optimizer(Stateful):
             return arrays.left_by_compilers(self.update)(params, grads)
         with self._exclusive("update"):
             state = self._state
-            plan = state.plan
-            if plan is not None and plan.repeat(self, state, params, grads):
+            expected = None if state.plan is None else state.plan.next()
+            if expected is not None and expected.repeat(self, state, params, grads):
                 return params
-            return self._step(state, params, grads)
+            return self._step(state, params, grads, expected)
 
-    def _step(self, state: State, params: Any, grads: Any) -> Any:
-        """Take a step that is not a mere repetition of the one before."""
+    def _step(self, state: State, params: Any, grads: Any, expected: Any) -> Any:
+        """Take a step that is not a mere repetition of one of the plan that was expected."""
         if sys.is_finalizing():  # what a step needs may be gone, half of it
             raise RuntimeError(
                 f"{self.name}.update: Python is shutting down, and no step can be taken any more; "
                 f"take the last one before, for example in a function for atexit.register"
             )
         self._check_ready("update")
-        last, plan = state.plan, None
-        others = [other for other in alike(state, params, grads) if other is not last]
-        for other in others:
-            if other.repeat(self, state, params, grads):
+        plan, known = None, alike(state, params, grads)
+        for other in known:
+            if other is not expected and other.repeat(self, state, params, grads):
                 return params
         try:
-            for plan in others if last is None else (last, *others):
+            for plan in known:
                 if plan.accepts(self, state, params, grads):
                     break
             else:

@@ -48,16 +48,17 @@ class Records:
         """
         if state.plan is not None:
             state.plan.settle(state)
-            state.plan = None
         if [*map(state.leaves.get, self.states)] != self._values:
             return False
-        for group, leaves in self._groups:
-            histories = [*map(_history, leaves)]
-            first = histories[0]
-            same = histories.count(first) == len(histories)
-            if not same or first.scalars.keys() != group.memory.keys():
+        histories = [[*map(_history, leaves)] for _, leaves in self._groups]
+        for (group, _), own in zip(self._groups, histories, strict=True):
+            same = own.count(own[0]) == len(own)
+            if not same or own[0].scalars.keys() != group.memory.keys():
                 return False
-            if first is not group.history or len({*map(id, histories)}) > 1:
+        state.plan = None
+        for (group, leaves), own in zip(self._groups, histories, strict=True):
+            first = own[0]
+            if first is not group.history or len({*map(id, own)}) > 1:
                 group.history = History(first.taken, dict(first.scalars))
                 self._share(group, leaves)
             group.missed = state.t - first.taken

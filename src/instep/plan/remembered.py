@@ -26,11 +26,13 @@ def look(params: Any, grads: Any) -> Hashable:
 
 def alike(state: State, params: Any, grads: Any) -> Sequence[Any]:
     """Return the plans that may be for these trees, the one that was used last first."""
-    plans = state.plans
+    plans, last = state.plans, state.plan
     if len(plans) > 1:
         found: Sequence[Any] = plans.get(look(params, grads), ())
-        return found
-    return next(iter(plans.values()), ())
+    else:
+        found = next(iter(plans.values()), ())
+    is_remembered = last is None or not last.is_heavy
+    return found if is_remembered else (last, *found)
 
 
 def remember(state: State, plan: Any, *, alone: bool = False) -> None:

@@ -1,5 +1,6 @@
 """The plan of a step: made once for a signature of the trees, checked cheaply at every step."""
 
+import weakref
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -8,7 +9,6 @@ from instep import tree
 from instep.engines.base import Fit, Leaves
 from instep.engines.sums import SumTable, Verdicts
 from instep.graph.program import Group, Program, Row
-from instep.hyperparameters import is_same
 from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
 from instep.plan.assignment import assign, resolve
@@ -17,6 +17,7 @@ from instep.plan.overlaps import Apart
 from instep.plan.records import Records
 from instep.plan.remembered import look, remember
 from instep.plan.repetition import Repetition
+from instep.plan.settings import Settings
 from instep.plan.stand_ins import StandIns
 from instep.state import LeafState, Owner, State
 
@@ -36,6 +37,8 @@ class Plan:
         # Settings that are changed from now on, by a schedule in the midst of a step too, end it.
         self._changes = state.changes
         self.look = look(params, grads)
+        # The plan of the step that came after one of this the last time: some take turns.
+        self.next = self.reference = weakref.ref(self)
         leaves = validation.match(owner.name, params, grads)
         overrides, frozen = resolve(owner, leaves)
         free = [leaf for leaf in leaves if leaf.key not in frozen]
@@ -46,12 +49,9 @@ class Plan:
         self._read_params, self._read_grads = (tree.LeafReader(x, unseen) for x in (params, grads))
         self._held = self._seen = _NOTHING  # by the user, and by the engines
         self.program = Program(owner, is_kept=True, remembered=state.remembered)
-        self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
         given = assign(owner, state, self.program, self._active, overrides)
         self._stand_ins = StandIns(self._active)
-        # What the rules in a chain are given may be set without its knowledge.
-        alone = owner.main is owner and not given.arrays
-        self._is_fixed = alone and all(part.fixed for part in self.program.parts)
+        self._settings = Settings(owner, self.program, with_arrays=bool(given.arrays))
         self._groups = given.groups
         states: dict[int, LeafState] = {}
         self.buckets = [
@@ -77,7 +77,7 @@ class Plan:
 
     def accepts(self, owner: Owner, state: State, params: Any, grads: Any) -> bool:
         """Return whether this plan can step these trees. Keeps their leaves until `release`."""
-        if state.changes != self._changes or not self._is_current(owner):
+        if state.changes != self._changes or not self._settings.are_those_of(owner):
             return False
         is_one = self._fit(params, grads) is not Fit.DIFFERENT
         if not is_one or (state.plan is not self and not self._resume(state)):
@@ -87,17 +87,16 @@ class Plan:
             self._apart.check(owner.name, *self._seen)
         return True
 
-    def _is_current(self, owner: Owner) -> bool:
-        # Overrides are compared, for the user's dict may have been changed in place.
-        if (owner.overrides or self._overrides) and not is_same(owner.overrides, self._overrides):
-            return False
-        return self._is_fixed or self.program.is_current()
-
     def _resume(self, state: State) -> bool:
         """Take over from another plan: return whether its steps have left this one of any use."""
-        remember(state, self)
+        last = state.plan
+        if not self._records.resume(state):
+            return False
         self._judging.resume()
-        return self._records.resume(state)
+        if last is not None:
+            last.next = self.reference
+        remember(state, self)
+        return True
 
     def _read(self, params: Any, grads: Any) -> Leaves | None:
         """Return the leaves of trees of this structure, where the same gradients are None."""
@@ -144,9 +143,11 @@ class Plan:
         if self._repetition.last is None or not self._verified or state.changes != self._changes:
             return False
         held = self._read(params, grads)
-        if held is None or not self._is_current(owner):
+        if held is None or not self._settings.are_those_of(owner):
             return False
-        if state.plan is not self and not self._resume(state):
+        if state.plan is self:
+            self.next = self.reference
+        elif not self._resume(state):
             return False
         last, stand_ins = self._repetition.last, self._stand_ins
         as_held = last.sees_tensors or not stand_ins.are_needed
@@ -166,7 +167,7 @@ class Plan:
 
     def look_again(self) -> None:
         """Take no short way at the next step, which is not to be a mere repetition."""
-        self._verified = False
+        self.next, self._verified = self.reference, False
 
     # The step ---------------------------------------------------------------------------------
 
