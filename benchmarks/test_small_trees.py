@@ -11,8 +11,8 @@ from statistics import median
 import numpy as np
 import pytest
 
-from instep import Adam, RMSProp, chain
-from instep.transforms import average, clip_by_global_norm, skip_nonfinite
+from instep import Adam, NAdam, RMSProp, chain
+from instep.transforms import accumulate, average, clip_by_global_norm, skip_nonfinite
 
 #: Elements of each array, calls of a block, and blocks in which a kind is warmed up.
 ELEMENTS, CALLS, WARMING = 10, 25, 4
@@ -29,6 +29,12 @@ def constant(optimizer, count=2, dtypes=("float32",), missing=()):
     """Return the calls of a loop: always the same."""
     params, grads = arrays(count, dtypes), arrays(count, dtypes)
     return lambda: optimizer.update(params, {**grads, **dict.fromkeys(missing)})
+
+
+def with_new_gradients(optimizer, params):
+    """Return the calls of a loop with other arrays as gradients each time."""
+    turns = itertools.cycle([{name: w.copy() for name, w in params.items()} for _ in range(7)])
+    return lambda: optimizer.update(params, next(turns))
 
 
 def in_turn(optimizer, calls, count=2):
@@ -55,6 +61,15 @@ KINDS = {
     "clipped by the norm of all": lambda: constant(chain(clip_by_global_norm(1.0), Adam())),
     "turned away where not finite": lambda: constant(chain(skip_nonfinite(), Adam())),
     "with an average": lambda: constant(chain(Adam(), average(0.9))),
+    "clipped, with an average": lambda: constant(
+        chain(clip_by_global_norm(1.0), Adam(), average(0.9))
+    ),
+    "every other call": lambda: constant(chain(accumulate(2), Adam())),
+    "NAdam": lambda: constant(NAdam()),
+    "new gradients": lambda: with_new_gradients(Adam(), arrays()),
+    "new gradients of strided arrays": lambda: with_new_gradients(
+        Adam(), {name: np.zeros((ELEMENTS, 2), "float32")[:, 0] for name in "ab"}
+    ),
     "a part of the tree in turn": lambda: in_turn(Adam(), [("a", ""), ("ab", "")]),
     "None in turn": lambda: in_turn(Adam(), [("ab", ""), ("a", "b")]),
     "leaf by leaf": lambda: in_turn(Adam(), [(name, "") for name in "abcdefgh"], 8),
