@@ -35,7 +35,7 @@ from instep.transforms import (
 PROBLEMS = {
     "plain": Problem(Adam),
     "strided": Problem(Momentum, STRIDED),
-    "strided, in several blocks": Problem(SGD, {"s1": (70_000,), "s2": (70_000,)}, stride=5),
+    "strided, in several blocks": Problem(SGD, {"s1": (70_000,), "s2": (70_000,)}, stride=3),
     "strided, in two passes": Problem(
         lambda **settings: chain(clip_by_global_norm(0.5), Adam(), **settings),
         STRIDED,
