@@ -29,8 +29,13 @@ class Peer:
 
 
 PEERS = [
-    Peer("LaProp", {"lr": 0.1}, {"lr": 0.1}),
-    Peer("LaProp", {"lr": 0.1, "beta1": 0.95, "beta2": 0.5}, {"lr": 0.1, "betas": (0.95, 0.5)}),
+    # It corrects the bias of what eps was added to, so without one; of MARS, too.
+    Peer("LaProp", {"lr": 0.1, "eps": 0.0}, {"lr": 0.1, "eps": 0.0}),
+    Peer(
+        "LaProp",
+        {"lr": 0.1, "beta1": 0.95, "beta2": 0.5, "eps": 0.0},
+        {"lr": 0.1, "betas": (0.95, 0.5), "eps": 0.0},
+    ),
     Peer("Tiger"),
     Peer(
         "Tiger",
@@ -49,11 +54,11 @@ PEERS = [
         {"lr": 0.1, "beta1": 0.5, "beta2": 0.999, "weight_decay": 0.25},
         {"lr": 0.1, "betas": (0.5, 0.999), "weight_decay": 0.25},
     ),
-    Peer("MARS", {}, {"optimize_1d": True}),
+    Peer("MARS", {"eps": 0.0}, {"eps": 0.0, "optimize_1d": True}),
     Peer(
         "MARS",
-        {"lr": 0.1, "gamma": 0.5, "weight_decay": 0.25},
-        {"lr": 0.1, "gamma": 0.5, "weight_decay": 0.25, "optimize_1d": True},
+        {"lr": 0.1, "gamma": 0.5, "weight_decay": 0.25, "eps": 0.0},
+        {"lr": 0.1, "gamma": 0.5, "weight_decay": 0.25, "eps": 0.0, "optimize_1d": True},
     ),
 ]
 
