@@ -47,7 +47,7 @@ class Transform(Rule):
     says so with the class attribute ``guarded = True``.
     """
 
-    #: What the fragment works on: ``"gradient"`` before the step, ``"step"`` while parameters from
+    #: What the fragment works on, ``"gradient"`` before the step, ``"step"`` while parameters from
     #: before it are still known, ``"parameter"`` after it.
     stage: ClassVar[Literal["gradient", "step", "parameter"]]
 
