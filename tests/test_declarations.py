@@ -64,6 +64,13 @@ def test_a_setting_may_have_another_default_in_a_subclass_and_is_no_slot(name):
         declare(Transform, {name: float}, **{name: 0.1})
 
 
+def test_slots_that_an_option_decides_name_one():
+    with pytest.raises(TypeError, match="optional_slots has 'm' while 'lr' is on, which is not"):
+        declare(slots=("m",), optional_slots={"m": "lr"})
+    with pytest.raises(TypeError, match="optional_slots must be a dict of slots and the names"):
+        declare(slots=("m",), optional_slots="m")
+
+
 @pytest.mark.parametrize("name", ["update", "save", "load", "reset", "state_dict", "explain"])
 def test_a_number_in_the_place_of_a_method_is_refused_without_an_annotation_too(name):
     with pytest.raises(TypeError, match=f"Declared: '{name}' is a method of the base class, and"):

@@ -182,8 +182,8 @@ def spoiled_entry(*without, **changes):
         (spoiled_entry(slots={}), "'w' has the slots none, expected m, v"),
         (spoiled_entry(slots={"m": np.ones(3)}), "'w' has the slots m, expected m, v"),
         (
-            spoiled_entry(slots={"m": np.ones(3), "v": np.ones(3), "x": np.ones(3)}),
-            "'w' has the slots m, v, x, expected m, v",
+            spoiled_entry(slots={"m": np.ones(3), "v": np.ones(3), "y": np.ones(3)}),
+            "'w' has the slots m, v, y, expected m, v",
         ),
         (
             spoiled_entry(slots={"m": np.ones(3), "v": "ones"}),
@@ -237,6 +237,19 @@ def test_slots_that_options_and_shapes_decide_are_loaded_as_they_are():
         each.centered = True
         take(each, tree, 2, first=5)
     engine_runs.assert_same_run((others, restored), (params, optimizer))
+    # So does Adam, whose option decides alone.
+    adam, w = Adam(lr=0.5), np.ones(3)
+    adam.update(w, np.ones(3))
+    assert set(adam.state_dict()["states"][""]["slots"]) == {"m", "v"}
+    adam.amsgrad = True
+    adam.update(w, np.zeros(3))
+    slots = adam.state_dict()["states"][""]["slots"]
+    bits.assert_same_bits(slots["x"], slots["v"])  # the largest since it is looked for
+    adam.update(w, np.zeros(3))
+    assert (slots["x"] == adam.state_dict()["states"][""]["slots"]["x"]).all()
+    other, v = Adam().load_state_dict(adam.state_dict()), w.copy()
+    adam.amsgrad = other.amsgrad = False
+    bits.assert_same_bits(other.update(v, np.ones(3)), adam.update(w, np.ones(3)))
     # Muon keeps one slot of a matrix, and two of everything else; it has none of other names.
     muon = Muon()
     take(muon, params, 1, first=1)

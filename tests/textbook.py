@@ -71,27 +71,38 @@ def rmsprop(w, gradients, lr=0.01, decay=0.9, eps=1e-7, centered=False, momentum
         yield w
 
 
-def adam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
-    """Kingma & Ba 2014, algorithm 1."""
-    m, v = 0 * w, 0 * w
+def adam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False):
+    """Kingma & Ba 2014, algorithm 1; with the maximum of Reddi, Kale & Kumar 2018."""
+    m, v, largest = 0 * w, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * square(g)
+        largest = np.maximum(largest, v)
         m_hat = m / (1 - beta1**t)
-        v_hat = v / (1 - beta2**t)
+        v_hat = (largest if amsgrad else v) / (1 - beta2**t)
         w = w - rate(lr, t) * m_hat / (np.sqrt(v_hat) + eps)
         yield w
 
 
-def adamw(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+def adamw(
+    w,
+    gradients,
+    lr=0.001,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0.01,
+    amsgrad=False,
+):
     """Loshchilov & Hutter 2017, algorithm 2, the decay scaled by the learning rate."""
-    m, v = 0 * w, 0 * w
+    m, v, largest = 0 * w, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         w = w - rate(lr, t) * weight_decay * w
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * square(g)
+        largest = np.maximum(largest, v)
         m_hat = m / (1 - beta1**t)
-        v_hat = v / (1 - beta2**t)
+        v_hat = (largest if amsgrad else v) / (1 - beta2**t)
         w = w - rate(lr, t) * m_hat / (np.sqrt(v_hat) + eps)
         yield w
 
@@ -140,17 +151,19 @@ def amsgrad(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
         yield w
 
 
-def nadam(w, gradients, lr=0.002, beta1=0.9, beta2=0.999, eps=1e-8, psi=0.004):
+def nadam(w, gradients, lr=0.002, beta1=0.9, beta2=0.999, eps=1e-8, psi=0.004, amsgrad=False):
     """Dozat 2016, algorithm 8, with the schedule of its section 4."""
-    m, v, product = 0 * w, 0 * w, 1.0
+    m, v, largest, product = 0 * w, 0 * w, 0 * w, 1.0
     for t, g in enumerate(gradients, 1):
         mu = beta1 * (1 - 0.5 * 0.96 ** (t * psi))
         mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * psi))
         product = product * mu
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * square(g)
+        largest = np.maximum(largest, v)
         m_hat = mu_next / (1 - product * mu_next) * m + (1 - mu) / (1 - product) * g
-        w = w - rate(lr, t) * m_hat / (np.sqrt(v / (1 - beta2**t)) + eps)
+        v_hat = (largest if amsgrad else v) / (1 - beta2**t)
+        w = w - rate(lr, t) * m_hat / (np.sqrt(v_hat) + eps)
         yield w
 
 

@@ -159,7 +159,8 @@ def _check_slots(owner: str, what: str, prefix: str, rule: Rule, given: set[str]
     """
     every = {prefix + name for name in rule.slots}
     if not (rule.defines("state_slots") or rule.defines("form")):
-        _check_names(owner, f"{what} has the slots", given, every)
+        optional = {prefix + name for name in rule.optional_slots}
+        _check_names(owner, f"{what} has the slots", given - optional, every - optional)
     elif every:
         _check_names(owner, f"{what} has the slots", given | every, every)
 

@@ -17,7 +17,8 @@ RESERVED = frozenset(
         *("answer", "answer_in_place", "answer_rule", "averaged", "borrowed", "check_values"),
         *("complex", "defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
         *("hyperparameters", "initial_state"),
-        *("load", "load_state_dict", "main", "moving", "name", "overrides", "part", "parts"),
+        *("load", "load_state_dict", "main", "moving", "name", "optional_slots", "overrides"),
+        *("part", "parts"),
         *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),
         *("slots", "stage", "state_dict", "state_slots", "t", "threads", "update", "varying"),
     }
@@ -52,6 +53,7 @@ def check_class(cls: Any) -> None:
         cls.slots = tuple(cls.slots)
     if not hasattr(cls.real_slots, "__get__"):
         _check_slots(cls.__name__, "real_slots", cls.real_slots)
+    _check_optional_slots(cls)
     _check_scalar_slots(cls, hyperparameters)
     _check_signature(cls)
     if not isinstance(cls.guarded, bool):
@@ -158,6 +160,21 @@ def check_form(form: Any) -> None:
             )
     if not isinstance(form.kind, str):
         raise TypeError(f"Form: kind must be a string, got {described(form.kind)}")
+
+
+def _check_optional_slots(cls: Any) -> None:
+    if not isinstance(cls.optional_slots, Mapping):
+        raise TypeError(
+            f"{cls.__name__}: optional_slots must be a dict of slots and the names of options, got "
+            f"{described(cls.optional_slots)}"
+        )
+    options = [entry.name for entry in cls.hyperparameters if entry.option]
+    for slot, option in cls.optional_slots.items():
+        if option not in options:
+            raise TypeError(
+                f"{cls.__name__}: optional_slots has {slot!r} while {option!r} is on, which is not "
+                f"one of the options {', '.join(options) or '(there are none)'}; check the name"
+            )
 
 
 def _check_scalar_slots(cls: Any, hyperparameters: list[str]) -> None:

@@ -86,6 +86,9 @@ class Rule:
     #: of `Form.whole` and `Form.between` that are.
     real_slots: ClassVar[tuple[str, ...]] = ()
 
+    #: Those that there are only while an option is on, with its name: ``{"x": "amsgrad"}``.
+    optional_slots: ClassVar[Mapping[str, str]] = {}
+
     #: Numbers that are remembered from step to step, with their initial values. `scalars` sees
     #: the old value in `h` and returns the new one under the same name; `rule` sees the new one.
     scalar_slots: ClassVar[Mapping[str, float]] = {}
@@ -139,6 +142,8 @@ class Rule:
                     values = {**self.__dict__, name: value}
                     if all(entry.name in values for entry in self.hyperparameters):
                         self.check_values(values)
+                if hyperparameter.option:
+                    self._changed()  # before, for an exception may come, and after, for a step may
                 self._set(hyperparameter, value)
                 if hyperparameter.option:
                     self._changed()
@@ -228,8 +233,14 @@ class Rule:
         """
 
     def state_slots(self) -> tuple[str, ...]:
-        """Return the names of the state arrays under the present options."""
-        return self.slots
+        """Return the names of the state arrays under the present options.
+
+        Where a number decides, or more than one option, a rule overrides this.
+        """
+        on = self.optional_slots
+        if not on:
+            return self.slots
+        return tuple(slot for slot in self.slots if slot not in on or getattr(self, on[slot]))
 
     def form(self, shape: tuple[int, ...]) -> Form:
         """Return what the rule keeps for a parameter of this shape: some of its slots, or all."""

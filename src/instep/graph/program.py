@@ -138,8 +138,9 @@ class Part:
         self._kinds: object = None  # what `scalars` returned last: names and types, as checked
         self.flags: tuple[str, ...] = ()
 
-        # Whether nothing but a new value of an option can make this part another one.
-        self.fixed = not (self.options or rule.defines("state_slots"))
+        # Whether nothing but a new value of an option, which ends a plan where it is set, can make
+        # this part another one.
+        self.fixed = not rule.defines("state_slots")
 
     @property
     def rule(self) -> Rule:
@@ -148,18 +149,19 @@ class Part:
 
     def is_current(self) -> bool:
         """Return whether options, arrays and slots are those of the rule now."""
-        values = self.rule.__dict__
+        rule = self.rule
+        values = rule.__dict__
         if values.get("_moving") is not self._moving:
             return False
         if (self.varying or "_varying" in values) and not (
-            self.rule.varying == tuple(self.varying)
+            rule.varying == tuple(self.varying)
             and all(values[name] is array for name, array in self.varying.items())
         ):
             return False
-        return self.fixed or (
-            self.rule.state_slots() == self.slots
-            and all(getattr(self.rule, name) == value for name, value in self.options.items())
-        )
+        for name, value in self.options.items():
+            if getattr(rule, name) != value:
+                return False
+        return self.fixed or rule.state_slots() == self.slots
 
     def multiply(self, names: Iterable[str]) -> None:
         """Let the products of these decay rates be numbers: those of the others are powers."""

@@ -1,5 +1,8 @@
 """Adam and its relatives: running means of the gradient and of its square."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -22,6 +25,8 @@ class Adam(Optimizer):
         Decay rate of the mean squared gradient.
     eps
         Term :math:`\epsilon` that keeps the division finite.
+    amsgrad
+        Divide by the root of the largest `v` so far, `x`, as `AMSGrad` does.
 
     Notes
     -----
@@ -40,9 +45,11 @@ class Adam(Optimizer):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
+    amsgrad: bool = False
 
-    slots = ("m", "v")
-    real_slots = ("v",)
+    slots = ("m", "v", "x")
+    real_slots = ("v", "x")
+    optional_slots: ClassVar[Mapping[str, str]] = {"x": "amsgrad"}
 
     @staticmethod
     def rule(xp, w, g, s, h):
@@ -50,9 +57,12 @@ class Adam(Optimizer):
         # a square that overflows must stay infinite, and inf - inf is NaN.
         m = (s.m - (1 - h.beta1) * s.m) + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
+        slots = {"m": m, "v": v}
+        if "x" in s:
+            v = slots["x"] = xp.maximum(s.x, v)
         rate = h.lr / (1 - h.beta1_t)
         v_hat = v / (1 - h.beta2_t)
-        return w - rate * m / (xp.sqrt(v_hat) + h.eps), {"m": m, "v": v}
+        return w - rate * m / (xp.sqrt(v_hat) + h.eps), slots
 
 
 class AdamW(Optimizer):
@@ -76,6 +86,8 @@ class AdamW(Optimizer):
         Term :math:`\epsilon` that keeps the division finite.
     weight_decay
         Strength :math:`\lambda` of the decay, in units of the learning rate.
+    amsgrad
+        Divide by the root of the largest `v` so far, `x`, as `AMSGrad` does.
 
     Notes
     -----
@@ -95,9 +107,11 @@ class AdamW(Optimizer):
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
     weight_decay: NonNegative = 0.01
+    amsgrad: bool = False
 
-    slots = ("m", "v")
-    real_slots = ("v",)
+    slots = ("m", "v", "x")
+    real_slots = ("v", "x")
+    optional_slots: ClassVar[Mapping[str, str]] = {"x": "amsgrad"}
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -28,6 +28,7 @@ class AMSGrad(Optimizer):
     -----
     PyTorch (``Adam(amsgrad=True)``) and Keras have the same rule. The paper has no bias
     corrections and no eps; optax keeps the maximum of the corrected mean, ``max(x, v/c2)``.
+    `Adam`, `AdamW` and `NAdam` have the maximum as an option.
 
     Examples
     --------

@@ -31,6 +31,8 @@ class NAdam(Optimizer):
         Term :math:`\epsilon` that keeps the division finite.
     psi
         How fast :math:`\mu_t` grows.
+    amsgrad
+        Divide by the root of the largest `v` so far, `x`, as `AMSGrad` does.
 
     Notes
     -----
@@ -50,9 +52,11 @@ class NAdam(Optimizer):
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
     psi: NonNegative = 0.004
+    amsgrad: bool = False
 
-    slots = ("m", "v")
-    real_slots = ("v",)
+    slots = ("m", "v", "x")
+    real_slots = ("v", "x")
+    optional_slots: ClassVar[Mapping[str, str]] = {"x": "amsgrad"}
     scalar_slots: ClassVar[Mapping[str, float]] = {"product": 1.0}
 
     @staticmethod
@@ -67,5 +71,8 @@ class NAdam(Optimizer):
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         ahead = h.lr * h.mu_next / (1 - h.mu_next * h.product) * m
         step = ahead + h.lr * (1 - h.mu) / (1 - h.product) * g
+        slots = {"m": m, "v": v}
+        if "x" in s:
+            v = slots["x"] = xp.maximum(s.x, v)
         v_hat = v / (1 - h.beta2_t)
-        return w - step / (xp.sqrt(v_hat) + h.eps), {"m": m, "v": v}
+        return w - step / (xp.sqrt(v_hat) + h.eps), slots

@@ -22,12 +22,20 @@ class Settings:
         self._is_fixed = not with_arrays and all(part.fixed for part in program.parts)
         is_chain = owner.main is not owner
         self._chained = [part.rule.__dict__ for part in program.parts] if is_chain else []
+        self._options = [
+            (part.rule.__dict__, name, value)
+            for part in (program.parts if is_chain else ())
+            for name, value in part.options.items()
+        ]
 
     def are_those_of(self, owner: Owner) -> bool:
         """Return whether the settings are the same now."""
         # Overrides are compared, for the user's dict may have been changed in place.
         if (owner.overrides or self._overrides) and not is_same(owner.overrides, self._overrides):
             return False
+        for values, name, value in self._options:
+            if values[name] != value:
+                return False
         given = self._chained
         if self._is_fixed and not any(map(_has_arrays, given)) and not any(map(_has_moved, given)):
             return True
