@@ -121,6 +121,7 @@ CASES = [
     Case(RMSProp, textbook.rmsprop, {"centered": True}),
     Case(RMSProp, textbook.rmsprop, {"momentum": 0.9}),
     Case(RMSProp, textbook.rmsprop, {"decay": 0.99, "centered": True, "momentum": 0.5}),
+    Case(RMSProp, textbook.rmsprop, {"momentum": 0.9, "nesterov": True}),
     Case(Adam, textbook.adam),
     Case(Adam, textbook.adam, {"amsgrad": True, "beta2": 0.9}),
     Case(Adam, textbook.adam, {"beta1": 0.0, "beta2": 0.5, "eps": 1e-3}),

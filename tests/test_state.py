@@ -399,7 +399,7 @@ def test_repr_can_be_read_back():
     optimizer = RMSProp(lr=0.5, centered=True, engine="blocked", threads=2)
     assert repr(optimizer) == (
         "RMSProp(lr=0.5, decay=0.9, eps=1e-07, centered=True, momentum=0.0, "
-        "engine='blocked', threads=2)"
+        "nesterov=False, engine='blocked', threads=2)"
     )
     assert repr(eval(repr(optimizer))) == repr(optimizer)
     assert repr(SGD()) == "SGD(lr=0.01)"

@@ -57,7 +57,9 @@ def adagrad(w, gradients, lr=0.01, eps=1e-7):
         yield w
 
 
-def rmsprop(w, gradients, lr=0.01, decay=0.9, eps=1e-7, centered=False, momentum=0.0):
+def rmsprop(
+    w, gradients, lr=0.01, decay=0.9, eps=1e-7, centered=False, momentum=0.0, nesterov=False
+):
     """Hinton 2012, lecture 6e; centered as in Graves 2013; the velocity as in Polyak 1964."""
     mean_square, mean, velocity = 0 * w, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
@@ -66,8 +68,9 @@ def rmsprop(w, gradients, lr=0.01, decay=0.9, eps=1e-7, centered=False, momentum
         if centered:
             mean = decay * mean + (1 - decay) * g
             variance = np.maximum(mean_square - square(mean), 0.0)
-        velocity = momentum * velocity + rate(lr, t) * g / (np.sqrt(variance) + eps)
-        w = w - velocity
+        step = rate(lr, t) * g / (np.sqrt(variance) + eps)
+        velocity = momentum * velocity + step
+        w = w - (momentum * velocity + step if nesterov else velocity)
         yield w
 
 

@@ -50,6 +50,12 @@ PEERS = [
         {"lr": 0.1, "centered": True, "momentum": 0.5},
         {"decay": 0.9, "eps": 1e-7, "eps_in_sqrt": False, "centered": True, "momentum": 0.5},
     ),
+    Peer(
+        "RMSProp",
+        "rmsprop",
+        {"lr": 0.1, "momentum": 0.5, "nesterov": True},
+        {"decay": 0.9, "eps": 1e-7, "eps_in_sqrt": False, "momentum": 0.5, "nesterov": True},
+    ),
     Peer("Adam", "adam", {"lr": 0.1}),
     Peer(
         "Adam",

@@ -24,6 +24,8 @@ class RMSProp(Optimizer):
         gradient (Graves 2013, arXiv:1308.0850), instead of the root mean square.
     momentum
         Share of the velocity that a step keeps; 0: no velocity.
+    nesterov
+        Step along the velocity that the next step will keep, as `Nesterov` does.
 
     Notes
     -----
@@ -44,6 +46,7 @@ class RMSProp(Optimizer):
     eps: Epsilon = 1e-7
     centered: bool = False
     momentum: DecayRate = 0.0
+    nesterov: bool = False
 
     slots = ("h", "mean", "velocity")
     real_slots = ("h",)
@@ -64,5 +67,6 @@ class RMSProp(Optimizer):
             variance = xp.maximum(variance - xp.abs_sq(slots["mean"]), 0.0)
         step = h.lr * g / (xp.sqrt(variance) + h.eps)
         if "velocity" in s:
-            step = slots["velocity"] = h.momentum * s.velocity + step
+            velocity = slots["velocity"] = h.momentum * s.velocity + step
+            step = h.momentum * velocity + step if h.nesterov else velocity
         return w - step, slots
