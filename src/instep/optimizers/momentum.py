@@ -22,6 +22,8 @@ class Momentum(Optimizer):
     -----
     Keras has the same rule. PyTorch and optax keep the velocity without the learning rate,
     ``b = momentum*b + g; w -= lr*b``: the same path only while the learning rate is constant.
+    PyTorch's dampening, which spares the first gradient, is a schedule here:
+    ``lambda t: lr if t == 1 else lr * (1 - dampening)``.
 
     Examples
     --------
