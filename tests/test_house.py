@@ -19,7 +19,6 @@ EMITTERS = {
     "instep.commands.bench.contenders.streams",
     "instep.engines.cuda.boxes",
     "instep.engines.cuda.kernel",
-    "instep.engines.native.emit",
     "instep.engines.native.check_code",
     "instep.engines.native.handover",
     "instep.engines.native.copies",

@@ -10,9 +10,9 @@ import numpy as np
 from instep.engines.base import Fit, Joined, Leaves, Member, Repeater
 from instep.engines.fused import Arrangement
 from instep.engines.host import HostBucket, empty_like
+from instep.engines.native.arguments import Entry
 from instep.engines.native.check import Placed, SignatureCheck, is_supported
 from instep.engines.native.check_code import DIFFERENT, LOST, SAME
-from instep.engines.native.emit import Entry
 from instep.engines.native.launch import NativeLaunch
 from instep.engines.native.one_call import Calls, OneCall
 from instep.engines.native.threads import thread_count

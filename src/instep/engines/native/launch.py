@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.host import HostBucket, HostLaunch
+from instep.engines.native.arguments import Argument, Entry, entry_words, scalar_layout
 from instep.engines.native.compile import address_of, compile_kernel, traits
-from instep.engines.native.emit import Argument, Entry, emit, entry_words, scalar_layout
+from instep.engines.native.emit import emit
 from instep.engines.native.one_call import Calls, OneCall
 from instep.engines.native.pool import start_workers
 from instep.engines.native.strided import COUNTERS, Strided

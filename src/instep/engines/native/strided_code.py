@@ -7,8 +7,8 @@ boxes and their leaves are records of 64-bit words.
 
 import enum
 
+from instep.engines.native.arguments import Argument, Entry
 from instep.engines.native.copies import emit_copies
-from instep.engines.native.emit import Argument, Entry
 from instep.engines.native.fields import loads, named, store
 
 
