@@ -7,7 +7,7 @@ import pytest
 
 from instep import Adam, Adan, NAdam, Optimizer, RAdam, ScheduleFreeAdamW, chain
 from instep.graph.derivation import derivation
-from instep.graph.program import Group, Program
+from instep.graph.program import Group, Program, Row
 from instep.state import History
 from instep.transforms import accumulate, average, lookahead
 
@@ -41,7 +41,7 @@ def rows(make, steps):
             own = [entry.name for entry in part.fields]
             numbers += [part.rule.__dict__[name] for name in own]
             numbers.append(-(-step // part.period))
-        found = written.row(numbers, groups[1].memory)
+        found = Row(*written.row(numbers, groups[1].memory))
         for group, row in zip(groups, (expected, found), strict=True):
             group.memory.update(row.memory)
         yield tuple(zip((expected, found), (dict(group.memory) for group in groups), strict=True))

@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """The short way of a step that repeats the one before, and what must not take it."""
 
 import bits
@@ -5,11 +6,11 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import SGD, Adam, chain
+from instep import LAMB, SGD, Adam, NAdam, chain
 from instep.engines.fused import FusedBucket
 from instep.plan import overlaps, validation
 from instep.plan.step import Plan
-from instep.transforms import accumulate
+from instep.transforms import accumulate, average, clip_by_global_norm, skip_nonfinite
 
 
 def problem(count=3, size=7):
@@ -210,6 +211,55 @@ def test_a_chain_of_an_optimizer_alone_goes_the_short_way(long_ways):
     assert len(long_ways) == 1 + 6
     for name, w in params.items():
         bits.assert_same_bits(w, others[name])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **settings: chain(clip_by_global_norm(0.5), LAMB(), average(0.9), **settings),
+        lambda **settings: chain(clip_by_global_norm(0.5), accumulate(2), Adam(), **settings),
+        lambda **settings: LAMB(overrides={"b": {"lr": 0.5}}, **settings),
+    ],
+    ids=["clipped LAMB", "accumulated", "grouped LAMB"],
+)
+def test_sums_of_short_steps_have_the_bits_of_long_ones(make, threads, long_ways):
+    """Of tensors of no tile, one, several, of those that are no lines, and of two dtypes."""
+    engine_runs.require("native")
+    rng = np.random.default_rng(0)
+    shapes = {"a": (7,), "b": (40_000,), "c": (0,), "d": (300, 200), "e": (260_000,), "f": (5,)}
+
+    def arrays():
+        found = {name: rng.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
+        return found | {"d": found["d"][:, ::2], "f": found["f"].astype("f8")}
+
+    params = arrays()
+    others = copies(params)
+    one, other = make(engine="native", threads=threads), make(engine="blocked")
+    for _ in range(7):
+        grads = arrays()
+        one.update(params, grads)
+        other.update(others, grads)
+    assert sum(plan is one._state.plan for plan in long_ways) <= 2
+    for name, w in params.items():
+        bits.assert_same_bits(w, others[name])
+
+
+def test_a_short_step_that_is_turned_away_changes_nothing(long_ways):
+    engine_runs.require("native")
+    params, grads = problem(2)
+    optimizer = chain(skip_nonfinite(), NAdam(), average(0.5), engine="native")
+    for _ in range(4):
+        optimizer.update(params, grads)
+    before, state = copies(params), repr(optimizer.state_dict()["states"])
+    for bad in (np.nan, np.inf, -np.inf):
+        optimizer.update(params, {**grads, "w1": np.full(7, bad, "float32")})
+    assert (optimizer.t, optimizer.skipped, len(long_ways)) == (4, 3, 1)
+    assert repr(optimizer.state_dict()["states"]) == state
+    for name, w in params.items():
+        bits.assert_same_bits(w, before[name])
+    optimizer.update(params, grads)
+    assert (optimizer.t, optimizer.skipped, len(long_ways)) == (5, 3, 1)
 
 
 def test_parameters_that_move_go_the_long_way_once(long_ways):

@@ -12,7 +12,7 @@ from typing import Any
 
 from instep.graph.errors import FusionError
 from instep.graph.evaluation import compile_sources
-from instep.graph.program import Flags, Part, Program, Row
+from instep.graph.program import Flags, Part, Program
 from instep.graph.recorder import Recorder
 from instep.graph.symbols import TracedScalar
 from instep.graph.trace import Values
@@ -35,15 +35,17 @@ class Derivation:
         self._evaluate = compile_sources((*text.names, _OLD), sources, tuple(text.steps))
         self._known: dict[tuple[bool | None, ...], Flags] = {(): ()}
 
-    def row(self, numbers: Sequence[float], memory: Mapping[str, float]) -> Row:
-        """Return a row, from the hyperparameters and steps of rules in their order, and memory."""
+    def row(
+        self, numbers: Sequence[float], memory: Mapping[str, float]
+    ) -> tuple[tuple[float, ...], Flags, dict[str, float]]:
+        """Return what makes a `Row`, from hyperparameters and steps in their order, and memory."""
         found, chosen, new = self._evaluate(*numbers, memory)
         flags = self._known.get(chosen)
         if flags is None:
             pairs = zip(self._flag_names, chosen, strict=True)
             flags = tuple(sorted((name, value) for name, value in pairs if value is not None))
             self._known[chosen] = flags
-        return Row(found, flags, new)
+        return found, flags, new
 
 
 #: The variable of what is remembered, by name.

@@ -1,7 +1,7 @@
 """The short way: a step like an earlier one, but for its number, gradients and hyperparameters."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain, count, starmap
 from operator import call, itemgetter
@@ -19,6 +19,9 @@ from instep.state import Owner, State
 
 #: The numbers of a step, by group, in the order of `Program.names`.
 Numbers = Sequence[Sequence[float]]
+
+#: What each group remembers anew; nothing where no numbers are derived.
+Memories = Sequence[Mapping[str, float]]
 
 #: What arithmetic without a value raises.
 _NO_VALUE = (ArithmeticError, ValueError, TypeError)
@@ -118,38 +121,38 @@ class Repetition:
     def step(self, owner: Owner, state: State, plan: Any) -> list[Row] | None:
         """Take a step, unless it runs what none has run: then its rows are returned."""
         step = state.t + 1
-        rows: list[Row] = []
+        memories: Memories = ()
         if self._derives:
             rows = self._rows(self._read(owner), step)
-            if not self._turn_to(tuple([row.flags for row in rows])):
-                return rows
-            numbers: Numbers = [row.numbers for row in rows]
+            numbers, flags, memories = zip(*rows, strict=True)
+            if not self._turn_to(flags):
+                return [Row(*row) for row in rows]
         elif self._alone is not None:
             settings = self._read(owner)
             if settings == self._constant:
                 numbers = ((*settings, step - self._alone.missed),)
             else:
-                numbers = self._rows(settings, step)
+                numbers = tuple(self._rows(settings, step))
         else:
-            numbers = self._rows(self._read(owner), step)
+            numbers = tuple(self._rows(self._read(owner), step))
         assert self.last is not None
         joint = self.last.joined
         scalars = joint.scalars(numbers)
         joint.begin()
         if len(self._groups) == 1:
-            self._run_one(joint, scalars, state, plan, step, rows)
+            self._run_one(joint, scalars, state, plan, step, memories)
             return None
         require_frames(4)
-        self._run(joint, scalars, state, self._changes(state, plan, step, rows))
+        self._run(joint, scalars, state, self._changes(state, plan, step, memories))
         return None
 
-    def _changes(self, state: State, plan: Any, step: int, rows: Sequence[Row]) -> Call:
+    def _changes(self, state: State, plan: Any, step: int, memories: Memories) -> Call:
         """Return the call that changes what a step of several groups changes."""
         new: list[tuple[Any, str, Any]]
         new = [(group.history, "taken", step - group.missed) for group in self._groups]
-        for group, row in zip(self._groups, rows, strict=False):
+        for group, memory in zip(self._groups, memories, strict=False):
             history = group.history
-            new.append((history, "scalars", {**history.scalars, **row.memory}))
+            new.append((history, "scalars", {**history.scalars, **memory}))
         new += [(state, "t", step), (state, "plan", plan)]
         return partial(deque, starmap(setattr, new), 0)
 
@@ -190,12 +193,12 @@ class Repetition:
         state: State,
         plan: Any,
         step: int,
-        rows: Sequence[Row],
+        memories: Memories,
     ) -> None:
         """Do what a step of one group changes."""
         (group,) = self._groups
         history, taken = group.history, step - group.missed
-        memory = {**history.scalars, **rows[0].memory} if rows else history.scalars
+        memory = {**history.scalars, **memories[0]} if memories else history.scalars
         try:
             if joint.run(*scalars):
                 # One assignment: no handler comes in its midst.
