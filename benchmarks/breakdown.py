@@ -25,8 +25,8 @@ COMPILED, REMAINDER = "compiled code", "rest"
 #: The parts of a small step, in the order in which it comes to them.
 PARTS = (TREES, CHECK, NUMBERS, COMPILED, REMAINDER)
 
-#: What stands in the place of `COMPILED` while passes are told apart: those that reduce, and the
-#: last one.
+#: What stands in the place of `COMPILED` where passes are told apart: those that reduce, and the
+#: last one. A short step runs them in one call, so steps are taken the long way then.
 REDUCTION, UPDATE = "passes that reduce", "last pass"
 
 #: Method -> the part of a step that it is.
@@ -97,10 +97,9 @@ def parts_of_step(case: dict[str, Any], budget: float) -> dict[str, Any]:
     The whole is that of a step that nobody watches; the rest is what the parts leave of it.
     """
     point, watch = Case.from_json(case), Stopwatch()
-    steps = {KIT: prepared(KIT, point), _WATCHED: _watched(point, watch)}
+    steps = {KIT: prepared(KIT, point), _WATCHED: _watched(point, watch, _one_call)}
     seconds, parts = _measure(point, steps, watch, budget)
-    compiled = sum(parts.pop(name, 0.0) for name in (REDUCTION, UPDATE))
-    parts[COMPILED], whole = compiled, statistics.median(seconds[KIT])
+    whole = statistics.median(seconds[KIT])
     # Both medians scatter, and the stopwatch's cost is an average: not less than nothing.
     parts[REMAINDER] = max(0.0, whole - sum(parts.values()))
     found = {name: parts[name] for name in PARTS}
@@ -110,7 +109,7 @@ def parts_of_step(case: dict[str, Any], budget: float) -> dict[str, Any]:
 def passes_of_step(case: dict[str, Any], budget: float) -> dict[str, Any]:
     """Return the seconds of a step of two passes and of each, beside streams of their arrays."""
     point, watch = Case.from_json(case), Stopwatch()
-    steps = {_WATCHED: _watched(point, watch)}
+    steps = {_WATCHED: _watched(point, watch, _no_call)}
     names = [f"stream {number}" for number, _ in enumerate(passes(point))]
     for number, name in enumerate(names):
         steps[name] = prepared("stream", OnePass(**vars(point), number=number))
@@ -146,45 +145,50 @@ def _measure(
     return seconds, {part: statistics.median(lap[part] for lap in laps) for part in laps[0]}
 
 
-def _watched(case: Case, watch: Stopwatch) -> Step:
-    """Return the step of the kit, the stopwatch around what its plan calls."""
+def _watched(case: Case, watch: Stopwatch, repeat: Callable[[Stopwatch, Any], Any]) -> Step:
+    """Return the step of the kit, the stopwatch around what its plan calls.
+
+    `repeat` makes of its short way what it is to take.
+    """
     from instep import engines, tree
-    from instep.engines.native import check
+    from instep.engines.native import bucket as buckets
 
     step = prepared(KIT, case)
     engine = engines.load("native")
-    make, read, look = engine.bucket, tree.LeafReader, check.SignatureCheck
+    make, read, look = engine.bucket, tree.LeafReader, buckets.SignatureCheck
 
     def bucket(*arguments: Any) -> Any:
         made: Any = make(*arguments)
         find = made.repeater
-        made.repeater = lambda tensors=None: _put_within(watch, find(tensors))
+        made.repeater = lambda tensors=None: repeat(watch, find(tensors))
         return _put(watch, made, _OF_BUCKET)
 
     def reader(*arguments: Any) -> Any:
         return _put(watch, read(*arguments), _OF_READER)
 
     def signature(*arguments: Any) -> Any:
-        return _put(watch, look(*arguments), {"compare": CHECK})
+        return _put(watch, look(*arguments), {"compare": CHECK, "fits": CHECK})
 
     with (
         mock.patch.object(engine, "bucket", bucket),
         mock.patch.object(tree, "LeafReader", reader),
-        mock.patch.object(check, "SignatureCheck", signature),
+        mock.patch.object(buckets, "SignatureCheck", signature),
     ):
         step()  # makes the plan
     return step
 
 
-def _put_within(watch: Stopwatch, repeater: Any) -> Any:
-    """Put the stopwatch around what the short way calls, if there is one."""
-    if repeater is not None:
-        repeater.take = [watch.around(NUMBERS, take) for take in repeater.take]
-        repeater.levels = [
-            ([watch.around(REDUCTION, run) for run in runs], sums) for runs, sums in repeater.levels
-        ]
-        repeater.final = [watch.around(UPDATE, run) for run in repeater.final]
+def _one_call(watch: Stopwatch, repeater: Any) -> Any:
+    """Put the stopwatch around what the short way calls."""
+    join = repeater.joined
+    repeater.joined = lambda *arguments: _put(
+        watch, join(*arguments), {"scalars": NUMBERS, "run": COMPILED}
+    )
     return repeater
+
+
+def _no_call(watch: Stopwatch, repeater: Any) -> None:
+    """Return no short way."""
 
 
 def _put(watch: Stopwatch, around: Any, parts: Mapping[str, str]) -> Any:
