@@ -39,7 +39,7 @@ PROBLEMS = {
     "strided, in two passes": Problem(
         lambda **settings: chain(clip_by_global_norm(0.5), Adam(), **settings),
         STRIDED,
-        stride=5,
+        stride=2,
     ),
     "grouped": Problem(
         lambda **settings: Momentum(overrides={"b": {"lr": 0.5}}, **settings),
@@ -54,7 +54,7 @@ PROBLEMS = {
             ),
             **settings,
         ),
-        stride=5,
+        stride=2,
     ),
     "chained": Problem(
         lambda **settings: chain(
@@ -65,9 +65,9 @@ PROBLEMS = {
             average(0.9),
             **settings,
         ),
-        stride=7,
+        stride=4,
     ),
-    "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=7),
+    "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=5),
 }
 
 
