@@ -5,7 +5,8 @@ from instep.engines.native.loops import CACHE_LINE, PREFETCH, RUN, Loops, argume
 from instep.graph.dtypes import DTYPES
 
 #: Elements from which a span is peeled to the cache line. It spares a fifth of the time on Zen 3
-#: (1.42 instead of 1.75 ns an element of Adam), and nothing on Zen 5.
+#: (1.42 instead of 1.75 ns an element of Adam), and nothing on Zen 5. In a shorter one the single
+#: elements cost more than the lines that they spare.
 SHORTEST_PEELED = 4096
 
 
@@ -66,44 +67,46 @@ class Storing(Loops):
     def row(self) -> list[str]:
         """Return the loops over a row: vectors, and single elements where it is too short for one.
 
-        What is left at the end is not passed over one by one, which for SGD would take the time of
-        40 elements: the last vector is computed from what is there before the others, some of whose
-        elements it has too, and is stored after them.
+        Between vectors that meet cache lines some elements are left at both ends. One by one they
+        would take SGD the time of 40 others: the first and the last vector are computed from what
+        is there before the others, some of whose elements they have too, and are stored after them.
         """
         return [
             "br i1 %is_wide, label %wide, label %t_loop",
             "wide:",
+            *self.code.body("f", self.width, "0"),
             *self.code.body("l", self.width, "%last_vector"),
-            *self.cut("0", "%end"),
-            "br label %h_loop",
-            *self.loop("h", 1, "0", "%head_end", "wide", "v_loop"),
-            *self.loop("v", self.width, "%head_end", "%vectors_end", "h_loop", "v_done", ahead=2),
+            *self.cut("0", "%end", 0),
+            "br label %v_loop",
+            *self.loop("v", self.width, "%head_end", "%vectors_end", "wide", "v_done", ahead=2),
             "v_done:",
+            *self.code.stores("f", self.width, "0"),
             *self.code.stores("l", self.width, "%last_vector"),
             "br label %row_done",
             *self.loop("t", 1, "0", "%end", "each_row", "row_done"),
         ]
 
-    def cut(self, begin: str, end: str) -> list[str]:
+    def cut(self, begin: str, end: str, shortest: int = SHORTEST_PEELED) -> list[str]:
         """Return what cuts a line into elements to `head_end`, vectors to `vectors_end`, elements.
 
-        The first are those up to where the first array that is written meets a cache line, of those
-        without gaps: a vector that straddles two lines costs twice.
+        In a line of more than `shortest` elements, the first are those up to where the vectors of
+        the first array that is written, of those without gaps, straddle no cache lines: one that
+        does costs twice. They are fewer than a vector has.
         """
         stored = [self.code.position[store.array] for store in self.graph.stores]
         first = next((i for i in stored if i not in self.sparse), stored[0])
         itemsize = DTYPES[self.graph.arrays[first].dtype].itemsize
+        aligned = min(CACHE_LINE, self.width * itemsize)
         return [
             f"%begin_at = getelementptr i8, ptr %array{first}, i64 0",
             "%address = ptrtoint ptr %begin_at to i64",
             f"%begin_bytes = mul i64 {begin}, {itemsize}",
             "%begin_address = add i64 %address, %begin_bytes",
             "%past_line = sub i64 0, %begin_address",
-            f"%to_line = and i64 %past_line, {CACHE_LINE - 1}",
+            f"%to_line = and i64 %past_line, {aligned - 1}",
             f"%to_peel = udiv i64 %to_line, {itemsize}",
-            # For a short span the single elements cost more than the lines that they spare.
             f"%length = sub i64 {end}, {begin}",
-            f"%is_long = icmp ugt i64 %length, {SHORTEST_PEELED}",
+            f"%is_long = icmp ugt i64 %length, {shortest}",
             "%peeled = select i1 %is_long, i64 %to_peel, i64 0",
             f"%head_wanted = add i64 {begin}, %peeled",
             f"%head_in = icmp ult i64 %head_wanted, {end}",
