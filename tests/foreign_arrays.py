@@ -33,9 +33,9 @@ class Foreign(Own):
     def __dlpack_device__(self):
         return self.array.__dlpack_device__()
 
-    def __dlpack__(self, *, stream=None, max_version=None):
+    def __dlpack__(self, *, stream=None, **versions):
         self.asked.append(stream)
-        return self.array.__dlpack__(stream=stream, max_version=max_version)
+        return self.array.__dlpack__(stream=stream, **versions)
 
     def __setitem__(self, key, value):
         raise AssertionError("nobody is to write by way of the library")

@@ -13,12 +13,17 @@ from bits import ordinary
 from foreign_arrays import Constant, Foreign, Older
 
 from instep import LAMB, SGD, Adam, Momentum, Optimizer, arrays, chain, exchange
+from instep.engines.placement import same_walk
 from instep.transforms import clip_by_global_norm
 
 KINDS = {"writable": Foreign, "without versions": Older, "constant": Constant}
 
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 fused = pytest.mark.parametrize("engine", ["native", "blocked"])
+
+tells_constants = pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="this NumPy exports no constants"
+)
 
 DTYPES = ("float16", "float32", "float64", *bits.COMPLEX)
 
@@ -28,8 +33,13 @@ DTYPES = ("float16", "float32", "float64", *bits.COMPLEX)
 def test_memory_is_where_an_array_is(dtype, layout):
     x = bits.LAYOUTS[layout](ordinary(np.random.default_rng(0), (3, 5, 7), dtype))
     found = exchange.read(Foreign(x))
-    assert found.kind == ("cpu", None, x.shape, x.strides, x.itemsize, dtype, True)
-    assert found.address == x.ctypes.data
+    assert found[:4] == ("cpu", None, x.ctypes.data, x.shape)
+    assert found[4:8] == (x.strides, x.itemsize, dtype, True)
+
+
+@tells_constants
+def test_memory_of_a_constant_is_not_to_be_written():
+    x = np.zeros(3)
     x.flags.writeable = False
     assert not exchange.read(Foreign(x)).is_writable
 
@@ -37,7 +47,8 @@ def test_memory_is_where_an_array_is(dtype, layout):
 @pytest.mark.parametrize("x", [np.zeros(()), np.zeros((2, 0, 3)), np.zeros((3, 1), order="F")])
 def test_memory_of_small_arrays(x):
     found = exchange.read(Older(x))
-    assert (found.shape, found.strides) == (x.shape, x.strides)
+    assert found.shape == x.shape
+    assert x.size == 0 or same_walk(x.shape, found.strides, x.strides)
 
 
 @fused
@@ -118,6 +129,7 @@ def test_arrays_are_written_where_they_are_now():
         bits.assert_same_bits(w.array, other)
 
 
+@tells_constants
 def test_an_array_that_became_a_constant_is_refused_and_nothing_changes():
     x = np.ones(4, "float32")
     w, optimizer = Foreign(x), Momentum(lr=0.5)
