@@ -14,7 +14,7 @@ from foreign_arrays import Constant, Foreign, Older
 
 from instep import LAMB, SGD, Adam, Momentum, Optimizer, arrays, chain, exchange
 from instep.engines.placement import same_walk
-from instep.transforms import clip_by_global_norm
+from instep.transforms import average, clip_by_global_norm
 
 KINDS = {"writable": Foreign, "without versions": Older, "constant": Constant}
 
@@ -180,6 +180,14 @@ def test_rules_that_cannot_be_fused_are_given_arrays_of_numpy():
         w = np.zeros(3)
         Own(engine=engine).update(Foreign(w), Foreign(np.zeros(3)))
         assert w.tolist() == [-0.5] * 3
+
+
+def test_an_answer_needs_the_functions_of_a_library():
+    optimizer, w = chain(SGD(), average(0.9)), np.ones(3)
+    optimizer.update([Foreign(w)], [Foreign(np.ones(3))])
+    with pytest.raises(TypeError, match=r"of no library that follows .*numpy\.asarray"):
+        optimizer.answer([Foreign(w)])
+    assert optimizer.answer([w])[0].shape == (3,)
 
 
 def test_the_library_of_the_standard_is_called_by_its_functions():

@@ -47,7 +47,14 @@ def namespace(array: Array) -> Any:
     """Return the array-API namespace of `array`."""
     import array_api_compat
 
-    return array_api_compat.array_namespace(array)
+    try:
+        return array_api_compat.array_namespace(array)
+    except TypeError:
+        raise TypeError(
+            f"{type(array).__module__}.{type(array).__name__} is of no library that follows the "
+            f"array API standard, whose functions are needed here; convert it with numpy.asarray "
+            f"or cupy.asarray"
+        ) from None
 
 
 def has_namespace(array: Array) -> bool:
