@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from instep import correctly_rounded, numerics
+from instep import arrays, correctly_rounded, numerics
 
 
 def power(base: Any, exponent: Any) -> Any:
@@ -279,6 +279,8 @@ def _binary(symbol: str, function: Callable[[Any, Any], Any], reverse: bool) -> 
             return self.evaluate(f"{shown(left)} {symbol} {shown(right)}", function, left, right)
         if not hasattr(other, "dtype"):
             return NotImplemented
+        if symbol == "/" and not reverse and arrays.library(other) == "torch":
+            left = other.new_tensor(left)  # it multiplies a number by the reciprocal of a tensor
         return function(left, right)
 
     return method
