@@ -65,7 +65,7 @@ PROBLEMS = {
             average(0.9),
             **settings,
         ),
-        stride=4,
+        stride=3,
     ),
     "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=5),
 }
