@@ -1,9 +1,8 @@
 """The short way: a step like an earlier one, but for its number, gradients and hyperparameters."""
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
-from itertools import chain, count, starmap
+from functools import cached_property
+from itertools import chain, count
 from operator import call, itemgetter
 from typing import Any
 
@@ -13,7 +12,7 @@ from instep.engines.ranges import Written
 from instep.engines.sums import SumTable
 from instep.graph.derivation import Derivation, derivation
 from instep.graph.program import Flags, Group, Program, Row
-from instep.interrupts import Call, require_frames
+from instep.interrupts import finish, require_frames
 from instep.plan.overlaps import joined
 from instep.state import Owner, State
 
@@ -101,8 +100,8 @@ class Repetition:
         self._readers = [_reader([entry.name for entry in part.fields]) for part in program.parts]
         self._derives = any(part.derives or part.period > 1 for part in program.parts)
         # One group of one rule, as most optimizers are: its numbers are made in half the time.
-        is_alone = len(groups) == len(program.parts) == 1 and not groups[0].overrides
-        self._alone = groups[0] if is_alone and not self._derives else None
+        is_alone = len(groups) == 1 and not (groups[0].overrides or self._kept or self._derives)
+        self._alone = (self._readers[0], groups[0]) if is_alone else None
 
     @cached_property
     def _makers(self) -> list["_RowMaker"]:
@@ -128,9 +127,10 @@ class Repetition:
             if not self._turn_to(flags):
                 return [Row(*row) for row in rows]
         elif self._alone is not None:
-            settings = self._read(owner)
+            read, group = self._alone
+            settings = read(owner.__dict__)
             if settings == self._constant:
-                numbers = ((*settings, step - self._alone.missed),)
+                numbers = ((*settings, step - group.missed),)
             else:
                 numbers = tuple(self._rows(settings, step))
         else:
@@ -142,19 +142,22 @@ class Repetition:
         if len(self._groups) == 1:
             self._run_one(joint, scalars, state, plan, step, memories)
             return None
-        require_frames(4)
-        self._run(joint, scalars, state, self._changes(state, plan, step, memories))
-        return None
+        skipped = state.skipped + 1
 
-    def _changes(self, state: State, plan: Any, step: int, memories: Memories) -> Call:
-        """Return the call that changes what a step of several groups changes."""
-        new: list[tuple[Any, str, Any]]
-        new = [(group.history, "taken", step - group.missed) for group in self._groups]
-        for group, memory in zip(self._groups, memories, strict=False):
-            history = group.history
-            new.append((history, "scalars", {**history.scalars, **memory}))
-        new += [(state, "t", step), (state, "plan", plan)]
-        return partial(deque, starmap(setattr, new), 0)
+        def run() -> None:
+            """Do what the step changes, or what is left of it: called again, it goes on."""
+            if not joint.is_done() and not joint.run(*scalars):
+                state.skipped = skipped
+                return
+            for group in self._groups:
+                group.history.taken = step - group.missed
+            for group, memory in zip(self._groups, memories, strict=False):
+                group.memory.update(memory)
+            state.t, state.plan = step, plan
+
+        require_frames(5)
+        finish(run)
+        return None
 
     def _rows(self, settings: tuple[Any, ...], step: int) -> list[Any]:
         """Return the rows of a step, or only their numbers, where no others are derived."""
@@ -212,22 +215,6 @@ class Repetition:
                 is_done = joint.is_done()
             if is_done:
                 history.taken, history.scalars, state.t, state.plan = taken, memory, step, plan
-            raise
-
-    def _run(self, joint: Joined, scalars: tuple[float, ...], state: State, note: Call) -> None:
-        """Do what a step changes, and take note of it by a function in C."""
-        try:
-            if joint.run(*scalars):
-                note()
-            else:
-                state.skipped += 1
-        except BaseException:  # as in `_run_one`
-            try:
-                is_done = joint.is_done()
-            except BaseException:  # noqa: BLE001  (from a second one)
-                is_done = joint.is_done()
-            if is_done:
-                note()
             raise
 
     def learn(self, rows: Sequence[Row], tensors: Leaves | None) -> None:

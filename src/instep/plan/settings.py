@@ -37,6 +37,5 @@ class Settings:
             if values[name] != value:
                 return False
         given = self._chained
-        if self._is_fixed and not any(map(_has_arrays, given)) and not any(map(_has_moved, given)):
-            return True
-        return self._program.is_current()
+        may_differ = given and (any(map(_has_arrays, given)) or any(map(_has_moved, given)))
+        return (self._is_fixed and not may_differ) or self._program.is_current()
