@@ -115,6 +115,7 @@ class Case:
 CASES = [
     Case(SGD, textbook.sgd),
     Case(Momentum, textbook.momentum),
+    Case(Momentum, textbook.momentum, {"dampening": 0.25}),
     Case(Nesterov, textbook.nesterov),
     Case(AdaGrad, textbook.adagrad),
     Case(RMSProp, textbook.rmsprop),

@@ -30,11 +30,12 @@ def sgd(w, gradients, lr=0.01):
         yield w
 
 
-def momentum(w, gradients, lr=0.01, momentum=0.9):
+def momentum(w, gradients, lr=0.01, momentum=0.9, dampening=0.0):
     """Polyak 1964: the velocity contains the learning rate."""
     velocity = 0 * w
     for t, g in enumerate(gradients, 1):
-        velocity = momentum * velocity - rate(lr, t) * g
+        share = 1.0 if t == 1 else 1 - dampening
+        velocity = momentum * velocity - rate(lr, t) * share * g
         w = w + velocity
         yield w
 

@@ -90,6 +90,8 @@ Positive = Annotated[
 DecayRate = Annotated[
     float | Schedule | RealArray, Domain(lower=0.0, upper=1.0, open_upper=True, decays=True)
 ]
+#: Shares of a whole.
+Share = Annotated[float | Schedule | RealArray, Domain(lower=0.0, upper=1.0)]
 #: Small terms that keep a division finite.
 Epsilon = Annotated[float | Schedule | RealArray, Domain(lower=0.0, survives_rounding=True)]
 

@@ -1,6 +1,6 @@
 """Gradient descent with a velocity."""
 
-from instep.hyperparameters import DecayRate, NonNegative
+from instep.hyperparameters import DecayRate, NonNegative, Share
 from instep.optimizer import Optimizer
 
 
@@ -8,7 +8,7 @@ class Momentum(Optimizer):
     r"""Momentum, the heavy ball (Polyak 1964, doi:10.1016/0041-5553(64)90137-5).
 
     .. math::
-        v &\leftarrow \alpha v - \eta\, g \\
+        v &\leftarrow \alpha v - (1 - \tau)\, \eta\, g \\
         w &\leftarrow w + v
 
     Parameters
@@ -17,13 +17,15 @@ class Momentum(Optimizer):
         Learning rate :math:`\eta`.
     momentum
         Share :math:`\alpha` of the velocity that a step keeps.
+    dampening
+        Share :math:`\tau` of a gradient that does not get into the velocity. The first gradient
+        does as a whole, as in PyTorch.
 
     Notes
     -----
     Keras has the same rule. PyTorch and optax keep the velocity without the learning rate,
     ``b = momentum*b + g; w -= lr*b``: the same path only while the learning rate is constant.
-    PyTorch's dampening, which spares the first gradient, is a schedule here:
-    ``lambda t: lr if t == 1 else lr * (1 - dampening)``.
+    Dampening is PyTorch's.
 
     Examples
     --------
@@ -38,12 +40,14 @@ class Momentum(Optimizer):
 
     lr: NonNegative = 0.01
     momentum: DecayRate = 0.9
+    dampening: Share = 0.0
 
     slots = ("v",)
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        v = h.momentum * s.v - h.lr * g
+        rate = h.lr * xp.where(h.t == 1, 1.0, 1 - h.dampening)
+        v = h.momentum * s.v - rate * g
         return w + v, {"v": v}
 
 

@@ -9,14 +9,14 @@ constexpr int NEAR = 496;
 // What is the same for all elements of a tensor.
 struct Uniform {
     float Momentum_momentum;
-    float Momentum_lr;
+    float h1;  // (Momentum_lr * xp.where((Momentum_t == 1), 1.0, (1 - Momentum_dampening)))
 };
 
 // The rule, for one element.
 __device__ __forceinline__ void update(
     const Uniform& h, float& w, const float g, float& Momentum_v)
 {
-    const float new_Momentum_v = h.Momentum_momentum * Momentum_v - h.Momentum_lr * g;
+    const float new_Momentum_v = h.Momentum_momentum * Momentum_v - h.h1 * g;
     const float new_w = w + new_Momentum_v;
     w = new_w;
     Momentum_v = new_Momentum_v;
@@ -84,7 +84,7 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
     Uniform h;
     const long long first = (candidate(step) * step.rows + leaf.row) * 2;
     h.Momentum_momentum = __uint_as_float((unsigned)word(step, first + 0));
-    h.Momentum_lr = __uint_as_float((unsigned)word(step, first + 1));
+    h.h1 = __uint_as_float((unsigned)word(step, first + 1));
     return h;
 }
 

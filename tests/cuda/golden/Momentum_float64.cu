@@ -9,14 +9,14 @@ constexpr int NEAR = 496;
 // What is the same for all elements of a tensor.
 struct Uniform {
     double momentum;
-    double lr;
+    double h1;  // (lr * xp.where((t == 1), 1.0, (1 - dampening)))
 };
 
 // The rule, for one element.
 __device__ __forceinline__ void update(
     const Uniform& h, double& w, const double g, double& v)
 {
-    const double new_v = h.momentum * v - h.lr * g;
+    const double new_v = h.momentum * v - h.h1 * g;
     const double new_w = w + new_v;
     w = new_w;
     v = new_v;
@@ -72,7 +72,7 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
     Uniform h;
     const long long first = leaf.row * 2;
     h.momentum = __longlong_as_double((long long)word(step, first + 0));
-    h.lr = __longlong_as_double((long long)word(step, first + 1));
+    h.h1 = __longlong_as_double((long long)word(step, first + 1));
     return h;
 }
 
