@@ -67,7 +67,9 @@ class Signature(NamedTuple):
     Attributes
     ----------
     strides
-        In units of the object's own, of which one has `unit` bytes.
+        In units of the object's own.
+    extents
+        Bytes before its address, and from it on.
     words
         What is expected beside `Expected`.
     kept
@@ -76,8 +78,7 @@ class Signature(NamedTuple):
 
     shape: Sequence[int]
     strides: Sequence[int]
-    unit: int
-    itemsize: int
+    extents: tuple[int, int]
     words: Sequence[int]
     kept: Any = None
 
@@ -116,9 +117,10 @@ class SignatureCheck:
         return _text()
 
     def _signature(self, x: Any, *, is_written: bool) -> Signature:
-        flags = _ALIGNED * x.flags.aligned | _WRITEABLE * x.flags.writeable
-        words = [id(x.dtype), x.ndim, flags]
-        return Signature(x.shape, x.strides, 1, x.itemsize, words, x.dtype)
+        flags, shape, strides = x.flags, x.shape, x.strides
+        bits = _ALIGNED * flags.aligned | _WRITEABLE * flags.writeable
+        extents = (0, x.nbytes) if flags.c_contiguous else extent(shape, strides, x.itemsize)
+        return Signature(shape, strides, extents, (id(x.dtype), x.ndim, bits), x.dtype)
 
     def _record(
         self,
@@ -135,9 +137,7 @@ class SignatureCheck:
         shapes, expected = array("q", [n for axis in axes for n in axis] or [0]), array("Q")
         shape = shapes.buffer_info()[0]
         for x, one, place, to in zip(objects, found, places, destinations, strict=True):
-            strides = [n * one.unit for n in one.strides]
-            extents = extent(one.shape, strides, one.itemsize)
-            expected.extend([place, id(type(x)), shape, to, *extents, *one.words])
+            expected.extend((place, id(type(x)), shape, to, *one.extents, *one.words))
             shape += 16 * len(one.shape)
         kept += [found, shapes, expected]
         return expected.buffer_info()[0]

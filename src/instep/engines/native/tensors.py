@@ -129,13 +129,14 @@ class TensorCheck(SignatureCheck):
         assert at is not None
         tensor, itemsize, strides = x._cdata, x.element_size(), x.stride()  # noqa: SLF001  (as in `fields`)
         storage, begin = _word(tensor + at.storage), x.storage_offset() * itemsize
+        extents = extent(x.shape, [n * itemsize for n in strides], itemsize)
         words = [
             *(_word(tensor + at.keys), _word(tensor + at.dtype) & 0xFFFF, x.storage_offset()),
-            *(x.ndim, begin, begin + extent(x.shape, [n * itemsize for n in strides], itemsize)[1]),
+            *(x.ndim, begin, begin + extents[1]),
             *(itemsize - 1, 2**64 - 1 if is_written else 0),
             *(_word(storage + at.deleter), _word(storage + at.context)),
         ]
-        return Signature(x.shape, strides, itemsize, itemsize, words)
+        return Signature(x.shape, strides, extents, words)
 
 
 def _word(address: int) -> int:
