@@ -26,6 +26,10 @@ class NativeEngine(HostEngine):
     """Compiles graphs for the CPU."""
 
     name = "native"
+    other_walk = (
+        "walked in boxes, rows and every other element where they lie, what has another order or "
+        "wider gaps through contiguous copies; slower"
+    )
 
     def unavailable(self) -> str | None:
         return availability.problem()
