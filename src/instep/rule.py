@@ -172,7 +172,10 @@ class Rule:
         new = {**self.__dict__, name: value}
         varying = names_of_arrays(new, self.hyperparameters)
         self._changed()  # before, for an exception may come, and after, for a step may
-        self.__dict__.update({name: value, "_varying": varying, "_moving": moving})
+        notes: dict[str, Any] = {name: value, "_varying": varying}
+        if moving:
+            notes["_moving"] = moving
+        self.__dict__.update(notes)
         self._changed()
 
     def _names_to_set(self) -> str:
