@@ -116,6 +116,18 @@ class OfNested(Branching):
         return {"rate": h.lr * sum(LIMIT for _ in "a")}
 
 
+class OfIdentity(Branching):
+    @staticmethod
+    def scalars(h):
+        return {"rate": h.lr * ((h.t > 4) is True)}
+
+
+class OfText(Branching):
+    @staticmethod
+    def scalars(h):
+        return {"rate": h.lr * {"5": 2.0}.get(f"{h.t}", 1.0)}
+
+
 def of_closure():
     factor = 2.0
 
@@ -129,7 +141,7 @@ def of_closure():
 
 LEFT_AS_THEY_ARE = [
     *(Branching, OfGlobals, OfBuiltins, OfDefaults, OfItself, OfModules, OfNested, of_closure),
-    *(RAdam, ScheduleFreeAdamW),
+    *(OfIdentity, OfText, RAdam, ScheduleFreeAdamW),
 ]
 
 

@@ -130,16 +130,19 @@ def _is_closed(function: Any) -> bool:
     """Return whether a function knows nothing but what it is given, so that it is pure."""
     if not isinstance(function, FunctionType) or function.__defaults__ or function.__kwdefaults__:
         return False
-    return not function.__code__.co_freevars and not _reads_names(function.__code__)
+    return not function.__code__.co_freevars and not _sees_more(function.__code__)
 
 
-def _reads_names(code: CodeType) -> bool:
-    """Return whether code, or what is nested in it, reads or writes anything by name."""
+def _sees_more(code: CodeType) -> bool:
+    """Return whether code, or what is nested in it, reads or writes anything by name.
+
+    Or whether it asks which object it has, or writes it into text: a symbol does not hear of that.
+    """
     nested = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    by_name = (
-        "GLOBAL" in one.opname or one.opname.endswith("_NAME") for one in get_instructions(code)
-    )
-    return any(by_name) or any(map(_reads_names, nested))
+    names = {one.opname for one in get_instructions(code)}
+    looks = any("GLOBAL" in one or one.endswith("_NAME") for one in names)
+    asks = "IS_OP" in names or any(one.startswith("FORMAT_") for one in names)
+    return looks or asks or any(map(_sees_more, nested))
 
 
 #: What `scalars` may raise with symbols, for which it was not written.
