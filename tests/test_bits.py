@@ -44,6 +44,7 @@ def assert_agrees_on_every_layout(case, dtype, engine, threads, reference):
     engine_runs.assert_same_run(got, reference(cases.CASES.index(case), dtype))
 
 
+@pytest.mark.slow  # all of them together
 @engine_runs.every_numpy_engine
 @cases.every_case
 def test_engines_agree_on_every_layout(case, engine, threads, reference, eager_threads):
