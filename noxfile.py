@@ -22,7 +22,8 @@ SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 # pip follows a machine's configuration to a CPU build of torch; uv does not read it.
 TORCH_BACKEND = "virtualenv"
 
-# On a CI machine each slow test runs once, in the environment that the README makes.
+# On a CI machine each slow test runs once, in the environment that the README makes; those that
+# compare with peers run at a desk alone.
 SELECTION = ("-m", "not slow") if "CI" in os.environ else ()
 
 # Nothing is built but the project itself.
@@ -118,7 +119,8 @@ def minimal(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """Compare with torch, JAX and optax: their arrays, and their optimizers."""
     session.install(".", *group("tests"), *group("peers"))
-    session.run("pytest", "tests", "--xp", "torch", "--xp", "jax.numpy", *session.posargs)
+    libraries = ("--xp", "torch", "--xp", "jax.numpy")
+    session.run("pytest", "tests", *libraries, *SELECTION, *session.posargs)
 
 
 @nox.session
