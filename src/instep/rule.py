@@ -86,7 +86,7 @@ class Rule:
     #: of `Form.whole` and `Form.between` that are.
     real_slots: ClassVar[tuple[str, ...]] = ()
 
-    #: Those that there are only while an option is on, with its name: ``{"x": "amsgrad"}``.
+    #: Those that there are only while an option is on, and its name, as in ``{"x": "amsgrad"}``.
     optional_slots: ClassVar[Mapping[str, str]] = {}
 
     #: Numbers that are remembered from step to step, with their initial values. `scalars` sees
