@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 
 import instep
-from instep import SGD, AdaBelief, Adam, AdaMax, AdamW, Adan, AMSGrad, NAdam, RAdam, Yogi, chain
+from instep import (
+    SGD,
+    AdaBelief,
+    Adam,
+    AdaMax,
+    AdamW,
+    Adan,
+    AMSGrad,
+    Momentum,
+    NAdam,
+    RAdam,
+    Yogi,
+    chain,
+)
 from instep.hyperparameters import DecayRate
 from instep.optimizer import Optimizer
 from instep.plan import step as plan
@@ -262,3 +275,39 @@ def test_rates_that_do_not_decay_have_no_product():
 
     with pytest.raises(AttributeError, match="reads the hyperparameter 'lr_t', which does not"):
         Rated().update(np.ones(1), np.ones(1))
+
+
+ARRAY = np.array([0.5, 0.75])
+
+
+@engine_runs.every_engine
+def test_no_product_is_read_where_the_rate_is_an_array(engine):
+    """As with a constant rate, of which the power would be taken: an error, and not NaN."""
+    engine_runs.require(engine)
+    params, grads = {"a": np.ones(2), "b": np.ones(2)}, {"a": np.ones(2), "b": np.ones(2)}
+    for make, rate, message in (
+        (Adam, "beta1", "Adam: beta1 is an array, which Adam.rule cannot take there"),
+        (RAdam, "beta2", "RAdam: beta2 is an array, and RAdam.scalars computes numbers"),
+    ):
+        optimizer = make(**{rate: RATES}, overrides={"a": {rate: ARRAY}}, engine=engine)
+        with pytest.raises(TypeError, match=message):
+            optimizer.update(params, grads)
+        moved, w = make(engine=engine), np.ones(2)
+        setattr(moved, rate, 0.5)
+        moved.update(w, np.ones(2))
+        before = w.copy()
+        setattr(moved, rate, ARRAY)
+        with pytest.raises(TypeError, match=message):
+            moved.update(w, np.ones(2))
+        assert w.tolist() == before.tolist()
+    assert params["b"].tolist() == [1.0, 1.0]
+
+
+@engine_runs.every_engine
+def test_steps_with_an_array_leave_the_product_as_it_was(engine):
+    engine_runs.require(engine)
+    optimizer, w = Momentum(momentum=0.5, engine=engine), np.ones(2)
+    for rate in (0.25, 0.5, ARRAY, ARRAY, 0.5):
+        optimizer.momentum = rate
+        optimizer.update(w, np.ones(2))
+    assert optimizer.state_dict()["states"][""]["scalars"] == {"momentum_t": 0.25 * 0.5 * 0.5}

@@ -74,6 +74,11 @@ class Varying:
         return f"{self.owner}.{self.entry.name}"
 
     @property
+    def prefix(self) -> str:
+        """That of its rule."""
+        return self.name.removesuffix(self.entry.name)
+
+    @property
     def array_name(self) -> str:
         """What its array is called in graphs."""
         return varying_name(self.name)
@@ -226,10 +231,10 @@ class Part:
         known = self.options | dict(zip(names, numbers, strict=True))
         known |= {name: lent[name] for name in self.borrowed if name in lent}
         varying += [name for name in self.borrowed if math.isnan(known.get(name, 0.0))]
-        for name in varying:
-            del known[name]
+        powers = self.powers | {product_of(name): (name, "t") for name in varying}
+        known = {key: x for key, x in known.items() if key not in varying and key not in powers}
         old = {name: group.memory[self.prefix + name] for name in self.remembered}
-        h = _Numbers(self.owner, numbers_for(known | old), varying, self.powers)
+        h = _Numbers(self.owner, numbers_for(known | old), varying, powers)
         found = self._derive(h)
         kinds = varying, [(name, value.__class__) for name, value in found.items()]
         if kinds != self._kinds:
@@ -247,6 +252,9 @@ class Part:
         step, products, memory = numbers[-1], [], {}
         for name in self.products:
             rate, before = now[name], group.memory.get(self.prefix + product_of(name))
+            if math.isnan(rate):  # an array, of which there is no product: what there was stays
+                products.append(rate)
+                continue
             moves = callable(overrides[name]) if name in overrides else name in self.moving
             if moves and before is None:
                 constant = None if name in overrides else self.moving[name]
@@ -410,7 +418,8 @@ class Program:
         key = ("varying", *dtypes.items())
         if dtypes and key not in self._forms:
             program = self._forms[key] = copy.copy(self)
-            program.__dict__.update(varying=dtypes, _passes={}, _forms={})
+            powers = self.powers | _powers_of_arrays(varying)
+            program.__dict__.update(varying=dtypes, powers=powers, _passes={}, _forms={})
         return self._forms[key] if dtypes else self
 
     def whole_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -501,6 +510,7 @@ class Program:
         """Return `h` for a rule that is called with arrays: `number` makes what it is to see."""
         numbers = dict(zip(self.names, map(number, row.numbers), strict=True))
         numbers |= {name: varying[varying_name(name)] for name in self.varying}
+        numbers = {name: x for name, x in numbers.items() if name not in self.powers}
         values = numbers | self._options | dict(row.flags)
         return Values(self.name, "hyperparameter", values, self.powers)
 
@@ -593,6 +603,12 @@ def _powers(parts: Iterable[Part]) -> dict[str, tuple[str, str]]:
         for part in parts
         for name, (base, exponent) in part.powers.items()
     }
+
+
+def _powers_of_arrays(varying: Iterable[Varying]) -> dict[str, tuple[str, str]]:
+    """Return the same of decay rates that are arrays: of these there are no products."""
+    decaying = [one for one in varying if one.entry.domain.decays]
+    return {product_of(one.name): (one.name, f"{one.prefix}t") for one in decaying}
 
 
 def _products(owner: Owner, part: Part, is_main: bool, remembered: Collection[str]) -> list[str]:

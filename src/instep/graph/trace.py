@@ -70,7 +70,7 @@ def trace(
     state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
     arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
-    numbers = _numbers(recorder, hyperparameters, varying, loaded)
+    numbers = _numbers(recorder, set(hyperparameters).difference(powers), varying, loaded)
     h = Values(name, "hyperparameter", {**numbers, **options}, powers)
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
     s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
