@@ -232,7 +232,8 @@ class Part:
         known |= {name: lent[name] for name in self.borrowed if name in lent}
         varying += [name for name in self.borrowed if math.isnan(known.get(name, 0.0))]
         powers = self.powers | {product_of(name): (name, "t") for name in varying}
-        known = {key: x for key, x in known.items() if key not in varying and key not in powers}
+        for name in varying:
+            del known[name]
         old = {name: group.memory[self.prefix + name] for name in self.remembered}
         h = _Numbers(self.owner, numbers_for(known | old), varying, powers)
         found = self._derive(h)
@@ -330,8 +331,6 @@ class _Numbers(Values):
         self._varying = varying
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._values:
-            return self._values[name]
         if name in self._varying:
             raise TypeError(
                 f"{self._owner}: {name} is an array, and {self._owner}.scalars computes numbers "
@@ -510,7 +509,6 @@ class Program:
         """Return `h` for a rule that is called with arrays: `number` makes what it is to see."""
         numbers = dict(zip(self.names, map(number, row.numbers), strict=True))
         numbers |= {name: varying[varying_name(name)] for name in self.varying}
-        numbers = {name: x for name, x in numbers.items() if name not in self.powers}
         values = numbers | self._options | dict(row.flags)
         return Values(self.name, "hyperparameter", values, self.powers)
 

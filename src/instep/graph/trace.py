@@ -70,7 +70,7 @@ def trace(
     state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
     arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
-    numbers = _numbers(recorder, set(hyperparameters).difference(powers), varying, loaded)
+    numbers = _numbers(recorder, hyperparameters, varying, loaded)
     h = Values(name, "hyperparameter", {**numbers, **options}, powers)
     unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
     s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
@@ -209,12 +209,12 @@ class Values:
         self._owner, self._kind, self._values, self._powers = owner, kind, values, powers
 
     def __getattr__(self, name: str) -> Any:
+        if name in self._powers:
+            base, exponent = self._powers[name]
+            return getattr(self, base) ** getattr(self, exponent)
         try:
             return self._values[name]
         except KeyError:
-            if name in self._powers:
-                base, exponent = self._powers[name]
-                return getattr(self, base) ** getattr(self, exponent)
             raise UnknownNameError(
                 f"{self._owner}.rule reads the {self._kind} {name!r}, which does not exist; "
                 f"there are {', '.join(self._values) or 'none'}"
