@@ -22,9 +22,10 @@ DELAYS = (0, 1, 4, 100)
 
 @pytest.fixture(params=DELAYS, ids="{} late".format)
 def delay(request, monkeypatch):
-    monkeypatch.setattr(
-        DeviceVerdicts, "_has_arrived", lambda self, event: len(self._sent) > request.param
-    )
+    def has_arrived(verdicts, _):
+        return len(verdicts._copies.in_flight) > request.param
+
+    monkeypatch.setattr(DeviceVerdicts, "_has_arrived", has_arrived)
     return request.param
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.arrays import describe
+from instep.engines.cuda.pinned import PinnedBuffers
 from instep.engines.placement import Placement, state_strides
 from instep.engines.walks import Walk
 from instep.graph import Graph
@@ -126,9 +127,7 @@ def upload(values: NDArray[Any]) -> Any:
 class Mailbox:
     """Words on the device that change from step to step, more than travel with a launch.
 
-    They go through pinned host memory, so a copy waits for nothing. A buffer of pinned memory
-    is written again only when its copy is done; while many steps are in flight there are as many
-    buffers.
+    They go through pinned host memory, so a copy waits for nothing.
     """
 
     def __init__(self, words: int) -> None:
@@ -138,34 +137,25 @@ class Mailbox:
         self._nbytes = words * 8
         self._memory = cupy.cuda.alloc(max(8, self._nbytes))
         self._sent: NDArray[np.uint64] | None = None
-        self._buffers: list[tuple[Any, NDArray[np.uint64], Any]] = []
+        self._buffers = PinnedBuffers(words, np.uint64)
         self.address = self._memory.ptr
 
     def send(self, words: NDArray[np.uint64]) -> bool:
         """Copy `words` to the device, in order with the current stream, if they changed."""
         if self._sent is not None and (self._sent == words).all():
             return False
-        memory, view, event = self._free_buffer()
-        view[:] = words
+        self._buffers.reclaim()
+        buffer = self._buffers.spare()
+        buffer.view[:] = words
         stream = self._cupy.cuda.get_current_stream()
         at_once(
             [
-                partial(self._memory.copy_from_host_async, memory.ptr, self._nbytes, stream),
-                partial(event.record, stream),
+                partial(self._memory.copy_from_host_async, buffer.memory.ptr, self._nbytes, stream),
+                *self._buffers.sending(stream),
                 partial(self.__dict__.update, {"_sent": words.copy()}),
             ]
         )
         return True
-
-    def _free_buffer(self) -> tuple[Any, NDArray[np.uint64], Any]:
-        for entry in self._buffers:
-            if entry[2].done:
-                return entry
-        memory = self._cupy.cuda.alloc_pinned_memory(self._nbytes)
-        view = np.frombuffer(memory, dtype=np.uint64, count=self._nbytes // 8)
-        entry = (memory, view, self._cupy.cuda.Event(disable_timing=True))
-        self._buffers.append(entry)
-        return entry
 
 
 def chunk_length(total: int, multiprocessors: int, at_least: int, at_most: int) -> int:

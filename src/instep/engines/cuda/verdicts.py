@@ -1,15 +1,14 @@
 """Whether guarded steps were taken: judged on the device, and heard by the host later."""
 
-from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.counters import counters
+from instep.engines.cuda.pinned import PinnedBuffers
 from instep.engines.sums import Verdicts
 from instep.interrupts import Call, at_once
 
@@ -67,8 +66,7 @@ class DeviceVerdicts(Verdicts):
         self._words = cupy.cuda.alloc(2 * _WORD)
         self._words.memset_async(0, 2 * _WORD)
         self._expected: dict[int, set[int]] = {}
-        self._sent: deque[tuple[Any, Any, NDArray[np.int64]]] = deque()
-        self._free: list[tuple[Any, Any, NDArray[np.int64]]] = []
+        self._copies = PinnedBuffers(1, np.int64)
         self.known = 0
 
     @property
@@ -93,7 +91,7 @@ class DeviceVerdicts(Verdicts):
     def _judging(self, stream: Any) -> list[Call]:
         """Return the calls that judge the step and send the verdict to the host."""
         kernel, following = load(JUDGE_KERNEL, JUDGE_NAME), self._words + _WORD
-        place = event, memory, _ = self._free[-1] if self._free else self._place()
+        memory = self._copies.spare().memory
         calls: list[Call] = []
         for candidates, guards in self._expected.items():
             arguments = (
@@ -111,30 +109,22 @@ class DeviceVerdicts(Verdicts):
             *calls,
             partial(self._words.copy_from_device_async, following, _WORD, stream),
             partial(self._words.copy_to_host_async, memory.ptr, _WORD, stream),
-            partial(event.record, stream),
-            partial(self._sent.append, place),
-            *([self._free.pop] if self._free else []),
+            *self._copies.sending(stream),
         ]
 
-    def _place(self) -> tuple[Any, Any, NDArray[np.int64]]:
-        """Return pinned memory for one number, and an event that tells when it is there."""
-        memory = self._cupy.cuda.alloc_pinned_memory(_WORD)
-        view = np.frombuffer(memory, dtype=np.int64, count=1)
-        return self._cupy.cuda.Event(disable_timing=True), memory, view
-
     def next(self, most: int) -> bool | None:
-        if not self._sent:
+        copies = self._copies.in_flight
+        if not copies:
             return None
-        event, _, view = self._sent[0]
-        if len(self._sent) <= most and not self._has_arrived(event):
+        event, _, view = copies[0]
+        if len(copies) <= most and not self._has_arrived(event):
             return None
         event.synchronize()
         return int(view[0]) > self.known
 
     def forgetting(self, taken: bool) -> list[Call]:
         return [
-            self._sent.popleft,
-            partial(self._free.append, self._sent[0]),
+            *self._copies.receiving(),
             partial(self.__dict__.update, {"known": self.known + taken}),
         ]
 
