@@ -11,6 +11,7 @@ from bits import DTYPES
 from emitted import clipped, guarded, passes
 from machine_code import ARCHITECTURES, compile_code, expected_vectors
 
+from instep import LAMB
 from instep.engines.cuda.canonical_sum import ADD_UP_KERNEL
 from instep.engines.cuda.emit import emit
 from instep.engines.cuda.kernel import vector_length
@@ -69,6 +70,18 @@ def test_strided_kernels_compute_exactly_and_spill_nothing(name, dtype):
         assert_exact(code.ptx)
         assert code.stack == 0
         assert_global(code.memory())
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "complex64", "complex128"])
+@pytest.mark.parametrize("make", [LAMB, clipped], ids=["LAMB", "Chain"])
+def test_shared_memory_is_aligned_for_its_widest_access(make, dtype):
+    """On a CPU any address will do."""
+    for graph in passes(make(), dtype):
+        ptx = compile_code(emit(graph, strided=True), "sm_90").ptx
+        places = [int(n) for n in re.findall(r"\.shared \.align (\d+)", ptx)]
+        accesses = re.findall(r"(?:ld|st)\.shared\.(?:v(\d)\.)?[a-z](\d+)", ptx)
+        widest = max(int(count or 1) * int(width) // 8 for count, width in accesses)
+        assert max(places) >= widest
 
 
 @every_dtype

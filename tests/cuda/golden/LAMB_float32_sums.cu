@@ -180,7 +180,7 @@ __device__ __forceinline__ bool last(unsigned* const arrived, const long long co
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 LAMB_float32_sums(const __grid_constant__ Step step)
 {
-    __shared__ double lanes[LANES];
+    alignas(16) __shared__ double lanes[LANES];  // stages hold elements of up to 16 bytes
     const int number = step.leaf_of_block[blockIdx.x];
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);

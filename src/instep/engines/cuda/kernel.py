@@ -421,7 +421,7 @@ class SumKernel(Kernel):
         return f"""\
 {self._signature()}
 {{
-    __shared__ double lanes[{self.room}];
+    alignas(16) __shared__ double lanes[{self.room}];  // stages hold elements of up to 16 bytes
 {indented([*self._turn_away, "const int number = step.leaf_of_block[blockIdx.x];"], 1)}
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
