@@ -177,6 +177,14 @@ def test_no_peer_keeps_state_in_sixteen_bits(name):
     assert contender.lacks(Case.uniform("Adam", 1, 1, dtype="float16")) is not None
 
 
+def test_torch_has_one_kernel_for_adagrad_on_a_cpu_only():
+    pytest.importorskip("torch")
+    for backend, lacks in (("numpy", False), ("cupy", True)):
+        (contender,) = contenders.load(["torch fused"], backend)
+        reason = contender.lacks(Case.uniform("AdaGrad", 1, 1, backend=backend))
+        assert (reason is not None and "fused" in reason) == lacks
+
+
 def assert_takes_the_step_of(optimizer, step, params, start, grads, slack):
     """Raise unless some steps of a peer end where those of the kit do.
 

@@ -25,7 +25,11 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "Rprop": ("Rprop", {}),
     CHAIN: ("AdamW", {}),
 }
-WITH_FUSED = ("SGD", "Adagrad", "Adam", "AdamW")
+#: What torch can do in one kernel for all tensors, by the library of the arrays.
+WITH_FUSED = {
+    "numpy": ("SGD", "Adagrad", "Adam", "AdamW"),
+    "cupy": ("SGD", "Adam", "AdamW"),
+}
 
 
 class _Torch(Contender):
@@ -41,8 +45,9 @@ class _Torch(Contender):
     def lacks(self, case: Case) -> str | None:
         if case.optimizer not in CLASSES:
             return f"torch.optim has no {case.optimizer}"
-        if "fused" in self.ways and CLASSES[case.optimizer][0] not in WITH_FUSED:
-            return f"torch.optim.{CLASSES[case.optimizer][0]} has no fused implementation"
+        if "fused" in self.ways and CLASSES[case.optimizer][0] not in WITH_FUSED[case.backend]:
+            name = CLASSES[case.optimizer][0]
+            return f"torch.optim.{name} has no fused implementation beside {case.backend}"
         if "fused" in self.ways and is_complex(case.dtype):
             return f"torch has no fused implementation for {case.dtype}"
         if case.dtype in ("float16", "bfloat16"):
