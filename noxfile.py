@@ -134,8 +134,9 @@ def stand_in(session: nox.Session) -> None:
     copy = Path(session.create_tmp()) / "cupy-on-cpu"
     shutil.copytree(source, copy, copy_function=shutil.copyfile, dirs_exist_ok=True)
     session.install(".", str(copy), *group("tests"))
-    on_cpu = ("python", "-m", "cupy_on_cpu", "-m")
-    session.run(*on_cpu, "pytest", "tests", "--xp", "cupy", *session.posargs)
+    on_cpu = ("python", "-m", "cupy_on_cpu")
+    session.run(*on_cpu, "-m", "pytest", "tests", "--xp", "cupy", *session.posargs)
+    session.run(*on_cpu, "benchmarks/device.py")  # so that it keeps working
 
 
 @nox.session
@@ -181,11 +182,12 @@ def aarch64(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Run the CuPy tests on a real GPU; `nox -s gpu -- cuda13` takes the other wheel."""
+    """Run the CuPy tests and benchmarks on a real GPU; `nox -s gpu -- cuda13`: the other wheel."""
     posargs = list(session.posargs)
     extra = posargs.pop(0) if posargs[:1] in (["cuda12"], ["cuda13"]) else "cuda12"
     session.install(f".[{extra}]", *group("tests"))
     session.run("pytest", "tests", "--xp", "cupy", *posargs)
+    session.run("python", "benchmarks/device.py")
 
 
 @nox.session(venv_backend=TORCH_BACKEND)
