@@ -5,7 +5,9 @@ array API. Both the tracer and the namespace that the `array_api` engine hands t
 definitions, so an operation has one meaning on every engine.
 """
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 #: Elements of a tile of the canonical sum, and lanes of a tile.
@@ -66,20 +68,48 @@ def clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A00
     return x
 
 
-def norm(xp: Any, x: Any) -> Any:
-    """Return the Euclidean norm of a tensor.
+def norm(xp: Any, *parts: Any) -> Any:
+    """Return the Euclidean norm of a tensor; of complex numbers both parts are given.
 
-    Squares, their sum and the root are float64: those of float32 numbers neither overflow nor
-    vanish, and only the result is rounded to the dtype of `x`.
+    It neither overflows nor vanishes where a float64 can hold it.
     """
-    wide = xp.astype(x, xp.float64)
-    return xp.astype(xp.sqrt(xp.sum(xp.abs_sq(wide))), x.dtype)
+    return _norm(xp, xp.sum, parts)
 
 
-def tree_norm(xp: Any, x: Any) -> Any:
+def tree_norm(xp: Any, *parts: Any) -> Any:
     """Return the Euclidean norm of all tensors of the tree, taken as one vector. See `norm`."""
-    wide = xp.astype(x, xp.float64)
-    return xp.astype(xp.sqrt(xp.tree_sum(xp.abs_sq(wide))), x.dtype)
+    return _norm(xp, xp.tree_sum, parts)
+
+
+def _norm(xp: Any, total: Callable[[Any], Any], parts: Sequence[Any]) -> Any:
+    """Return the root of the sum of squares, which are float64: those of float32 are exact.
+
+    Those of float64 may overflow or vanish. So they are summed in three heaps (Blue 1978): those of
+    large, of common and of small numbers, of which the first and the last are scaled by a power of
+    two, which rounds nothing.
+    """
+    is_narrow = all(x.dtype != xp.float64 for x in parts)
+    wide = [xp.astype(x, xp.float64) for x in parts]
+    if is_narrow:
+        return xp.sqrt(total(sum_of(x * x for x in wide)))
+    sizes = [abs(x) for x in wide]
+
+    def heap(chosen: Callable[[Any], Any], factor: float) -> Any:
+        kept = (xp.where(chosen(size), size * factor, 0.0) for size in sizes)
+        return total(sum_of(x * x for x in kept))
+
+    large = heap(lambda size: size > 2.0**480, 2.0**-600)
+    small = heap(lambda size: size < 2.0**-480, 2.0**600)
+    common = heap(lambda size: ~((size > 2.0**480) | (size < 2.0**-480)), 1.0)  # and NaN
+    down, up = 2.0**-600, 2.0**600
+    of_large = up * xp.sqrt(large + common * down * down)
+    of_common = xp.sqrt(common + small * down * down)
+    return xp.where(large != 0, of_large, xp.where(common != 0, of_common, down * xp.sqrt(small)))
+
+
+def sum_of(terms: Iterable[Any]) -> Any:
+    """Return the sum of a few terms, from the first on."""
+    return functools.reduce(operator.add, terms)
 
 
 #: Operations on elements that all namespaces define by the functions above.
@@ -95,8 +125,10 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "clip": clip,
 }
 
+NORMS: dict[str, Callable[..., Any]] = {"norm": norm, "tree_norm": tree_norm}
+
 #: And with these, which reduce, all that they define so.
-CANONICAL: dict[str, Callable[..., Any]] = {**ELEMENTWISE, "norm": norm, "tree_norm": tree_norm}
+CANONICAL: dict[str, Callable[..., Any]] = {**ELEMENTWISE, **NORMS}
 
 
 def canonical_sum(xp: Any, x: Any) -> Any:

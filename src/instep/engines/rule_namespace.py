@@ -7,6 +7,7 @@ import numpy as np
 
 from instep import arrays, numerics
 from instep.engines import calls
+from instep.engines.numbers import Number, value_of
 from instep.engines.sums import SumTable
 from instep.graph import sum_number
 from instep.graph.errors import RuleError
@@ -15,6 +16,7 @@ from instep.graph.host_expressions import (
     FUNCTIONS,
     OPERATORS,
     HostNumber,
+    beside,
     checked,
     is_number,
     number_beside,
@@ -32,28 +34,31 @@ class TreeSumError(Exception):
         self.number = number
 
 
-class RuleNamespace(Functions):
+class ElementFunctions(Functions):
     """An array namespace in which the operations that libraries disagree on are the kit's own.
 
     Everything else is the library's function of that name.
     """
 
-    def __init__(
-        self, rule: str, namespace: Any, like: Any, compute: Any, position: int, sums: SumTable
-    ) -> None:
+    def __init__(self, rule: str, namespace: Any, like: Any, compute: Any) -> None:
         self._rule = rule
         self._namespace = namespace
         self._like = like
         self._compute = compute
-        self._position = position
-        self._sums = sums
-        self._count = 0  # sums over the tree met so far
-        self.guards: frozenset[int] = frozenset()
 
     def host_number(self, value: float) -> Any:
         """Return a hyperparameter as the rule is to see it."""
         array_type: Any = type(self._like)
         return number_beside(array_type)(self._rule, value)
+
+    def number(self, value: Any) -> Any:
+        """Return a number that a sum has left, or one beside such, as the rule is to see it."""
+        array_type: Any = type(self._like)
+        return beside(Number, array_type, ("owner", "value"))(self._namespace, value_of(value))
+
+    def _are_numbers(self, *values: Any) -> bool:
+        """Return whether no value is an array."""
+        return all(isinstance(x, Number) or self._is_host(x) for x in values)
 
     @staticmethod
     def _is_host(x: Any) -> bool:
@@ -65,9 +70,23 @@ class RuleNamespace(Functions):
         operation: Any = OPERATORS[name] if own else getattr(self._namespace, name)
         if not callable(operation) or isinstance(operation, type):
             return operation
-        return lambda *values, **keywords: operation(
-            *map(plain, values), **{key: plain(x) for key, x in keywords.items()}
-        )
+
+        def function(*values: Any, **keywords: Any) -> Any:
+            keywords = {key: plain(x) for key, x in keywords.items()}
+            if own or not any(isinstance(x, Number) for x in values):
+                return operation(*map(plain, values), **keywords)
+            if self._are_numbers(*values):
+                return self._of_numbers(operation, *values, **keywords)
+            return operation(*self._arrays(*values), **keywords)
+
+        return function
+
+    def _of_numbers(self, operation: Any, *values: Any, **keywords: Any) -> Any:
+        """Return what a function of the library makes of numbers alone: a number."""
+        dtype = self._namespace.float64
+        result = operation(*(self._array(x, dtype) for x in values), **keywords)
+        is_boolean = self._namespace.isdtype(result.dtype, "bool")
+        return self.number(bool(result) if is_boolean else float(result))
 
     def _on_host(self, name: str, values: Any, keywords: Mapping[str, Any]) -> Any:
         if name in OPERATORS:
@@ -77,15 +96,17 @@ class RuleNamespace(Functions):
         result = checked(self._rule, f"xp.{name}", lambda: function(*values, **numbers))
         return result if isinstance(result, bool) else self.host_number(result)
 
-    def _arrays(self, *values: Any) -> list[Any]:
+    def _arrays(self, *values: Any, met: Any = 0.0) -> list[Any]:
+        if self._are_numbers(*values, met):
+            return [self.number(x) for x in values]
         isdtype = self._namespace.isdtype
-        dtypes = [x.dtype for x in values if not self._is_host(x)]
+        dtypes = [x.dtype for x in values if not self._are_numbers(x)]
         dtypes = [dtype for dtype in dtypes if isdtype(dtype, "real floating")]
         dtype = self._namespace.result_type(*dtypes) if dtypes else self._compute
         return [self._array(x, dtype) for x in values]
 
     def _array(self, x: Any, dtype: Any = None) -> Any:
-        x = plain(x)
+        x = value_of(x)
         if is_number(x):
             device = arrays.namespace_device(self._like)
             dtype = self._namespace.bool if isinstance(x, bool) else dtype or self._compute
@@ -94,12 +115,12 @@ class RuleNamespace(Functions):
 
     def positive(self, x: Any) -> Any:
         """Return `x`."""
-        return x if self._is_host(x) else self._namespace.positive(x)
+        return x if self._are_numbers(x) else self._namespace.positive(x)
 
     def astype(self, x: Any, dtype: Any, **keywords: Any) -> Any:
         """Convert to a dtype; a number is rounded to it once."""
-        if self._is_host(x) and not isinstance(x, bool):
-            return self._array(x, dtype)
+        if self._are_numbers(x) and not isinstance(x, bool):
+            return self._namespace.astype(self._array(x, dtype), dtype)  # from a boolean, too
         return self._namespace.astype(self._array(x), dtype, **keywords)
 
     def copysign(self, a: Any, b: Any) -> Any:
@@ -108,12 +129,15 @@ class RuleNamespace(Functions):
             return self._on_host("copysign", (a, b), {})
         a, b = self._arrays(a, b)
         b = self.where(b != b, 0.0, b)
-        return self._namespace.copysign(a, b)
+        function = self._namespace.copysign
+        return self._of_numbers(function, a, b) if self._are_numbers(a, b) else function(a, b)
 
     def sqrt(self, x: Any) -> Any:
         """Return the root, rounded exactly: PyTorch's on CPUs is one unit off in 17 % of cases."""
         if self._is_host(x):
             return self._on_host("sqrt", (x,), {})
+        if isinstance(x, Number):
+            return self.number(np.sqrt(x.value))
         if arrays.library(x) == "torch" and x.device.type == "cpu":
             return self._namespace.asarray(np.sqrt(x.numpy()))
         return self._namespace.sqrt(x)
@@ -128,7 +152,10 @@ class RuleNamespace(Functions):
                 )
             if self._is_host(a) and self._is_host(b):
                 return a if condition else b
-        return self._namespace.where(self._array(condition), *self._arrays(a, b))
+        if self._are_numbers(condition, a, b):
+            return self.number(a if condition else b)
+        a, b = self._arrays(a, b, met=condition)
+        return self._namespace.where(self._array(condition), a, b)
 
     def zeros_like(self, x: Any, **keywords: Any) -> Any:
         """Return zeros like an array."""
@@ -140,30 +167,13 @@ class RuleNamespace(Functions):
 
     def full_like(self, x: Any, value: Any, **keywords: Any) -> Any:
         """Return an array like another, filled with a number."""
-        return self._filled("full_like", x, plain(value), **keywords)
+        return self._filled("full_like", x, value_of(value), **keywords)
 
     def _filled(self, name: str, x: Any, *value: Any, **keywords: Any) -> Any:
         self._refuse_numbers(name, x)
+        if isinstance(x, Number):
+            return self._of_numbers(getattr(self._namespace, name), x, *value, **keywords)
         return getattr(self._namespace, name)(x, *value, **keywords)
-
-    def sum(self, x: Any, **keywords: Any) -> Any:
-        """Return the canonical sum over the tensor, in the dtype of `x`; of booleans, the count."""
-        self._refuse_numbers("sum", x)
-        if any(value is not None for value in keywords.values()):
-            return self._namespace.sum(x, **keywords)
-        total = numerics.canonical_sum(self._namespace, x)
-        return self._namespace.astype(total, self._dtype_of_sum(x))
-
-    def tree_sum(self, x: Any) -> Any:
-        """Return the canonical sum over all tensors of the tree."""
-        self._refuse_numbers("tree_sum", x)
-        number = sum_number(self._count, "tree")
-        self._count += 1
-        if number not in self._sums.known:
-            total = numerics.canonical_sum(self._namespace, x)
-            self._sums.row(number)[self._position] = float(total)
-            raise TreeSumError(number)
-        return self._array(float(self._sums.row(number)[-1]), self._dtype_of_sum(x))
 
     def computable(self, x: Any) -> Any:
         """Return a copy of an array in the dtype of the arithmetic; a complex one stays itself."""
@@ -173,7 +183,7 @@ class RuleNamespace(Functions):
 
     def is_complex(self, x: Any) -> bool:
         """Return whether `x` is an array of complex numbers."""
-        return not self._is_host(x) and arrays.is_complex(x)
+        return not self._are_numbers(x) and arrays.is_complex(x)
 
     def split(self, x: Any) -> tuple[Any, Any] | None:
         """Return copies of real and imaginary parts of an array of complex numbers, else None."""
@@ -194,6 +204,40 @@ class RuleNamespace(Functions):
             )
         )
 
+
+class RuleNamespace(ElementFunctions):
+    """What a rule is called with: functions of elements, and those of whole arrays and trees."""
+
+    def __init__(
+        self, rule: str, namespace: Any, like: Any, compute: Any, position: int, sums: SumTable
+    ) -> None:
+        super().__init__(rule, namespace, like, compute)
+        self._position = position
+        self._sums = sums
+        self._count = 0  # sums over the tree met so far
+        self.guards: frozenset[int] = frozenset()
+
+    def sum(self, x: Any, **keywords: Any) -> Any:
+        """Return the canonical sum over the tensor; of booleans, the count."""
+        self._refuse_numbers("sum", x)
+        if any(value is not None for value in keywords.values()):
+            return self._namespace.sum(x, **keywords)
+        return self.number(self._total(x))
+
+    def _total(self, x: Any) -> float:
+        array = self._array(x, self._namespace.float64)
+        return float(numerics.canonical_sum(self._namespace, array))
+
+    def tree_sum(self, x: Any) -> Any:
+        """Return the canonical sum over all tensors of the tree."""
+        self._refuse_numbers("tree_sum", x)
+        number = sum_number(self._count, "tree")
+        self._count += 1
+        if number not in self._sums.known:
+            self._sums.row(number)[self._position] = self._total(x)
+            raise TreeSumError(number)
+        return self.number(float(self._sums.row(number)[-1]))
+
     def apply(self, function: Callable[..., Any], x: Any, *slots: Any, **numbers: Any) -> Any:
         """Apply a function to whole arrays."""
         xp = self._namespace
@@ -202,12 +246,9 @@ class RuleNamespace(Functions):
             x = xp.astype(x, self._compute, copy=False)
         if tuple(x.shape) == ():  # a number for all elements
             x = xp.broadcast_to(x, self._like.shape)
-        numbers = {name: plain(value) for name, value in numbers.items()}
+        numbers = {name: value_of(value) for name, value in numbers.items()}
         results = calls.apply(self._rule, function, xp, x, list(slots), numbers)
         return tuple(results) if slots else results[0]
-
-    def _dtype_of_sum(self, x: Any) -> Any:
-        return self._compute if self._namespace.isdtype(x.dtype, "bool") else x.dtype
 
     def require(self, condition: Any) -> None:
         """Turn the step away unless the condition holds everywhere in the tree."""

@@ -79,7 +79,7 @@ class Functions(ABC):
         function = numerics.CANONICAL[name]
 
         def canonical(*values: Any, **keywords: Any) -> Any:
-            if name in ("norm", "tree_norm"):
+            if name in numerics.NORMS:
                 self._refuse_numbers(name, *values)
             given = [x for x in (*values, *keywords.values()) if x is not None]
             arrays = iter(self._arrays(*given))

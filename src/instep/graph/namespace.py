@@ -9,7 +9,7 @@ from instep.graph.functions import Functions
 from instep.graph.host_expressions import is_number
 from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Array, Call, Sum
 from instep.graph.recorder import Recorder, is_boolean, is_host
-from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
+from instep.graph.symbols import Extent, TracedArray, TracedScalar, WholeSlot
 
 
 class TracedNamespace(Functions):
@@ -59,7 +59,7 @@ class TracedNamespace(Functions):
         condition = recorder.array(condition)
         if condition.dtype != "bool":
             recorder.fail("the condition of xp.where is not boolean", "compare, as in x > 0")
-        x, y = recorder.promote(a, b)
+        x, y = recorder.promote(a, b, beside=condition)
         return recorder.add("where", (condition, x, y), x.dtype)
 
     def astype(self, x: Any, dtype: str) -> Any:
@@ -68,8 +68,9 @@ class TracedNamespace(Functions):
             recorder.fail(f"it converts to {dtype}", "convert to xp.float32 or xp.float64")
         x = recorder.array(x, dtype)
         if x.dtype == "bool":
-            return self.where(x, recorder.array(1.0, dtype), recorder.array(0.0, dtype))
-        return recorder.cast(x, dtype)
+            one, zero = (recorder.array(number, dtype) for number in (1.0, 0.0))
+            x = recorder.add("where", (x, one, zero), dtype)
+        return recorder.cast(x, dtype).widened(Extent.TYPED)
 
     def zeros_like(self, x: Any) -> TracedArray:
         return self._filled("zeros_like", x, 0.0)
@@ -91,8 +92,7 @@ class TracedNamespace(Functions):
             recorder.fail(
                 f"it fills a {x.dtype} array with a {filling.dtype} value", "use xp.where"
             )
-        filling = recorder.cast(filling, x.dtype)
-        return filling.widened() if x.full else filling
+        return recorder.cast(filling, x.dtype).widened(x.extent)
 
     def apply(self, function: Callable[..., Any], x: Any, *slots: Any, **numbers: Any) -> Any:
         """Record that a function of the array library is applied to the whole of `x`."""
@@ -158,7 +158,7 @@ class TracedNamespace(Functions):
             self._recorder.fail("xp.sum is given an axis or a dtype", "sum over the whole array")
         x = self._summand("sum", x)
         if not x.full:  # the sum of one element; the canonical one starts from +0.0
-            return self._recorder.binary("add", x, 0.0)
+            return self._recorder.binary("add", self._recorder.number(x), 0.0)
         return self._reduce(x, "tensor")
 
     def tree_sum(self, x: Any) -> TracedArray:
@@ -188,7 +188,7 @@ class TracedNamespace(Functions):
         recorder = self._recorder
         number = recorder.next_sum(scope)
         recorder.sums.append(Sum(number, x.position, scope))
-        return recorder.cast(recorder.add("reduced", (), "float64", number), x.dtype)
+        return recorder.add("reduced", (), "float64", number)
 
 
 class _Signs:

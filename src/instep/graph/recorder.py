@@ -12,7 +12,7 @@ from instep.graph.dtypes import BOUNDS, DTYPES, is_complex
 from instep.graph.errors import FusionError, place_above, place_of_rule
 from instep.graph.nodes import Array, Call, Graph, Node, Scalar, Store, Sum, sum_number
 from instep.graph.pairs import Pair
-from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
+from instep.graph.symbols import Extent, TracedArray, TracedScalar, WholeSlot
 
 
 class Recorder:
@@ -84,8 +84,9 @@ class Recorder:
         if position is None:
             position = self._positions[key] = len(self.nodes)
             self.nodes.append(node)
-        full = operation == "load" or any(operand.full for operand in operands)
-        return TracedArray(self, position, dtype, full)
+        least = Extent.FULL if operation == "load" else Extent.NUMBER
+        extent = max((operand.extent for operand in operands), default=least)
+        return TracedArray(self, position, dtype, extent)
 
     def load(self, array: Array) -> TracedArray:
         """Record the load of an array, as a value of the compute dtype, or of complex numbers."""
@@ -109,12 +110,16 @@ class Recorder:
         if (a.operation, b.operation, a.operands) == ("real", "imag", b.operands):
             (whole,) = a.operands
             if self.nodes[whole].dtype == dtype:  # as it was loaded
-                return TracedArray(self, whole, dtype, full=True)
+                return TracedArray(self, whole, dtype, Extent.FULL)
         return self.add("complex", (re, im), dtype)
 
     def cast(self, x: TracedArray, dtype: str) -> TracedArray:
         """Record a conversion, where one is needed."""
         return x if x.dtype == dtype else self.add("cast", (x,), dtype)
+
+    def number(self, x: TracedArray) -> TracedArray:
+        """Return what has no dimensions as a number."""
+        return TracedArray(self, self.cast(x, "float64").position, "float64", Extent.NUMBER)
 
     def array(self, x: Any, dtype: str | None = None) -> TracedArray:
         """Return `x`, a traced array, traced scalar or number, as a traced array.
@@ -135,7 +140,7 @@ class Recorder:
         if isinstance(x, np.generic):  # it has a dtype of its own, as an array has
             if x.dtype.name not in BOUNDS:
                 self.fail(f"a {type(x).__name__} stands among its operands", "use a Python number")
-            return self.add("constant", (), x.dtype.name, float(x))
+            return self.add("constant", (), x.dtype.name, float(x)).widened(Extent.TYPED)
         if isinstance(x, int | float):
             return self.add("constant", (), dtype, self._float(x))
         self.fail(f"a {type(x).__name__} stands among its operands", "use arrays and numbers only")
@@ -155,11 +160,15 @@ class Recorder:
         except OverflowError:
             self.fail("an integer in it is beyond the largest float", "use a smaller number")
 
-    def promote(self, *values: Any) -> tuple[TracedArray, ...]:
-        """Return the values as traced arrays of one dtype: the widest among the arrays."""
+    def promote(self, *values: Any, beside: TracedArray | None = None) -> tuple[TracedArray, ...]:
+        """Return the values as traced arrays of one dtype: the widest among the arrays.
+
+        Where all are numbers it is float64, unless they are to stand `beside` an array.
+        """
         values = tuple(self.array(x) if isinstance(x, np.generic) else x for x in values)
-        dtypes = [x.dtype for x in values if isinstance(x, TracedArray) and x.dtype != "bool"]
-        dtype = max(dtypes, key=lambda name: DTYPES[name].itemsize, default=self.compute)
+        typed = [x for x in (*values, beside) if isinstance(x, TracedArray) and not x.number]
+        dtypes = [x.dtype for x in typed if x.dtype != "bool"] or [self.compute]
+        dtype = max(dtypes, key=lambda name: DTYPES[name].itemsize) if typed else "float64"
         arrays = [self.array(x, dtype) for x in values]
         if all(x.dtype == "bool" for x in arrays):
             return tuple(arrays)
@@ -168,7 +177,8 @@ class Recorder:
                 "it mixes a boolean and a real array in one operation",
                 "write xp.where(condition, 1.0, 0.0)",
             )
-        return tuple(self.cast(x, dtype) for x in arrays)
+        extent = Extent.TYPED if typed else Extent.NUMBER
+        return tuple(self.cast(x, dtype).widened(extent) for x in arrays)
 
     def binary(self, operation: str, a: Any, b: Any) -> TracedArray:
         """Record an operation on two values."""

@@ -1,5 +1,6 @@
 """What a rule is called with when it is traced: symbols that record what is done with them."""
 
+import enum
 from collections.abc import Callable
 from typing import Any, Never, Protocol
 
@@ -150,20 +151,35 @@ def _arithmetic(operation: str, reverse: bool = False) -> Callable[..., Any]:
     return method
 
 
+class Extent(enum.IntEnum):
+    """What a value is one of. What is made of several is as their widest."""
+
+    NUMBER = 0  # float64, as sums leave it: beside an array it is rounded to the dtype of that
+    TYPED = 1  # without dimensions, but with a dtype of its own, as an array has
+    FULL = 2  # the values of an array of the shape of the parameter
+
+
 class TracedArray(_Traced):
-    """A value of one element, with the operators of an array-API array.
+    """A value of one element, or a number, with the operators of an array-API array."""
 
-    `full` says whether it has the shape of the parameter; otherwise it has no dimensions.
-    """
+    __slots__ = ("dtype", "extent", "position")
 
-    __slots__ = ("dtype", "full", "position")
+    def __init__(self, recorder: Recorder, position: int, dtype: str, extent: Extent) -> None:
+        self.recorder, self.position, self.dtype, self.extent = recorder, position, dtype, extent
 
-    def __init__(self, recorder: Recorder, position: int, dtype: str, full: bool) -> None:
-        self.recorder, self.position, self.dtype, self.full = recorder, position, dtype, full
+    @property
+    def full(self) -> bool:
+        """Whether it has the shape of the parameter; otherwise it has no dimensions."""
+        return self.extent is Extent.FULL
 
-    def widened(self) -> "TracedArray":
-        """Return the same value as one that has the shape of the parameter."""
-        return TracedArray(self.recorder, self.position, self.dtype, full=True)
+    @property
+    def number(self) -> bool:
+        """Whether it is a number, which has no dtype of its own."""
+        return self.extent is Extent.NUMBER
+
+    def widened(self, extent: Extent = Extent.FULL) -> "TracedArray":
+        """Return the same value as one of this extent, if its own is not wider."""
+        return TracedArray(self.recorder, self.position, self.dtype, max(extent, self.extent))
 
     __add__ = _arithmetic("add")
     __radd__ = _arithmetic("add", reverse=True)

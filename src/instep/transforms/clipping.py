@@ -1,6 +1,6 @@
 """Gradients kept from being too large."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from instep.hyperparameters import Domain, Positive, Schedule
 from instep.transform import Transform
@@ -76,7 +76,7 @@ class clip_by_norm(Transform):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        return h.max_norm / xp.maximum(xp.norm(g), h.max_norm) * g, {}
+        return within(xp, g, xp.norm(g), h.max_norm), {}
 
 
 class clip_by_global_norm(Transform):
@@ -113,4 +113,12 @@ class clip_by_global_norm(Transform):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        return h.max_norm / xp.maximum(xp.tree_norm(g), h.max_norm) * g, {}
+        return within(xp, g, xp.tree_norm(g), h.max_norm), {}
+
+
+def within(xp: Any, x: Any, norm: Any, limit: Any) -> Any:
+    """Return `x`, an array of this norm, scaled to one of at most `limit`."""
+    factor = limit / xp.maximum(norm, limit)
+    # Of two factors neither vanishes in the dtype of `x`, as 1 / 4e38 does in float32.
+    part = xp.where(factor < 2.0**-100, 2.0**-100, 1.0)
+    return factor / part * (part * x)

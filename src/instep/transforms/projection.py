@@ -14,6 +14,7 @@ from instep.hyperparameters import (
     source,
 )
 from instep.transform import Transform
+from instep.transforms.clipping import within
 
 _Bound = Annotated[float | Schedule | RealArray, Domain(infinite=True)]
 _Modulus = Annotated[float | Schedule | RealArray, Domain(lower=0.0, infinite=True)]
@@ -124,7 +125,7 @@ class project_norm(Transform):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        return h.radius / xp.maximum(xp.norm(w), h.radius) * w, {}
+        return within(xp, w, xp.norm(w), h.radius), {}
 
 
 class project_modulus(Transform):

@@ -8,7 +8,7 @@ constexpr int NEAR = 496;
 
 // What is the same for all elements of a tensor.
 struct Uniform {
-    float clip_by_global_norm_max_norm;
+    double clip_by_global_norm_max_norm;
     float h1;  // (1 - (AdamW_lr * AdamW_weight_decay))
     float h2;  // (1 - AdamW_beta1)
     float AdamW_beta2;
@@ -18,7 +18,8 @@ struct Uniform {
     float AdamW_eps;
     float average_decay;
     float h9;  // (1 - average_decay)
-    float u13;
+    float u18;
+    float u20;
 };
 
 // The rule, for one element.
@@ -26,7 +27,7 @@ __device__ __forceinline__ void update(
     const Uniform& h, float& w, const float g, float& AdamW_m, float& AdamW_v, float&
         average_average)
 {
-    const float t0 = h.u13 * g;
+    const float t0 = h.u20 * (h.u18 * g);
     const float new_AdamW_m = AdamW_m - h.h2 * AdamW_m + h.h2 * t0;
     const float new_AdamW_v = h.AdamW_beta2 * AdamW_v + h.h4 * (t0 * t0);
     const float new_w = h.h1 * w - h.h6 * new_AdamW_m / (sqrtf(new_AdamW_v / h.h5) + h.AdamW_eps);
@@ -88,7 +89,7 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
 {
     Uniform h;
     const long long first = leaf.row * 10;
-    h.clip_by_global_norm_max_norm = __uint_as_float((unsigned)word(step, first + 0));
+    h.clip_by_global_norm_max_norm = __longlong_as_double((long long)word(step, first + 0));
     h.h1 = __uint_as_float((unsigned)word(step, first + 1));
     h.h2 = __uint_as_float((unsigned)word(step, first + 2));
     h.AdamW_beta2 = __uint_as_float((unsigned)word(step, first + 3));
@@ -99,11 +100,15 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
     h.average_decay = __uint_as_float((unsigned)word(step, first + 8));
     h.h9 = __uint_as_float((unsigned)word(step, first + 9));
     const double sum0 = __ldcg(step.sums + 0 * step.columns + step.columns - 1);
-    const float t0 = (float)sqrt(sum0);
-    const float t1 = (t0 > h.clip_by_global_norm_max_norm) || (t0 != t0) ? t0 :
+    const double t0 = sqrt(sum0);
+    const double t1 = (t0 > h.clip_by_global_norm_max_norm) || (t0 != t0) ? t0 :
         h.clip_by_global_norm_max_norm;
-    const float u13 = h.clip_by_global_norm_max_norm / t1;
-    h.u13 = u13;
+    const double t2 = h.clip_by_global_norm_max_norm / t1;
+    const double t3 = t2 < 0x1.0000000000000p-100 ? 0x1.0000000000000p-100 : 1.0;
+    const float u18 = (float)t3;
+    const float u20 = (float)(t2 / t3);
+    h.u18 = u18;
+    h.u20 = u20;
     return h;
 }
 

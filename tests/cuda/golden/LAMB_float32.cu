@@ -16,8 +16,8 @@ struct Uniform {
     float h5;  // (1 / (1 - (beta1 ** t)))
     float eps;
     float weight_decay;
-    float lr;
-    float u40;
+    double lr;
+    float u39;
 };
 
 // The rule, for one element.
@@ -27,7 +27,7 @@ __device__ __forceinline__ void update(
     const float new_m = h.beta1 * m + h.h1 * g;
     const float new_v = h.beta2 * v + h.h3 * (g * g);
     const float t0 = h.h5 * new_m / (sqrtf(new_v / h.h4) + h.eps) + h.weight_decay * w;
-    const float new_w = w - h.u40 * t0;
+    const float new_w = w - h.u39 * t0;
     w = new_w;
     m = new_m;
     v = new_v;
@@ -91,13 +91,13 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
     h.h5 = __uint_as_float((unsigned)word(step, first + 5));
     h.eps = __uint_as_float((unsigned)word(step, first + 6));
     h.weight_decay = __uint_as_float((unsigned)word(step, first + 7));
-    h.lr = __uint_as_float((unsigned)word(step, first + 8));
+    h.lr = __longlong_as_double((long long)word(step, first + 8));
     const double sum1 = __ldcg(step.sums + 1 * step.columns + leaf.position);
     const double sum3 = __ldcg(step.sums + 3 * step.columns + leaf.position);
-    const float t0 = (float)sqrt(sum1);
-    const float t1 = (float)sqrt(sum3);
-    const float u40 = h.lr * ((t0 > 0.0f) && (t1 > 0.0f) ? t0 / t1 : 1.0f);
-    h.u40 = u40;
+    const double t0 = sqrt(sum1);
+    const double t1 = sqrt(sum3);
+    const float u39 = (float)(h.lr * ((t0 > 0.0) && (t1 > 0.0) ? t0 / t1 : 1.0));
+    h.u39 = u39;
     return h;
 }
 
