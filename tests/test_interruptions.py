@@ -19,6 +19,7 @@ import faults
 import numpy as np
 import pytest
 import whole_steps
+from remembering import Remembering
 from whole_steps import PLAIN, STRIDED, Problem, assert_whole, same
 
 from instep import LAMB, SGD, Adam, Momentum, Muon, ScheduleFreeAdamW, chain, interrupts
@@ -67,6 +68,7 @@ PROBLEMS = {
         ),
         stride=3,
     ),
+    "with numbers": Problem(Remembering, PLAIN | {"c": (2,)}, missing=("c",), stride=3),
     "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=5),
 }
 

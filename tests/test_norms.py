@@ -104,6 +104,24 @@ def test_a_gradient_within_the_limit_keeps_its_bits(engine, dtype):
     bits.assert_same_bits(clipped, plain)
 
 
+@engine_runs.every_engine
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e30, 1e200])
+def test_the_norm_of_a_tree_of_several_dtypes_is_one(engine, size):
+    engine_runs.require(engine)
+    grads = {
+        "a": np.array([3.0, 4.0], "float32"),
+        "b": np.array([5.0, -2.0]) * size,
+        "c": np.array([1.0, 2.0], "float16"),
+    }
+    params = {key: np.zeros_like(g, "float64") for key, g in grads.items()}
+    params["a"] = np.zeros(2, "float32")
+    chain(clip_by_global_norm(0.5), SGD(1.0), engine=engine).update(params, grads)
+    whole = math.hypot(*(float(x) for g in grads.values() for x in g))
+    for key, w in params.items():
+        eps = 4 * np.finfo(w.dtype).eps
+        assert np.allclose(w, -0.5 / whole * grads[key].astype("float64"), rtol=eps, atol=1e-45)
+
+
 class Arithmetic(Optimizer):
     """A step that is made of what sums leave."""
 

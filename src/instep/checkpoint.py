@@ -41,6 +41,7 @@ def state_dict(owner: str, parts: Parts, state: State) -> dict[str, Any]:
             for prefix, rule in parts.items()
             for entry in rule.hyperparameters
         },
+        "numbers": {name: float(number) for name, number in state.numbers.items()},
         "states": {
             key: {
                 "missed": state.t - leaf.history.taken,
@@ -66,7 +67,22 @@ def read_state_dict(
     values = _hyperparameters(owner, name, parts, copy.deepcopy(given["hyperparameters"]))
     entries = _mapping(owner, "'states'", given["states"])
     leaves = {key: _leaf_state(owner, parts, given["t"], key, entries[key]) for key in entries}
-    return values, State(given["t"], given["skipped"], leaves)
+    of_tree = _numbers(owner, parts, given.get("numbers", {}), has_stepped=bool(leaves))
+    return values, State(given["t"], given["skipped"], leaves, of_tree)
+
+
+def _numbers(owner: str, parts: Parts, given: Any, *, has_stepped: bool) -> dict[str, Any]:
+    """Return what rules remember of the tree."""
+    expected = {prefix + name for prefix, rule in parts.items() for name in rule.tree_numbers}
+    _check_names(owner, "the state has the numbers", set(given), expected if has_stepped else set())
+    for name, value in _mapping(owner, "'numbers'", given).items():
+        _check_number(owner, repr(name), value)
+    return {name: np.array(value, dtype=np.float64) for name, value in given.items()}
+
+
+def _check_number(owner: str, what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
 
 
 def _names(parts: Parts) -> dict[str, str]:
@@ -131,8 +147,7 @@ def _leaf_state(owner: str, parts: Parts, t: int, key: str, given: Mapping[str, 
     }
     _check_names(owner, f"{what} has the scalars", set(scalars) - products, remembered)
     for name, value in scalars.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{owner}: {name!r} of {key!r} must be a number, got {value!r}")
+        _check_number(owner, f"{name!r} of {key!r}", value)
     rest = set(slots)
     for prefix, rule in parts.items():
         own = {name for name in slots if name.startswith(prefix)}
@@ -157,11 +172,11 @@ def _check_slots(owner: str, what: str, prefix: str, rule: Rule, given: set[str]
     is turned on, at the next step, and stay when it is turned off. A rule that does not list all
     that it may have is not checked.
     """
-    every = {prefix + name for name in rule.slots}
+    every = {prefix + name for name in (*rule.slots, *rule.tensor_numbers)}
     if not (rule.defines("state_slots") or rule.defines("form")):
         optional = {prefix + name for name in rule.optional_slots}
         _check_names(owner, f"{what} has the slots", given - optional, every - optional)
-    elif every:
+    elif rule.slots:
         _check_names(owner, f"{what} has the slots", given | every, every)
 
 

@@ -59,7 +59,8 @@ class Chain(Optimizer):
             own_xp = xp if gatherer is None else _AfterGathering(xp, rule, gatherer)
             arrays = (before, w, g) if stage == "step" else (w, g)
             result = rule.rule(own_xp, *arrays, own_s, own_h)
-            value, new = check_result(rule.name, result, rule.state_slots())
+            names = (*rule.state_slots(), *rule.numbers)
+            value, new = check_result(rule.name, result, names)
             slots |= {prefix + name: slot for name, slot in new.items()}
             if stage != "gradient":
                 w = value

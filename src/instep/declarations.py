@@ -17,10 +17,11 @@ RESERVED = frozenset(
         *("answer", "answer_in_place", "answer_rule", "averaged", "borrowed", "check_values"),
         *("complex", "defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
         *("hyperparameters", "initial_state"),
-        *("load", "load_state_dict", "main", "moving", "name", "optional_slots", "overrides"),
-        *("part", "parts"),
+        *("load", "load_state_dict", "main", "moving", "name", "numbers", "optional_slots"),
+        *("overrides", "part", "parts"),
         *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),
-        *("slots", "stage", "state_dict", "state_slots", "t", "threads", "update", "varying"),
+        *("slots", "stage", "state_dict", "state_slots", "t", "tensor_numbers", "threads"),
+        *("tree_numbers", "update", "varying"),
     }
 )
 
@@ -56,6 +57,8 @@ def check_class(cls: Any) -> None:
     _check_optional_slots(cls)
     _check_scalar_slots(cls, hyperparameters)
     _check_signature(cls)
+    _check_numbers(cls, "tensor_numbers", hyperparameters)
+    _check_numbers(cls, "tree_numbers", hyperparameters)
     if not isinstance(cls.guarded, bool):
         raise TypeError(
             f"{cls.__name__}: the class attribute `guarded` must be True or False, got "
@@ -144,6 +147,14 @@ def wrong_start(owner: str, slot: str, start: str, names: "list[str]") -> str:
     )
 
 
+def wrong_number(owner: str, name: str, start: str) -> str:
+    """Return what is wrong with a number that is to start as something that is no number."""
+    return (
+        f"{owner}: the number {name!r} is to start as {start!r}, which is no number at the first "
+        f"step; give a number, or the name of one"
+    )
+
+
 def check_form(form: Any) -> None:
     """Raise unless the names in a form are names, and its shapes shapes."""
     _check_slots("Form", "slots", form.slots)
@@ -199,6 +210,41 @@ def _check_scalar_slots(cls: Any, hyperparameters: list[str]) -> None:
                 f"{cls.__name__}: {name!r} is a hyperparameter and one of the scalar_slots; give "
                 f"one of them another name"
             )
+
+
+def _check_numbers(cls: Any, what: str, hyperparameters: list[str]) -> None:
+    numbers = getattr(cls, what)
+    if not isinstance(numbers, Mapping):
+        raise TypeError(
+            f"{cls.__name__}: {what} must be a dict of names and first values, got "
+            f"{described(numbers)}"
+        )
+    _check_slots(cls.__name__, what, tuple(numbers))
+    others = () if hasattr(cls.slots, "__get__") else cls.slots
+    for name, start in numbers.items():
+        if name in others or (what == "tree_numbers" and name in cls.tensor_numbers):
+            raise TypeError(
+                f"{cls.__name__}: {name!r} is one of the {what}, and another slot has that name; "
+                f"give one of them another"
+            )
+        # What `scalars` returns is not known before the first step: it is looked for then.
+        if isinstance(start, str):
+            is_known = start in ("t", *hyperparameters) or cls.defines("scalars")
+        else:
+            is_known = _is_real(start)
+        if not is_known:
+            raise TypeError(
+                f"{cls.__name__}: {name!r}, one of the {what}, must start at a number, or at the "
+                f"value of a hyperparameter whose name is given, got {described(start)}"
+            )
+
+
+def _is_real(value: Any) -> bool:
+    try:
+        real(value)
+    except (TypeError, OverflowError):
+        return False
+    return True
 
 
 def _check_slots(owner: str, what: str, slots: Any) -> None:

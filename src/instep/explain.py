@@ -94,10 +94,17 @@ class BucketExplanation:
                 f"    then {call.array} = {call.name}({call.array}), by the array library"
                 for call in graph.calls
             ]
+            if graph.remembers is not None:
+                lines.append(f"    then remembers {_remembered(graph.remembers)}")
         if len(self.graphs) > 1:
             lines.append(f"  in all {self.bytes_per_element} bytes an element")
         lines += [f"  {key}: {how}" for key, how in self.layouts.items()]
         return "\n".join(lines)
+
+
+def _remembered(graph: Graph) -> str:
+    of = {"tensor": "of each tensor", "tree": "of the tree"}
+    return ", ".join(f"{entry.name} {of[entry.scope]}" for entry in graph.remembered)
 
 
 @dataclass(frozen=True)

@@ -71,45 +71,50 @@ def clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A00
 def norm(xp: Any, *parts: Any) -> Any:
     """Return the Euclidean norm of a tensor; of complex numbers both parts are given.
 
-    It neither overflows nor vanishes where a float64 can hold it.
+    It neither overflows nor vanishes where a float64 can hold it: see `_heaps`.
     """
-    return _norm(xp, xp.sum, parts)
+    large, common, small = _heaps(xp, parts)
+    if large is None:
+        return xp.sqrt(xp.sum(common))
+    return _root(xp, xp.sum(large), xp.sum(common), xp.sum(small))
 
 
 def tree_norm(xp: Any, *parts: Any) -> Any:
     """Return the Euclidean norm of all tensors of the tree, taken as one vector. See `norm`."""
-    return _norm(xp, xp.tree_sum, parts)
+    return _root(xp, *xp.tree_sums(*_heaps(xp, parts)))
 
 
-def _norm(xp: Any, total: Callable[[Any], Any], parts: Sequence[Any]) -> Any:
-    """Return the root of the sum of squares, which are float64: those of float32 are exact.
+def _heaps(xp: Any, parts: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """Return squares, to be summed: of large, of common and of small numbers (Blue 1978).
 
-    Those of float64 may overflow or vanish. So they are summed in three heaps (Blue 1978): those of
-    large, of common and of small numbers, of which the first and the last are scaled by a power of
+    The squares of float32 numbers are exact in float64: all are common, and there are no others.
+    Those of float64 may overflow or vanish. There large and small numbers are scaled by a power of
     two, which rounds nothing.
     """
-    is_narrow = all(x.dtype != xp.float64 for x in parts)
     wide = [xp.astype(x, xp.float64) for x in parts]
-    if is_narrow:
-        return xp.sqrt(total(sum_of(x * x for x in wide)))
+    if all(x.dtype != xp.float64 for x in parts):
+        return None, _squares(wide), None
     sizes = [abs(x) for x in wide]
+    is_large, is_small = [x > 2.0**480 for x in sizes], [x < 2.0**-480 for x in sizes]
+    large, small = (
+        [xp.where(chosen, x * factor, 0.0) for chosen, x in zip(conditions, sizes, strict=True)]
+        for conditions, factor in ((is_large, 2.0**-600), (is_small, 2.0**600))
+    )
+    # NaN is here.
+    common = [xp.where(a | b, 0.0, x) for a, b, x in zip(is_large, is_small, sizes, strict=True)]
+    return _squares(large), _squares(common), _squares(small)
 
-    def heap(chosen: Callable[[Any], Any], factor: float) -> Any:
-        kept = (xp.where(chosen(size), size * factor, 0.0) for size in sizes)
-        return total(sum_of(x * x for x in kept))
 
-    large = heap(lambda size: size > 2.0**480, 2.0**-600)
-    small = heap(lambda size: size < 2.0**-480, 2.0**600)
-    common = heap(lambda size: ~((size > 2.0**480) | (size < 2.0**-480)), 1.0)  # and NaN
+def _squares(parts: Iterable[Any]) -> Any:
+    return functools.reduce(operator.add, (x * x for x in parts))
+
+
+def _root(xp: Any, large: Any, common: Any, small: Any) -> Any:
+    """Return the norm of the numbers whose squares are in these heaps."""
     down, up = 2.0**-600, 2.0**600
     of_large = up * xp.sqrt(large + common * down * down)
     of_common = xp.sqrt(common + small * down * down)
     return xp.where(large != 0, of_large, xp.where(common != 0, of_common, down * xp.sqrt(small)))
-
-
-def sum_of(terms: Iterable[Any]) -> Any:
-    """Return the sum of a few terms, from the first on."""
-    return functools.reduce(operator.add, terms)
 
 
 #: Operations on elements that all namespaces define by the functions above.

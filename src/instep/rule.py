@@ -93,6 +93,13 @@ class Rule:
     #: the old value in `h` and returns the new one under the same name; `rule` sees the new one.
     scalar_slots: ClassVar[Mapping[str, float]] = {}
 
+    #: Numbers that are remembered for each tensor, and those for the tree, with their first values:
+    #: a number, or the name of a hyperparameter, whose value at the first step it is. `rule` reads
+    #: and returns them as slots. They are float64 and made of what sums leave, those of the tree of
+    #: sums over the tree, in the midst of a step; those of `scalar_slots` are made before it.
+    tensor_numbers: ClassVar[Mapping[str, float | str]] = {}
+    tree_numbers: ClassVar[Mapping[str, float | str]] = {}
+
     #: The mathematics. ``rule(xp, w, g, s, h)`` returns new values and a dict of new slots.
     rule: ClassVar[Callable[..., Any]]
 
@@ -244,6 +251,11 @@ class Rule:
         if not on:
             return self.slots
         return tuple(slot for slot in self.slots if slot not in on or getattr(self, on[slot]))
+
+    @property
+    def numbers(self) -> Mapping[str, float | str]:
+        """The numbers that sums leave and that are remembered, with their first values."""
+        return {**self.tensor_numbers, **self.tree_numbers}
 
     def form(self, shape: tuple[int, ...]) -> Form:
         """Return what the rule keeps for a parameter of this shape: some of its slots, or all."""

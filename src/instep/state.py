@@ -56,6 +56,9 @@ class State:
         Number of calls of `update` that a guard turned away.
     leaves
         The state of each parameter that a step has changed, by its key.
+    numbers
+        Those that rules remember of the whole tree (`Rule.tree_numbers`), as arrays of no
+        dimensions that steps write to.
     plan
         That of the last step, if the next may use it. It is no part of what is saved.
     plans
@@ -67,6 +70,7 @@ class State:
     t: int = 0
     skipped: int = 0
     leaves: dict[str, LeafState] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
     plan: Any = None
     plans: dict[Any, Any] = field(default_factory=dict)
     changes: int = 0

@@ -9,6 +9,7 @@ import engine_runs
 import numpy as np
 import pytest
 from device_arrays import arrays_of, mirrors
+from remembering import Remembering
 
 from instep import Adafactor, Adam, AdamW, Muon, NAdam, RAdam, Rprop, chain, schedules, transforms
 from instep.engines.cuda.verdicts import DeviceVerdicts
@@ -42,6 +43,7 @@ CHAINS = {
     ),
     "slow weights": lambda **how: chain(skip_nonfinite(), RAdam(), lookahead(4), **how),
     "remembering": lambda **how: chain(skip_nonfinite(), NAdam(), **how),
+    "with numbers": lambda **how: chain(skip_nonfinite(), Remembering(), **how),
     "guarded twice": lambda **how: chain(
         skip_nonfinite(), transforms.scale_gradients(2.0), skip_nonfinite(), Rprop(), **how
     ),

@@ -16,8 +16,10 @@ from instep.engines.rule_namespace import RuleNamespace, TreeSumError
 from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
+from instep.graph.numbers import of_tensors, of_tree
 from instep.graph.pairs import PairNamespace
 from instep.graph.program import Program, Row
+from instep.graph.remembered import tree_disagrees
 from instep.graph.trace import Values, check_result
 
 
@@ -55,6 +57,7 @@ class ArrayAPIBucket(Bucket):
         self._program = program
         self._slots = [member.slots for member in members]
         self._varying = [member.varying for member in members]
+        self._numbers = [member.numbers for member in members]
         self._rows = [member.row for member in members]
         self._signatures = [
             (arrays.signature(member.parameter), arrays.signature(member.gradient))
@@ -97,8 +100,17 @@ class ArrayAPIBucket(Bucket):
                 try:
                     self._results[i] = self._evaluate(i, sums)
                 except TreeSumError as need:
-                    missing.add(need.number)
+                    missing.update(need.numbers)
+        if not missing:
+            self._check_tree_numbers()
         return missing
+
+    def _check_tree_numbers(self) -> None:
+        """Raise if leaves make different numbers of what is one number of the tree."""
+        for name in of_tree(self._program):
+            made = [result[1] for result in self._results if result is not None]
+            if len({repr(slots[name]) for slots in made if name in slots}) > 1:
+                raise tree_disagrees(self._program.name, name)
 
     def _evaluate(self, i: int, sums: SumTable) -> tuple[Any, dict[str, Any]]:
         program, w = self._program, self._params[i]
@@ -111,6 +123,7 @@ class ArrayAPIBucket(Bucket):
             given = {"w": w, "g": self._grads[i]}
             given = {name: xp.computable(x) for name, x in given.items()}
             given |= {name: namespace.asarray(x, copy=True) for name, x in slots.items()}
+            numbers = {name: xp.number(float(x)) for name, x in self._numbers[i].items()}
             varying = {name: xp.computable(x) for name, x in self._varying[i].items()}
             of_rule: Any = xp
             if arrays.is_complex(w):
@@ -121,14 +134,16 @@ class ArrayAPIBucket(Bucket):
                 program.name,
                 program.rule(
                     *(of_rule, given.pop("w"), given.pop("g")),
-                    Values(program.name, "slot", given),
+                    Values(program.name, "slot", given | numbers),
                     program.hyperparameters(self._rows_now[i], xp.host_number, varying),
                 ),
-                tuple(slots),
+                (*slots, *numbers),
             )
             self.guards |= xp.guards
             return xp.stored(program.name, "w", new, w), {
-                name: xp.stored(program.name, name, value, slots[name])
+                name: xp.remembered(program.name, name, value)
+                if name in numbers
+                else xp.stored(program.name, name, value, slots[name])
                 for name, value in new_slots.items()
             }
 
@@ -142,7 +157,11 @@ class ArrayAPIBucket(Bucket):
                 replaced[self.positions[i]] = new
             else:
                 w[...] = new
-            self._slots[i].update(new_slots)
+            numbers = self._numbers[i]
+            for name in numbers.keys() & new_slots.keys():
+                if self.is_last or name in of_tensors(self._program):
+                    numbers[name][...] = new_slots[name]
+            self._slots[i].update({k: x for k, x in new_slots.items() if k not in numbers})
         return replaced
 
     def release(self) -> None:

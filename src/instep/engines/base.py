@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from instep import arrays
 from instep.engines.ranges import Range, Written
 from instep.engines.sums import SumTable
@@ -34,6 +36,7 @@ class Member:
     gradient: Any
     slots: dict[str, Any]
     varying: dict[str, Any]  # hyperparameters that are arrays: they are read
+    numbers: dict[str, Any]  # that are remembered: float64 arrays of no dimensions
 
 
 @dataclass(eq=False)
@@ -109,6 +112,9 @@ class Bucket(ABC):
     #: `reduce` has found no more sums.
     guards: frozenset[int] = frozenset()
 
+    #: Whether it is the last to commit, and so the one that stores the numbers of the tree.
+    is_last: bool = True
+
     @abstractmethod
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         """Take the leaves of this step, and compare them with the signature of the bucket."""
@@ -177,6 +183,14 @@ class Engine(ABC):
         It does not after a load, or when the parameter has moved or changed its layout.
         """
         return arrays.library(slot) == arrays.library(w) and arrays.device(slot) == arrays.device(w)
+
+    def holds(self, number: Any, w: Any) -> bool:
+        """Return whether a number that is remembered is where the engine has it for `w`."""
+        return isinstance(number, np.ndarray)
+
+    def number(self, value: float, w: Any) -> Any:
+        """Return an array of no dimensions that holds a number beside parameter `w`."""
+        return np.array(value, dtype=np.float64)
 
     @abstractmethod
     def allocate(self, parameters: Sequence[Any], dtypes: Sequence[str]) -> list[list[Any]]:

@@ -4,7 +4,7 @@ No dependency beyond NumPy: what runs where llvmlite cannot be had. It runs on o
 are no faster, since the interpreter lock and the blocks' traffic take what they gain.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from operator import setitem
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instep.engines import uniform
 from instep.engines.base import Bucket, Member
 from instep.engines.host import HostBucket, HostEngine, HostLaunch
 from instep.engines.placement import Placement
@@ -24,20 +25,6 @@ from instep.numerics import LANES, TILE, canonical_sum
 #: Elements of a block. 256 KiB of float32: a few blocks stay in the second-level cache, and the
 #: cost of calling a ufunc (0.5 us) is small beside its work (15 us). Four tiles of a sum.
 BLOCK = 4 * TILE
-
-_UFUNCS: dict[str, Callable[..., Any]] = {
-    "round": np.rint,
-    "abs": np.absolute,
-    **{
-        name: getattr(np, name)
-        for name in (
-            *("add", "subtract", "multiply", "divide", "copysign"),
-            *("negative", "sqrt", "floor", "ceil", "trunc"),
-            *("less", "less_equal", "greater", "greater_equal", "equal", "not_equal"),
-            *("logical_and", "logical_or", "logical_xor", "logical_not"),
-        )
-    },
-}
 
 
 class BlockedEngine(HostEngine):
@@ -101,17 +88,17 @@ class BlockedLaunch(HostLaunch):
 
     def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
         for i, leaf in enumerate(bucket.leaves[member] for member in self.members):
-            reduced = [
-                sums.values[number, leaf.position if sum_scope(number) == "tensor" else -1]
+            reduced = {
+                number: sums.values[number, leaf.position if sum_scope(number) == "tensor" else -1]
                 for number in range(self.graph.sum_count)
-            ]
+            }
             if self.graph.sums:
                 self._reduce(bucket, leaf, reduced, sums)
             else:
                 self._store(bucket, leaf, reduced, i)
 
     def _reduce(
-        self, bucket: HostBucket[Any], leaf: Placement, reduced: Sequence[float], sums: SumTable
+        self, bucket: HostBucket[Any], leaf: Placement, reduced: Mapping[int, float], sums: SumTable
     ) -> None:
         graph, arrays = self.graph, bucket.arrays(leaf)
         walked = leaf.is_walked(graph)
@@ -125,7 +112,7 @@ class BlockedLaunch(HostLaunch):
             sums.values[entry.number, leaf.position] = total
 
     def _store(
-        self, bucket: HostBucket[Any], leaf: Placement, reduced: Sequence[float], i: int
+        self, bucket: HostBucket[Any], leaf: Placement, reduced: Mapping[int, float], i: int
     ) -> None:
         arrays, scalars, done = bucket.arrays(leaf), self._scalars[leaf.row], self._progress[i]
         if leaf.is_walked(self.graph):
@@ -219,7 +206,7 @@ class Procedure:
             self._copies[position] = (dtype, count[dtype])
 
     def reduce(
-        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Sequence[float]
+        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Mapping[int, float]
     ) -> list[NDArray[np.float64]]:
         """Return the sums of the tiles of a block."""
         values = self._evaluate(block, scalars, reduced)
@@ -227,7 +214,7 @@ class Procedure:
             return [_tile_sums(values[entry.node], len(block[0])) for entry in self.graph.sums]
 
     def stores(
-        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Sequence[float]
+        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Mapping[int, float]
     ) -> list[Call]:
         """Evaluate the pass on a block; return the calls that store the results."""
         values = self._evaluate(block, scalars, reduced)
@@ -241,7 +228,7 @@ class Procedure:
         ]
 
     def _evaluate(
-        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Sequence[float]
+        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Mapping[int, float]
     ) -> list[Any]:
         """Return the values of all nodes for one block."""
         graph, length = self.graph, len(block[0])
@@ -253,7 +240,7 @@ class Procedure:
                     values.append(block[self._index[str(node.value)]])
                     continue
                 if position in graph.uniform:
-                    values.append(_uniform(node, operands, scalars, reduced))
+                    values.append(uniform.value(node, operands, scalars, reduced))
                     continue
                 out = self._buffers[self._register[position]][:length]
                 _apply(node.operation, operands, out)
@@ -283,24 +270,6 @@ class Procedure:
         return "\n".join(lines)
 
 
-def _uniform(node: Any, operands: list[Any], scalars: Sequence[float], reduced: Any) -> Any:
-    """Return a value that is the same for all elements, as a NumPy scalar of the node's dtype."""
-    dtype = np.dtype(node.dtype).type
-    match node.operation:
-        case "scalar":
-            return dtype(scalars[node.value])
-        case "constant":
-            return dtype(node.value)
-        case "reduced":
-            return dtype(reduced[node.value])
-        case "cast":
-            return dtype(operands[0])
-        case "where":
-            return operands[1] if operands[0] else operands[2]
-        case operation:
-            return _UFUNCS[operation](*operands)
-
-
 def _apply(operation: str, operands: list[Any], out: NDArray[Any]) -> None:
     match operation:
         case "cast":
@@ -314,7 +283,7 @@ def _apply(operation: str, operands: list[Any], out: NDArray[Any]) -> None:
             np.copyto(out, b)
             np.copyto(out, a, where=condition)
         case _:
-            _UFUNCS[operation](*operands, out=out)
+            uniform.UFUNCS[operation](*operands, out=out)
 
 
 def _tile_sums(x: Any, length: int) -> NDArray[np.float64]:

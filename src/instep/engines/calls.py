@@ -1,6 +1,7 @@
 """Functions of the array library that a rule applies to whole arrays, between two passes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,19 @@ import numpy as np
 from instep import arrays
 from instep.graph import Graph
 from instep.graph.program import Program, Row
+from instep.interrupts import at_once
 
 
 class RenewedSlots:
-    """Runs the calls after a pass, and keeps their new state until the step is certain."""
+    """Runs the calls after a pass, and keeps new state until the step is certain."""
 
     def __init__(self) -> None:
         self._pending: list[tuple[Any, Any]] = []
+        self._has_kept = False
 
     def clear(self) -> None:
         """Forget what a step that failed has left."""
+        self._has_kept = False
         self._pending.clear()
 
     def call(self, program: Program, graph: Graph, slots: Mapping[str, Any], row: Row) -> None:
@@ -30,6 +34,12 @@ class RenewedSlots:
             operand[...] = new
             # Copies, for a function may return the same memory for every leaf.
             self._pending += zip(old, (_copied(xp, array) for array in renewed), strict=True)
+
+    def keep_once(self, make: Callable[[], list[tuple[Any, Any]]]) -> None:
+        """Keep what slots are to hold, but once since `clear`: it is made of what they hold now."""
+        if not self._has_kept:
+            kept = partial(setattr, self, "_has_kept", True)
+            at_once([partial(self._pending.extend, make()), kept])
 
     def store(self) -> None:
         """Write the new state."""

@@ -6,10 +6,10 @@ whole arrays are called.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -23,6 +23,8 @@ from instep.engines.ranges import Range
 from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
+from instep.graph.numbers import check_tree, of_tree
+from instep.graph.passes import remembering
 from instep.graph.program import Flags, Program, Row
 
 
@@ -82,12 +84,15 @@ class Arrangement(Generic[_Launch]):
         What runs before sums or results of functions are known, level by level.
     final
         What stores parameters and state.
+    remembered
+        The graphs that make the numbers that are remembered, and the leaves that run them.
     """
 
     levels: list[list[_Launch]]
     final: list[_Launch]
     sum_count: int
     guards: frozenset[int]
+    remembered: list[tuple[Graph, list[int]]]
 
     @cached_property
     def launches(self) -> list[_Launch]:
@@ -114,6 +119,8 @@ class FusedBucket(Bucket, Generic[_Launch]):
         Dtype of the arithmetic.
     addresses
         Of parameter and gradient of each leaf, as of the last `fit`.
+    numbers
+        The numbers that each leaf remembers, and those of the tree, as arrays of no dimensions.
     now
         What this step runs: one arrangement, or one for every choice of graphs that may be right.
     """
@@ -128,6 +135,7 @@ class FusedBucket(Bucket, Generic[_Launch]):
         self.gradient_dtype = members[0].gradient.dtype
         self.compute = DTYPES[self.dtype.name].compute
         self.leaves = [Placement.of(member, program.arrays) for member in members]
+        self.numbers = [member.numbers for member in members]
         self.addresses = np.zeros((len(members), 2), dtype=np.int64)
         self._extents = np.array(
             [
@@ -140,7 +148,7 @@ class FusedBucket(Bucket, Generic[_Launch]):
         # Transforms that do something else in some of the steps come back to the same launches.
         self._arrangements: dict[tuple[Flags, ...], Arrangement[_Launch]] = {}
         self._level = self._depth = 0
-        self._rows: Sequence[Row] = ()
+        self.rows: Sequence[Row] = ()
         self._renewed = RenewedSlots()
 
     @abstractmethod
@@ -155,6 +163,17 @@ class FusedBucket(Bucket, Generic[_Launch]):
     def run(self, levels: Sequence[list[_Launch]], sums: SumTable) -> None:
         """Run what each arrangement has on a level, or what is left of it since `take`."""
 
+    def remembering(self, graph: Graph, members: list[int]) -> list[_Launch]:
+        """Return what runs after the last pass, and makes and stores the numbers of these leaves.
+
+        Else `remember` does it.
+        """
+        return []
+
+    def remember(self, sums: SumTable) -> list[tuple[Any, Any]]:
+        """Return numbers that are remembered, as arrays, with new values. All sums are known."""
+        return []
+
     def bounds(self) -> tuple[Range, Range]:
         starts = self.addresses - self._extents[:, :, 0]
         stops = self.addresses + self._extents[:, :, 1]
@@ -165,10 +184,13 @@ class FusedBucket(Bucket, Generic[_Launch]):
             for row in rows:
                 self.program.check_rounding(row.numbers, self.compute)
         chosen = [self.arrangement(rows) for rows in candidates]
+        for arrangement, rows in zip(chosen, candidates, strict=True):
+            for graph, _ in arrangement.remembered:
+                check_tree(self.program, graph, rows)
         self.turn_to(chosen if len(chosen) == 1 else list(dict.fromkeys(chosen)), sums)
         self.guards = frozenset(number for one in self.now for number in one.guards)
         self._depth = max(len(one.levels) for one in self.now)
-        self._level, self._rows = 0, candidates[0]
+        self._level, self.rows = 0, candidates[0]
         self._renewed.clear()
         for candidate, arrangement in enumerate(chosen):
             for launch in arrangement.launches:
@@ -204,12 +226,31 @@ class FusedBucket(Bucket, Generic[_Launch]):
         for passes, chosen in sections:
             for level, graph in zip([*levels[: len(passes) - 1], levels[-1]], passes, strict=True):
                 level.extend(self.launches(graph, chosen))
+        remembered = list(self._remembered(sections))
+        for graph, chosen in remembered:  # when all have read what the numbers were before
+            levels[-1].extend(self.remembering(graph, chosen))
         return Arrangement(
             levels[:-1],
             levels[-1],
             max(passes[0].sum_count for passes, _ in sections),
             frozenset(number for passes, _ in sections for number in passes[0].guards),
+            remembered,
         )
+
+    def _remembered(
+        self, sections: Sequence[tuple[tuple[Graph, ...], list[int]]]
+    ) -> Iterator[tuple[Graph, list[int]]]:
+        """Yield the graphs that make numbers; those of the tree are made once, by the last bucket.
+
+        With them come the leaves that run them.
+        """
+        made = set() if self.is_last else set(of_tree(self.program))
+        for passes, chosen in sections:
+            graph = passes[-1].remembers
+            entries = [] if graph is None else [x for x in graph.remembered if x.name not in made]
+            made.update(entry.name for entry in entries if entry.scope == "tree")
+            if graph is not None and entries:
+                yield remembering(graph, entries), chosen
 
     def reduce(self, sums: SumTable) -> set[int]:
         numbers: set[int] = set()
@@ -228,10 +269,11 @@ class FusedBucket(Bucket, Generic[_Launch]):
 
     def _call(self, launch: Launch) -> None:
         for leaf in (self.leaves[i] for i in launch.members):
-            self._renewed.call(self.program, launch.graph, leaf.slots, self._rows[leaf.row])
+            self._renewed.call(self.program, launch.graph, leaf.slots, self.rows[leaf.row])
 
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
         with self.context:
+            self._renewed.keep_once(partial(self.remember, sums))
             self.run([one.final for one in self.now], sums)
             self._renewed.store()
         return {}

@@ -1,6 +1,6 @@
 """The namespace that a rule is called with on arrays of any library."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,15 @@ from instep.graph.host_expressions import (
 )
 from instep.graph.nodes import ARITHMETIC, COMPARISONS
 from instep.graph.pairs import Pair
+from instep.graph.remembered import array_for_number
 
 
 class TreeSumError(Exception):
-    """A rule has come to a sum over the tree, to which every leaf must contribute first."""
+    """A rule has come to sums over the tree, to which every leaf must contribute first."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(numbers)
+        self.numbers = numbers
 
 
 class ElementFunctions(Functions):
@@ -231,12 +232,17 @@ class RuleNamespace(ElementFunctions):
     def tree_sum(self, x: Any) -> Any:
         """Return the canonical sum over all tensors of the tree."""
         self._refuse_numbers("tree_sum", x)
-        number = sum_number(self._count, "tree")
-        self._count += 1
-        if number not in self._sums.known:
-            self._sums.row(number)[self._position] = self._total(x)
-            raise TreeSumError(number)
-        return self.number(float(self._sums.row(number)[-1]))
+        return self.tree_sums(x)[0]
+
+    def tree_sums(self, *summands: Any) -> list[Any]:
+        """Return several sums over the tree; for None, what other tensors add to it."""
+        numbers = [sum_number(self._count + i, "tree") for i in range(len(summands))]
+        self._count += len(numbers)
+        if not self._sums.known.issuperset(numbers):
+            for number, x in zip(numbers, summands, strict=True):
+                self._sums.row(number)[self._position] = 0.0 if x is None else self._total(x)
+            raise TreeSumError(numbers)
+        return [self.number(float(self._sums.row(number)[-1])) for number in numbers]
 
     def apply(self, function: Callable[..., Any], x: Any, *slots: Any, **numbers: Any) -> Any:
         """Apply a function to whole arrays."""
@@ -255,6 +261,14 @@ class RuleNamespace(ElementFunctions):
         self.guards |= {sum_number(self._count, "tree")}
         failures = self.where(self._array(condition), 0.0, 1.0)
         self.tree_sum(self._namespace.broadcast_to(failures, self._like.shape))
+
+    def remembered(self, rule: str, name: str, value: Any) -> float:
+        """Return what a rule has returned for a number."""
+        if isinstance(value, Pair) or not (self._are_numbers(value) or value.shape == ()):
+            raise array_for_number(rule, name)
+        if str(getattr(value, "dtype", type(value))).rpartition(".")[2].startswith("bool"):
+            raise TypeError(f"{rule}.rule returned a boolean for {name!r}; return real numbers")
+        return float(value)
 
     def stored(self, rule: str, name: str, value: Any, like: Any) -> Any:
         """Return `value` as a new array of the shape and dtype of `like`."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from instep.graph import sum_kind
 from instep.interrupts import Call
 
 
@@ -109,8 +110,9 @@ class SumTable:
 
     def clear(self) -> None:
         """Set all sums to zero: before a step in which other leaves contribute than before."""
-        if len(self.values):
-            self.values[...] = 0.0
+        for number, row in enumerate(self.values):
+            if sum_kind(number) == "sum":  # and no number that a step finds there
+                row[...] = 0.0
         for remote in self.remotes.values():
             remote.clear()
 

@@ -5,7 +5,18 @@ graph at its sums into passes over memory. Nothing in this package knows an engi
 """
 
 from instep.graph.errors import FusionError
-from instep.graph.nodes import Array, Call, Graph, Node, Scalar, Store, Sum, sum_number, sum_scope
+from instep.graph.nodes import (
+    Array,
+    Call,
+    Graph,
+    Node,
+    Scalar,
+    Store,
+    Sum,
+    sum_kind,
+    sum_number,
+    sum_scope,
+)
 from instep.graph.passes import cut, prune
 from instep.graph.trace import trace
 
@@ -20,6 +31,7 @@ __all__ = [
     "Sum",
     "cut",
     "prune",
+    "sum_kind",
     "sum_number",
     "sum_scope",
     "trace",

@@ -170,11 +170,20 @@ class TracedNamespace(Functions):
             )
         return self._reduce(x, "tree")
 
+    def tree_sums(self, *summands: Any) -> list[TracedArray]:
+        """Record several sums over the tree; for None, what others may add to it."""
+        return [
+            self._recorder.add("reduced", (), "float64", self._recorder.next_sum("tree"))
+            if x is None
+            else self.tree_sum(x)
+            for x in summands
+        ]
+
     def require(self, condition: Any) -> None:
         """Record that the step happens only if the condition holds everywhere in the tree."""
-        self._recorder.guards.append(self._recorder.next_sum("tree"))
         failures = self.where(self._recorder.array(condition), 0.0, 1.0)
         self._reduce(failures.widened(), "tree")
+        self._recorder.guards.append(self._recorder.sums[-1].number)
 
     def _summand(self, name: str, x: Any) -> TracedArray:
         self._refuse_numbers(name, x)

@@ -1,6 +1,6 @@
 """The parts of a graph. All are frozen, so that graphs can be compared, hashed and cached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -76,18 +76,54 @@ class Sum:
     scope: str  # "tensor" or "tree"
 
 
-def sum_number(count: int, scope: str) -> int:
-    """Return the number of a sum before which the rule has met `count` sums of this scope.
+#: What numbers are that `reduced` nodes read: the sums of a step, and what was remembered of the
+#: step before.
+KINDS = ("sum", "remembered")
+
+
+def sum_number(count: int, scope: str, kind: str = "sum") -> int:
+    """Return the number of a sum before which the rule has met `count` of this scope and kind.
 
     Sums over the tree have even numbers, those over a tensor odd ones. So leaves agree on which
     sum over the tree is which, where the rule takes other sums over the tensor for some of them.
     """
-    return 2 * count + (scope == "tensor")
+    return 2 * (len(KINDS) * count + KINDS.index(kind)) + (scope == "tensor")
 
 
 def sum_scope(number: int) -> str:
     """Return what the sum of this number is over."""
     return "tensor" if number % 2 else "tree"
+
+
+def sum_kind(number: int) -> str:
+    """Return which of `KINDS` the sum of this number is."""
+    return KINDS[number // 2 % len(KINDS)]
+
+
+def numbers_of(of_tensors: Iterable[str], of_tree: Iterable[str]) -> dict[str, int]:
+    """Return the numbers by which graphs know what is remembered, by name."""
+    return {
+        name: sum_number(count, scope, "remembered")
+        for scope, names in (("tensor", of_tensors), ("tree", of_tree))
+        for count, name in enumerate(names)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the step makes of a number that is remembered: node `node`, the same for all elements.
+
+    `number` is that of `sum_number`, by which `reduced` nodes read what it was before.
+    """
+
+    name: str
+    number: int
+    node: int
+
+    @property
+    def scope(self) -> str:
+        """Whether it is a number of each tensor, or of the tree."""
+        return sum_scope(self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +183,9 @@ class Graph:
     guards
         Numbers of sums over the tree that count elements which forbid the step: the last pass
         is run only if all of them are zero.
+    remembered
+        New values of numbers. They are made when all sums are known, by a graph of their own,
+        `remembers` of the last pass, and take the place of the old ones when that has run.
     """
 
     name: str
@@ -159,6 +198,8 @@ class Graph:
     sum_count: int = 0
     calls: tuple[Call, ...] = ()
     guards: tuple[int, ...] = ()
+    remembered: tuple[Remembered, ...] = ()
+    remembers: "Graph | None" = None
 
     @cached_property
     def loaded(self) -> tuple[Array, ...]:
@@ -200,5 +241,6 @@ class Graph:
             lines.append(f"  %{position}: {node.dtype} = {node.operation} {', '.join(operands)}")
         lines += [f"  sum {s.number} over the {s.scope} of %{s.node}" for s in self.sums]
         lines += [f"  store {store.array} = %{store.node}" for store in self.stores]
+        lines += [f"  remember {entry.name} = %{entry.node}" for entry in self.remembered]
         lines += [f"  then {call.array} = {call.name}({call.array})" for call in self.calls]
         return "\n".join(lines)

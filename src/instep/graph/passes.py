@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from instep.graph.dtypes import DTYPES
-from instep.graph.nodes import Call, Graph, Node, Store, Sum
+from instep.graph.nodes import Call, Graph, Node, Remembered, Store, Sum
 
 
 def prune(graph: Graph) -> Graph:
     """Return `graph` without nodes that nothing needs, and without stores that change nothing."""
     stores = [store for store in graph.stores if not _stores_what_it_loaded(graph, store)]
-    return _keep(graph, stores, graph.sums, graph.calls)
+    return _keep(graph, stores, graph.sums, graph.calls, graph.remembered)
 
 
 def cut(graph: Graph) -> tuple[Graph, ...]:
@@ -32,8 +32,10 @@ def cut(graph: Graph) -> tuple[Graph, ...]:
 
     stores = [store for store in graph.stores if not _stores_what_it_loaded(graph, store)]
     last = _keep(graph, stores)
+    remembers = _keep(graph, remembered=graph.remembered) if graph.remembered else None
+    in_the_end = [key for one in (last, remembers) if one for key in _breaks_in(one, breaks)]
     renewed = [call.array for call in graph.calls if call.slots]
-    needed = _closure(graph, breaks, [*graph.guards, *renewed, *_breaks_in(last, breaks)])
+    needed = _closure(graph, breaks, [*graph.guards, *renewed, *in_the_end])
     level_of = {key: levels[entry.node] for key, entry in breaks.items() if key in needed}
     _postpone_sums(graph, breaks, level_of)
     passes = []
@@ -46,7 +48,12 @@ def cut(graph: Graph) -> tuple[Graph, ...]:
             passes.append(_keep(graph, drafts, (), calls))
         if sums:
             passes.append(_keep(graph, (), sums))
-    return (*passes, last)
+    return (*passes, replace(last, remembers=remembers))
+
+
+def remembering(graph: Graph, entries: Iterable[Remembered]) -> Graph:
+    """Return the part of a graph that makes these numbers."""
+    return _keep(graph, remembered=entries)
 
 
 def _postpone_sums(
@@ -71,7 +78,7 @@ def _postpone_sums(
 
 def _break_before(node: Node, breaks: Mapping[object, Sum | Call]) -> object:
     """Return the key of the sum or call whose result a node reads, or None."""
-    reads = node.operation == "reduced" or (node.operation == "load" and node.value in breaks)
+    reads = node.operation in ("reduced", "load") and node.value in breaks
     return node.value if reads else None
 
 
@@ -107,14 +114,15 @@ def _stores_what_it_loaded(graph: Graph, store: Store) -> bool:
 
 def _keep(
     graph: Graph,
-    stores: Iterable[Store],
+    stores: Iterable[Store] = (),
     sums: Iterable[Sum] = (),
     calls: Iterable[Call] = (),
+    remembered: Iterable[Remembered] = (),
 ) -> Graph:
-    """Return the part of `graph` that stores, sums and calls need, renumbered."""
-    stores, sums, calls = tuple(stores), tuple(sums), tuple(calls)
+    """Return the part of `graph` that these need, renumbered."""
+    stores, sums, calls, remembered = tuple(stores), tuple(sums), tuple(calls), tuple(remembered)
     alive: set[int] = set()
-    entries: tuple[Store | Sum | Call, ...] = (*stores, *sums, *calls)
+    entries: tuple[Store | Sum | Call | Remembered, ...] = (*stores, *sums, *calls, *remembered)
     pending = [entry.node for entry in entries]
     while pending:
         position = pending.pop()
@@ -134,4 +142,5 @@ def _keep(
         stores=tuple(replace(entry, node=position_of[entry.node]) for entry in stores),
         sums=tuple(replace(entry, node=position_of[entry.node]) for entry in sums),
         calls=tuple(replace(entry, node=position_of[entry.node]) for entry in calls),
+        remembered=tuple(replace(entry, node=position_of[entry.node]) for entry in remembered),
     )

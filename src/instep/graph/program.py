@@ -17,6 +17,7 @@ from instep.graph import Graph, cut, trace
 from instep.graph.dtypes import BOUNDS, state_dtype
 from instep.graph.evaluation import compile_expressions
 from instep.graph.host_expressions import shown
+from instep.graph.nodes import numbers_of
 from instep.graph.trace import Values, varying_name
 from instep.hyperparameters import Hyperparameter, is_array
 from instep.rule import Rule
@@ -138,6 +139,7 @@ class Part:
             if entry.domain.decays and product_of(entry.name) not in declared
         )
         self.multiply(())
+        self.first_numbers = rule.numbers
         self.derived: tuple[str, ...] = ()
         self._found: set[str] = set()
         self._kinds: object = None  # what `scalars` returned last: names and types, as checked
@@ -372,7 +374,7 @@ class Program:
         mains = [part for part in self.parts if part.rule is owner.main]
         for part in self.parts:
             part.multiply(_products(owner, part, part in mains, remembered))
-        self.powers = _powers(self.parts)
+        self.powers, self.remembered = _powers(self.parts), _remembered(self.parts)
         self._lender = mains[0] if any(part.borrowed for part in self.parts) else None
         self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
@@ -554,6 +556,7 @@ class Program:
                 whole=self.whole,
                 between=self.between,
                 real_slots=self.real_slots,
+                numbers=self.remembered,
             )
             self._passes[key] = cut(graph)
         return self._passes[key]
@@ -592,6 +595,14 @@ class Program:
                     raise TypeError(declarations.wrong_start(part.owner, slot, start, names))
                 initial[part.prefix + slot] = start if isinstance(start, str) else float(start)
         return initial
+
+
+def _remembered(parts: Sequence[Part]) -> dict[str, int]:
+    """Return the numbers by which graphs know those that sums leave and that are remembered."""
+    return numbers_of(
+        [part.prefix + name for part in parts for name in part.rule.tensor_numbers],
+        [part.prefix + name for part in parts for name in part.rule.tree_numbers],
+    )
 
 
 def _powers(parts: Iterable[Part]) -> dict[str, tuple[str, str]]:

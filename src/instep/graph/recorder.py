@@ -10,7 +10,7 @@ import numpy as np
 from instep.graph import host_expressions
 from instep.graph.dtypes import BOUNDS, DTYPES, is_complex
 from instep.graph.errors import FusionError, place_above, place_of_rule
-from instep.graph.nodes import Array, Call, Graph, Node, Scalar, Store, Sum, sum_number
+from instep.graph.nodes import Array, Call, Graph, Node, Remembered, Scalar, Store, Sum, sum_number
 from instep.graph.pairs import Pair
 from instep.graph.symbols import Extent, TracedArray, TracedScalar, WholeSlot
 
@@ -37,6 +37,9 @@ class Recorder:
         self.calls: list[Call] = []
         self.between: list[Array] = []
         self.guards: list[int] = []
+        self.remembered: list[Remembered] = []
+        self.numbers: list[int] = []  # of sums, and of what is remembered
+        self._count = {"tensor": 0, "tree": 0}
         self._positions: dict[Node, int] = {}
         self._function, self._entry = rule, entry
 
@@ -55,12 +58,15 @@ class Recorder:
         return error
 
     def next_sum(self, scope: str) -> int:
-        """Return the number of the sum that is recorded next, if it is over `scope`."""
-        return sum_number(sum(entry.scope == scope for entry in self.sums), scope)
+        """Return the number of the sum over `scope` that the rule has come to."""
+        self.numbers.append(sum_number(self._count[scope], scope))
+        self._count[scope] += 1
+        return self.numbers[-1]
 
-    def check_whole(self, returned: Mapping[str, Any]) -> None:
+    def check_whole(self, whole: Iterable[str], returned: Mapping[str, Any]) -> None:
         """Raise unless every slot of another shape is returned as `xp.apply` has left it."""
-        for name, value in returned.items():
+        for name in whole:
+            value = returned.get(name, WholeSlot(self, name))
             calls = [number for number, call in enumerate(self.calls) if name in call.slots]
             expected = (name, calls[-1] if calls else None)
             if not isinstance(value, WholeSlot) or (value.name, value.call) != expected:
@@ -242,9 +248,10 @@ class Recorder:
             nodes=tuple(self.nodes),
             stores=tuple(stores),
             sums=tuple(self.sums),
-            sum_count=max((1 + entry.number for entry in self.sums), default=0),
+            sum_count=1 + max(self.numbers, default=-1),
             calls=tuple(self.calls),
             guards=tuple(self.guards),
+            remembered=tuple(self.remembered),
         )
 
 

@@ -5,10 +5,11 @@ in Python floats at every step. Arithmetic with an array becomes a node. Equal o
 one node, so common subexpressions are computed once.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from instep.graph import remembered
 from instep.graph.dtypes import DTYPES, is_complex, state_dtype
 from instep.graph.errors import FusionError, RuleError, UnknownNameError, is_about_rules, place_of
 from instep.graph.namespace import TracedNamespace
@@ -33,6 +34,7 @@ def trace(
     whole: tuple[str, ...] = (),
     between: tuple[str, ...] = (),
     real_slots: Collection[str] = (),
+    numbers: Mapping[str, int] = MappingProxyType({}),
 ) -> Graph:
     """Return the graph of `rule` for parameters of storage dtype `dtype`.
 
@@ -60,6 +62,8 @@ def trace(
         arrays that these are given and return.
     real_slots
         Those of slots and arrays between that are real where the parameter is complex.
+    numbers
+        What is remembered: names, and the numbers by which the graph knows them.
 
     Raises
     ------
@@ -70,15 +74,44 @@ def trace(
     state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
     arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
-    numbers = _numbers(recorder, hyperparameters, varying, loaded)
-    h = Values(name, "hyperparameter", {**numbers, **options}, powers)
-    unchanged = {slot: WholeSlot(recorder, slot) for slot in whole}
-    s = Values(name, "slot", {slot: loaded[slot] for slot in slots} | unchanged)
+    given = _numbers(recorder, hyperparameters, varying, loaded)
+    h = Values(name, "hyperparameter", {**given, **options}, powers)
+    s = _slots(recorder, loaded, slots, whole, numbers)
     returned = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
-    new, new_slots = check_result(name, returned, (*slots, *whole))
-    recorder.check_whole({slot: new_slots.get(slot, unchanged[slot]) for slot in whole})
-    kernel = f"{name}_{dtype}" if gradient in ("", dtype) else f"{name}_{dtype}_{gradient}"
-    return prune(recorder.graph(kernel, arrays, _stores(recorder, arrays, new, new_slots)))
+    stores = _results(recorder, arrays, returned, slots, whole, numbers)
+    return prune(recorder.graph(_kernel(name, dtype, gradient or dtype), arrays, stores))
+
+
+def _kernel(name: str, dtype: str, gradient: str) -> str:
+    return f"{name}_{dtype}" if gradient == dtype else f"{name}_{dtype}_{gradient}"
+
+
+def _slots(
+    recorder: Recorder,
+    loaded: Mapping[str, Any],
+    slots: Iterable[str],
+    whole: Iterable[str],
+    numbers: Mapping[str, int],
+) -> "Values":
+    """Return `s`: what a rule sees of its state."""
+    values = {name: loaded[name] for name in slots} | remembered.read(recorder, numbers)
+    values |= {name: WholeSlot(recorder, name) for name in whole}
+    return Values(recorder.rule, "slot", values)
+
+
+def _results(
+    recorder: Recorder,
+    arrays: Iterable[Array],
+    returned: Any,
+    slots: Iterable[str],
+    whole: Sequence[str],
+    numbers: Mapping[str, int],
+) -> list[Store]:
+    """Record what a rule has returned."""
+    new, new_slots = check_result(recorder.rule, returned, (*slots, *whole, *numbers))
+    recorder.check_whole(whole, new_slots)
+    remembered.keep(recorder, numbers, new_slots)
+    return _stores(recorder, arrays, new, new_slots)
 
 
 def varying_name(hyperparameter: str) -> str:

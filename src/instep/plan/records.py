@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 
 from instep.graph.program import Group
 from instep.plan.leaves import Leaf
@@ -20,6 +21,8 @@ class Records:
     ----------
     states
         By the keys of the leaves.
+    numbers
+        Those that rules remember of the tree.
     have_moved
         Whether some are others than those of plans before: their slots had to be made anew.
     """
@@ -28,14 +31,19 @@ class Records:
         self,
         leaves: Sequence[Leaf],
         states: Mapping[int, LeafState],
+        numbers: Mapping[str, Any],
         groups: Sequence[Group],
         group_of: Sequence[int],
         state: State,
     ) -> None:
         self.states = {leaves[i].key: leaf for i, leaf in states.items()}
         self._values = list(states.values())
-        known = state.leaves
-        self.have_moved = any(known.get(key, leaf) is not leaf for key, leaf in self.states.items())
+        self.numbers = numbers
+        self.have_moved = any(
+            known.get(key, value) is not value
+            for known, values in ((state.leaves, self.states), (state.numbers, numbers))
+            for key, value in values.items()
+        )
         self._groups = [(group, list[LeafState]()) for group in groups]
         for i, leaf in states.items():
             self._groups[group_of[i]][1].append(leaf)
@@ -49,6 +57,8 @@ class Records:
         if state.plan is not None:
             state.plan.settle(state)
         if [*map(state.leaves.get, self.states)] != self._values:
+            return False
+        if any(state.numbers.get(name) is not number for name, number in self.numbers.items()):
             return False
         histories = [[*map(_history, leaves)] for _, leaves in self._groups]
         for (group, _), own in zip(self._groups, histories, strict=True):

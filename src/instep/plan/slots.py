@@ -6,26 +6,41 @@ from typing import Any
 from instep import arrays, engines
 from instep.engines import Bucket, Engine
 from instep.engines.base import Member
+from instep.graph.numbers import first_values, of_tensors, of_tree
 from instep.graph.program import Program, Row
 from instep.plan.assignment import Assigned, Assignment
 from instep.plan.leaves import Leaf
-from instep.state import LeafState
+from instep.state import LeafState, State
 from instep.tree import format_path
 
 
-def bucket(
+def buckets(
+    given: Assignment, leaves: Sequence[Leaf], state: State, threads: int | None
+) -> tuple[list[Bucket], dict[int, LeafState], dict[str, Any]]:
+    """Return buckets, the states of the leaves by their numbers, and the numbers of the tree."""
+    states: dict[int, LeafState] = {}
+    numbers: dict[str, Any] = {}
+    found = [_bucket(given, own, leaves, state, states, numbers, threads) for own in given.buckets]
+    for other in found[:-1]:
+        other.is_last = False
+    return found, states, numbers
+
+
+def _bucket(
     given: Assignment,
     own: Assigned,
     leaves: Sequence[Leaf],
-    known: Mapping[str, LeafState],
+    state: State,
     states: dict[int, LeafState],
+    numbers: dict[str, Any],
     threads: int | None,
 ) -> Bucket:
     """Return the bucket of leaves that one engine takes together.
 
-    `known` has the states of leaves from earlier steps, by their keys. `states` is given what they
-    have now, by their numbers: the same, unless slots are new.
+    `states` is given what the leaves have now, by their numbers: the same state as from earlier
+    steps, unless slots are new; and `numbers` those of the tree.
     """
+    known = state.leaves
     engine, program = engines.load(own.engine), own.program
     chosen = [leaves[i] for i in own.members]
     varying = [given.arrays_of(i, leaves[i]) for i in own.members]
@@ -34,16 +49,25 @@ def bucket(
         *([given.row(i) for i in own.members], varying),
     )
     between = _allocate_between(engine, program, chosen)
+    _place_numbers(engine, program, chosen, given.row(own.members[0]), state.numbers, numbers)
     members = []
     for i, leaf, slots, drafts, read in zip(
         own.members, chosen, found, between, varying, strict=True
     ):
-        row, state = given.group_of[i], known.get(leaf.key)
-        if state is None or any(state.slots.get(name) is not x for name, x in slots.items()):
-            state = LeafState(slots, given.groups[row].history)
-        states[i] = state
-        kept = state.slots | drafts | read if engine.fuses and (drafts or read) else state.slots
-        members.append(Member(leaf.position, row, leaf.parameter, leaf.gradient, kept, read))
+        row, own_state = given.group_of[i], known.get(leaf.key)
+        if own_state is None or any(
+            own_state.slots.get(name) is not x for name, x in slots.items()
+        ):
+            own_state = LeafState(slots, given.groups[row].history)
+        states[i] = own_state
+        kept = own_state.slots
+        if engine.fuses and (drafts or read):
+            kept = kept | drafts | read
+        remembered = {name: slots[name] for name in of_tensors(program)}
+        remembered |= {name: numbers[name] for name in of_tree(program)}
+        members.append(
+            Member(leaf.position, row, leaf.parameter, leaf.gradient, kept, read, remembered)
+        )
     return engine.bucket(program, members, threads)
 
 
@@ -62,6 +86,13 @@ def _allocate(
     for leaf, slots in zip(leaves, found, strict=True):
         _check(program, leaf, slots, dtype)
         _prepare_whole(program, leaf, slots, dtype)
+    if of_tensors(program):
+        for leaf, slots, row in zip(leaves, found, rows, strict=True):
+            first = first_values(program, row)
+            for name in of_tensors(program):
+                if not (name in slots and engine.holds(slots[name], leaf.parameter)):
+                    value = float(slots.get(name, first[name]))
+                    slots[name] = engine.number(value, leaf.parameter)
     fresh = [
         i
         for i, (leaf, slots) in enumerate(zip(leaves, found, strict=True))
@@ -93,6 +124,30 @@ def _allocate_between(
     return [dict(zip(names, new, strict=True)) for new in allocated]
 
 
+def _place_numbers(
+    engine: Engine,
+    program: Program,
+    leaves: Sequence[Leaf],
+    row: Row,
+    known: Mapping[str, Any],
+    numbers: dict[str, Any],
+) -> None:
+    """Give the tree its numbers, where the engine has them: those that are `known`, or new ones."""
+    for name in of_tree(program):
+        w = leaves[0].parameter
+        if name not in numbers and name in known and engine.holds(known[name], w):
+            numbers[name] = known[name]
+        elif name not in numbers:
+            value = float(known[name]) if name in known else first_values(program, row)[name]
+            numbers[name] = engine.number(value, w)
+        elif not engine.holds(numbers[name], w):
+            raise ValueError(
+                f"{program.name}.update: {name!r} is one number of the tree, and the tree has "
+                f"parameters on several devices; put {format_path('params', leaves[0].path)} where "
+                f"the others are"
+            )
+
+
 def _prepare_whole(program: Program, leaf: Leaf, slots: dict[str, Any], dtype: str) -> None:
     """Give a leaf its slots of other shapes, on the device of the parameter."""
     shapes = program.whole_shapes(tuple(leaf.parameter.shape)) if program.whole else {}
@@ -112,8 +167,10 @@ def _prepare_whole(program: Program, leaf: Leaf, slots: dict[str, Any], dtype: s
 def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -> None:
     w_shape = tuple(leaf.parameter.shape)
     shapes = program.whole_shapes(w_shape) if program.whole else {}
+    wanted = {name: (shape, program.dtype_of(name, dtype)) for name, shape in shapes.items()}
+    wanted |= dict.fromkeys(of_tensors(program), ((), "float64"))
     for name, slot in slots.items():
-        expected = shapes.get(name, w_shape), program.dtype_of(name, dtype)
+        expected = wanted.get(name) or (w_shape, program.dtype_of(name, dtype))
         if (tuple(slot.shape), arrays.dtype_name(slot)) != expected:
             is_complex = leaf.in_parts or arrays.is_complex(leaf.parameter)
             other = w_shape[:-1] if leaf.in_parts else (*w_shape, 2)

@@ -19,7 +19,7 @@ from instep.plan.remembered import look, remember
 from instep.plan.repetition import Repetition
 from instep.plan.settings import Settings
 from instep.plan.stand_ins import StandIns
-from instep.state import LeafState, Owner, State
+from instep.state import Owner, State
 
 #: Parameters and gradients while there is no step.
 _NOTHING: Leaves = ((), ())
@@ -53,12 +53,8 @@ class Plan:
         self._stand_ins = StandIns(self._active)
         self._settings = Settings(owner, self.program, with_arrays=bool(given.arrays))
         self._groups = given.groups
-        states: dict[int, LeafState] = {}
-        self.buckets = [
-            slots.bucket(given, own, self._active, state.leaves, states, owner.threads)
-            for own in given.buckets
-        ]
-        self._records = Records(self._active, states, self._groups, given.group_of, state)
+        self.buckets, states, numbers = slots.buckets(given, self._active, state, owner.threads)
+        self._records = Records(self._active, states, numbers, self._groups, given.group_of, state)
         self.is_heavy = any(own.program.between for own in given.buckets)
         self._sums = SumTable(len(leaves), len(self.buckets))
         self._judging = Judging(self.buckets, self._sums, self._groups)
@@ -231,6 +227,7 @@ class Plan:
         notes: list[Call] = [partial(state.__dict__.update, {"t": state.t + 1, "plan": self})]
         if not self._is_kept:
             notes.append(partial(state.leaves.update, self._records.states))
+            notes.append(partial(state.numbers.update, self._records.numbers))
             notes.append(partial(self.__dict__.update, _is_kept=True))
         notes.extend(
             partial(group.history.__dict__.update, taken=state.t + 1 - group.missed)

@@ -18,8 +18,8 @@ struct Uniform {
     float AdamW_eps;
     float average_decay;
     float h9;  // (1 - average_decay)
-    float u18;
-    float u20;
+    float u37;
+    float u39;
 };
 
 // The rule, for one element.
@@ -27,7 +27,7 @@ __device__ __forceinline__ void update(
     const Uniform& h, float& w, const float g, float& AdamW_m, float& AdamW_v, float&
         average_average)
 {
-    const float t0 = h.u20 * (h.u18 * g);
+    const float t0 = h.u39 * (h.u37 * g);
     const float new_AdamW_m = AdamW_m - h.h2 * AdamW_m + h.h2 * t0;
     const float new_AdamW_v = h.AdamW_beta2 * AdamW_v + h.h4 * (t0 * t0);
     const float new_w = h.h1 * w - h.h6 * new_AdamW_m / (sqrtf(new_AdamW_v / h.h5) + h.AdamW_eps);
@@ -100,15 +100,20 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
     h.average_decay = __uint_as_float((unsigned)word(step, first + 8));
     h.h9 = __uint_as_float((unsigned)word(step, first + 9));
     const double sum0 = __ldcg(step.sums + 0 * step.columns + step.columns - 1);
-    const double t0 = sqrt(sum0);
-    const double t1 = (t0 > h.clip_by_global_norm_max_norm) || (t0 != t0) ? t0 :
+    const double sum4 = __ldcg(step.sums + 4 * step.columns + step.columns - 1);
+    const double sum8 = __ldcg(step.sums + 8 * step.columns + step.columns - 1);
+    const double t0 = sqrt(sum0 + sum4 * 0x1.0000000000000p-600 * 0x1.0000000000000p-600);
+    const double t1 = sqrt(sum4 + sum8 * 0x1.0000000000000p-600 * 0x1.0000000000000p-600);
+    const double t2 = sum0 != 0.0 ? 0x1.0000000000000p+600 * t0 : (sum4 != 0.0 ? t1 :
+        0x1.0000000000000p-600 * sqrt(sum8));
+    const double t3 = (t2 > h.clip_by_global_norm_max_norm) || (t2 != t2) ? t2 :
         h.clip_by_global_norm_max_norm;
-    const double t2 = h.clip_by_global_norm_max_norm / t1;
-    const double t3 = t2 < 0x1.0000000000000p-100 ? 0x1.0000000000000p-100 : 1.0;
-    const float u18 = (float)t3;
-    const float u20 = (float)(t2 / t3);
-    h.u18 = u18;
-    h.u20 = u20;
+    const double t4 = h.clip_by_global_norm_max_norm / t3;
+    const double t5 = t4 < 0x1.0000000000000p-100 ? 0x1.0000000000000p-100 : 1.0;
+    const float u37 = (float)t5;
+    const float u39 = (float)(t4 / t5);
+    h.u37 = u37;
+    h.u39 = u39;
     return h;
 }
 

@@ -13,10 +13,10 @@ struct Uniform {};
 
 // The summands of one element, added to a lane.
 __device__ __forceinline__ void accumulate(
-    const Uniform& h, const float g, double& sum0)
+    const Uniform& h, const float g, double& sum4)
 {
     const double t0 = (double)g;
-    sum0 += (double)(t0 * t0);
+    sum4 += (double)(t0 * t0);
 }
 
 // A tensor: what stays the same from step to step.
@@ -187,7 +187,7 @@ Chain_float32_sums(const __grid_constant__ Step step)
     GLOBAL(g);
 
     // A thread has V lanes, and meets their elements in increasing order.
-    double sum0[V] = {};
+    double sum4[V] = {};
     int i = V * threadIdx.x;
 
     const bool aligned = ((bits(g)) & 15) == 0;
@@ -197,7 +197,7 @@ Chain_float32_sums(const __grid_constant__ Step step)
             const Pack<float> g_pack = pack(g, i);
             #pragma unroll
             for (int k = 0; k < V; ++k)
-                accumulate(h, g_pack.at[k], sum0[k]);
+                accumulate(h, g_pack.at[k], sum4[k]);
         }
     }
 
@@ -208,11 +208,11 @@ Chain_float32_sums(const __grid_constant__ Step step)
             if (i + k >= count)
                 break;
             float g_i = g[i + k];
-            accumulate(h, g_i, sum0[k]);
+            accumulate(h, g_i, sum4[k]);
         }
-    const double partial0 = fold(lanes, sum0);
+    const double partial4 = fold(lanes, sum4);
     if (threadIdx.x == 0) {
-        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial0;
+        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial4;
     }
 
     // The last block of the tensor sums the tiles.
@@ -220,10 +220,10 @@ Chain_float32_sums(const __grid_constant__ Step step)
     if (!last(step.arrived + number, tiles))
         return;
     canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 0 * step.columns + leaf.position);
+        step.sums + 4 * step.columns + leaf.position);
 
     // The last tensor adds up the tree, if no other launch has a part in it.
     if (step.tree == 0 || !last(step.arrived + step.tree, step.tree))
         return;
-    add_up(lanes, step.sums + 0 * step.columns, step.columns - 1);
+    add_up(lanes, step.sums + 4 * step.columns, step.columns - 1);
 }

@@ -23,14 +23,14 @@ struct Uniform {
 // The summands of one element, added to a lane.
 __device__ __forceinline__ void accumulate(
     const Uniform& h, const float w, const float g, const float m, const float v, double& sum1,
-        double& sum3)
+        double& sum5)
 {
     const float t0 = h.h5 * (h.beta1 * m + h.h1 * g) / (sqrtf((h.beta2 * v + h.h3 * (g * g)) / h.h4)
         + h.eps);
     const double t1 = (double)w;
     const double t2 = (double)(t0 + h.weight_decay * w);
     sum1 += (double)(t1 * t1);
-    sum3 += (double)(t2 * t2);
+    sum5 += (double)(t2 * t2);
 }
 
 // A tensor: what stays the same from step to step.
@@ -196,7 +196,7 @@ LAMB_float32_sums(const __grid_constant__ Step step)
     GLOBAL(v);
 
     // A thread has V lanes, and meets their elements in increasing order.
-    double sum1[V] = {}, sum3[V] = {};
+    double sum1[V] = {}, sum5[V] = {};
     int i = V * threadIdx.x;
 
     const bool aligned = ((bits(w) | bits(g) | bits(m) | bits(v)) & 15) == 0;
@@ -210,7 +210,7 @@ LAMB_float32_sums(const __grid_constant__ Step step)
             #pragma unroll
             for (int k = 0; k < V; ++k)
                 accumulate(h, w_pack.at[k], g_pack.at[k], m_pack.at[k], v_pack.at[k], sum1[k],
-                    sum3[k]);
+                    sum5[k]);
         }
     }
 
@@ -224,13 +224,13 @@ LAMB_float32_sums(const __grid_constant__ Step step)
             float g_i = g[i + k];
             float m_i = m[i + k];
             float v_i = v[i + k];
-            accumulate(h, w_i, g_i, m_i, v_i, sum1[k], sum3[k]);
+            accumulate(h, w_i, g_i, m_i, v_i, sum1[k], sum5[k]);
         }
     const double partial1 = fold(lanes, sum1);
-    const double partial3 = fold(lanes, sum3);
+    const double partial5 = fold(lanes, sum5);
     if (threadIdx.x == 0) {
         step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial1;
-        step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial3;
+        step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial5;
     }
 
     // The last block of the tensor sums the tiles.
@@ -240,5 +240,5 @@ LAMB_float32_sums(const __grid_constant__ Step step)
     canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
         step.sums + 1 * step.columns + leaf.position);
     canonical_sum(lanes, step.partials + 1 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 3 * step.columns + leaf.position);
+        step.sums + 5 * step.columns + leaf.position);
 }

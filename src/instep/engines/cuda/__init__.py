@@ -8,6 +8,9 @@ and `bucket` brings them together. `foreign` has the arrays and streams of other
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from instep import arrays
 from instep.engines.base import Bucket, Member
 from instep.engines.cuda import availability
 from instep.engines.cuda.emit import emit
@@ -38,13 +41,23 @@ class CudaEngine(FusedEngine):
 
         return [allocate(w, dtypes) for w in parameters]
 
+    def holds(self, number: Any, w: Any) -> bool:
+        return arrays.library(number) == "cupy" and arrays.device(number) == arrays.device(w)
+
+    def number(self, value: float, w: Any) -> Any:
+        import cupy
+
+        with w.device:
+            return cupy.array(value, dtype=np.float64)
+
     def bucket(self, program: Program, members: Sequence[Member], threads: int | None) -> Bucket:
         from instep.engines.cuda.bucket import CudaBucket
 
         return CudaBucket(program, members)
 
     def emit(self, graph: Graph) -> str:
-        return emit(graph)
+        passes = [graph] if graph.remembers is None else [graph, graph.remembers]
+        return "\n".join(map(emit, passes))
 
 
 ENGINE = CudaEngine()

@@ -90,6 +90,9 @@ class CudaBucket(FusedBucket[CudaLaunch]):
             if chosen
         ]
 
+    def remembering(self, graph: Graph, members: list[int]) -> list[CudaLaunch]:
+        return [CudaLaunch(self, graph, members, self._multiprocessors, strided=False)]
+
     def prepare(self, chosen: Sequence[Arrangement[CudaLaunch]], sums: SumTable) -> None:
         remote = self._remote(sums)
         remote.reserve(max(arrangement.sum_count for arrangement in chosen), self.positions)

@@ -16,13 +16,16 @@ A pass with sums computes them as `numerics.canonical_sum` says: a block sums on
 
 from instep.engines.cuda.boxes import BoxStores, StridedSums
 from instep.engines.cuda.lines import LineStores, LineSums
+from instep.engines.cuda.numbers import NumbersKernel
 from instep.graph import Graph
 
 
 def emit(graph: Graph, *, strided: bool = False) -> str:
     """Return the CUDA C++ text of a pass."""
-    if not (graph.stores or graph.sums):
+    if not (graph.stores or graph.sums or graph.remembered):
         return f"// {graph.name} changes nothing: there is nothing to launch.\n"
+    if graph.remembered:
+        return NumbersKernel(graph).text()
     if graph.sums:
         return StridedSums(graph).text() if strided else LineSums(graph).text()
     return BoxStores(graph).text() if strided else LineStores(graph).text()

@@ -68,7 +68,7 @@ _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())
 
 #: Names that the text makes up, by number: of values (`t0`), sums, scalars and what is uniform.
 #: And names in capitals: these are macros, of C and of what the text includes.
-_GENERATED = re.compile(r"(h|partial|sum|t|u)[0-9]+|[A-Z][A-Z0-9_]*")
+_GENERATED = re.compile(r"(h|number|partial|sum|t|u)[0-9]+|[A-Z][A-Z0-9_]*")
 
 
 def _is_free(name: str) -> bool:
@@ -185,7 +185,7 @@ class Expressions:
     def _compute(self, position: int, node: Node) -> None:
         text, binding = self._expression(node)
         self._text[position] = (text, binding)
-        leaf = node.operation in ("load", "scalar", "constant", "real", "imag")
+        leaf = node.operation in ("load", "scalar", "constant", "reduced", "real", "imag")
         name = self._wanted.get(position)
         if name is None and not leaf and (self._uses[position] > 1 or len(text) > _WIDTH):
             name = f"t{self._count}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from instep.engines.cuda.canonical_sum import ADD_UP, TENSOR_SUM, lane_of
 from instep.engines.cuda.expressions import NARROW_TYPES, TYPES, Expressions, Names
-from instep.graph import Graph, sum_scope
+from instep.graph import Graph, sum_kind, sum_scope
 from instep.graph.dtypes import DTYPES
 from instep.numerics import LANES, TILE
 
@@ -38,7 +38,15 @@ def leaf_dtype(graph: Graph) -> np.dtype[np.void]:
     """Return the layout of the row of a tensor in the table."""
     fields = [("size", "i8"), ("first_block", "i8"), ("row", "i4"), ("position", "i4")]
     slots = [(f"slot{i}", "u8") for i in range(len(graph.arrays) - 2)]
-    return np.dtype([*fields, ("layout", "u8"), *slots], align=True)
+    numbers = [(f"number{number}", "u8") for number in remembered_numbers(graph)]
+    return np.dtype([*fields, ("layout", "u8"), *slots, *numbers], align=True)
+
+
+def remembered_numbers(graph: Graph) -> list[int]:
+    """Return the numbers of what is remembered that a pass reads or makes."""
+    read = {int(str(node.value)) for node in graph.nodes if node.operation == "reduced"}
+    made = {entry.number for entry in graph.remembered}
+    return sorted(made | {number for number in read if sum_kind(number) == "remembered"})
 
 
 def vector_length(graph: Graph) -> int:
@@ -54,7 +62,8 @@ def threads_per_block(graph: Graph) -> int:
 def kernel_name(graph: Graph, *, strided: bool) -> str:
     """Return the name of the kernel: an identifier of C."""
     name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "x" for c in graph.name)
-    return name + ("_sums" if graph.sums else "") + ("_strided" if strided else "")
+    ending = "_sums" if graph.sums else "_numbers" if graph.remembered else ""
+    return name + ending + ("_strided" if strided else "")
 
 
 def indented(lines: list[str], depth: int) -> str:
@@ -187,6 +196,7 @@ class Kernel(ABC):
             f"{TYPES[array.dtype]}* {self._names.arrays[array.name]};"
             for array in self._graph.arrays[2:]
         ]
+        slots += [f"double* number{number};" for number in remembered_numbers(self._graph)]
         return f"""\
 // A tensor: what stays the same from step to step.
 struct Leaf {{
@@ -279,6 +289,7 @@ __device__ __forceinline__ long long candidate(const Step& step)
         """Nodes that are the same for all elements, and that elements need."""
         graph = self._graph
         needed = {store.node for store in graph.stores} | {entry.node for entry in graph.sums}
+        needed |= {entry.node for entry in graph.remembered}
         for position, node in enumerate(graph.nodes):
             if position not in graph.uniform:
                 needed.update(node.operands)
@@ -316,8 +327,7 @@ __device__ __forceinline__ long long candidate(const Step& step)
         ]
         if self._derived:
             lines += [
-                f"const double sum{number} = __ldcg(step.sums + {number} * step.columns + "
-                f"{'leaf.position' if sum_scope(number) == 'tensor' else 'step.columns - 1'});"
+                f"const double sum{number} = __ldcg({self._place_of_sum(number)});"
                 for number in self._used("reduced")
             ]
             wanted = {position: f"u{position}" for position in self._derived}
@@ -328,6 +338,13 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
 {{
 {indented(["Uniform h;", *lines, "return h;"], 1)}
 }}"""
+
+    @staticmethod
+    def _place_of_sum(number: int) -> str:
+        if sum_kind(number) == "remembered":
+            return f"leaf.number{number}"
+        column = "leaf.position" if sum_scope(number) == "tensor" else "step.columns - 1"
+        return f"step.sums + {number} * step.columns + {column}"
 
     # The rule -------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Launches: one pass over tensors that are walked in one way, with the tables it reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from instep.engines.cuda.kernel import (
     NEAR,
     kernel_name,
     leaf_dtype,
+    remembered_numbers,
     step_dtype,
     threads_per_block,
 )
@@ -82,19 +83,30 @@ class CudaLaunch(Launch):
         self._argument = self._words[: _STEP.itemsize // 8].view(_STEP).reshape(())
         self._step = self._words[_NEAR_AT:]
         self._mailbox = Mailbox(words - NEAR) if words > NEAR else None
-        self._tables(chosen, multiprocessors)
+        number_of = bucket.program.remembered
+        numbers = [
+            {number_of[name]: number for name, number in bucket.numbers[i].items()} for i in members
+        ]
+        self._tables(chosen, numbers, multiprocessors)
         self._threads = (threads_per_block(graph),)
         self._places = _places(graph, len(self.rows))
         self._kernel = load(emit(graph, strided=strided), kernel_name(graph, strided=strided))
 
-    def _tables(self, leaves: Sequence[Placement], multiprocessors: int) -> None:
+    def _tables(
+        self,
+        leaves: Sequence[Placement],
+        numbers: Sequence[Mapping[int, Any]],
+        multiprocessors: int,
+    ) -> None:
         """Put on the device what stays the same from step to step."""
         graph = self.graph
         sizes = np.array([leaf.size for leaf in leaves], dtype=np.int64)
         layouts: Sequence[NDArray[np.int64]] = ()
         if graph.sums and self.strided:
             layouts = [stages(graph, leaf, STAGE_ROOM) for leaf in leaves]
-        if graph.sums:
+        if graph.remembered:  # one block for all tensors
+            chunk, blocks = len(leaves), np.array([1, *[0] * (len(leaves) - 1)])
+        elif graph.sums:
             chunk = TILE
             blocks = np.maximum(1, -(-sizes // chunk))  # also a tensor without elements has a sum
         else:
@@ -111,6 +123,8 @@ class CudaLaunch(Launch):
         table["position"] = [leaf.position for leaf in leaves]
         for i, array in enumerate(graph.arrays[2:]):
             table[f"slot{i}"] = [leaf.slots[array.name].data.ptr for leaf in leaves]
+        for number in remembered_numbers(graph):
+            table[f"number{number}"] = [found[number].data.ptr for found in numbers]
         self._grid = (int(blocks.sum()),)
         self._kept = [upload(np.repeat(np.arange(len(leaves), dtype=np.int32), blocks))]
         if self.strided:

@@ -104,7 +104,7 @@ class NativeBucket(HostBucket[NativeLaunch]):
 
     def repeater(self, tensors: Leaves | None = None) -> Repeater | None:
         (now,), watched = self.now, self._check
-        if watched is None or any(launch.graph.calls for launch in now.launches):
+        if watched is None or now.remembered or any(x.graph.calls for x in now.launches):
             return None
         if tensors is not None:
             from instep.engines.native.tensors import TensorCheck

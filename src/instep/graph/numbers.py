@@ -1,0 +1,56 @@
+"""Numbers that are remembered, as plans and engines see them: first values, and whose they are."""
+
+from collections.abc import Sequence
+
+from instep import declarations
+from instep.graph.nodes import Graph, sum_scope
+from instep.graph.passes import remembering
+from instep.graph.program import Program, Row
+
+
+def of_tensors(program: Program) -> list[str]:
+    """Return the names of the numbers that each tensor has."""
+    return [name for name, number in program.remembered.items() if sum_scope(number) == "tensor"]
+
+
+def of_tree(program: Program) -> list[str]:
+    """Return the names of the numbers that the tree has."""
+    return [name for name, number in program.remembered.items() if sum_scope(number) == "tree"]
+
+
+def first_values(program: Program, row: Row) -> dict[str, float]:
+    """Return how the numbers start that sums leave and that are remembered."""
+    known = dict(zip(program.names, row.numbers, strict=True))
+    found: dict[str, float] = {}
+    for part in program.parts:
+        for name, start in part.first_numbers.items():
+            if not isinstance(start, str):
+                found[part.prefix + name] = float(start)
+                continue
+            key = part.prefix + start
+            if key not in known or key in program.varying:
+                raise TypeError(declarations.wrong_number(part.owner, name, start))
+            found[part.prefix + name] = float(known[key])
+    return found
+
+
+def check_tree(program: Program, graph: Graph, rows: Sequence[Row]) -> None:
+    """Raise if a number of the tree would be another with the hyperparameters of other leaves.
+
+    `graph` makes what is remembered.
+    """
+    entries = [entry for entry in graph.remembered if entry.scope == "tree"]
+    if len(rows) == 1 or not entries:
+        return
+    nodes = remembering(graph, entries).nodes
+    used = {int(str(node.value)) for node in nodes if node.operation == "scalar"}
+    function = program.host_expressions(graph)
+    values = [function(*row.numbers) for row in rows]
+    if wrong := [i for i in used if len({repr(of_row[i]) for of_row in values}) > 1]:
+        names = ", ".join(repr(entry.name) for entry in entries)
+        sources = ", ".join(graph.scalars[i].source for i in wrong)
+        raise ValueError(
+            f"{program.name}.update: {names} is made of {sources} for the whole tree, and "
+            f"parameters have different values of that; give all the same: no overrides of it, "
+            f"and no gradients that are None where it counts steps"
+        )
