@@ -160,7 +160,9 @@ def table(names: list[str]) -> str:
     for name in names:
         for label, passes in forms(name):
             shown = " | ".join(bytes_moved(passes, dtype) for dtype in DTYPES)
-            state = ", ".join(f"`{slot}`" for slot in label.state) or "none"
+            arrays = [f"`{slot}`" for slot in label.state]
+            numbers = [f"`{name}` (one number)" for name in label.program.remembered]
+            state = ", ".join([*arrays, *numbers]) or "none"
             title = (
                 f"{name}{label.suffix}"
                 if len(names) == 1

@@ -24,6 +24,7 @@ from instep import (
     Adan,
     AdEMAMix,
     AMSGrad,
+    DoG,
     Fromage,
     LaProp,
     Lion,
@@ -31,6 +32,7 @@ from instep import (
     Muon,
     NAdam,
     Nesterov,
+    NovoGrad,
     OptimisticGD,
     Optimizer,
     RAdam,
@@ -87,7 +89,8 @@ class Case:
     `descent` are keywords with which it comes down a parabola in a few hundred steps. An
     `elementwise` rule computes each element from the same element of every array; one that is not
     `exact` takes functions on whole arrays from the array library, which libraries round each in
-    their way. One without `moduli` has no meaning for complex numbers as such.
+    their way. One without `moduli` has no meaning for complex numbers as such. One that is
+    `over_tree` computes each tensor from all of them.
     """
 
     optimizer: type[Optimizer]
@@ -98,6 +101,7 @@ class Case:
     elementwise: bool = True
     exact: bool = True
     moduli: bool = True
+    over_tree: bool = False
 
     def __str__(self):
         arguments = ", ".join(f"{name}={value}" for name, value in self.keywords.items())
@@ -217,6 +221,30 @@ CASES = [
     Case(MARS, textbook.mars, elementwise=False),
     Case(MARS, textbook.mars, {"gamma": 0.1, "weight_decay": 0.5}, elementwise=False),
     Case(Fromage, textbook.fromage, elementwise=False),
+    Case(NovoGrad, textbook.novograd, elementwise=False),
+    Case(
+        NovoGrad,
+        textbook.novograd,
+        {"beta1": 0.5, "beta2": 0.5, "weight_decay": 0.5},
+        elementwise=False,
+    ),
+    # As a share of 1e-6 the first steps are below the roundings of float32.
+    Case(
+        DoG,
+        textbook.dog,
+        {"movement": 0.1},
+        descent={"lr": 1.0},
+        elementwise=False,
+        over_tree=True,
+    ),
+    Case(
+        DoG,
+        textbook.dog,
+        {"lr": 0.5, "movement": 0.01, "eps": 0.5},
+        descent={"lr": 1.0},
+        elementwise=False,
+        over_tree=True,
+    ),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]

@@ -493,3 +493,25 @@ def fromage(w, gradients, lr=0.01):
         ratio = np.sqrt(np.sum(square(w))) / np.sqrt(np.sum(square(g)))
         w = (w - rate(lr, t) * ratio * g) / (1 + rate(lr, t) ** 2) ** 0.5
         yield w
+
+
+def novograd(w, gradients, lr=0.01, beta1=0.95, beta2=0.98, eps=1e-8, weight_decay=0.0):
+    """Ginsburg et al. 2019, algorithm 1; the first mean squared norm is the first squared norm."""
+    m, v = 0 * w, 0.0
+    for t, g in enumerate(gradients, 1):
+        norm = np.sum(square(g))
+        v = norm if t == 1 else beta2 * v + (1 - beta2) * norm
+        m = beta1 * m + (g / (np.sqrt(v) + eps) + weight_decay * w)
+        w = w - rate(lr, t) * m
+        yield w
+
+
+def dog(w, gradients, lr=1.0, movement=1e-6, eps=1e-8):
+    """Ivgi, Hinder & Carmon 2023, equation (DoG)."""
+    start, total = w, 0.0
+    distance = movement * (1 + np.sqrt(np.sum(square(w))))
+    for t, g in enumerate(gradients, 1):
+        distance = np.maximum(distance, np.sqrt(np.sum(square(w - start))))
+        total = total + np.sum(square(g))
+        w = w - rate(lr, t) * distance / np.sqrt(total + eps) * g
+        yield w

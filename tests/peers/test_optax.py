@@ -135,6 +135,20 @@ PEERS = [
         {"beta": 0.5},
     ),
     Peer("Fromage", "fromage", {"lr": 0.1}),
+    Peer("NovoGrad", "novograd", {"lr": 0.1}, {"b1": 0.95, "b2": 0.98, "eps": 1e-8}),
+    Peer(
+        "NovoGrad",
+        "novograd",
+        {"lr": 0.1, "beta1": 0.5, "beta2": 0.75, "eps": 1e-3, "weight_decay": 0.25},
+        {"b1": 0.5, "b2": 0.75, "eps": 1e-3, "weight_decay": 0.25},
+    ),
+    Peer("DoG", "contrib.dog", {"lr": 1.0}),
+    Peer(
+        "DoG",
+        "contrib.dog",
+        {"lr": 0.5, "movement": 0.1, "eps": 0.5},
+        {"init_step": ("heuristic", 0.1), "eps": 0.5},
+    ),
     Peer(
         "Adafactor",
         "adafactor",

@@ -13,6 +13,7 @@ from instep.optimizers.adopt import ADOPT
 from instep.optimizers.amsgrad import AMSGrad
 from instep.optimizers.asgd import ASGD
 from instep.optimizers.cocob import COCOB
+from instep.optimizers.dog import DoG
 from instep.optimizers.fromage import Fromage
 from instep.optimizers.lamb import LAMB
 from instep.optimizers.laprop import LaProp
@@ -22,6 +23,7 @@ from instep.optimizers.mars import MARS
 from instep.optimizers.momentum import Momentum, Nesterov
 from instep.optimizers.muon import Muon
 from instep.optimizers.nadam import NAdam
+from instep.optimizers.novograd import NovoGrad
 from instep.optimizers.optimistic import OptimisticGD
 from instep.optimizers.radam import RAdam
 from instep.optimizers.rmsprop import RMSProp
@@ -52,6 +54,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adan",
+    "DoG",
     "Fromage",
     "LaProp",
     "Lion",
@@ -59,6 +62,7 @@ __all__ = [
     "Muon",
     "NAdam",
     "Nesterov",
+    "NovoGrad",
     "OptimisticGD",
     "RAdam",
     "RMSProp",
