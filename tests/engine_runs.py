@@ -49,6 +49,7 @@ def assert_same_state(optimizer, expected):
     """Raise unless two optimizers hold the same state, bit for bit."""
     state, expected_state = optimizer.state_dict(), expected.state_dict()
     assert state["t"] == expected_state["t"]
+    assert repr(state["numbers"]) == repr(expected_state["numbers"])  # NaN too
     assert state["states"].keys() == expected_state["states"].keys()
     for key, entry in state["states"].items():
         other = expected_state["states"][key]

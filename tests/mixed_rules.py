@@ -49,7 +49,10 @@ instructions = st.one_of(
     st.tuples(st.just("cast host"), st.sampled_from(["float32", "float64"]), index, index),
     st.tuples(st.just("like"), st.sampled_from(["zeros", "ones", "full"]), index, index),
     st.tuples(
-        st.just("sum"), st.sampled_from(["sum", "norm", "tree_sum", "tree_norm"]), index, index
+        st.just("sum"),
+        st.sampled_from(["sum", "norm", "max", "tree_sum", "tree_norm", "tree_max"]),
+        index,
+        index,
     ),
 )
 programs = st.tuples(

@@ -84,7 +84,7 @@ class BucketExplanation:
         for number, graph in enumerate(self.graphs, start=1):
             reads = ", ".join(array.name for array in graph.loaded)
             writes = ", ".join(array.name for array in graph.stored)
-            sums = ", ".join(f"sum {s.number} over the {s.scope}" for s in graph.sums)
+            sums = ", ".join(f"{s.kind} {s.number} over the {s.scope}" for s in graph.sums)
             lines.append(
                 f"  pass {number} of {len(self.graphs)}: reads {reads}; "
                 f"{f'writes {writes}' if writes else f'reduces to {sums}'}; "

@@ -162,3 +162,14 @@ def canonical_sum(xp: Any, x: Any) -> Any:
         x = lanes[:, 0]
         if tiles == 1:
             return xp.reshape(x, ())
+
+
+def canonical_maximum(xp: Any, x: Any) -> float:
+    """Return the largest element of an array: NaN if one is NaN, -inf if there is none.
+
+    It is exact in any order; of two zeros it is +0.0.
+    """
+    if 0 in x.shape:
+        return float("-inf")
+    is_nan = bool(xp.any(x != x))
+    return float("nan") if is_nan else float(xp.max(x)) + 0.0

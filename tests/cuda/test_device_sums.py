@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from device_arrays import arrays_of, mirrors
 from emitted import clipped
+from remembering import Remembering
+from test_maxima import Largest
 
 from instep import LAMB, Optimizer, numerics
-from instep.engines.cuda.canonical_sum import TENSOR_SUM, lane_of
+from instep.engines.cuda.canonical_sum import LARGER, PREFIX, lane_of, tensor_sum
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.counters import counters
 from instep.graph import sum_number
@@ -80,29 +82,35 @@ class _NUMPY:
     reshape, concat, zeros = map(staticmethod, (np.reshape, np.concatenate, np.zeros))
 
 
+@pytest.mark.parametrize("kind", ["sum", "maximum"])
 @pytest.mark.parametrize("count", [2, 1024, TILE, TILE + 1, 3 * TILE + 5, TILE * 20])
-def test_sums_of_more_tiles_than_a_tile_has_elements(cupy, count):
+def test_sums_of_more_tiles_than_a_tile_has_elements(cupy, count, kind):
     """As many tiles as a tensor of 5e9 elements has: the sums of tiles are summed twice."""
     source = f"""\
 constexpr int THREADS = 256, V = 4, LANES = {LANES}, TILE = {TILE};
 {lane_of("V * threadIdx.x + k")}
-{TENSOR_SUM}
+{LARGER}
+{tensor_sum(kind)}
 extern "C" __global__ void __launch_bounds__(THREADS)
 sum(double* const values, const long long count, double* const result)
 {{
     __shared__ double lanes[LANES];
-    canonical_sum(lanes, values, count, result);
+    {PREFIX[kind]}canonical_sum(lanes, values, count, result);
 }}
 """
     values = numbers(count, "float64")
     on_device, result = cupy.asarray(values), cupy.zeros(1)
     load(source, "sum")((1,), (256,), (on_device, np.int64(count), result))
-    expected = numerics.canonical_sum(_NUMPY, values)
+    expected = numerics.canonical_sum(_NUMPY, values) if kind == "sum" else values.max()
     bits.assert_same_bits(result.get(), np.array([expected]))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("make", [LAMB, clipped], ids=["LAMB", "clipped by the global norm"])
+@pytest.mark.parametrize(
+    "make",
+    [LAMB, clipped, Largest, Remembering],
+    ids=["LAMB", "clipped by the global norm", "maxima", "numbers that are remembered"],
+)
 @pytest.mark.parametrize("dtype", [*bits.DTYPES, "mixed"])
 def test_rules_with_sums_give_the_bits_of_numpy(cupy, make, dtype, seed, monkeypatch):
     monkeypatch.setenv("CUPY_ON_CPU_SHUFFLE", seed)

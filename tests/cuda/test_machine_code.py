@@ -12,7 +12,7 @@ from emitted import clipped, guarded, passes
 from machine_code import ARCHITECTURES, compile_code, expected_vectors
 
 from instep import LAMB
-from instep.engines.cuda.canonical_sum import ADD_UP_KERNEL
+from instep.engines.cuda.canonical_sum import ADD_UP_KERNELS
 from instep.engines.cuda.emit import emit
 from instep.engines.cuda.kernel import vector_length
 from instep.engines.cuda.verdicts import JUDGE_KERNEL
@@ -127,7 +127,11 @@ def assert_global(memory):
     assert not [name for name in memory if re.match(r"(LD|ST)(\.|$)", name)]
 
 
-@pytest.mark.parametrize("text", [ADD_UP_KERNEL, JUDGE_KERNEL], ids=["sum of a tree", "verdict"])
+@pytest.mark.parametrize(
+    "text",
+    [*(text for _, text in ADD_UP_KERNELS.values()), JUDGE_KERNEL],
+    ids=["sum of a tree", "maximum of a tree", "verdict"],
+)
 def test_kernels_beside_the_rules_compile_everywhere(text):
     for arch in ARCHITECTURES:
         code = compile_code(text, arch)

@@ -4,7 +4,7 @@ No dependency beyond NumPy: what runs where llvmlite cannot be had. It runs on o
 are no faster, since the interpreter lock and the blocks' traffic take what they gain.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import setitem
 from typing import Any
@@ -106,9 +106,9 @@ class BlockedLaunch(HostLaunch):
         scalars = self._scalars[leaf.row]
         tiles = [self._procedure.reduce(block, scalars, reduced) for block in blocks]
         for k, entry in enumerate(graph.sums):
-            sums_of_tiles = np.concatenate([np.zeros(0), *(found[k] for found in tiles)])
+            of_tiles = np.concatenate([np.zeros(0), *(found[k] for found in tiles)])
             with np.errstate(all="ignore"):
-                total = canonical_sum(_NUMPY, sums_of_tiles)
+                total = _TOTALS[entry.kind](of_tiles)
             sums.values[entry.number, leaf.position] = total
 
     def _store(
@@ -211,7 +211,9 @@ class Procedure:
         """Return the sums of the tiles of a block."""
         values = self._evaluate(block, scalars, reduced)
         with np.errstate(all="ignore"):
-            return [_tile_sums(values[entry.node], len(block[0])) for entry in self.graph.sums]
+            return [
+                _TILES[entry.kind](values[entry.node], len(block[0])) for entry in self.graph.sums
+            ]
 
     def stores(
         self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Mapping[int, float]
@@ -266,7 +268,12 @@ class Procedure:
                     names[position] = f"{dtype}_{number}"
                     lines.append(f"    {operation}({', '.join(operands)}, out={names[position]})")
         lines += [f"    {store.array}[:] = {names[store.node]}" for store in self.graph.stores]
-        lines += [f"    sum{s.number} += sum of {names[s.node]}" for s in self.graph.sums]
+        lines += [
+            f"    sum{s.number} += sum of {names[s.node]}"
+            if s.kind == "sum"
+            else f"    sum{s.number} = maximum(sum{s.number}, {names[s.node]})"
+            for s in self.graph.sums
+        ]
         return "\n".join(lines)
 
 
@@ -300,6 +307,19 @@ def _tile_sums(x: Any, length: int) -> NDArray[np.float64]:
         width //= 2
         lanes = lanes[:, :width] + lanes[:, width : 2 * width]
     return lanes[:, 0]
+
+
+def _largest(x: Any, length: int) -> NDArray[np.float64]:
+    """Return the largest element of a block."""
+    return np.full(1, np.max(x), dtype=np.float64)
+
+
+#: What a block leaves of sums and maxima, and what they are made of that.
+_TILES = {"sum": _tile_sums, "maximum": _largest}
+_TOTALS: dict[str, Callable[[NDArray[np.float64]], Any]] = {
+    "sum": partial(canonical_sum, _NUMPY),
+    "maximum": partial(np.max, initial=-np.inf),
+}
 
 
 ENGINE = BlockedEngine()

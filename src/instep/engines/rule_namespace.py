@@ -1,6 +1,8 @@
 """The namespace that a rule is called with on arrays of any library."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from instep.engines import calls
 from instep.engines.numbers import Number, value_of
 from instep.engines.sums import SumTable
 from instep.graph import sum_number
-from instep.graph.errors import RuleError
+from instep.graph.errors import RuleError, refuse_booleans
 from instep.graph.functions import Functions
 from instep.graph.host_expressions import (
     FUNCTIONS,
@@ -215,7 +217,7 @@ class RuleNamespace(ElementFunctions):
         super().__init__(rule, namespace, like, compute)
         self._position = position
         self._sums = sums
-        self._count = 0  # sums over the tree met so far
+        self._count: Counter[str] = Counter()  # sums over the tree met so far, of each kind
         self.guards: frozenset[int] = frozenset()
 
     def sum(self, x: Any, **keywords: Any) -> Any:
@@ -225,9 +227,24 @@ class RuleNamespace(ElementFunctions):
             return self._namespace.sum(x, **keywords)
         return self.number(self._total(x))
 
+    def max(self, x: Any, **keywords: Any) -> Any:
+        """Return the maximum over the tensor."""
+        self._refuse_numbers("max", x)
+        if any(value is not None for value in keywords.values()):
+            return self._namespace.max(x, **keywords)
+        return self.number(self._largest("max", x))
+
     def _total(self, x: Any) -> float:
+        if x is None:
+            return 0.0
         array = self._array(x, self._namespace.float64)
         return float(numerics.canonical_sum(self._namespace, array))
+
+    def _largest(self, name: str, x: Any) -> float:
+        array = self._array(x, self._namespace.float64)
+        if self._namespace.isdtype(array.dtype, "bool"):
+            raise refuse_booleans(self._rule, name)
+        return numerics.canonical_maximum(self._namespace, array)
 
     def tree_sum(self, x: Any) -> Any:
         """Return the canonical sum over all tensors of the tree."""
@@ -236,11 +253,21 @@ class RuleNamespace(ElementFunctions):
 
     def tree_sums(self, *summands: Any) -> list[Any]:
         """Return several sums over the tree; for None, what other tensors add to it."""
-        numbers = [sum_number(self._count + i, "tree") for i in range(len(summands))]
-        self._count += len(numbers)
+        return self._over_tree("sum", [partial(self._total, x) for x in summands])
+
+    def tree_max(self, x: Any) -> Any:
+        """Return the maximum over all tensors of the tree."""
+        self._refuse_numbers("tree_max", x)
+        return self._over_tree("maximum", [partial(self._largest, "tree_max", x)])[0]
+
+    def _over_tree(self, kind: str, own: Sequence[Callable[[], float]]) -> list[Any]:
+        """Return what all tensors make of a sum or maximum, each with its own."""
+        begin = self._count[kind]
+        numbers = [sum_number(begin + i, "tree", kind) for i in range(len(own))]
+        self._count[kind] += len(own)
         if not self._sums.known.issuperset(numbers):
-            for number, x in zip(numbers, summands, strict=True):
-                self._sums.row(number)[self._position] = 0.0 if x is None else self._total(x)
+            for number, make in zip(numbers, own, strict=True):
+                self._sums.row(number)[self._position] = make()
             raise TreeSumError(numbers)
         return [self.number(float(self._sums.row(number)[-1])) for number in numbers]
 
@@ -258,7 +285,7 @@ class RuleNamespace(ElementFunctions):
 
     def require(self, condition: Any) -> None:
         """Turn the step away unless the condition holds everywhere in the tree."""
-        self.guards |= {sum_number(self._count, "tree")}
+        self.guards |= {sum_number(self._count["sum"], "tree")}
         failures = self.where(self._array(condition), 0.0, 1.0)
         self.tree_sum(self._namespace.broadcast_to(failures, self._like.shape))
 

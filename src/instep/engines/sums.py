@@ -1,13 +1,14 @@
 """Sums over the tree, on the host and on devices, and what is judged by them."""
 
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.graph import sum_kind
+from instep.graph.nodes import FIRST, sum_kind
 from instep.interrupts import Call
 
 
@@ -69,8 +70,21 @@ class RemoteSums(ABC):
         """Return the sum over the tree. Waits."""
 
 
+def _larger(a: float, b: float) -> float:
+    return b if b > a or b != b else a
+
+
+_COMBINE: Mapping[str, Callable[[float, float], float]] = {"sum": operator.add, "maximum": _larger}
+
+
+def empty_table(begin: int, end: int, columns: int) -> NDArray[np.float64]:
+    """Return the rows of these numbers before anything is added."""
+    first = [FIRST[sum_kind(number)] for number in range(begin, end)]
+    return np.repeat(np.array(first).reshape(-1, 1), columns, axis=1)
+
+
 class SumTable:
-    """The canonical sums of a step: a row for each sum of the rule, a column for each leaf.
+    """The canonical sums and maxima of a step: a row for each, a column for each leaf.
 
     The last column is the sum over the tree: the sums of the leaves, added in their order.
 
@@ -94,7 +108,7 @@ class SumTable:
         self.on_host = True
         missing = count - len(self.values)
         if missing > 0:
-            new_rows = np.zeros((missing, self.values.shape[1]))
+            new_rows = empty_table(len(self.values), count, self.values.shape[1])
             self._hold(np.concatenate([self.values, new_rows]))
 
     def _hold(self, values: NDArray[np.float64]) -> None:
@@ -111,8 +125,8 @@ class SumTable:
     def clear(self) -> None:
         """Set all sums to zero: before a step in which other leaves contribute than before."""
         for number, row in enumerate(self.values):
-            if sum_kind(number) == "sum":  # and no number that a step finds there
-                row[...] = 0.0
+            if sum_kind(number) != "remembered":  # these a step finds there
+                row[...] = FIRST[sum_kind(number)]
         for remote in self.remotes.values():
             remote.clear()
 
@@ -152,9 +166,10 @@ class SumTable:
             for remote in self.remotes.values():
                 for position, value in remote.fetch(number).items():
                     row[position] = value
-            total = 0.0
+            total = FIRST[sum_kind(number)]
+            combine = _COMBINE[sum_kind(number)]
             for value in row.tolist():
-                total += value
+                total = combine(total, value)
             self._numbers[last] = total
             for remote in self.remotes.values():
                 remote.put(number, total)

@@ -43,6 +43,14 @@ def refuse_number(rule: str, function: str) -> RuleError:
     )
 
 
+def refuse_booleans(rule: str, function: str) -> RuleError:
+    """Return the error for booleans where only real numbers have an order."""
+    return RuleError(
+        f"{rule}.rule: xp.{function} is given booleans; give it numbers, as in "
+        f"xp.{function}(xp.where(x, 1.0, 0.0))"
+    )
+
+
 def place_above(entry: CodeType) -> str:
     """Say in which line of the rule this is called, beneath the function of code `entry`."""
     found: list[tuple[FrameType, int]] = []

@@ -5,6 +5,7 @@ from typing import Any
 
 from instep import numerics
 from instep.graph.dtypes import BOUNDS, COMPLEX, DTYPES, is_complex
+from instep.graph.errors import refuse_booleans
 from instep.graph.functions import Functions
 from instep.graph.host_expressions import is_number
 from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Array, Call, Sum
@@ -154,26 +155,26 @@ class TracedNamespace(Functions):
 
     def sum(self, x: Any, **keywords: Any) -> TracedArray:
         """Record the canonical sum over the tensor."""
-        if any(value is not None for value in keywords.values()):
-            self._recorder.fail("xp.sum is given an axis or a dtype", "sum over the whole array")
-        x = self._summand("sum", x)
-        if not x.full:  # the sum of one element; the canonical one starts from +0.0
-            return self._recorder.binary("add", self._recorder.number(x), 0.0)
-        return self._reduce(x, "tensor")
+        self._check_keywords("sum", keywords)
+        return self._over_tensor(self._summand("sum", x), "sum")
 
     def tree_sum(self, x: Any) -> TracedArray:
         """Record the canonical sum over all tensors of the tree."""
-        x = self._summand("tree_sum", x)
-        if not x.full:
-            self._recorder.fail(
-                "it sums over the tree what is one number for each tensor", "sum an array"
-            )
-        return self._reduce(x, "tree")
+        return self._over_tree(self._summand("tree_sum", x), "sum")
+
+    def max(self, x: Any, **keywords: Any) -> TracedArray:
+        """Record the maximum over the tensor."""
+        self._check_keywords("max", keywords)
+        return self._over_tensor(self._candidate("max", x), "maximum")
+
+    def tree_max(self, x: Any) -> TracedArray:
+        """Record the maximum over all tensors of the tree."""
+        return self._over_tree(self._candidate("tree_max", x), "maximum")
 
     def tree_sums(self, *summands: Any) -> list[TracedArray]:
         """Record several sums over the tree; for None, what others may add to it."""
         return [
-            self._recorder.add("reduced", (), "float64", self._recorder.next_sum("tree"))
+            self._recorder.add("reduced", (), "float64", self._recorder.next_sum("tree", "sum"))
             if x is None
             else self.tree_sum(x)
             for x in summands
@@ -182,7 +183,7 @@ class TracedNamespace(Functions):
     def require(self, condition: Any) -> None:
         """Record that the step happens only if the condition holds everywhere in the tree."""
         failures = self.where(self._recorder.array(condition), 0.0, 1.0)
-        self._reduce(failures.widened(), "tree")
+        self._reduce(failures.widened(), "tree", "sum")
         self._recorder.guards.append(self._recorder.sums[-1].number)
 
     def _summand(self, name: str, x: Any) -> TracedArray:
@@ -193,9 +194,38 @@ class TracedNamespace(Functions):
         one, zero = self._recorder.array(1.0), self._recorder.array(0.0)
         return self._recorder.add("where", (array, one, zero), one.dtype)
 
-    def _reduce(self, x: TracedArray, scope: str) -> TracedArray:
+    def _candidate(self, name: str, x: Any) -> TracedArray:
+        """Return what is compared: +0.0 for -0.0, so that the order does not matter."""
+        self._refuse_numbers(name, x)
+        array = self._recorder.array(x)
+        if array.dtype == "bool":
+            raise refuse_booleans(self._rule, name)
+        return self._recorder.binary("add", array, 0.0)
+
+    def _check_keywords(self, name: str, keywords: Mapping[str, Any]) -> None:
+        if any(value is not None for value in keywords.values()):
+            self._recorder.fail(
+                f"xp.{name} is given an axis or a dtype",
+                f"{'sum' if name == 'sum' else 'take it'} over the whole array",
+            )
+
+    def _over_tensor(self, x: TracedArray, kind: str) -> TracedArray:
+        if x.full:
+            return self._reduce(x, "tensor", kind)
+        # Of one element; the canonical sum starts from +0.0.
+        return self._recorder.binary("add", self._recorder.number(x), 0.0)
+
+    def _over_tree(self, x: TracedArray, kind: str) -> TracedArray:
+        if not x.full:
+            verb = "sums" if kind == "sum" else "takes the maximum"
+            self._recorder.fail(
+                f"it {verb} over the tree what is one number for each tensor", "give it an array"
+            )
+        return self._reduce(x, "tree", kind)
+
+    def _reduce(self, x: TracedArray, scope: str, kind: str) -> TracedArray:
         recorder = self._recorder
-        number = recorder.next_sum(scope)
+        number = recorder.next_sum(scope, kind)
         recorder.sums.append(Sum(number, x.position, scope))
         return recorder.add("reduced", (), "float64", number)
 

@@ -1,5 +1,6 @@
 """The parts of a graph. All are frozen, so that graphs can be compared, hashed and cached."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,17 +69,26 @@ class Store:
 class Sum:
     """The canonical sum of node `node` over one tensor, or over all tensors of the tree.
 
-    `number` is that of `sum_number`: the one a `reduced` node names.
+    Or its maximum, which is taken in the same way. `number` is that of `sum_number`: the one a
+    `reduced` node names.
     """
 
     number: int
     node: int
     scope: str  # "tensor" or "tree"
 
+    @property
+    def kind(self) -> str:
+        """Whether it is a sum or a maximum."""
+        return sum_kind(self.number)
 
-#: What numbers are that `reduced` nodes read: the sums of a step, and what was remembered of the
-#: step before.
-KINDS = ("sum", "remembered")
+
+#: What numbers are that `reduced` nodes read: the sums and the maxima of a step, and what was
+#: remembered of the step before.
+KINDS = ("sum", "maximum", "remembered")
+
+#: Sum and maximum of nothing, from which a reduction begins.
+FIRST = {"sum": 0.0, "maximum": -math.inf, "remembered": 0.0}
 
 
 def sum_number(count: int, scope: str, kind: str = "sum") -> int:
@@ -239,7 +249,7 @@ class Graph:
                 case "load" | "constant" | "reduced":
                     operands = [str(node.value)]
             lines.append(f"  %{position}: {node.dtype} = {node.operation} {', '.join(operands)}")
-        lines += [f"  sum {s.number} over the {s.scope} of %{s.node}" for s in self.sums]
+        lines += [f"  {s.kind} {s.number} over the {s.scope} of %{s.node}" for s in self.sums]
         lines += [f"  store {store.array} = %{store.node}" for store in self.stores]
         lines += [f"  remember {entry.name} = %{entry.node}" for entry in self.remembered]
         lines += [f"  then {call.array} = {call.name}({call.array})" for call in self.calls]

@@ -1,6 +1,7 @@
 """The growing list of nodes of one trace."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import CodeType
 from typing import Any, Never
@@ -39,7 +40,7 @@ class Recorder:
         self.guards: list[int] = []
         self.remembered: list[Remembered] = []
         self.numbers: list[int] = []  # of sums, and of what is remembered
-        self._count = {"tensor": 0, "tree": 0}
+        self._count: Counter[tuple[str, str]] = Counter()
         self._positions: dict[Node, int] = {}
         self._function, self._entry = rule, entry
 
@@ -57,10 +58,10 @@ class Recorder:
         error.what = f"{what}{place}"
         return error
 
-    def next_sum(self, scope: str) -> int:
+    def next_sum(self, scope: str, kind: str) -> int:
         """Return the number of the sum over `scope` that the rule has come to."""
-        self.numbers.append(sum_number(self._count[scope], scope))
-        self._count[scope] += 1
+        self.numbers.append(sum_number(self._count[scope, kind], scope, kind))
+        self._count[scope, kind] += 1
         return self.numbers[-1]
 
     def check_whole(self, whole: Iterable[str], returned: Mapping[str, Any]) -> None:

@@ -100,12 +100,12 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
     h.average_decay = __uint_as_float((unsigned)word(step, first + 8));
     h.h9 = __uint_as_float((unsigned)word(step, first + 9));
     const double sum0 = __ldcg(step.sums + 0 * step.columns + step.columns - 1);
-    const double sum4 = __ldcg(step.sums + 4 * step.columns + step.columns - 1);
-    const double sum8 = __ldcg(step.sums + 8 * step.columns + step.columns - 1);
-    const double t0 = sqrt(sum0 + sum4 * 0x1.0000000000000p-600 * 0x1.0000000000000p-600);
-    const double t1 = sqrt(sum4 + sum8 * 0x1.0000000000000p-600 * 0x1.0000000000000p-600);
-    const double t2 = sum0 != 0.0 ? 0x1.0000000000000p+600 * t0 : (sum4 != 0.0 ? t1 :
-        0x1.0000000000000p-600 * sqrt(sum8));
+    const double sum6 = __ldcg(step.sums + 6 * step.columns + step.columns - 1);
+    const double sum12 = __ldcg(step.sums + 12 * step.columns + step.columns - 1);
+    const double t0 = sqrt(sum0 + sum6 * 0x1.0000000000000p-600 * 0x1.0000000000000p-600);
+    const double t1 = sqrt(sum6 + sum12 * 0x1.0000000000000p-600 * 0x1.0000000000000p-600);
+    const double t2 = sum0 != 0.0 ? 0x1.0000000000000p+600 * t0 : (sum6 != 0.0 ? t1 :
+        0x1.0000000000000p-600 * sqrt(sum12));
     const double t3 = (t2 > h.clip_by_global_norm_max_norm) || (t2 != t2) ? t2 :
         h.clip_by_global_norm_max_norm;
     const double t4 = h.clip_by_global_norm_max_norm / t3;

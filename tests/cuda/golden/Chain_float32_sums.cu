@@ -13,10 +13,10 @@ struct Uniform {};
 
 // The summands of one element, added to a lane.
 __device__ __forceinline__ void accumulate(
-    const Uniform& h, const float g, double& sum4)
+    const Uniform& h, const float g, double& sum6)
 {
     const double t0 = (double)g;
-    sum4 += (double)(t0 * t0);
+    sum6 += (double)(t0 * t0);
 }
 
 // A tensor: what stays the same from step to step.
@@ -112,7 +112,7 @@ __device__ __forceinline__ double fold(double* const lanes, const double (&mine)
     return lanes[0];
 }
 
-// The canonical sum of the sums of tiles, which are overwritten. They were written by other
+// The canonical sum of those of tiles, which are overwritten. They were written by other
 // multiprocessors, so they are read past the first-level cache.
 __device__ __forceinline__ void canonical_sum(
     double* const lanes, double* const values, long long count, double* const result)
@@ -187,7 +187,7 @@ Chain_float32_sums(const __grid_constant__ Step step)
     GLOBAL(g);
 
     // A thread has V lanes, and meets their elements in increasing order.
-    double sum4[V] = {};
+    double sum6[V] = {};
     int i = V * threadIdx.x;
 
     const bool aligned = ((bits(g)) & 15) == 0;
@@ -197,7 +197,7 @@ Chain_float32_sums(const __grid_constant__ Step step)
             const Pack<float> g_pack = pack(g, i);
             #pragma unroll
             for (int k = 0; k < V; ++k)
-                accumulate(h, g_pack.at[k], sum4[k]);
+                accumulate(h, g_pack.at[k], sum6[k]);
         }
     }
 
@@ -208,11 +208,11 @@ Chain_float32_sums(const __grid_constant__ Step step)
             if (i + k >= count)
                 break;
             float g_i = g[i + k];
-            accumulate(h, g_i, sum4[k]);
+            accumulate(h, g_i, sum6[k]);
         }
-    const double partial4 = fold(lanes, sum4);
+    const double partial6 = fold(lanes, sum6);
     if (threadIdx.x == 0) {
-        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial4;
+        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial6;
     }
 
     // The last block of the tensor sums the tiles.
@@ -220,10 +220,10 @@ Chain_float32_sums(const __grid_constant__ Step step)
     if (!last(step.arrived + number, tiles))
         return;
     canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 4 * step.columns + leaf.position);
+        step.sums + 6 * step.columns + leaf.position);
 
     // The last tensor adds up the tree, if no other launch has a part in it.
     if (step.tree == 0 || !last(step.arrived + step.tree, step.tree))
         return;
-    add_up(lanes, step.sums + 4 * step.columns, step.columns - 1);
+    add_up(lanes, step.sums + 6 * step.columns, step.columns - 1);
 }

@@ -115,7 +115,7 @@ __device__ __forceinline__ double fold(double* const lanes, const double (&mine)
     return lanes[0];
 }
 
-// The canonical sum of the sums of tiles, which are overwritten. They were written by other
+// The canonical sum of those of tiles, which are overwritten. They were written by other
 // multiprocessors, so they are read past the first-level cache.
 __device__ __forceinline__ void canonical_sum(
     double* const lanes, double* const values, long long count, double* const result)

@@ -93,9 +93,9 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
     h.weight_decay = __uint_as_float((unsigned)word(step, first + 7));
     h.lr = __longlong_as_double((long long)word(step, first + 8));
     const double sum1 = __ldcg(step.sums + 1 * step.columns + leaf.position);
-    const double sum5 = __ldcg(step.sums + 5 * step.columns + leaf.position);
+    const double sum7 = __ldcg(step.sums + 7 * step.columns + leaf.position);
     const double t0 = sqrt(sum1);
-    const double t1 = sqrt(sum5);
+    const double t1 = sqrt(sum7);
     const float u39 = (float)(h.lr * ((t0 > 0.0) && (t1 > 0.0) ? t0 / t1 : 1.0));
     h.u39 = u39;
     return h;

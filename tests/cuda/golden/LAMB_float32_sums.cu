@@ -23,14 +23,14 @@ struct Uniform {
 // The summands of one element, added to a lane.
 __device__ __forceinline__ void accumulate(
     const Uniform& h, const float w, const float g, const float m, const float v, double& sum1,
-        double& sum5)
+        double& sum7)
 {
     const float t0 = h.h5 * (h.beta1 * m + h.h1 * g) / (sqrtf((h.beta2 * v + h.h3 * (g * g)) / h.h4)
         + h.eps);
     const double t1 = (double)w;
     const double t2 = (double)(t0 + h.weight_decay * w);
     sum1 += (double)(t1 * t1);
-    sum5 += (double)(t2 * t2);
+    sum7 += (double)(t2 * t2);
 }
 
 // A tensor: what stays the same from step to step.
@@ -134,7 +134,7 @@ __device__ __forceinline__ double fold(double* const lanes, const double (&mine)
     return lanes[0];
 }
 
-// The canonical sum of the sums of tiles, which are overwritten. They were written by other
+// The canonical sum of those of tiles, which are overwritten. They were written by other
 // multiprocessors, so they are read past the first-level cache.
 __device__ __forceinline__ void canonical_sum(
     double* const lanes, double* const values, long long count, double* const result)
@@ -196,7 +196,8 @@ LAMB_float32_sums(const __grid_constant__ Step step)
     GLOBAL(v);
 
     // A thread has V lanes, and meets their elements in increasing order.
-    double sum1[V] = {}, sum5[V] = {};
+    double sum1[V] = {};
+    double sum7[V] = {};
     int i = V * threadIdx.x;
 
     const bool aligned = ((bits(w) | bits(g) | bits(m) | bits(v)) & 15) == 0;
@@ -210,7 +211,7 @@ LAMB_float32_sums(const __grid_constant__ Step step)
             #pragma unroll
             for (int k = 0; k < V; ++k)
                 accumulate(h, w_pack.at[k], g_pack.at[k], m_pack.at[k], v_pack.at[k], sum1[k],
-                    sum5[k]);
+                    sum7[k]);
         }
     }
 
@@ -224,13 +225,13 @@ LAMB_float32_sums(const __grid_constant__ Step step)
             float g_i = g[i + k];
             float m_i = m[i + k];
             float v_i = v[i + k];
-            accumulate(h, w_i, g_i, m_i, v_i, sum1[k], sum5[k]);
+            accumulate(h, w_i, g_i, m_i, v_i, sum1[k], sum7[k]);
         }
     const double partial1 = fold(lanes, sum1);
-    const double partial5 = fold(lanes, sum5);
+    const double partial7 = fold(lanes, sum7);
     if (threadIdx.x == 0) {
         step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial1;
-        step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial5;
+        step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial7;
     }
 
     // The last block of the tensor sums the tiles.
@@ -240,5 +241,5 @@ LAMB_float32_sums(const __grid_constant__ Step step)
     canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
         step.sums + 1 * step.columns + leaf.position);
     canonical_sum(lanes, step.partials + 1 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 5 * step.columns + leaf.position);
+        step.sums + 7 * step.columns + leaf.position);
 }

@@ -57,7 +57,8 @@ _TAKEN = """
     size first_block row position layout h i k step leaf number start count whole chunk aligned
     lanes mine last is_last tile tiles total rest axis index length at first update accumulate
     uniform word bits pack Pack Leaf Step Uniform Offsets V THREADS LANES TILE NEAR GLOBAL fold
-    canonical_sum add_up pointer locate min abs sqrt sqrtf fabs fabsf floor floorf ceil ceilf
+    canonical_sum add_up larger max_fold max_canonical_sum max_add_up
+    pointer locate min abs sqrt sqrtf fabs fabsf floor floorf ceil ceilf
     trunc truncf rint rintf copysign copysignf warpSize threadIdx blockIdx blockDim gridDim
     candidate allowed linux unix assert
     Box Staged box staged turned pitch parts rows columns down along r c take put

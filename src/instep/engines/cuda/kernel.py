@@ -8,9 +8,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from instep.engines.cuda.canonical_sum import ADD_UP, TENSOR_SUM, lane_of
+from instep.engines.cuda.canonical_sum import (
+    LARGER,
+    LAST,
+    PREFIX,
+    add_up,
+    combined,
+    lane_of,
+    lanes_of,
+    tensor_sum,
+)
 from instep.engines.cuda.expressions import NARROW_TYPES, TYPES, Expressions, Names
-from instep.graph import Graph, sum_kind, sum_scope
+from instep.graph import Graph, Sum, sum_kind, sum_scope
 from instep.graph.dtypes import DTYPES
 from instep.numerics import LANES, TILE
 
@@ -136,6 +145,7 @@ class Kernel(ABC):
         parts = [
             self._heading(),
             self._uniform(),
+            *([LARGER] if any(x.kind == "maximum" for x in self._graph.sums) else []),
             self._element(),
             self._tables(),
             *([self._candidate()] if self._graph.guards else []),
@@ -359,7 +369,8 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
         if graph.sums:
             parameters += [f"double& sum{entry.number}" for entry in graph.sums]
             results = [
-                f"sum{entry.number} += (double)({expressions[entry.node]});" for entry in graph.sums
+                combined(entry.kind, f"sum{entry.number}", f"(double)({expressions[entry.node]})")
+                for entry in graph.sums
             ]
             comment, name = "// The summands of one element, added to a lane.", "accumulate"
         else:
@@ -424,15 +435,18 @@ class SumKernel(Kernel):
 
     def _kernel(self) -> str:
         sums = self._graph.sums
-        lanes = ", ".join(f"sum{entry.number}[V] = {{}}" for entry in sums)
-        partials = [f"const double partial{e.number} = fold(lanes, sum{e.number});" for e in sums]
+        lanes = [lanes_of(entry.kind, f"sum{entry.number}") for entry in sums]
+        partials = [
+            f"const double partial{e.number} = {PREFIX[e.kind]}fold(lanes, sum{e.number});"
+            for e in sums
+        ]
         writes = [
             f"step.partials[{j} * (long long)gridDim.x + blockIdx.x] = partial{e.number};"
             for j, e in enumerate(sums)
         ]
         totals = [
-            f"canonical_sum(lanes, step.partials + {j} * (long long)gridDim.x + leaf.first_block, "
-            f"tiles, step.sums + {e.number} * step.columns + leaf.position);"
+            f"{PREFIX[e.kind]}canonical_sum(lanes, step.partials + {j} * (long long)gridDim.x + "
+            f"leaf.first_block, tiles, step.sums + {e.number} * step.columns + leaf.position);"
             for j, e in enumerate(sums)
         ]
         return f"""\
@@ -447,7 +461,7 @@ class SumKernel(Kernel):
 {indented(self._addresses(), 1)}
 
     // A thread has V lanes, and meets their elements in increasing order.
-    double {lanes};
+{indented(lanes, 1)}
 {self._add()}
 {indented(partials, 1)}
     if (threadIdx.x == 0) {{
@@ -462,19 +476,22 @@ class SumKernel(Kernel):
 {self._tree()}}}"""
 
     @property
-    def _sums_over_tree(self) -> list[int]:
-        return [entry.number for entry in self._graph.sums if entry.scope == "tree"]
+    def _sums_over_tree(self) -> list[Sum]:
+        return [entry for entry in self._graph.sums if entry.scope == "tree"]
 
     def _summing(self) -> list[str]:
-        functions = [lane_of(self.lane), TENSOR_SUM]
-        return [*functions, *([ADD_UP] if self._sums_over_tree else [])]
+        kinds = sorted({entry.kind for entry in self._graph.sums}, reverse=True)
+        functions = [lane_of(self.lane), *map(tensor_sum, kinds), LAST]
+        over_tree = {entry.kind for entry in self._sums_over_tree}
+        return [*functions, *(add_up(kind) for kind in kinds if kind in over_tree)]
 
     def _tree(self) -> str:
         if not self._sums_over_tree:
             return ""
         calls = [
-            f"add_up(lanes, step.sums + {number} * step.columns, step.columns - 1);"
-            for number in self._sums_over_tree
+            f"{PREFIX[entry.kind]}add_up(lanes, step.sums + {entry.number} * step.columns, "
+            f"step.columns - 1);"
+            for entry in self._sums_over_tree
         ]
         return f"""
     // The last tensor adds up the tree, if no other launch has a part in it.

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from instep.engines.cuda.canonical_sum import ADD_UP_KERNEL, ADD_UP_NAME
+from instep.engines.cuda.canonical_sum import ADD_UP_KERNELS
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.counters import counters
 from instep.engines.cuda.verdicts import DeviceVerdicts
-from instep.engines.sums import RemoteSums
+from instep.engines.sums import RemoteSums, empty_table
+from instep.graph import sum_kind
 from instep.numerics import LANES
 
 
@@ -25,6 +26,7 @@ class DeviceSums(RemoteSums):
         self.columns = columns
         self._positions: set[int] = set()
         self._table: Any = None
+        self._empty: Any = None  # what it holds before anything is added
         self._added: set[int] = set()
 
     def reserve(self, count: int, positions: Iterable[int]) -> None:
@@ -32,17 +34,16 @@ class DeviceSums(RemoteSums):
         self._positions.update(positions)
         if count and (self._table is None or len(self._table) < count):
             with self._device:
-                self._table = self._zeros(count)
-
-    def _zeros(self, count: int) -> Any:
-        table = self._cupy.empty((count, self.columns), dtype=np.float64)
-        table.data.memset_async(0, table.nbytes)
-        return table
+                self._empty = self._cupy.asarray(empty_table(0, count, self.columns))
+                self._table = self._empty.copy()
 
     def clear(self) -> None:
         if self._table is not None:
             with self._device:
-                self._table.data.memset_async(0, self._table.nbytes)
+                stream = self._cupy.cuda.get_current_stream()
+                self._table.data.copy_from_device_async(
+                    self._empty.data, self._table.nbytes, stream
+                )
 
     @property
     def address(self) -> int:
@@ -65,10 +66,10 @@ class DeviceSums(RemoteSums):
         self._added.update(numbers)
 
     def add_up(self, numbers: Iterable[int]) -> None:
-        kernel = None
         for number in sorted(set(numbers) - self._added):
             with self._device:
-                kernel = kernel or load(ADD_UP_KERNEL, ADD_UP_NAME)
+                name, text = ADD_UP_KERNELS[sum_kind(number)]
+                kernel = load(text, name)
                 row = self.address + 8 * self.columns * number
                 counters.launches += 1
                 kernel((1,), (LANES,), (np.uint64(row), np.int64(self.columns - 1)))

@@ -18,7 +18,7 @@ from instep.engines.native.one_call import Calls, OneCall
 from instep.engines.native.threads import thread_count
 from instep.engines.ranges import Written
 from instep.engines.sums import SumTable
-from instep.graph import Graph
+from instep.graph import Graph, sum_kind
 from instep.graph.program import Program
 from instep.numerics import TILE
 
@@ -154,7 +154,7 @@ def _joined(now: Sequence[Arrangement[NativeLaunch]], sums: SumTable) -> Joined:
         for launch in launches:
             launch.add_to(first, sums)
         for number in {entry.number for one in launches for entry in one.graph.sums}:
-            first.total(sums.address + number * row_bytes, sums.stride - 1)
+            first.total(sum_kind(number), sums.address + number * row_bytes, sums.stride - 1)
     for launch in (launch for one in now for launch in one.final):
         launch.add_to(last, sums)
     guards = {number for one in now for number in one.guards}

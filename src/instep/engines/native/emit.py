@@ -14,7 +14,7 @@ from collections.abc import Collection
 from instep.engines.native.arguments import Argument, Entry, entry_words
 from instep.engines.native.joining import joined
 from instep.engines.native.loops import argument
-from instep.engines.native.reducing import Reducing, fold
+from instep.engines.native.reducing import Reducing, begin, fold
 from instep.engines.native.storing import Storing
 from instep.engines.native.target import Traits
 from instep.graph import Graph
@@ -35,7 +35,9 @@ def emit(
     loops: Reducing | Storing
     if graph.sums:
         loops = Reducing(graph, traits)
-        functions = f"{loops.span()}\n\n{fold()}\n\n{_run(graph)}"
+        kinds = sorted({entry.kind for entry in graph.sums})
+        lanes = "\n\n".join(f"{begin(kind)}\n\n{fold(kind)}" for kind in kinds)
+        functions = f"{loops.span()}\n\n{lanes}\n\n{_run(graph)}"
     else:
         graph = joined(graph)
         loops = Storing(graph, traits, sparse)

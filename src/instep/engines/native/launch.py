@@ -17,6 +17,7 @@ from instep.engines.native.pool import start_workers
 from instep.engines.native.strided import COUNTERS, Strided
 from instep.engines.sums import SumTable
 from instep.graph import Array, Graph, Node, Sum, sum_number
+from instep.graph.nodes import FIRST
 from instep.graph.program import Row
 from instep.numerics import LANES, TILE
 
@@ -119,7 +120,7 @@ class NativeLaunch(HostLaunch):
         chunks = split(extents, threads, unit)
         self._threads = min(threads, len(chunks))
         tiles = int(table[:, width + Entry.TILES].sum()) if graph.sums else 0
-        partials = np.zeros((max(1, len(graph.sums)), max(1, tiles)))
+        partials = _partials(graph, max(1, tiles))
         self._arguments = Arguments(table, chunks, self.scalars, partials)
         self._tiles = partials, *(table[:, width + place] for place in _OF_TILES)
         self._kernel_address = address_of(
@@ -136,7 +137,7 @@ class NativeLaunch(HostLaunch):
         columns, _, tiles = (self._table[self._gathered, self._width + i] for i in _OF_TILES)
         firsts = np.cumsum(tiles) - tiles
         elements = int(self._table[self._gathered, self._width + Entry.COUNT].sum())
-        partials = np.zeros((max(1, len(self.graph.sums)), int(tiles.sum())))
+        partials = _partials(self.graph, int(tiles.sum()))
         self._tiles = partials, columns, firsts, tiles
         # Each thread has a table and a chunk of its own, for one block at a time.
         none = np.zeros((0, 0), dtype=np.int64)
@@ -202,15 +203,21 @@ class NativeLaunch(HostLaunch):
             calls.clear(own.address + 8 * _NEXT)
             calls.run(self._kernel_address, own.address, self._threads)
         for k, entry in enumerate(self.graph.sums):
-            self._add_sum(calls, k, sums.address + 8 * sums.stride * entry.number)
+            self._add_sum(calls, k, entry.kind, sums.address + 8 * sums.stride * entry.number)
 
-    def _add_sum(self, calls: Calls, k: int, row: int) -> None:
+    def _add_sum(self, calls: Calls, k: int, kind: str, row: int) -> None:
         """Add the calls that make the sums of tensors of those of their tiles: most have one."""
         partials, columns, firsts, counts = self._tiles
         found = _places(partials[k])[firsts]
         for i in np.flatnonzero(counts > 1):
-            found[i] = _add_up(calls, partials[k][firsts[i] : firsts[i] + counts[i]])
+            found[i] = _add_up(calls, kind, partials[k][firsts[i] : firsts[i] + counts[i]])
         calls.move(found, row + found.itemsize * columns)
+
+
+def _partials(graph: Graph, tiles: int) -> NDArray[np.float64]:
+    """Return room for the sums of tiles; a tensor without elements may leave its own as it is."""
+    first = np.array([FIRST[entry.kind] for entry in graph.sums] or [0.0])
+    return np.repeat(first.reshape(-1, 1), tiles, axis=1)
 
 
 def _places(x: NDArray[Any]) -> NDArray[np.int64]:
@@ -241,28 +248,32 @@ def split(extents: NDArray[np.int64], threads: int, unit: int) -> NDArray[np.int
     return np.stack([first, starts - begins[first], last, stops - begins[last]], axis=1)
 
 
-#: The pass that sums an array of float64: what adds up the sums of tiles.
-_SUM = Graph(
-    name="sum_float64",
-    compute="float64",
-    arrays=(Array("x", "float64"),),
-    scalars=(),
-    nodes=(Node("load", (), "float64", "x"),),
-    sums=(Sum(sum_number(0, "tensor"), 0, "tensor"),),
-    sum_count=2,
-)
+#: The passes over an array of float64: what adds up the sums of tiles, or takes their maximum.
+_OF_TILES_OF = {
+    kind: Graph(
+        name=f"{kind}_float64",
+        compute="float64",
+        arrays=(Array("x", "float64"),),
+        scalars=(),
+        nodes=(Node("load", (), "float64", "x"),),
+        sums=(Sum(sum_number(0, "tensor", kind), 0, "tensor"),),
+        sum_count=1 + sum_number(0, "tensor", kind),
+    )
+    for kind in ("sum", "maximum")
+}
 
 
-def _add_up(calls: Calls, x: NDArray[np.float64]) -> int:
+def _add_up(calls: Calls, kind: str, x: NDArray[np.float64]) -> int:
     """Add the calls that make the canonical sum of a line; return the address of the sum."""
+    graph = _OF_TILES_OF[kind]
     while len(x) > 1:
         tiles = -(-len(x) // TILE)
-        row = np.zeros((1, entry_words(_SUM)), dtype=np.int64)
+        row = np.zeros((1, entry_words(graph)), dtype=np.int64)
         row[0] = [x.ctypes.data, len(x), 0, 0, tiles, 0]
         chunk = np.array([[0, 0, 0, tiles]], dtype=np.int64)
         arguments = Arguments(row, chunk, None, np.zeros((1, tiles)))
         calls.kept.append(arguments)
         calls.clear(arguments.address + 8 * _NEXT)
-        calls.run(address_of(compile_kernel(emit(_SUM, traits()))), arguments.address)
+        calls.run(address_of(compile_kernel(emit(graph, traits()))), arguments.address)
         x = arguments.partials[0]
     return x.ctypes.data

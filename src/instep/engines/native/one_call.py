@@ -15,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.engines.native.compile import compile_module
+from instep.engines.native.expressions import literal
 from instep.engines.native.fields import loads, named
 from instep.engines.native.functions import DECLARATIONS, Block, compile_method
 from instep.engines.native.pool import share_address, workers_for
+from instep.engines.native.reducing import combined_by
+from instep.graph import Node
+from instep.graph.nodes import FIRST
 
 #: The most arguments of a call: the first word is the address of the function.
 _MOST = 4
@@ -181,22 +185,28 @@ body:
 done:
   ret void
 }}
+"""
 
-; Writes the sum of a row behind it: its elements are added in their order.
-define void @total(ptr %row, i64 %count, i64 %unused, i64 %nothing) {{
+
+def _total(kind: str) -> str:
+    next_one = "\n  ".join(combined_by(kind, "%sum_next", "double", "%sum", "%value"))
+    first = literal(Node("constant", (), "float64", FIRST[kind]))
+    return f"""
+; Writes the {kind} of a row behind it: its elements are taken in their order.
+define void @{kind}(ptr %row, i64 %count, i64 %unused, i64 %nothing) {{
 entry:
   br label %loop
 
 loop:
   %i = phi i64 [ 0, %entry ], [ %i_next, %body ]
-  %sum = phi double [ 0.0, %entry ], [ %sum_next, %body ]
+  %sum = phi double [ {first}, %entry ], [ %sum_next, %body ]
   %more = icmp ult i64 %i, %count
   br i1 %more, label %body, label %done
 
 body:
   %i_next = add i64 %i, 1
 {loads("row", {"value": "%i"}, "double", "double")}
-  %sum_next = fadd double %sum, %value
+  {next_one}
   br label %loop
 
 done:
@@ -205,6 +215,9 @@ done:
   ret void
 }}
 """
+
+
+_TEXT += _total("sum") + _total("maximum")
 
 
 class _Shared(NamedTuple):
@@ -237,9 +250,9 @@ class Calls:
         self.kept.append(pairs)
         self.calls.append((_address("move"), pairs.ctypes.data, len(pairs)))
 
-    def total(self, row: int, count: int) -> None:
-        """Add the call that writes the sum of a row behind it."""
-        self.calls.append((_address("total"), row, count))
+    def total(self, kind: str, row: int, count: int) -> None:
+        """Add the call that writes the sum of a row behind it, or its maximum."""
+        self.calls.append((_address(kind), row, count))
 
 
 class OneCall:

@@ -1,9 +1,12 @@
 """The loops of a pass that sums, as LLVM IR: lanes and tiles of the canonical sum."""
 
 from instep.engines.native.arguments import Argument, Entry
-from instep.engines.native.cast import TYPES, vector
+from instep.engines.native.cast import TYPES, splat, vector
+from instep.engines.native.expressions import literal
 from instep.engines.native.loops import PREFETCH, Loops, argument, function
+from instep.graph import Node
 from instep.graph.dtypes import DTYPES
+from instep.graph.nodes import FIRST
 from instep.numerics import LANES, TILE
 
 #: Bytes that a pass that reduces asks for ahead of its work, in all its arrays together. Adding to
@@ -42,8 +45,8 @@ class Reducing(Loops):
             "br i1 %tile_more, label %tile_body, label %done",
             "tile_body:",
             *(
-                f"call void @llvm.memset.p0.i64(ptr %lanes{k}, i8 0, i64 {8 * LANES}, i1 false)"
-                for k in range(len(graph.sums))
+                f"call void @begin_{entry.kind}(ptr %lanes{k})"
+                for k, entry in enumerate(graph.sums)
             ),
             f"%base = mul i64 %tile, {TILE}",
             f"%full_end = add i64 %base, {TILE}",
@@ -62,7 +65,6 @@ class Reducing(Loops):
             "done:",
             "ret void",
         ]
-        self.code.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
         return function(lines)
 
     def lane_loop(
@@ -90,7 +92,7 @@ class Reducing(Loops):
             lines += [
                 f"{name}_at = getelementptr double, ptr %lanes{k}, i64 %{prefix}_lane",
                 f"{name}_old = load {kind}, ptr {name}_at, align 8",
-                f"{name} = fadd {kind} {name}_old, {value}",
+                *combined_by(entry.kind, name, kind, f"{name}_old", value),
                 f"store {kind} {name}, ptr {name}_at, align 8",
             ]
         return [
@@ -120,9 +122,9 @@ class Reducing(Loops):
     def fold(self) -> list[str]:
         """Return the folding of the lanes by halves, and the stores of the tile's sums."""
         lines = ["%tile_number = add i64 %first, %tile"]
-        for k in range(len(self.graph.sums)):
+        for k, entry in enumerate(self.graph.sums):
             lines += [
-                f"%p{k} = call double @fold(ptr %lanes{k})",
+                f"%p{k} = call double @fold_{entry.kind}(ptr %lanes{k})",
                 f"%p{k}_row = mul i64 %partials_stride, {k}",
                 f"%p{k}_index = add i64 %p{k}_row, %tile_number",
                 f"%p{k}_at = getelementptr double, ptr %partials, i64 %p{k}_index",
@@ -131,14 +133,52 @@ class Reducing(Loops):
         return lines
 
 
-def fold() -> str:
+def combined_by(kind: str, name: str, type_of: str, a: str, b: str) -> list[str]:
+    """Return what adds `b` to `a`, or takes it if it is larger, or NaN."""
+    if kind == "sum":
+        return [f"{name} = fadd {type_of} {a}, {b}"]
+    booleans = type_of.replace("double", "i1")
+    return [
+        f"{name}_larger = fcmp ogt {type_of} {b}, {a}",
+        f"{name}_nan = fcmp uno {type_of} {b}, {b}",
+        f"{name}_taken = or {booleans} {name}_larger, {name}_nan",
+        f"{name} = select {booleans} {name}_taken, {type_of} {b}, {type_of} {a}",
+    ]
+
+
+def begin(kind: str) -> str:
+    """Return the function that sets the lanes of a tile to what they begin with."""
+    first = splat("double", literal(Node("constant", (), "float64", FIRST[kind])), 8)
+    return f"""\
+define internal void @begin_{kind}(ptr %lanes) noinline {{
+entry:
+  br label %loop
+
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i_next, %loop ]
+  %to = getelementptr double, ptr %lanes, i64 %i
+  store <8 x double> {first}, ptr %to, align 8
+  %i_next = add i64 %i, 8
+  %more = icmp ult i64 %i_next, {LANES}
+  br i1 %more, label %loop, label %done
+
+done:
+  ret void
+}}"""
+
+
+def fold(kind: str) -> str:
     """Return the function that folds the lanes of a tile by halves, and returns their sum.
 
     A loop, for it would be compiled in 200 ms if it were written out.
     """
     low4, high4 = "<4 x i32> <i32 0, i32 1, i32 2, i32 3>", "<4 x i32> <i32 4, i32 5, i32 6, i32 7>"
+
+    def combined(name: str, type_of: str, a: str, b: str) -> str:
+        return "\n  ".join(combined_by(kind, name, type_of, a, b))
+
     return f"""\
-define internal double @fold(ptr %lanes) noinline {{
+define internal double @fold_{kind}(ptr %lanes) noinline {{
 entry:
   br label %halve
 
@@ -152,7 +192,7 @@ add:
   %from = getelementptr double, ptr %to, i64 %half
   %a = load <8 x double>, ptr %to, align 8
   %b = load <8 x double>, ptr %from, align 8
-  %c = fadd <8 x double> %a, %b
+  {combined("%c", "<8 x double>", "%a", "%b")}
   store <8 x double> %c, ptr %to, align 8
   %i_next = add i64 %i, 8
   %more = icmp ult i64 %i_next, %half
@@ -166,12 +206,12 @@ halved:
 last:
   %high4 = shufflevector <8 x double> %c, <8 x double> poison, {high4}
   %low4 = shufflevector <8 x double> %c, <8 x double> poison, {low4}
-  %four = fadd <4 x double> %low4, %high4
+  {combined("%four", "<4 x double>", "%low4", "%high4")}
   %high2 = shufflevector <4 x double> %four, <4 x double> poison, <2 x i32> <i32 2, i32 3>
   %low2 = shufflevector <4 x double> %four, <4 x double> poison, <2 x i32> <i32 0, i32 1>
-  %two = fadd <2 x double> %low2, %high2
+  {combined("%two", "<2 x double>", "%low2", "%high2")}
   %first = extractelement <2 x double> %two, i64 0
   %second = extractelement <2 x double> %two, i64 1
-  %sum = fadd double %first, %second
+  {combined("%sum", "double", "%first", "%second")}
   ret double %sum
 }}"""
