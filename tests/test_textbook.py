@@ -7,6 +7,7 @@ import cases
 import engine_runs
 import numpy as np
 import pytest
+import textbook
 from error_analysis import Rounded
 
 from instep import optimizers
@@ -128,3 +129,14 @@ def test_a_rule_comes_close_to_the_minimum_of_rosenbrocks_function(name, lr):
     for _ in range(4000):
         optimizer.update(w, rosenbrock(*w))
     assert np.hypot(*(w - 1.0)) < 0.5 * np.hypot(0.5, 0.5)
+
+
+@engine_runs.every_engine
+def test_yogi_goes_on_where_float32_holds_no_square_of_a_gradient(engine):
+    engine_runs.require(engine)
+    w, g = np.zeros(3, "float32"), np.array([1e20, -1.5e20, 2.0], "float32")
+    optimizer = optimizers.Yogi(lr=0.5, engine=engine)
+    *_, expected = textbook.yogi(w.astype("float64"), [g.astype("float64")] * 4, lr=0.5)
+    for _ in range(4):
+        optimizer.update(w, g)
+    np.testing.assert_allclose(w, expected, rtol=1e-5)

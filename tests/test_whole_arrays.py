@@ -139,6 +139,27 @@ def test_adafactor_leaves_rows_and_columns_without_gradients_alone(dtype):
     assert (np.delete(np.delete(w, 2, axis=0), 1, axis=1) != 1).mean() > 0.5
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_muon_takes_the_same_step_whatever_the_size_of_the_gradient(shape, dtype):
+    g = bits.by_parts(lambda rng, s, d: rng.standard_normal(s).astype(d))(
+        np.random.default_rng(3), shape, np.dtype(dtype)
+    )
+    expected = np.zeros(shape, dtype)
+    Muon(lr=1.0).update(expected, g)
+    assert np.linalg.norm(expected) > 1
+    for power in (-120, -30, 60, 120):
+        w = np.zeros(shape, dtype)
+        Muon(lr=1.0).update(w, g * np.array(2.0**power, dtype))
+        bits.assert_same_bits(w, expected, f"scaled by 2**{power}")
+
+
+def test_muon_leaves_a_matrix_without_gradients_alone():
+    w = np.ones((3, 2), "float32")
+    Muon(lr=1.0).update(w, np.zeros((3, 2), "float32"))
+    assert (w == 1).all()
+
+
 def test_muon_makes_the_step_nearly_orthogonal():
     rng = np.random.default_rng(1)
     w = np.zeros((30, 20))

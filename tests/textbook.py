@@ -335,7 +335,7 @@ def muon(
     for t, g in enumerate(gradients, 1):
         m = momentum * m + g
         x = g + momentum * m
-        x = x / (np.linalg.norm(x) + 1e-7)
+        x = x / np.linalg.norm(x)
         for _ in range(5):
             a = x @ x.conj().T
             x = 3.4445 * x + (-4.775 * a + 2.0315 * (a @ a)) @ x

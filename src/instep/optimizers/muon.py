@@ -98,8 +98,10 @@ def orthogonalized(xp: Any, x: Any) -> Any:
     is_complex = xp.isdtype(x.dtype, "complex floating")
     if rows > columns:
         x = xp.matrix_transpose(x)
+    # By the largest element first, whose square alone may overflow or vanish.
+    x = _over(xp, x, xp.max(xp.abs(x)))
     square = xp.real(x) * xp.real(x) + xp.imag(x) * xp.imag(x) if is_complex else x * x
-    x = x / (xp.sqrt(xp.sum(square)) + 1e-7)
+    x = _over(xp, x, xp.sqrt(xp.sum(square)))
     for _ in range(5):
         # NumPy takes a shorter way (BLAS's syrk) for a matrix and a view of its transpose, and
         # OpenBLAS's kernel of it for ARM's SME reads memory that it has not written: NaN, or other
@@ -111,3 +113,8 @@ def orthogonalized(xp: Any, x: Any) -> Any:
     if rows > columns:
         x = xp.matrix_transpose(x)
     return math.sqrt(max(1, rows / columns)) * x
+
+
+def _over(xp: Any, x: Any, size: Any) -> Any:
+    """Return ``x / size``, and zeros for zeros."""
+    return x / xp.where(size > 0, size, xp.ones_like(size))

@@ -55,8 +55,9 @@ class Yogi(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
-        square = xp.abs_sq(g)
-        v = s.v - (1 - h.beta2) * (xp.sign(s.v - square) * square)
+        # The share of a square, and no square itself: that of 1e20 is beyond float32.
+        share = xp.abs_sq(xp.sqrt(1 - h.beta2) * g)
+        v = s.v - xp.sign((1 - h.beta2) * s.v - share) * share
         rate = h.lr / (1 - h.beta1_t)
-        v_hat = v / (1 - h.beta2_t)
-        return w - rate * m / (xp.sqrt(v_hat) + h.eps), {"m": m, "v": v}
+        root = xp.sqrt(v) / xp.sqrt(1 - h.beta2_t)
+        return w - rate * m / (root + h.eps), {"m": m, "v": v}
