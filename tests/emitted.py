@@ -1,6 +1,6 @@
 """Rules whose emitted code the tests look at."""
 
-from instep import LAMB, Adam, AdamW, Momentum, chain, transforms
+from instep import LAMB, Adam, AdamW, Momentum, NovoGrad, chain, transforms
 from instep.engines.cuda.emit import emit
 from instep.graph.program import Group, Program
 from instep.state import History
@@ -38,10 +38,12 @@ SHOWN = {
     "Chain_float32": (clipped, "float32", 1, False),
     "Guarded_float32_sums": (guarded, "float32", 0, False),
     "Guarded_float32": (guarded, "float32", 1, False),
+    "NovoGrad_float32_numbers": (NovoGrad, "float32", 1, False),
 }
 
 
 def showcase(name):
     """Return the text that the file of this name holds."""
     make, dtype, number, strided = SHOWN[name]
-    return emit(passes(make(), dtype)[number], strided=strided)
+    graph = passes(make(), dtype)[number]
+    return emit(graph.remembers if name.endswith("_numbers") else graph, strided=strided)

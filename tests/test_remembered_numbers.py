@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """Numbers that a rule remembers from step to step, made of what sums leave."""
 
 import copy
@@ -260,3 +261,20 @@ def test_plans_that_take_turns_see_the_same_numbers(engine):
     assert numbers_of(optimizer) == numbers_of(other)
     for key in SHAPES:
         bits.assert_same_bits(apart[key], together[key])
+
+
+@pytest.mark.parametrize("dtypes", [("float32",) * 3, ("float32", "float64", "float16")], ids=str)
+def test_steps_that_remember_numbers_are_repeated_the_short_way(dtypes):
+    engine_runs.require("native")
+    params, expected = trees(dtypes), trees(dtypes)
+    optimizer, other = Remembering(engine="native"), Remembering(engine="blocked")
+    for step in range(6):
+        grads = trees(dtypes, seed=step)
+        optimizer.lr = other.lr = 0.1 / (1 + step)
+        if step == 4:  # another plan in between
+            for one, tree in ((optimizer, params), (other, expected)):
+                one.update({"b": tree["b"]}, {"b": grads["b"]})
+        optimizer.update(params, grads)
+        other.update(expected, grads)
+    assert optimizer._state.plan._repetition.last is not None
+    engine_runs.assert_same_run((params, optimizer), (expected, other))

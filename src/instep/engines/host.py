@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines import uniform
 from instep.engines.base import Fit, Member
 from instep.engines.fused import Arrangement, FusedBucket, FusedEngine, Launch
 from instep.engines.gathering import Gathering
@@ -122,27 +121,7 @@ class HostBucket(FusedBucket[_Launch]):
         for name, number in self.program.remembered.items():
             values = [float(numbers[name]) for numbers in self.numbers]
             # Leaves have the same number of the tree.
-            sums.values[number, _columns(number, self.leaves)] = values
-
-    def remember(self, sums: SumTable) -> list[tuple[Any, Any]]:
-        new: list[tuple[Any, Any]] = []
-        for graph, members in self.now[0].remembered:
-            leaves = [self.leaves[i] for i in members]
-            function = self.program.host_expressions(graph)
-            scalars = {row: function(*self.rows[row].numbers) for row in {x.row for x in leaves}}
-            reduced = {
-                number: sums.values[number, _columns(number, leaves)]
-                for number in range(graph.sum_count)
-            }
-            values = uniform.remembered(
-                graph, [*np.array([scalars[leaf.row] for leaf in leaves]).T], reduced
-            )
-            for entry in graph.remembered:
-                holders = members if entry.scope == "tensor" else members[:1]
-                made = np.broadcast_to(values[entry.name], len(members))
-                slots = [self.numbers[i][entry.name] for i in holders]
-                new += zip(slots, made, strict=False)
-        return new
+            sums.values[number, columns(number, self.leaves)] = values
 
     def run(self, levels: Sequence[list[_Launch]], sums: SumTable) -> None:
         for level in levels:
@@ -159,7 +138,7 @@ class HostBucket(FusedBucket[_Launch]):
         return [self._params[leaf.position], self._grads[leaf.position], *slots]
 
 
-def _columns(number: int, leaves: Sequence[Placement]) -> list[int]:
+def columns(number: int, leaves: Sequence[Placement]) -> list[int]:
     """Return where leaves have a sum in the table."""
     return [leaf.position if sum_scope(number) == "tensor" else -1 for leaf in leaves]
 

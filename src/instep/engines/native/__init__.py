@@ -45,7 +45,8 @@ class NativeEngine(HostEngine):
     def emit(self, graph: Graph) -> str:
         from instep.engines.native.compile import traits
 
-        return emit(graph, traits())
+        passes = [graph] if graph.remembers is None else [graph, graph.remembers]
+        return "\n".join(emit(one, traits()) for one in passes)
 
 
 ENGINE = NativeEngine()

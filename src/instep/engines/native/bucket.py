@@ -13,7 +13,8 @@ from instep.engines.host import HostBucket, empty_like
 from instep.engines.native.arguments import Entry
 from instep.engines.native.check import Placed, SignatureCheck, is_supported
 from instep.engines.native.check_code import DIFFERENT, LOST, SAME
-from instep.engines.native.launch import NativeLaunch
+from instep.engines.native.launch import CompiledLaunch, NativeLaunch
+from instep.engines.native.numbers import NumbersLaunch, add_reading
 from instep.engines.native.one_call import Calls, OneCall
 from instep.engines.native.threads import thread_count
 from instep.engines.ranges import Written
@@ -28,7 +29,7 @@ _WORD = 8
 _NEW = "new w"
 
 
-class NativeBucket(HostBucket[NativeLaunch]):
+class NativeBucket(HostBucket[CompiledLaunch]):
     """Leaves that compiled loops walk."""
 
     def __init__(self, program: Program, members: Sequence[Member], threads: int | None) -> None:
@@ -74,10 +75,15 @@ class NativeBucket(HostBucket[NativeLaunch]):
         # Another dtype object may stand for the same dtype: the slower check decides.
         return super().fit(params, grads)
 
-    def launches(self, graph: Graph, members: list[int]) -> list[NativeLaunch]:
+    def launches(self, graph: Graph, members: list[int]) -> list[CompiledLaunch]:
         if self.unwritable:
             graph = _into_new_arrays(graph)
         return [NativeLaunch(self, graph, members, self._table, self._threads)]
+
+    def remembering(self, graph: Graph, members: list[int]) -> list[CompiledLaunch]:
+        if self.unwritable:
+            graph = _into_new_arrays(graph)
+        return [NumbersLaunch(self, graph, members, self._table)]
 
     def renew(self) -> Mapping[int, Any]:
         (now,) = self.now
@@ -97,14 +103,14 @@ class NativeBucket(HostBucket[NativeLaunch]):
                 array[...] = w
         return new
 
-    def prepare(self, chosen: Sequence[Arrangement[NativeLaunch]], sums: SumTable) -> None:
+    def prepare(self, chosen: Sequence[Arrangement[CompiledLaunch]], sums: SumTable) -> None:
         super().prepare(chosen, sums)
         for launch in chosen[0].launches:
             launch.prepare(sums)
 
     def repeater(self, tensors: Leaves | None = None) -> Repeater | None:
         (now,), watched = self.now, self._check
-        if watched is None or now.remembered or any(x.graph.calls for x in now.launches):
+        if watched is None or any(x.graph.calls for x in now.launches):
             return None
         if tensors is not None:
             from instep.engines.native.tensors import TensorCheck
@@ -125,10 +131,10 @@ class NativeRepeater(Repeater):
     """The short way of an arrangement of launches."""
 
     def __init__(
-        self, bucket: NativeBucket, now: Arrangement[NativeLaunch], watched: SignatureCheck
+        self, bucket: NativeBucket, now: Arrangement[CompiledLaunch], watched: SignatureCheck
     ) -> None:
         self.compute, self.fits = bucket.compute, watched.fits
-        self._bucket, self.now, self._watched = bucket, now, watched
+        self.bucket, self.now, self._watched = bucket, now, watched
 
     @property
     def is_watching(self) -> bool:
@@ -138,16 +144,23 @@ class NativeRepeater(Repeater):
         self._watched.watch(written.starts, written.stops)
 
     def begin(self, sums: SumTable) -> None:
-        self._bucket.turn_to([self.now], sums)
+        self.bucket.turn_to([self.now], sums)
 
     @classmethod
     def joined(cls, repeaters: Sequence[Repeater], sums: SumTable) -> Joined:
-        return _joined([one.now for one in repeaters if isinstance(one, cls)], sums)
+        own = [one for one in repeaters if isinstance(one, cls)]
+        return _joined([one.bucket for one in own], [one.now for one in own], sums)
 
 
-def _joined(now: Sequence[Arrangement[NativeLaunch]], sums: SumTable) -> Joined:
+def _joined(
+    buckets: Sequence[NativeBucket],
+    now: Sequence[Arrangement[CompiledLaunch]],
+    sums: SumTable,
+) -> Joined:
     """Return the launches of several buckets as one call."""
     first, last = Calls(), Calls()
+    for bucket in buckets:
+        add_reading(bucket, first, sums)
     row_bytes = sums.values.itemsize * sums.stride
     for levels in zip_longest(*(one.levels for one in now), fillvalue=()):
         launches = [launch for level in levels for launch in level]

@@ -15,6 +15,7 @@ from instep.engines.native.arguments import Argument, Entry, entry_words
 from instep.engines.native.joining import joined
 from instep.engines.native.loops import argument
 from instep.engines.native.reducing import Reducing, begin, fold
+from instep.engines.native.remembering import Remembering
 from instep.engines.native.storing import Storing
 from instep.engines.native.target import Traits
 from instep.graph import Graph
@@ -32,8 +33,11 @@ def emit(
     A pass that stores runs on rows where that is asked for, which are parts of one tensor; those of
     arrays at the positions `sparse` have a gap as large as an element after each.
     """
-    loops: Reducing | Storing
-    if graph.sums:
+    loops: Reducing | Remembering | Storing
+    if graph.remembered:
+        loops = Remembering(graph, traits)
+        functions = f"{loops.span()}\n\n{loops.run()}"
+    elif graph.sums:
         loops = Reducing(graph, traits)
         kinds = sorted({entry.kind for entry in graph.sums})
         lanes = "\n\n".join(f"{begin(kind)}\n\n{fold(kind)}" for kind in kinds)

@@ -68,87 +68,20 @@ class Arguments:
         self._scalars = scalars
 
 
-class NativeLaunch(HostLaunch):
-    """A pass on leaves of a bucket: compiled code, its arguments, and the list of chunks.
+class CompiledLaunch(HostLaunch):
+    """Compiled code with its arguments, on leaves of a bucket."""
 
-    Parameters
-    ----------
-    table
-        What the compiled code reads of each leaf of the bucket: the addresses of its arrays, then
-        the words of `Entry`.
-    threads
-        The most threads that it may use.
-    """
+    _arguments: Arguments
+    _call: OneCall | None = None
 
-    def __init__(
-        self,
-        bucket: HostBucket[Any],
-        graph: Graph,
-        members: list[int],
-        table: NDArray[np.int64],
-        threads: int,
-    ) -> None:
+    def __init__(self, bucket: HostBucket[Any], graph: Graph, members: list[int]) -> None:
         super().__init__(bucket, graph, members)
-        layout, leaves = scalar_layout(graph), bucket.leaves
-        rows = 1 + max(leaf.row for leaf in leaves)
+        layout = scalar_layout(graph)
+        rows = 1 + max(leaf.row for leaf in bucket.leaves)
         self.scalars = np.zeros((rows, layout.itemsize), dtype=np.uint8)
         self._pack, self._offsets = struct.Struct(layout.format).pack_into, layout.offsets
         self._places = [(row, row * layout.itemsize) for row in self.rows if graph.scalars]
-        self._width = width = len(graph.arrays)
         self._sum_count = graph.sum_count
-        # One call for all: a leaf that is a line is walked as others are where there are others.
-        are_lines = all(leaves[i].is_walked(graph) for i in members)
-        walks, self._gathered = (members, []) if are_lines else ([], members)
-        self._members = np.array(walks, dtype=np.intp)
-        self._own_table = len(walks) != len(table)
-        # Of the arrays of a leaf, those that are others at each step.
-        self._moving = [0, 1, width - 1] if bucket.unwritable else [0, 1]
-        self._table = table
-        table = table[self._members] if self._own_table else table
-        table[:, width + Entry.ROW] = [leaves[i].row for i in walks]
-        if self._own_table:  # these tensors have tiles of numbers from 0 on
-            counts = table[:, width + Entry.TILES]
-            table[:, width + Entry.FIRST_TILE] = np.cumsum(counts) - counts
-
-        extents = table[:, width + (Entry.TILES if graph.sums else Entry.COUNT)]
-        unit = TILE if graph.sums else 1
-        elements = int(table[:, width + Entry.COUNT].sum())
-        if graph.sums:  # a tile, however short, costs as much as this many elements: its fold
-            elements += LANES * int(extents.sum())
-        most_threads = threads
-        threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
-        chunks = split(extents, threads, unit)
-        self._threads = min(threads, len(chunks))
-        tiles = int(table[:, width + Entry.TILES].sum()) if graph.sums else 0
-        partials = _partials(graph, max(1, tiles))
-        self._arguments = Arguments(table, chunks, self.scalars, partials)
-        self._tiles = partials, *(table[:, width + place] for place in _OF_TILES)
-        self._kernel_address = address_of(
-            compile_kernel(emit(graph, traits(), in_rows=bool(self._gathered)))
-        )
-        self._strided = self._strided_leaves(bucket, most_threads)
-        self._call: OneCall | None = None
-        start_workers(max(self._threads, self._strided.threads if self._strided else 1))
-
-    def _strided_leaves(self, bucket: HostBucket[Any], threads: int) -> Strided | None:
-        """Return what runs the pass on the leaves that are no lines, if there are any."""
-        if not self._gathered:
-            return None
-        columns, _, tiles = (self._table[self._gathered, self._width + i] for i in _OF_TILES)
-        firsts = np.cumsum(tiles) - tiles
-        elements = int(self._table[self._gathered, self._width + Entry.COUNT].sum())
-        partials = _partials(self.graph, int(tiles.sum()))
-        self._tiles = partials, columns, firsts, tiles
-        # Each thread has a table and a chunk of its own, for one block at a time.
-        none = np.zeros((0, 0), dtype=np.int64)
-        self._arguments = Arguments(none, none, self.scalars, partials)
-        start, stride = self._table.ctypes.data, self._table.strides[0]
-        leaves = [
-            (bucket.leaves[i], start + i * stride, int(first))
-            for i, first in zip(self._gathered, firsts, strict=True)
-        ]
-        threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
-        return Strided(self.graph, self._kernel_address, leaves, threads, self._arguments.words)
 
     def take(self, rows: Iterable[Row], candidate: int) -> None:
         numbers = [row.numbers for row in rows]
@@ -191,6 +124,86 @@ class NativeLaunch(HostLaunch):
         """Add the calls that run the pass."""
         self._arguments.words[_SUMS] = sums.address
         self._arguments.words[_SUMS_STRIDE] = sums.stride
+
+
+class NativeLaunch(CompiledLaunch):
+    """A pass on leaves of a bucket: compiled code, its arguments, and the list of chunks.
+
+    Parameters
+    ----------
+    table
+        What the compiled code reads of each leaf of the bucket: the addresses of its arrays, then
+        the words of `Entry`.
+    threads
+        The most threads that it may use.
+    """
+
+    def __init__(
+        self,
+        bucket: HostBucket[Any],
+        graph: Graph,
+        members: list[int],
+        table: NDArray[np.int64],
+        threads: int,
+    ) -> None:
+        super().__init__(bucket, graph, members)
+        leaves = bucket.leaves
+        self._width = width = len(graph.arrays)
+        # One call for all: a leaf that is a line is walked as others are where there are others.
+        are_lines = all(leaves[i].is_walked(graph) for i in members)
+        walks, self._gathered = (members, []) if are_lines else ([], members)
+        self._members = np.array(walks, dtype=np.intp)
+        self._own_table = len(walks) != len(table)
+        # Of the arrays of a leaf, those that are others at each step.
+        self._moving = [0, 1, width - 1] if bucket.unwritable else [0, 1]
+        self._table = table
+        table = table[self._members] if self._own_table else table
+        table[:, width + Entry.ROW] = [leaves[i].row for i in walks]
+        if self._own_table:  # these tensors have tiles of numbers from 0 on
+            counts = table[:, width + Entry.TILES]
+            table[:, width + Entry.FIRST_TILE] = np.cumsum(counts) - counts
+
+        extents = table[:, width + (Entry.TILES if graph.sums else Entry.COUNT)]
+        unit = TILE if graph.sums else 1
+        elements = int(table[:, width + Entry.COUNT].sum())
+        if graph.sums:  # a tile, however short, costs as much as this many elements: its fold
+            elements += LANES * int(extents.sum())
+        most_threads = threads
+        threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
+        chunks = split(extents, threads, unit)
+        self._threads = min(threads, len(chunks))
+        tiles = int(table[:, width + Entry.TILES].sum()) if graph.sums else 0
+        partials = _partials(graph, max(1, tiles))
+        self._arguments = Arguments(table, chunks, self.scalars, partials)
+        self._tiles = partials, *(table[:, width + place] for place in _OF_TILES)
+        self._kernel_address = address_of(
+            compile_kernel(emit(graph, traits(), in_rows=bool(self._gathered)))
+        )
+        self._strided = self._strided_leaves(bucket, most_threads)
+        start_workers(max(self._threads, self._strided.threads if self._strided else 1))
+
+    def _strided_leaves(self, bucket: HostBucket[Any], threads: int) -> Strided | None:
+        """Return what runs the pass on the leaves that are no lines, if there are any."""
+        if not self._gathered:
+            return None
+        columns, _, tiles = (self._table[self._gathered, self._width + i] for i in _OF_TILES)
+        firsts = np.cumsum(tiles) - tiles
+        elements = int(self._table[self._gathered, self._width + Entry.COUNT].sum())
+        partials = _partials(self.graph, int(tiles.sum()))
+        self._tiles = partials, columns, firsts, tiles
+        # Each thread has a table and a chunk of its own, for one block at a time.
+        none = np.zeros((0, 0), dtype=np.int64)
+        self._arguments = Arguments(none, none, self.scalars, partials)
+        start, stride = self._table.ctypes.data, self._table.strides[0]
+        leaves = [
+            (bucket.leaves[i], start + i * stride, int(first))
+            for i, first in zip(self._gathered, firsts, strict=True)
+        ]
+        threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
+        return Strided(self.graph, self._kernel_address, leaves, threads, self._arguments.words)
+
+    def add_to(self, calls: Calls, sums: SumTable) -> None:
+        super().add_to(calls, sums)
         if self._strided is not None:
             function, arguments = self._strided.call
             calls.clear(arguments, COUNTERS)
@@ -198,8 +211,8 @@ class NativeLaunch(HostLaunch):
         else:
             own = self._arguments
             if self._own_table:
-                places = _places(self._table)[self._members]
-                calls.move(places[:, self._moving], _places(own.table)[:, self._moving])
+                places = places_of(self._table)[self._members]
+                calls.move(places[:, self._moving], places_of(own.table)[:, self._moving])
             calls.clear(own.address + 8 * _NEXT)
             calls.run(self._kernel_address, own.address, self._threads)
         for k, entry in enumerate(self.graph.sums):
@@ -208,7 +221,7 @@ class NativeLaunch(HostLaunch):
     def _add_sum(self, calls: Calls, k: int, kind: str, row: int) -> None:
         """Add the calls that make the sums of tensors of those of their tiles: most have one."""
         partials, columns, firsts, counts = self._tiles
-        found = _places(partials[k])[firsts]
+        found = places_of(partials[k])[firsts]
         for i in np.flatnonzero(counts > 1):
             found[i] = _add_up(calls, kind, partials[k][firsts[i] : firsts[i] + counts[i]])
         calls.move(found, row + found.itemsize * columns)
@@ -220,7 +233,7 @@ def _partials(graph: Graph, tiles: int) -> NDArray[np.float64]:
     return np.repeat(first.reshape(-1, 1), tiles, axis=1)
 
 
-def _places(x: NDArray[Any]) -> NDArray[np.int64]:
+def places_of(x: NDArray[Any]) -> NDArray[np.int64]:
     """Return the addresses of the elements of a contiguous array."""
     return x.ctypes.data + x.itemsize * np.arange(x.size, dtype=np.int64).reshape(x.shape)
 
