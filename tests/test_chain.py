@@ -195,7 +195,7 @@ def test_explain_says_what_each_pass_moves():
     text = str(clipped_averaged_adamw(engine="blocked").explain({"w": np.zeros(3, "float32")}))
     for part in (
         "chain(clip_by_global_norm(max_norm=1.0), AdamW(",
-        "pass 1 of 2: reads g; reduces to sum 0 over the tree; 4 bytes an element",
+        "pass 1 of 2: reads g; reduces to 1 sum over the tree; 4 bytes an element",
         "pass 2 of 2: reads w, g, AdamW_m, AdamW_v, average_average;",
         "writes w, AdamW_m, AdamW_v, average_average; 36 bytes an element",
         "in all 40 bytes an element",

@@ -1,12 +1,13 @@
 """What a step does, in words and numbers: engines, passes, bytes an element, and the code."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from instep import arrays, engines
-from instep.graph import FusionError, Graph
+from instep.graph import FusionError, Graph, Sum
 from instep.graph.program import Flags, Program
 from instep.plan import validation
 from instep.plan.assignment import Assigned, Assignment, assign, resolve
@@ -84,7 +85,7 @@ class BucketExplanation:
         for number, graph in enumerate(self.graphs, start=1):
             reads = ", ".join(array.name for array in graph.loaded)
             writes = ", ".join(array.name for array in graph.stored)
-            sums = ", ".join(f"{s.kind} {s.number} over the {s.scope}" for s in graph.sums)
+            sums = ", ".join(_counted(graph.sums))
             lines.append(
                 f"  pass {number} of {len(self.graphs)}: reads {reads}; "
                 f"{f'writes {writes}' if writes else f'reduces to {sums}'}; "
@@ -100,6 +101,12 @@ class BucketExplanation:
             lines.append(f"  in all {self.bytes_per_element} bytes an element")
         lines += [f"  {key}: {how}" for key, how in self.layouts.items()]
         return "\n".join(lines)
+
+
+def _counted(sums: Iterable[Sum]) -> Iterator[str]:
+    plural = {"sum": "sums", "maximum": "maxima"}
+    for (kind, scope), count in Counter((s.kind, s.scope) for s in sums).items():
+        yield f"{count} {kind if count == 1 else plural[kind]} over the {scope}"
 
 
 def _remembered(graph: Graph) -> str:

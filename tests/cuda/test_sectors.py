@@ -24,7 +24,7 @@ def leaf_of(w, g, graph):
     """Return the placement of arrays of which state lies as the parameter does."""
     names = [array.name for array in graph.arrays[2:]]
     slots = {array.name: zeros_like(w, np.dtype(array.dtype)) for array in graph.arrays[2:]}
-    return Placement.of(Member(0, 0, w, g, slots, {}), names), [w, g, *slots.values()]
+    return Placement.of(Member(0, 0, w, g, slots, {}, {}), names), [w, g, *slots.values()]
 
 
 def counted(leaf, arrays, graph, is_turned=True):
