@@ -17,7 +17,8 @@ from instep.commands.compare.surfaces import SURFACES, Surface
 from instep.engines import NAMES
 from instep.graph import Graph
 from instep.graph.errors import RuleError
-from instep.graph.program import Group, Program
+from instep.graph.program import Program
+from instep.graph.rows import Group
 from instep.state import History
 
 FOLDER = Path(__file__).parent / "optimizers"

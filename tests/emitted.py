@@ -2,7 +2,8 @@
 
 from instep import LAMB, Adam, AdamW, Momentum, NovoGrad, chain, transforms
 from instep.engines.cuda.emit import emit
-from instep.graph.program import Group, Program
+from instep.graph.program import Program
+from instep.graph.rows import Group
 from instep.state import History
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from instep import Adam, Adan, NAdam, Optimizer, RAdam, ScheduleFreeAdamW, chain
 from instep.graph.derivation import derivation
-from instep.graph.program import Group, Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Group, Row
 from instep.state import History
 from instep.transforms import accumulate, average, lookahead
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from instep import arrays, engines
 from instep.graph import FusionError, Graph, Sum
-from instep.graph.program import Flags, Program
+from instep.graph.program import Program
+from instep.graph.rows import Flags
 from instep.plan import validation
 from instep.plan.assignment import Assigned, Assignment, assign, resolve
 from instep.plan.leaves import Leaf

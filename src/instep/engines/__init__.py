@@ -10,7 +10,8 @@ from typing import Any
 from instep import arrays
 from instep.engines.base import Bucket, Engine
 from instep.graph import FusionError
-from instep.graph.program import Flags, Program
+from instep.graph.program import Program
+from instep.graph.rows import Flags
 
 NAMES = ("native", "blocked", "cuda", "array_api")
 

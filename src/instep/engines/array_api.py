@@ -18,8 +18,9 @@ from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
 from instep.graph.numbers import of_tensors, of_tree
 from instep.graph.pairs import PairNamespace
-from instep.graph.program import Program, Row
+from instep.graph.program import Program
 from instep.graph.remembered import tree_disagrees
+from instep.graph.rows import Row
 from instep.graph.trace import Values, check_result
 
 

@@ -12,7 +12,8 @@ from instep import arrays
 from instep.engines.ranges import Range, Written
 from instep.engines.sums import SumTable
 from instep.graph import Graph
-from instep.graph.program import Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Row
 
 #: The parameters and gradients of a step.
 Leaves = tuple[tuple[Any, ...], tuple[Any, ...]]

@@ -18,7 +18,8 @@ from instep.engines.host import HostBucket, HostEngine, HostLaunch, columns
 from instep.engines.placement import Placement
 from instep.engines.sums import SumTable
 from instep.graph import Graph, sum_scope
-from instep.graph.program import Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Row
 from instep.interrupts import Call, at_once
 from instep.numerics import LANES, TILE, canonical_sum
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from instep import arrays
 from instep.graph import Graph
-from instep.graph.program import Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Row
 from instep.interrupts import at_once
 
 

@@ -25,7 +25,8 @@ from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
 from instep.graph.numbers import check_tree, of_tree
 from instep.graph.passes import remembering
-from instep.graph.program import Flags, Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Flags, Row
 
 
 class FusedEngine(Engine):

@@ -14,7 +14,8 @@ from instep.engines.gathering import Gathering
 from instep.engines.placement import Placement, state_strides
 from instep.engines.sums import SumTable
 from instep.graph import sum_scope
-from instep.graph.program import Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Row
 
 #: New arrays begin at a multiple of this: other memory XLA does not take over, but copies.
 _ALIGNMENT = 64

@@ -12,8 +12,9 @@ from typing import Any
 
 from instep.graph.errors import FusionError
 from instep.graph.evaluation import compile_sources
-from instep.graph.program import Flags, Part, Program
+from instep.graph.program import Program
 from instep.graph.recorder import Recorder
+from instep.graph.rows import Flags, Part
 from instep.graph.symbols import TracedScalar
 from instep.graph.trace import Values
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from instep import declarations
 from instep.graph.nodes import Graph, sum_scope
 from instep.graph.passes import remembering
-from instep.graph.program import Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Row
 
 
 def of_tensors(program: Program) -> list[str]:

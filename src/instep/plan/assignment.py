@@ -7,7 +7,8 @@ from typing import Any
 
 from instep import arrays, engines
 from instep.graph.dtypes import is_complex
-from instep.graph.program import Group, Overridden, Program, Row, Varying
+from instep.graph.program import Program
+from instep.graph.rows import Group, Overridden, Row, Varying
 from instep.plan import stand_ins, validation, varying
 from instep.plan.kinds import NOBODY
 from instep.plan.leaves import Leaf

@@ -12,7 +12,7 @@ from functools import partial
 
 from instep.engines import Bucket
 from instep.engines.sums import SumTable, Verdicts
-from instep.graph.program import Group, Row
+from instep.graph.rows import Group, Row
 from instep.interrupts import Call
 from instep.state import History
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from instep import arrays
 from instep.engines import Bucket
 from instep.engines.ranges import Range, Written
-from instep.graph.program import Varying
+from instep.graph.rows import Varying
 from instep.plan.leaves import Leaf
 from instep.tree import format_path
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from instep.graph.program import Group
+from instep.graph.rows import Group
 from instep.plan.leaves import Leaf
 from instep.state import History, LeafState, State
 

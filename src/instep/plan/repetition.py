@@ -11,7 +11,8 @@ from instep.engines.base import Joined, Leaves, Repeater
 from instep.engines.ranges import Written
 from instep.engines.sums import SumTable
 from instep.graph.derivation import Derivation, derivation
-from instep.graph.program import Flags, Group, Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Flags, Group, Row
 from instep.interrupts import finish, require_frames
 from instep.plan.overlaps import joined
 from instep.state import Owner, State

@@ -7,7 +7,8 @@ from instep import arrays, engines
 from instep.engines import Bucket, Engine
 from instep.engines.base import Member
 from instep.graph.numbers import first_values, of_tensors, of_tree
-from instep.graph.program import Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Row
 from instep.plan.assignment import Assigned, Assignment
 from instep.plan.leaves import Leaf
 from instep.state import LeafState, State

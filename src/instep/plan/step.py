@@ -8,7 +8,8 @@ from typing import Any
 from instep import tree
 from instep.engines.base import Fit, Leaves
 from instep.engines.sums import SumTable, Verdicts
-from instep.graph.program import Group, Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Group, Row
 from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
 from instep.plan.assignment import assign, resolve

@@ -7,7 +7,8 @@ import numpy as np
 from instep import arrays
 from instep.graph import FusionError
 from instep.graph.dtypes import BOUNDS, DTYPES
-from instep.graph.program import Flags, Program, Varying
+from instep.graph.program import Program
+from instep.graph.rows import Flags, Varying
 from instep.hyperparameters import elements
 from instep.plan import validation
 from instep.plan.leaves import Leaf

@@ -13,7 +13,8 @@ from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.fused import Arrangement, FusedBucket
 from instep.engines.sums import SumTable
 from instep.graph import Graph
-from instep.graph.program import Program, Row
+from instep.graph.program import Program
+from instep.graph.rows import Row
 
 
 class CudaBucket(FusedBucket[CudaLaunch]):

@@ -26,7 +26,7 @@ from instep.engines.fused import FusedBucket, Launch
 from instep.engines.placement import Placement
 from instep.engines.sums import Verdicts
 from instep.graph import Graph
-from instep.graph.program import Row
+from instep.graph.rows import Row
 from instep.interrupts import at_once
 from instep.numerics import TILE
 

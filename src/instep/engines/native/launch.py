@@ -18,7 +18,7 @@ from instep.engines.native.strided import COUNTERS, Strided
 from instep.engines.sums import SumTable
 from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.graph.nodes import FIRST
-from instep.graph.program import Row
+from instep.graph.rows import Row
 from instep.numerics import LANES, TILE
 
 #: Elements under which a step stays on one thread; each thread has half as many at least. Steps
