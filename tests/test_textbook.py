@@ -132,11 +132,41 @@ def test_a_rule_comes_close_to_the_minimum_of_rosenbrocks_function(name, lr):
 
 
 @engine_runs.every_engine
-def test_yogi_goes_on_where_float32_holds_no_square_of_a_gradient(engine):
+@pytest.mark.parametrize(
+    ("optimizer", "loop", "keywords"),
+    [
+        (optimizers.Yogi, textbook.yogi, {"lr": 0.5}),
+        (optimizers.RMSProp, textbook.rmsprop, {"lr": 0.5, "centered": True}),
+        (optimizers.Adafactor, textbook.adafactor, {"lr": 0.5}),
+    ],
+)
+@pytest.mark.parametrize("shape", [(12,), (3, 4)], ids=str)
+def test_a_rule_goes_on_where_float32_holds_no_square_of_a_gradient(
+    optimizer, loop, keywords, shape, engine
+):
     engine_runs.require(engine)
-    w, g = np.zeros(3, "float32"), np.array([1e20, -1.5e20, 2.0], "float32")
-    optimizer = optimizers.Yogi(lr=0.5, engine=engine)
-    *_, expected = textbook.yogi(w.astype("float64"), [g.astype("float64")] * 4, lr=0.5)
-    for _ in range(4):
-        optimizer.update(w, g)
+    rng = np.random.default_rng(0)
+    scales = [1e20, 2.0, 1e-3, 1e-22] * 3  # of elements, or of the columns of a matrix
+    gradients = [
+        (rng.standard_normal(12) * scales).reshape(shape).astype("float32") for _ in range(4)
+    ]
+    w = np.zeros(shape, "float32")
+    *_, expected = loop(w.astype("float64"), [g.astype("float64") for g in gradients], **keywords)
+    stepping = optimizer(engine=engine, **keywords)
+    for g in gradients:
+        stepping.update(w, g)
     np.testing.assert_allclose(w, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+def test_centered_rmsprop_sees_how_gradients_vary_far_from_zero(shift):
+    rng = np.random.default_rng(0)
+    gradients = [(rng.standard_normal(200) + shift).astype("float32") for _ in range(100)]
+    w = np.zeros(200, "float32")
+    optimizer = optimizers.RMSProp(lr=1.0, centered=True)
+    *_, expected = textbook.rmsprop(
+        w.astype("float64"), [g.astype("float64") for g in gradients], lr=1.0, centered=True
+    )
+    for g in gradients:
+        optimizer.update(w, g)
+    np.testing.assert_allclose(w, expected, rtol=1e-5, atol=1e-4)

@@ -114,7 +114,7 @@ def test_array_libraries_agree_to_rounding(rule, xp):
 def test_muon_keeps_one_slot_for_a_matrix_and_adafactor_a_row_and_a_column():
     for rule, matrix, vector in [
         (Muon, {"m": (6, 4)}, {"m": (7,), "v": (7,)}),
-        (Adafactor, {"rows": (6,), "columns": (4,)}, {"v": (7,)}),
+        (Adafactor, {"rows": (6,), "columns": (4,)}, {"root": (7,)}),
     ]:
         _, optimizer = run(rule, steps=1)
         slots = engine_runs.slots_of(optimizer)

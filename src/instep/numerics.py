@@ -68,6 +68,20 @@ def clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A00
     return x
 
 
+def hypot(xp: Any, a: Any, b: Any) -> Any:
+    """Return ``sqrt(a * a + b * b)``, of which no square overflows or vanishes.
+
+    Where one might, both are scaled by a power of two, which rounds nothing.
+    """
+    limit, shift = (500, 600) if a.dtype == xp.float64 else (62, 88)
+    largest = maximum(xp, abs(a), abs(b))
+    is_large, is_small = largest > 2.0**limit, largest < 2.0**-limit
+    one, up, down = (xp.full_like(a, 2.0**power) for power in (0, shift, -shift))
+    factor = xp.where(is_large, down, xp.where(is_small, up, one))
+    a, b = factor * a, factor * b
+    return xp.where(is_large, up, xp.where(is_small, down, one)) * xp.sqrt(a * a + b * b)
+
+
 def norm(xp: Any, *parts: Any) -> Any:
     """Return the Euclidean norm of a tensor; of complex numbers both parts are given.
 
@@ -132,8 +146,8 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
 
 NORMS: dict[str, Callable[..., Any]] = {"norm": norm, "tree_norm": tree_norm}
 
-#: And with these, which reduce, all that they define so.
-CANONICAL: dict[str, Callable[..., Any]] = {**ELEMENTWISE, **NORMS}
+#: And with these, which reduce, and one that is of arrays, all that they define so.
+CANONICAL: dict[str, Callable[..., Any]] = {**ELEMENTWISE, "hypot": hypot, **NORMS}
 
 
 def canonical_sum(xp: Any, x: Any) -> Any:

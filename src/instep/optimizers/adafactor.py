@@ -22,6 +22,7 @@ class Adafactor(Optimizer):
             \frac{u}{\max(1, \mathrm{rms}(u) / d)}
 
     Other arrays keep :math:`v \leftarrow \beta v + (1 - \beta) (g \odot g + \epsilon_1)` itself.
+    The state holds roots, of `R`, `C` and `v`, since the square of 1e20 is beyond float32.
 
     Parameters
     ----------
@@ -41,9 +42,9 @@ class Adafactor(Optimizer):
 
     Notes
     -----
-    The state of an n by m matrix is n + m numbers. The means over rows and columns, and their
-    product, are the array library's own; on NumPy all engines give the same bits, other libraries
-    equal them to rounding. Everything else is fused, the root mean squares being canonical sums.
+    The state of an n by m matrix is n + m numbers. The means over rows and columns, in float64, and
+    their product are the array library's own; on NumPy all engines give the same bits, other
+    libraries equal them to rounding. All else is fused, the root mean squares being canonical sums.
     An array of the size of each matrix is kept between the passes, for the root of `v`.
 
     Keras has the same rule with lr 0.001. PyTorch has eps1 as a bound of the means instead of a
@@ -67,15 +68,15 @@ class Adafactor(Optimizer):
     eps2: Epsilon = 1e-3
     relative_step: bool = True
 
-    slots = ("v", "rows", "columns")
-    real_slots = ("v", "rows", "columns", "root")
+    slots = ("root", "rows", "columns")
+    real_slots = ("root", "rows", "columns", "factored")
 
     def form(self, shape: tuple[int, ...]) -> Form:
         """Return row and column means for a matrix, or for a stack of them."""
         if len(shape) < 2 or 0 in shape:
-            return Form(slots=("v",))
+            return Form(slots=("root",))
         means = {"rows": shape[:-1], "columns": (*shape[:-2], shape[-1])}
-        return Form(slots=(), whole=means, between=("root",), kind="factored")
+        return Form(slots=(), whole=means, between=("factored",), kind="factored")
 
     @staticmethod
     def scalars(h):
@@ -85,25 +86,31 @@ class Adafactor(Optimizer):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        square = xp.abs_sq(g) + h.eps1
         if h.kind == "factored":
-            root, rows, columns = xp.apply(factored_root, square, s.rows, s.columns, beta=h.beta)
+            root, rows, columns = xp.apply(
+                factored_root, abs(g), s.rows, s.columns, beta=h.beta, eps1=h.eps1
+            )
             slots = {"rows": rows, "columns": columns}
         else:
-            slots = {"v": h.beta * s.v + (1 - h.beta) * square}
-            root = xp.sqrt(slots["v"])
-        root_of_count = xp.sqrt(xp.sum(xp.ones_like(square)))
+            square, v = (xp.abs_sq(xp.astype(x, xp.float64)) for x in (g, s.root))
+            v = h.beta * v + (1 - h.beta) * (square + h.eps1)
+            root = xp.astype(xp.sqrt(v), s.root.dtype)
+            slots = {"root": root}
+        root_of_count = xp.sqrt(xp.sum(xp.ones_like(root)))
         u = g / root
         clipped = u / xp.maximum(1.0, xp.norm(u) / root_of_count / h.d)
         scale = xp.maximum(h.eps2, xp.norm(w) / root_of_count)
         return w - h.rate * scale * clipped, slots
 
 
-def factored_root(xp: Any, square: Any, rows: Any, columns: Any, *, beta: float) -> Any:
-    """Return the root of the mean square that rows and columns stand for, and these."""
-    rows = beta * rows + (1 - beta) * xp.mean(square, axis=-1)
-    columns = beta * columns + (1 - beta) * xp.mean(square, axis=-2)
-    share = rows / xp.mean(rows, axis=-1, keepdims=True)
-    # Root by root: where a row and a column of gradients are 0, as of pixels that are always
-    # black, the product of the means themselves, 1e-54, would underflow in float32.
-    return xp.sqrt(share)[..., None] * xp.sqrt(columns)[..., None, :], rows, columns
+def factored_root(xp: Any, size: Any, rows: Any, columns: Any, *, beta: float, eps1: float) -> Any:
+    """Return the root mean squares that rows and columns stand for, and those of them."""
+    dtype = size.dtype
+    square, R, C = (xp.astype(x, xp.float64) for x in (size, rows, columns))
+    square *= square  # in place where it can be, for its memory is most of the cost
+    R = beta * R * R + (1 - beta) * (xp.mean(square, axis=-1) + eps1)
+    C = beta * C * C + (1 - beta) * (xp.mean(square, axis=-2) + eps1)
+    rows, columns = xp.sqrt(R), xp.sqrt(C)
+    share = rows / xp.sqrt(xp.mean(R, axis=-1, keepdims=True))
+    share, column = (xp.astype(x, dtype) for x in (share, columns))
+    return share[..., None] * column[..., None, :], rows, columns

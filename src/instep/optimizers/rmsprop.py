@@ -20,8 +20,9 @@ class RMSProp(Optimizer):
     eps
         Term :math:`\epsilon` that keeps the division finite.
     centered
-        Divide by the standard deviation, the root of `h` less the squared running mean of the
-        gradient (Graves 2013, arXiv:1308.0850), instead of the root mean square.
+        Divide by the standard deviation :math:`\sigma` of the gradients around their running mean
+        `a` (Graves 2013, arXiv:1308.0850), instead of their root mean square:
+        :math:`\sigma \leftarrow \sqrt{\gamma \sigma^2 + \gamma (1 - \gamma) |g - a|^2}`.
     momentum
         Share of the velocity that a step keeps; 0: no velocity.
     nesterov
@@ -31,7 +32,8 @@ class RMSProp(Optimizer):
     -----
     PyTorch has decay 0.99 and eps 1e-8; optax and Keras have eps inside the root. The velocity
     contains the learning rate, as in `Momentum` and in Keras; PyTorch multiplies by it later,
-    the same path while the learning rate is constant.
+    the same path while the learning rate is constant. The squared deviation is `h` less the square
+    of the mean, as others compute it; here nothing cancels, and no square can overflow.
 
     Examples
     --------
@@ -48,24 +50,24 @@ class RMSProp(Optimizer):
     momentum: DecayRate = 0.0
     nesterov: bool = False
 
-    slots = ("h", "mean", "velocity")
-    real_slots = ("h",)
+    slots = ("h", "mean", "deviation", "velocity")
+    real_slots = ("h", "deviation")
 
     def state_slots(self) -> tuple[str, ...]:
-        """Return ``h``, and the mean gradient and the velocity where they are asked for."""
-        mean = ("mean",) if self.centered else ()
-        velocity = ("velocity",) if self.momentum != 0 else ()
-        return ("h", *mean, *velocity)
+        """Return ``h``, or what takes its place, and the velocity where it is asked for."""
+        spread = ("mean", "deviation") if self.centered else ("h",)
+        return (*spread, "velocity") if self.momentum != 0 else spread
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        slots = {"h": h.decay * s.h + (1 - h.decay) * xp.abs_sq(g)}
-        variance = slots["h"]
         if h.centered:
-            slots["mean"] = h.decay * s.mean + (1 - h.decay) * g
-            # Rounding can make the difference negative where the gradient hardly changes.
-            variance = xp.maximum(variance - xp.abs_sq(slots["mean"]), 0.0)
-        step = h.lr * g / (xp.sqrt(variance) + h.eps)
+            share = xp.sqrt(h.decay * (1 - h.decay))
+            size = xp.hypot(xp.sqrt(h.decay) * s.deviation, share * abs(g - s.mean))
+            slots = {"mean": h.decay * s.mean + (1 - h.decay) * g, "deviation": size}
+        else:
+            slots = {"h": h.decay * s.h + (1 - h.decay) * xp.abs_sq(g)}
+            size = xp.sqrt(slots["h"])
+        step = h.lr * g / (size + h.eps)
         if "velocity" in s:
             velocity = slots["velocity"] = h.momentum * s.velocity + step
             step = h.momentum * velocity + step if h.nesterov else velocity
