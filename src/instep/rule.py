@@ -67,6 +67,26 @@ def names_of(hyperparameters: Sequence[Hyperparameter]) -> str:
     return ", ".join(entry.name for entry in hyperparameters) or "none"
 
 
+class Edition:
+    """The hyperparameters of all rules as they are: one comparison tells whether one was set.
+
+    Attributes
+    ----------
+    present
+        Another object after each change.
+    """
+
+    def __init__(self) -> None:
+        self.present = object()
+
+    def ends(self) -> None:
+        """Take note of a change: before it, for an exception may come, and after it, for a step."""
+        self.present = object()
+
+
+edition = Edition()
+
+
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 @dataclass(eq=False, repr=False)
 class Rule:
@@ -174,7 +194,9 @@ class Rule:
             if callable(value) or (isinstance(value, float) and constant not in (None, value)):
                 moving = {**moving, name: constant}
         if moving is self.moving and not (self.varying or is_array(value)):
+            edition.ends()
             object.__setattr__(self, name, value)
+            edition.ends()
             return
         new = {**self.__dict__, name: value}
         varying = names_of_arrays(new, self.hyperparameters)
@@ -183,6 +205,7 @@ class Rule:
         if moving:
             notes["_moving"] = moving
         self.__dict__.update(notes)
+        edition.ends()
         self._changed()
 
     def _names_to_set(self) -> str:

@@ -178,10 +178,15 @@ class Program:
     def check_rounding(self, numbers: Sequence[float], compute: str) -> None:
         """Raise if a hyperparameter that must not becomes 0 or infinite in the compute dtype."""
         least, most = BOUNDS[compute]
+        for number in numbers:
+            if not (least < number < most or number == 0):
+                break
+        else:
+            return
         position = 0
         for part in self.parts:
             for number, entry in zip(numbers[position:], part.fields, strict=False):
-                if least < number < most or number == 0:  # almost all
+                if least < number < most or number == 0:
                     continue
                 domain = entry.domain
                 if 0 < number <= least and domain.survives_rounding:

@@ -60,15 +60,18 @@ class Records:
             return False
         if any(state.numbers.get(name) is not number for name, number in self.numbers.items()):
             return False
-        histories = [[*map(_history, leaves)] for _, leaves in self._groups]
-        for (group, _), own in zip(self._groups, histories, strict=True):
-            same = own.count(own[0]) == len(own)
-            if not same or own[0].scalars.keys() != group.memory.keys():
+        found = []
+        for group, leaves in self._groups:
+            own = [*map(_history, leaves)]
+            first, history = own[0], group.history
+            if own.count(first) != len(own):
                 return False
+            if first is not history and first.scalars.keys() != history.scalars.keys():
+                return False
+            found.append((group, leaves, first, first is history and len({*map(id, own)}) == 1))
         state.plan = None
-        for (group, leaves), own in zip(self._groups, histories, strict=True):
-            first = own[0]
-            if first is not group.history or len({*map(id, own)}) > 1:
+        for group, leaves, first, is_shared in found:
+            if not is_shared:
                 group.history = History(first.taken, dict(first.scalars))
                 self._share(group, leaves)
             group.missed = state.t - first.taken

@@ -15,6 +15,7 @@ from instep.graph.program import Program
 from instep.graph.rows import Flags, Group, Row
 from instep.interrupts import finish, require_frames
 from instep.plan.overlaps import joined
+from instep.rule import edition
 from instep.state import Owner, State
 
 #: The numbers of a step, by group, in the order of `Program.names`.
@@ -92,17 +93,18 @@ class Repetition:
         self._groups, self._buckets = groups, buckets
         self.last: Way | None = None
         self._ways: dict[tuple[Flags, ...], Way | None] = {}
-        # The settings of the step before, where its rows follow from them and the step number
-        # alone, and those of the last where more did.
-        self._constant: tuple[Any, ...] | None = None
-        self._changing: tuple[Any, ...] | None = None
         # The values of another rule than the owner, a part of a chain, may be kept: it has no plan.
         self._kept = [] if owner.main is owner else [part.rule.__dict__ for part in program.parts]
         self._readers = [_reader([entry.name for entry in part.fields]) for part in program.parts]
         self._derives = any(part.derives or part.period > 1 for part in program.parts)
-        # One group of one rule, as most optimizers are: its numbers are made in half the time.
-        is_alone = len(groups) == 1 and not (groups[0].overrides or self._kept or self._derives)
-        self._alone = (self._readers[0], groups[0]) if is_alone else None
+        self._edition: object = None
+        self._settings: tuple[Any, ...] = ()
+        # Whether the rows of a step follow from its number and the settings alone; and whether
+        # these survive in the dtypes of the arithmetic.
+        self._is_constant = self._is_checked = False
+        # One group of one rule, as most optimizers are: its rows are made in half the time.
+        is_alone = len(groups) == len(program.parts) == 1
+        self._is_alone = is_alone and not (groups[0].overrides or self._derives)
 
     @cached_property
     def _makers(self) -> list["_RowMaker"]:
@@ -112,71 +114,60 @@ class Repetition:
             return []
         return [_RowMaker(self._program, group, found) for group in self._groups]
 
-    def _read(self, owner: Owner) -> tuple[Any, ...]:
-        """Return the hyperparameters of the rules, as they are set now."""
-        if not self._kept:
-            return self._readers[0](owner.__dict__)
-        return tuple(chain.from_iterable(map(call, self._readers, self._kept)))
+    def _read(self, owner: Owner) -> None:
+        """Read the hyperparameters of the rules, as they are set now."""
+        self._edition = edition.present  # before: what is set from now on is another
+        if self._kept:
+            settings = tuple(chain.from_iterable(map(call, self._readers, self._kept)))
+        else:
+            settings = self._readers[0](owner.__dict__)
+        overridden = chain.from_iterable([maker.overridden for maker in self._makers])
+        self._is_constant = {*map(type, settings), *map(type, overridden)} <= {float}
+        self._is_checked = self._is_checked and settings == self._settings
+        self._settings = settings
+        if self._is_constant:
+            for maker in self._makers:
+                maker.take(settings)
 
     def step(self, owner: Owner, state: State, plan: Any) -> list[Row] | None:
         """Take a step, unless it runs what none has run: then its rows are returned."""
         step = state.t + 1
+        if self._edition is not edition.present:
+            self._read(owner)
+        numbers: Numbers
         memories: Memories = ()
+        if self._is_alone and self._is_constant and self._is_checked:
+            numbers = ((*self._settings, step - self._groups[0].missed),)
+        else:
+            numbers = rows = self._rows(step)
         if self._derives:
-            rows = self._rows(self._read(owner), step)
-            numbers, flags, memories = zip(*rows, strict=True)
+            numbers, flags, memories = zip(*rows)  # noqa: B905  (which takes longer)
             if not self._turn_to(flags):
                 return [Row(*row) for row in rows]
-        elif self._alone is not None:
-            read, group = self._alone
-            settings = read(owner.__dict__)
-            if settings == self._constant:
-                numbers = ((*settings, step - group.missed),)
-            else:
-                numbers = tuple(self._rows(settings, step))
-        else:
-            numbers = tuple(self._rows(self._read(owner), step))
         assert self.last is not None
         joint = self.last.joined
         scalars = joint.scalars(numbers)
         joint.begin()
-        if len(self._groups) == 1:
-            self._run_one(joint, scalars, state, plan, step, memories)
-            return None
-        skipped = state.skipped + 1
-
-        def run() -> None:
-            """Do what the step changes, or what is left of it: called again, it goes on."""
-            if not joint.is_done() and not joint.run(*scalars):
-                state.skipped = skipped
-                return
-            for group in self._groups:
-                group.history.taken = step - group.missed
-            for group, memory in zip(self._groups, memories, strict=False):
-                group.memory.update(memory)
-            state.t, state.plan = step, plan
-
-        require_frames(5)
-        finish(run)
+        run = self._run_one if len(self._groups) == 1 else self._run_all
+        run(joint, scalars, state, plan, step, memories)
         return None
 
-    def _rows(self, settings: tuple[Any, ...], step: int) -> list[Any]:
+    def _rows(self, step: int) -> list[Any]:
         """Return the rows of a step, or only their numbers, where no others are derived."""
-        if settings == self._constant:
+        rows: list[Any] = []
+        if self._is_constant:
             try:
-                return [maker.row(settings, step) for maker in self._makers]
+                rows = [maker.row(step) for maker in self._makers]
             except _NO_VALUE:  # the rules raise their own
-                self._constant = None
-        make: Callable[..., Any] = self._program.row if self._derives else self._program.numbers
-        rows = [make(step, group) for group in self._groups]
-        numbers = [row.numbers for row in rows] if self._derives else rows
-        for compute in self.last.computes if self.last is not None else ():
-            for row in numbers:
-                self._program.check_rounding(row, compute)
-        if settings != self._changing:
-            given = [*settings, *(x for maker in self._makers for x in maker.overridden)]
-            is_constant = self._makers and {*map(type, given)} <= {float}  # and has no schedules
-            self._constant, self._changing = (settings, None) if is_constant else (None, settings)
+                self._is_checked = False
+        if not rows:
+            make: Callable[..., Any] = self._program.row if self._derives else self._program.numbers
+            rows = [make(step, group) for group in self._groups]
+        if not (self._is_checked and self._is_constant):
+            for compute in self.last.computes if self.last is not None else ():
+                for row in rows:
+                    self._program.check_rounding(row[0] if self._derives else row, compute)
+            self._is_checked = True
         return rows
 
     def _turn_to(self, flags: tuple[Flags, ...]) -> bool:
@@ -218,6 +209,39 @@ class Repetition:
                 history.taken, history.scalars, state.t, state.plan = taken, memory, step, plan
             raise
 
+    def _run_all(
+        self,
+        joint: Joined,
+        scalars: tuple[float, ...],
+        state: State,
+        plan: Any,
+        step: int,
+        memories: Memories,
+    ) -> None:
+        """Do the same for several groups."""
+        require_frames(6)
+        try:
+            if joint.run(*scalars):
+                self._note(state, plan, step, memories)
+            else:
+                state.skipped += 1
+        except BaseException:
+
+            def rest() -> None:
+                if joint.is_done():
+                    self._note(state, plan, step, memories)
+
+            finish(rest)
+            raise
+
+    def _note(self, state: State, plan: Any, step: int, memories: Memories) -> None:
+        """Take note of a step, or of what is left of it: called again, it goes on."""
+        for group in self._groups:
+            group.history.taken = step - group.missed
+        for group, memory in zip(self._groups, memories, strict=False):
+            group.memory.update(memory)
+        state.t, state.plan = step, plan
+
     def learn(self, rows: Sequence[Row], tensors: Leaves | None) -> None:
         """Take note of the step that was just taken, the long way, with these rows.
 
@@ -237,7 +261,13 @@ class Repetition:
 
 
 class _RowMaker:
-    """Makes the rows of a group, or only their numbers, where no others are derived."""
+    """Makes the rows of a group, or only their numbers, where no others are derived.
+
+    Attributes
+    ----------
+    overridden
+        The values that this part of the tree has in place of settings.
+    """
 
     def __init__(self, program: Program, group: Group, derived: Derivation | None) -> None:
         self._derived = derived
@@ -247,32 +277,26 @@ class _RowMaker:
             for name, value in values.items()
         }
         self._group, self.overridden = group, tuple(overridden.values())
-        # A row picks from settings, the steps of the rules, and what takes the place of settings.
-        self._periods = sorted({part.period for part in program.parts})
-        self._is_simple = self._periods == [1]
         fields = [part.prefix + entry.name for part in program.parts for entry in part.fields]
-        end, places = len(fields) + len(self._periods), dict(zip(fields, count()))
-        places |= {
-            part.prefix + "t": len(fields) + self._periods.index(part.period)
-            for part in program.parts
-        }
-        places |= zip(overridden, count(end))
-        own = [[*(entry.name for entry in part.fields), "t"] for part in program.parts]
-        names = [
-            part.prefix + name
-            for part, names in zip(program.parts, own, strict=True)
-            for name in names
-        ]
-        self._pick = _reader([places[name] for name in names])
+        places = dict(zip(fields, count())) | dict(zip(overridden, count(len(fields) + 1)))
+        names: list[str | None] = []
+        self._steps: list[tuple[int, int]] = []  # where those of the rules are, and their periods
+        for part in program.parts:
+            names += [part.prefix + entry.name for entry in part.fields]
+            self._steps.append((len(names), part.period))
+            names.append(None)
+        self._pick = _reader([len(fields) if name is None else places[name] for name in names])
+        self._row: list[Any] = []
 
-    def row(self, settings: tuple[Any, ...], step: int) -> Any:
-        """Return the row of a step, schedules in it as they are."""
-        taken = step - self._group.missed
-        if self._is_simple:
-            numbers = self._pick((*settings, taken, *self.overridden))
-        else:
-            steps = [-(-taken // period) for period in self._periods]
-            numbers = self._pick((*settings, *steps, *self.overridden))
+    def take(self, settings: tuple[Any, ...]) -> None:
+        """Take the settings of the rules, in their order."""
+        self._row = list(self._pick((*settings, 0, *self.overridden)))
+
+    def row(self, step: int) -> Any:
+        """Return the row of a step."""
+        taken, numbers = step - self._group.missed, [*self._row]
+        for place, period in self._steps:
+            numbers[place] = taken if period == 1 else -(-taken // period)
         if self._derived is None:
             return numbers
         return self._derived.row(numbers, self._group.history.scalars)

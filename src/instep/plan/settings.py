@@ -1,15 +1,13 @@
 """What a plan depends on of its optimizer, where the optimizer does not hear of a change."""
 
-from operator import methodcaller
+from collections.abc import Mapping
+from operator import is_
+from typing import Any
 
 from instep.graph.program import Program
 from instep.hyperparameters import is_same
+from instep.rule import edition
 from instep.state import Owner
-
-#: Whether values of a rule have been arrays, or decay rates have moved: no generators, which take
-#: 0.3 us.
-_has_arrays = methodcaller("__contains__", "_varying")
-_has_moved = methodcaller("__contains__", "_moving")
 
 
 class Settings:
@@ -18,24 +16,31 @@ class Settings:
     def __init__(self, owner: Owner, program: Program, *, with_arrays: bool) -> None:
         self._program = program
         self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
+        # Their keys and values at hand: they are compared at every step.
+        self._entries = [(pattern, [*x], [*x.values()]) for pattern, x in self._overrides.items()]
         # What the rules in a chain are given may be set without its knowledge, arrays too.
         self._is_fixed = not with_arrays and all(part.fixed for part in program.parts)
-        is_chain = owner.main is not owner
-        self._chained = [part.rule.__dict__ for part in program.parts] if is_chain else []
-        self._options = [
-            (part.rule.__dict__, name, value)
-            for part in (program.parts if is_chain else ())
-            for name, value in part.options.items()
-        ]
+        self._is_chain, self._edition = owner.main is not owner, object()
 
     def are_those_of(self, owner: Owner) -> bool:
         """Return whether the settings are the same now."""
         # Overrides are compared, for the user's dict may have been changed in place.
-        if (owner.overrides or self._overrides) and not is_same(owner.overrides, self._overrides):
+        given = owner.overrides
+        if (given or self._entries) and not self._are_overrides(given):
             return False
-        for values, name, value in self._options:
-            if values[name] != value:
-                return False
-        given = self._chained
-        may_differ = given and (any(map(_has_arrays, given)) or any(map(_has_moved, given)))
-        return (self._is_fixed and not may_differ) or self._program.is_current()
+        present = edition.present
+        is_known = self._edition is present or not self._is_chain
+        if not (self._is_fixed and is_known) and not self._program.is_current():
+            return False
+        self._edition = present
+        return True
+
+    def _are_overrides(self, given: Mapping[str, Any]) -> bool:
+        if len(given) == len(self._entries):
+            for pattern, keys, values in self._entries:
+                entry = given.get(pattern)
+                if entry is None or [*entry] != keys or not all(map(is_, entry.values(), values)):
+                    break
+            else:
+                return True
+        return is_same(given, self._overrides)
