@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from instep.graph.remembered import OBJECTIVE
 from instep.graph.trace import check_result
 from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
@@ -55,6 +56,8 @@ class Chain(Optimizer):
         for prefix, rule in self._rules.items():
             stage = rule.stage if isinstance(rule, Transform) else ""
             lent = {name: main + name for name in rule.borrowed}
+            if rule.needs_value:
+                lent["value"] = OBJECTIVE
             own_s, own_h = s.part(rule.name, prefix), h.part(rule.name, prefix, lent)
             own_xp = xp if gatherer is None else _AfterGathering(xp, rule, gatherer)
             arrays = (before, w, g) if stage == "step" else (w, g)

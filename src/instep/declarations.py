@@ -17,8 +17,8 @@ RESERVED = frozenset(
         *("answer", "answer_in_place", "answer_rule", "averaged", "borrowed", "check_values"),
         *("complex", "defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
         *("hyperparameters", "initial_state"),
-        *("load", "load_state_dict", "main", "moving", "name", "numbers", "optional_slots"),
-        *("overrides", "part", "parts"),
+        *("load", "load_state_dict", "main", "moving", "name", "needs_value", "numbers"),
+        *("optional_slots", "overrides", "part", "parts"),
         *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),
         *("slots", "stage", "state_dict", "state_slots", "t", "tensor_numbers", "threads"),
         *("tree_numbers", "update", "varying"),
@@ -59,6 +59,11 @@ def check_class(cls: Any) -> None:
     _check_signature(cls)
     _check_numbers(cls, "tensor_numbers", hyperparameters)
     _check_numbers(cls, "tree_numbers", hyperparameters)
+    if cls.needs_value and "value" in hyperparameters:
+        raise TypeError(
+            f"{cls.__name__}: with needs_value, h.value is the value of the objective, and no "
+            f"hyperparameter; choose another name"
+        )
     if not isinstance(cls.guarded, bool):
         raise TypeError(
             f"{cls.__name__}: the class attribute `guarded` must be True or False, got "

@@ -122,12 +122,7 @@ class Optimizer(Stateful):
     frozen: Sequence[str] = field(default=(), kw_only=True)
     complex: str = field(default="modulus", kw_only=True)
 
-    @property
-    def main(self) -> "Optimizer":
-        """The optimizer whose hyperparameters `overrides` calls by their names alone."""
-        return self
-
-    def update(self, params: Any, grads: Any) -> Any:
+    def update(self, params: Any, grads: Any, *, value: Any = None) -> Any:
         """Take one step: change `params` in place along `grads`.
 
         Parameters
@@ -142,6 +137,9 @@ class Optimizer(Stateful):
             A tree of the same structure, shapes and devices. Its arrays may be of any of these
             dtypes: they are converted once, as they are loaded, to the dtype of the arithmetic.
             None in the place of an array leaves its parameter alone. Gradients are never modified.
+        value
+            The value of the objective, for rules that need it: a real number, or an array of no
+            dimensions that holds one, of any library. One on a device is not waited for.
 
         Returns
         -------
@@ -165,15 +163,15 @@ class Optimizer(Stateful):
         """
         # A compiler would look into the rule, and fuse what is to be rounded.
         if "torch._dynamo" in sys.modules and arrays.is_compiled():
-            return arrays.left_by_compilers(self.update)(params, grads)
+            return arrays.left_by_compilers(self.update)(params, grads, value=value)
         with self._exclusive("update"):
             state = self._state
             expected = None if state.plan is None else state.plan.next()
-            if expected is not None and expected.repeat(self, state, params, grads):
+            if expected is not None and expected.repeat(self, state, params, grads, value):
                 return params
-            return self._step(state, params, grads, expected)
+            return self._step(state, params, grads, value, expected)
 
-    def _step(self, state: State, params: Any, grads: Any, expected: Any) -> Any:
+    def _step(self, state: State, params: Any, grads: Any, value: Any, expected: Any) -> Any:
         """Take a step that is not a mere repetition of one of the plan that was expected."""
         if sys.is_finalizing():  # what a step needs may be gone, half of it
             raise RuntimeError(
@@ -183,7 +181,7 @@ class Optimizer(Stateful):
         self._check_ready("update")
         plan, known = None, alike(state, params, grads)
         for other in known:
-            if other is not expected and other.repeat(self, state, params, grads):
+            if other is not expected and other.repeat(self, state, params, grads, value):
                 return params
         try:
             for plan in known:
@@ -194,6 +192,7 @@ class Optimizer(Stateful):
 
                 self._settle()
                 plan = Plan(self, state, params, grads)
+            plan.objective.take(value)
             return plan.step(self, state, params)
         finally:
             if plan is not None:

@@ -120,6 +120,10 @@ class Rule:
     tensor_numbers: ClassVar[Mapping[str, float | str]] = {}
     tree_numbers: ClassVar[Mapping[str, float | str]] = {}
 
+    #: Whether `rule` reads ``h.value``, the value of the objective that `update` is given,
+    #: as a number that a sum leaves.
+    needs_value: ClassVar[bool] = False
+
     #: The mathematics. ``rule(xp, w, g, s, h)`` returns new values and a dict of new slots.
     rule: ClassVar[Callable[..., Any]]
 

@@ -88,6 +88,11 @@ class Stateful(Rule):
             )
 
     @property
+    def main(self) -> "Stateful":
+        """The optimizer whose hyperparameters `overrides` calls by their names alone."""
+        return self
+
+    @property
     def parts(self) -> Mapping[str, Rule]:
         """The rules that a step applies, by the prefix of their names in the state."""
         return {"": self}

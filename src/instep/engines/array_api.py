@@ -136,7 +136,7 @@ class ArrayAPIBucket(Bucket):
                 program.rule(
                     *(of_rule, given.pop("w"), given.pop("g")),
                     Values(program.name, "slot", given | numbers),
-                    program.hyperparameters(self._rows_now[i], xp.host_number, varying),
+                    program.hyperparameters(self._rows_now[i], xp.host_number, varying, numbers),
                 ),
                 (*slots, *numbers),
             )

@@ -1,11 +1,13 @@
 """Numbers that are remembered, as plans and engines see them: first values, and whose they are."""
 
+import math
 from collections.abc import Sequence
 
 from instep import declarations
 from instep.graph.nodes import Graph, sum_scope
 from instep.graph.passes import remembering
 from instep.graph.program import Program
+from instep.graph.remembered import OBJECTIVE
 from instep.graph.rows import Row
 
 
@@ -22,7 +24,7 @@ def of_tree(program: Program) -> list[str]:
 def first_values(program: Program, row: Row) -> dict[str, float]:
     """Return how the numbers start that sums leave and that are remembered."""
     known = dict(zip(program.names, row.numbers, strict=True))
-    found: dict[str, float] = {}
+    found = {OBJECTIVE: math.nan}
     for part in program.parts:
         for name, start in part.first_numbers.items():
             if not isinstance(start, str):

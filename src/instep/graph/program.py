@@ -10,8 +10,9 @@ from instep.graph import Graph, cut, trace
 from instep.graph.dtypes import BOUNDS, state_dtype
 from instep.graph.evaluation import compile_expressions
 from instep.graph.nodes import numbers_of
+from instep.graph.remembered import OBJECTIVE
 from instep.graph.rows import NOTHING, Flags, Group, Part, Row, Varying, alive, product_of
-from instep.graph.trace import Values, varying_name
+from instep.graph.trace import Values, objective, varying_name
 from instep.state import Owner
 
 
@@ -147,6 +148,10 @@ class Program:
                 waiting = part.gathers and not flags.get("complete", True)
         return Row(tuple(everything), tuple(sorted(all_flags.items())), all_memory)
 
+    def rows_after(self, taken: int, more: int, groups: Sequence[Group]) -> list[Row]:
+        """Return the rows of the step that comes `more` steps after the next."""
+        return [self.row(taken + 1 + more, group) for group in groups]
+
     def numbers(self, step: int, group: Group) -> tuple[float, ...]:
         """Return the numbers at `step`, where no rule derives any."""
         numbers: list[float] = []
@@ -167,12 +172,16 @@ class Program:
         return found
 
     def hyperparameters(
-        self, row: Row, number: Callable[[float], Any], varying: Mapping[str, Any]
+        self,
+        row: Row,
+        number: Callable[[float], Any],
+        varying: Mapping[str, Any],
+        remembered: Mapping[str, Any],
     ) -> Values:
         """Return `h` for a rule that is called with arrays: `number` makes what it is to see."""
         numbers = dict(zip(self.names, map(number, row.numbers), strict=True))
         numbers |= {name: varying[varying_name(name)] for name in self.varying}
-        values = numbers | self._options | dict(row.flags)
+        values = objective(remembered) | numbers | self._options | dict(row.flags)
         return Values(self.name, "hyperparameter", values, self.powers)
 
     def check_rounding(self, numbers: Sequence[float], compute: str) -> None:
@@ -180,27 +189,8 @@ class Program:
         least, most = BOUNDS[compute]
         for number in numbers:
             if not (least < number < most or number == 0):
+                _check_rounding(self.parts, numbers, compute)
                 break
-        else:
-            return
-        position = 0
-        for part in self.parts:
-            for number, entry in zip(numbers[position:], part.fields, strict=False):
-                if least < number < most or number == 0:
-                    continue
-                domain = entry.domain
-                if 0 < number <= least and domain.survives_rounding:
-                    becomes = "0"
-                    remedy = f"give {'' if domain.open_lower else '0 or '}a larger number"
-                elif abs(number) >= most and not domain.infinite:
-                    becomes, remedy = "infinite", "give a number nearer to 0"
-                else:
-                    continue
-                raise ValueError(
-                    f"{part.owner}: {entry.name}={number!r} is {becomes} in {compute}, the dtype "
-                    f"of the arithmetic; {remedy}"
-                )
-            position += len(part.names)
 
     def passes(self, dtype: str, flags: Flags, gradient: str = "") -> tuple[Graph, ...]:
         """Return the graph of the rule, cut into passes, or raise FusionError.
@@ -257,7 +247,10 @@ def _remembered(parts: Sequence[Part]) -> dict[str, int]:
     """Return the numbers by which graphs know those that sums leave and that are remembered."""
     return numbers_of(
         [part.prefix + name for part in parts for name in part.rule.tensor_numbers],
-        [part.prefix + name for part in parts for name in part.rule.tree_numbers],
+        [
+            *(part.prefix + name for part in parts for name in part.rule.tree_numbers),
+            *([OBJECTIVE] if any(part.rule.needs_value for part in parts) else ()),
+        ],
     )
 
 
@@ -290,3 +283,25 @@ def _products(owner: Owner, part: Part, is_main: bool, remembered: Collection[st
 def _place(array: Any) -> object:
     """Return what tells whether an array is where it was, and as it was, but for its elements."""
     return arrays.signature(array), arrays.memory_bounds(array)
+
+
+def _check_rounding(parts: Iterable[Part], numbers: Sequence[float], compute: str) -> None:
+    least, most = BOUNDS[compute]
+    position = 0
+    for part in parts:
+        for number, entry in zip(numbers[position:], part.fields, strict=False):
+            if least < number < most or number == 0:
+                continue
+            domain = entry.domain
+            if 0 < number <= least and domain.survives_rounding:
+                becomes = "0"
+                remedy = f"give {'' if domain.open_lower else '0 or '}a larger number"
+            elif abs(number) >= most and not domain.infinite:
+                becomes, remedy = "infinite", "give a number nearer to 0"
+            else:
+                continue
+            raise ValueError(
+                f"{part.owner}: {entry.name}={number!r} is {becomes} in {compute}, the dtype "
+                f"of the arithmetic; {remedy}"
+            )
+        position += len(part.names)

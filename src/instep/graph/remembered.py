@@ -9,6 +9,9 @@ from instep.graph.pairs import Pair
 from instep.graph.recorder import Recorder
 from instep.graph.symbols import TracedArray
 
+#: What graphs call the value of the objective: a number that a step is given, and does not make.
+OBJECTIVE = "h.value"
+
 
 def read(recorder: Recorder, numbers: Mapping[str, int]) -> dict[str, TracedArray]:
     """Return the numbers as the rule sees them: what they were before the step."""
@@ -21,7 +24,7 @@ def read(recorder: Recorder, numbers: Mapping[str, int]) -> dict[str, TracedArra
 def keep(recorder: Recorder, numbers: Mapping[str, int], returned: Mapping[str, Any]) -> None:
     """Record what the rule has returned for the numbers."""
     for name, number in numbers.items():
-        if name in returned:
+        if name in returned and name != OBJECTIVE:
             x = _number(recorder, name, returned[name])
             if sum_scope(number) == "tree" and "tensor" in _scopes(recorder, x):
                 raise tensor_for_tree(recorder.rule, name)

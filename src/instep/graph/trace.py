@@ -17,6 +17,7 @@ from instep.graph.nodes import Array, Graph, Store
 from instep.graph.pairs import Pair, PairNamespace
 from instep.graph.passes import prune
 from instep.graph.recorder import Recorder
+from instep.graph.remembered import OBJECTIVE
 from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
 
 
@@ -51,10 +52,8 @@ def trace(
         Values in `h` that the rule may branch on: they are part of what is compiled.
     slots
         Names of the state arrays.
-    dtype
-        A name in `DTYPES`.
-    gradient
-        The dtype of the gradient, where it is another one. It is converted as it is loaded.
+    dtype, gradient
+        Names in `DTYPES`. A gradient of another dtype is converted as it is loaded.
     varying
         The dtypes of those hyperparameters that are arrays.
     whole, between
@@ -74,11 +73,12 @@ def trace(
     state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
     arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
-    given = _numbers(recorder, hyperparameters, varying, loaded)
-    h = Values(name, "hyperparameter", {**given, **options}, powers)
-    s = _slots(recorder, loaded, slots, whole, numbers)
-    returned = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
-    stores = _results(recorder, arrays, returned, slots, whole, numbers)
+    read = remembered.read(recorder, numbers)
+    given = {**objective(read), **_numbers(recorder, hyperparameters, varying, loaded), **options}
+    h = Values(name, "hyperparameter", given, powers)
+    s = _slots(recorder, loaded, slots, whole, read)
+    new = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
+    stores = _results(recorder, arrays, new, slots, whole, numbers)
     return prune(recorder.graph(_kernel(name, dtype, gradient or dtype), arrays, stores))
 
 
@@ -91,10 +91,11 @@ def _slots(
     loaded: Mapping[str, Any],
     slots: Iterable[str],
     whole: Iterable[str],
-    numbers: Mapping[str, int],
+    numbers: Mapping[str, Any],
 ) -> "Values":
     """Return `s`: what a rule sees of its state."""
-    values = {name: loaded[name] for name in slots} | remembered.read(recorder, numbers)
+    values = {name: loaded[name] for name in slots}
+    values |= {name: number for name, number in numbers.items() if name != OBJECTIVE}
     values |= {name: WholeSlot(recorder, name) for name in whole}
     return Values(recorder.rule, "slot", values)
 
@@ -112,6 +113,12 @@ def _results(
     recorder.check_whole(whole, new_slots)
     remembered.keep(recorder, numbers, new_slots)
     return _stores(recorder, arrays, new, new_slots)
+
+
+def objective(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of the objective as `h` has it, for one rule and for those of a chain."""
+    known = OBJECTIVE in numbers
+    return {"value": numbers[OBJECTIVE], OBJECTIVE: numbers[OBJECTIVE]} if known else {}
 
 
 def varying_name(hyperparameter: str) -> str:
@@ -248,9 +255,12 @@ class Values:
         try:
             return self._values[name]
         except KeyError:
+            known = ", ".join(one for one in self._values if one != OBJECTIVE) or "none"
+            is_value = self._kind == "hyperparameter" and name == "value"
+            remedy = "for the value of the objective, set needs_value = True" if is_value else ""
             raise UnknownNameError(
                 f"{self._owner}.rule reads the {self._kind} {name!r}, which does not exist; "
-                f"there are {', '.join(self._values) or 'none'}"
+                f"{remedy or f'there are {known}'}"
             ) from None
 
     def __contains__(self, name: str) -> bool:

@@ -9,11 +9,12 @@ from instep import tree
 from instep.engines.base import Fit, Leaves
 from instep.engines.sums import SumTable, Verdicts
 from instep.graph.program import Program
-from instep.graph.rows import Group, Row
+from instep.graph.rows import Row
 from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
 from instep.plan.assignment import assign, resolve
 from instep.plan.judging import Judging
+from instep.plan.objective import Objective
 from instep.plan.overlaps import Apart
 from instep.plan.records import Records
 from instep.plan.remembered import look, remember
@@ -55,11 +56,11 @@ class Plan:
         self._settings = Settings(owner, self.program, with_arrays=bool(given.arrays))
         self._groups = given.groups
         self.buckets, states, numbers = slots.buckets(given, self._active, state, owner.threads)
+        self.objective = Objective(self.program, numbers)
         self._records = Records(self._active, states, numbers, self._groups, given.group_of, state)
         self.is_heavy = any(own.program.between for own in given.buckets)
         self._sums = SumTable(len(leaves), len(self.buckets))
         self._judging = Judging(self.buckets, self._sums, self._groups)
-
         self._apart = Apart(self.buckets, self._active, given.arrays)
         # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
         self._is_kept = self._verified = False
@@ -131,7 +132,7 @@ class Plan:
 
     # The short way ----------------------------------------------------------------------------
 
-    def repeat(self, owner: Owner, state: State, params: Any, grads: Any) -> bool:
+    def repeat(self, owner: Owner, state: State, params: Any, grads: Any, value: Any) -> bool:
         """Take the step if it is like one before; else do nothing.
 
         The same parameters, and gradients that may be new arrays of the same kind: nothing is left
@@ -151,6 +152,8 @@ class Plan:
         seen = held if as_held else stand_ins.arrays(*held)
         if seen is None or not last.fits(*seen):
             return False
+        if self.objective.is_needed:
+            self.objective.take(value)
         if stand_ins.are_needed:
             stand_ins.announce(held[0])
         rows = self._repetition.step(owner, state, self)
@@ -178,7 +181,7 @@ class Plan:
             bucket.stage(candidates, sums)
         while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
             sums.add_up(numbers)
-        if self._judging.is_forbidden(candidates, partial(self._rows_after, state.t)):
+        if self._judging.is_forbidden(candidates, partial(self.program.rows_after, state.t)):
             # A new plan is not kept: its state may start from what the user changes until then.
             state.skipped += 1
             return params
@@ -243,15 +246,12 @@ class Plan:
         """Return the rows of the step, for every number of undecided steps that may be taken."""
         if self.waits:
             self.settle(state, Verdicts.MOST)
-        found = self._judging.candidates(partial(self._rows_after, state.t))
+        found = self._judging.candidates(partial(self.program.rows_after, state.t))
         if found is None:
             self.settle(state)
-            found = self._judging.candidates(partial(self._rows_after, state.t))
+            found = self._judging.candidates(partial(self.program.rows_after, state.t))
             assert found is not None
         return found
-
-    def _rows_after(self, taken: int, more: int, groups: Sequence[Group]) -> list[Row]:
-        return [self.program.row(taken + 1 + more, group) for group in groups]
 
     @property
     def waits(self) -> bool:

@@ -1,0 +1,72 @@
+"""The value of the objective, where a rule asks for it."""
+
+from typing import Any
+
+from instep import arrays
+from instep.graph.program import Program
+from instep.graph.remembered import OBJECTIVE
+from instep.hyperparameters import real
+
+
+class Objective:
+    """Where the engines of a plan find the value, as a number that no step changes.
+
+    Parameters
+    ----------
+    numbers
+        Those of the tree, as arrays of no dimensions. The value, which is no state, is taken out.
+
+    Attributes
+    ----------
+    is_needed
+        Whether a rule asks for it.
+    """
+
+    def __init__(self, program: Program, numbers: dict[str, Any]) -> None:
+        self._name = program.name
+        self._rules = [part.owner for part in program.parts if part.rule.needs_value]
+        self._place = numbers.pop(OBJECTIVE, None)
+        self.is_needed = self._place is not None
+
+    def take(self, value: Any) -> None:
+        """Take the value for a step. That of a device is not waited for, if the place is there."""
+        if not self.is_needed:
+            return
+        if value is None:
+            raise ValueError(
+                f"{self._name}.update: {self._rules[0]} needs the value of the objective; give "
+                f"it, as in update(params, grads, value=loss)"
+            )
+        found = _on_device(value) if arrays.library(self._place) == "cupy" else None
+        self._place[...] = self._number(value) if found is None else found
+
+    def _number(self, value: Any) -> float:
+        try:
+            return real(value)
+        except (TypeError, OverflowError) as error:
+            raise type(error)(
+                f"{self._name}.update: the value must be a real number, or an array of no "
+                f"dimensions that holds one; {error}"
+            ) from error
+
+
+def _on_device(value: Any) -> Any:
+    """Return a real number in the memory of a device as an array of CuPy; None: it is elsewhere."""
+    import cupy
+
+    library = arrays.library(value)
+    if library == "torch" and value.is_cuda and value.dim() == 0:
+        value = value.detach().double()
+    if library != "cupy" and _place_of(value) == _CUDA:
+        value = cupy.from_dlpack(value)
+    is_one = isinstance(value, cupy.ndarray) and value.ndim == 0 and value.dtype.kind in "fiu"
+    return value if is_one else None
+
+
+#: What DLPack calls the memory of a CUDA device.
+_CUDA = 2
+
+
+def _place_of(value: Any) -> int | None:
+    tells = getattr(value, "__dlpack_device__", None)
+    return None if tells is None else int(tells()[0])
