@@ -11,7 +11,7 @@ from bits import DTYPES
 from emitted import clipped, guarded, passes
 from machine_code import ARCHITECTURES, compile_code, expected_vectors
 
-from instep import LAMB
+from instep import LAMB, Optimizer
 from instep.engines.cuda.canonical_sum import ADD_UP_KERNELS
 from instep.engines.cuda.emit import emit
 from instep.engines.cuda.kernel import vector_length
@@ -82,6 +82,27 @@ def test_shared_memory_is_aligned_for_its_widest_access(make, dtype):
         accesses = re.findall(r"(?:ld|st)\.shared\.(?:v(\d)\.)?[a-z](\d+)", ptx)
         widest = max(int(count or 1) * int(width) // 8 for count, width in accesses)
         assert max(places) >= widest
+
+
+class Zeros(Optimizer):
+    """Chooses between one and zero, of either sign, also where a negation comes after it."""
+
+    slots = tuple("abcde")
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        found = [xp.where(w < g, 1.0, -0.0), xp.where(w < g, -0.0, 1.0)]
+        found += [-xp.where(w < g, -1.0, 0.0), -xp.where(w < g, 0.0, -1.0)]
+        found += [xp.where(xp.isnan(w), 1.0, -0.0)]
+        return w, dict(zip(Zeros.slots, found, strict=True))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_zeros_keep_their_signs(dtype, architecture):
+    """FSET gives 1 or +0, and was seen in the place of a choice between 1 and -0."""
+    (graph,) = passes(Zeros(), dtype)
+    assert " FSET." not in compile_code(emit(graph), architecture).sass
 
 
 @every_dtype

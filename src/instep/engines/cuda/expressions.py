@@ -140,6 +140,15 @@ class Names:
         return f"h{position}"
 
 
+#: Zeros that ptxas does not know: there is one block along y. Of ``condition ? 1.0f : -0.0f``, also
+#: where that is a negated ``condition ? -1.0f : 0.0f``, it makes an instruction that gives 1 or 0,
+#: and loses the sign (that of CUDA 12.9 and 13.5, for all architectures).
+_UNKNOWN_ZERO = {
+    "0.0f": "__uint_as_float(gridDim.y - 1u)",
+    "(-0.0f)": "__uint_as_float(0x80000000u + gridDim.y - 1u)",
+}
+
+
 class Expressions:
     """Statements that compute values of a graph.
 
@@ -215,6 +224,8 @@ class Expressions:
                 text, binding = f"{sign}{self._operand(operands[0], _ATOM)}", _SIGN
             case "where":
                 condition, a, b = (self._operand(i, _LOGICAL) for i in operands)
+                if self._are_one_and_other_zero(*operands[1:]):
+                    a, b = (_UNKNOWN_ZERO.get(text, text) for text in (a, b))
                 text, binding = f"{condition} ? {a} : {b}", _CHOICE
             case "cast":
                 text = self._cast(node)
@@ -233,6 +244,14 @@ class Expressions:
             case _:
                 raise NotImplementedError(f"CUDA C++ for {operation}")
         return text, binding
+
+    def _are_one_and_other_zero(self, *positions: int) -> bool:
+        """Return whether these are the constants 1 and -0, or -1 and 0, in float32."""
+        nodes = [self._graph.nodes[i] for i in positions]
+        if any(node.operation != "constant" or node.dtype != "float32" for node in nodes):
+            return False
+        a, b = (float(str(node.value)) for node in nodes)
+        return {abs(a), abs(b)} == {0.0, 1.0} and math.copysign(1.0, a) != math.copysign(1.0, b)
 
     def _cast(self, node: Node) -> str:
         source = self._graph.nodes[node.operands[0]].dtype
