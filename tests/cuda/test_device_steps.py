@@ -337,8 +337,8 @@ def test_elements_beyond_2_to_the_31_are_found(cupy, strided, monkeypatch):
     class EndOnly(launch.CudaLaunch):
         """Its one tensor seems to have `missing` elements before those that exist."""
 
-        def _tables(self, leaves, multiprocessors):
-            super()._tables(leaves, multiprocessors)
+        def _tables(self, *arguments):
+            super()._tables(*arguments)
             *_, layout, table = self._kept
             rows = table.get().view(launch.leaf_dtype(self.graph))
             parts = missing // box if strided else missing
