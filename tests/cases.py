@@ -25,6 +25,7 @@ from instep import (
     AdEMAMix,
     AMSGrad,
     DoG,
+    DoWG,
     Fromage,
     LaProp,
     Lion,
@@ -244,6 +245,18 @@ CASES = [
         descent={"lr": 1.0},
         elementwise=False,
         over_tree=True,
+    ),
+    # The rate grows with the distance, and with it what roundings do: from afar it grows little.
+    *(
+        Case(
+            DoWG,
+            textbook.dowg,
+            keywords,
+            descent={"lr": 1.0},
+            elementwise=False,
+            over_tree=True,
+        )
+        for keywords in ({"lr": 0.5, "distance": 5.0}, {"lr": 0.3, "distance": 1.0, "eps": 0.5})
     ),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),

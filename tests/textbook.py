@@ -515,3 +515,13 @@ def dog(w, gradients, lr=1.0, movement=1e-6, eps=1e-8):
         total = total + np.sum(square(g))
         w = w - rate(lr, t) * distance / np.sqrt(total + eps) * g
         yield w
+
+
+def dowg(w, gradients, lr=1.0, distance=0.01, eps=1e-4):
+    """Khaled, Mishchenko & Jin 2023, algorithm 1."""
+    start, total = w, 0.0
+    for t, g in enumerate(gradients, 1):
+        distance = np.maximum(distance, np.sqrt(np.sum(square(w - start))))
+        total = total + distance * distance * np.sum(square(g))
+        w = w - rate(lr, t) * distance * distance / (np.sqrt(total) + eps) * g
+        yield w

@@ -149,6 +149,13 @@ PEERS = [
         {"lr": 0.5, "movement": 0.1, "eps": 0.5},
         {"init_step": ("heuristic", 0.1), "eps": 0.5},
     ),
+    Peer("DoWG", "contrib.dowg", {"lr": 1.0}),
+    Peer(
+        "DoWG",
+        "contrib.dowg",
+        {"lr": 0.5, "distance": 0.5, "eps": 0.5},
+        {"init_estim_sq_dist": 0.25, "eps": 0.5},
+    ),
     Peer(
         "Adafactor",
         "adafactor",

@@ -14,6 +14,7 @@ from instep.optimizers.amsgrad import AMSGrad
 from instep.optimizers.asgd import ASGD
 from instep.optimizers.cocob import COCOB
 from instep.optimizers.dog import DoG
+from instep.optimizers.dowg import DoWG
 from instep.optimizers.fromage import Fromage
 from instep.optimizers.lamb import LAMB
 from instep.optimizers.laprop import LaProp
@@ -55,6 +56,7 @@ __all__ = [
     "AdamW",
     "Adan",
     "DoG",
+    "DoWG",
     "Fromage",
     "LaProp",
     "Lion",
