@@ -20,9 +20,9 @@ class RMSProp(Optimizer):
     eps
         Term :math:`\epsilon` that keeps the division finite.
     centered
-        Divide by the standard deviation :math:`\sigma` of the gradients around their running mean
-        `a` (Graves 2013, arXiv:1308.0850), instead of their root mean square:
-        :math:`\sigma \leftarrow \sqrt{\gamma \sigma^2 + \gamma (1 - \gamma) |g - a|^2}`.
+        Divide by the standard deviation of the gradients around their running mean `a` (Graves
+        2013, arXiv:1308.0850), instead of their root mean square. With `a` as it was before this
+        gradient, :math:`\sigma \leftarrow \sqrt{\gamma \sigma^2 + \gamma (1 - \gamma) |g - a|^2}`.
     momentum
         Share of the velocity that a step keeps; 0: no velocity.
     nesterov
