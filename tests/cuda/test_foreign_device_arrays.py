@@ -1,16 +1,20 @@
 """Arrays of other libraries on a device run on the cuda engine, in order with their streams."""
 
+import ctypes
+from types import SimpleNamespace
+
 import bits
 import cases
 import engine_runs
 import numpy as np
 import pytest
+import stand_in
 import torch_on_device
 import whole_steps
 from bits import ordinary
 from foreign_arrays import Foreign, OnDevice
 
-from instep import SGD, Adam, Momentum, Optimizer, chain
+from instep import SGD, Adam, Momentum, Optimizer, arrays, chain
 from instep.engines.cuda import foreign
 from instep.engines.cuda.launch import CudaLaunch
 from instep.transforms import clip_by_global_norm, skip_nonfinite
@@ -201,6 +205,190 @@ def test_a_tensor_whose_memory_moved_is_written_where_it_is_now(cupy, torch):
         assert before.get().tolist() == [1.0 - number] * 3
 
 
+def test_the_arrays_of_tensors_that_stay_where_they_are_are_not_made_anew(cupy, torch, monkeypatch):
+    w, optimizer = torch_on_device.Tensor(cupy.zeros(3)), SGD(lr=1.0)
+    g = torch_on_device.Tensor(cupy.ones(3))
+    optimizer.update([w], [g])
+    with monkeypatch.context() as patch:
+        patch.setattr(foreign, "array_at", lambda *_, **__: pytest.fail("an array was made"))
+        for number in range(2, 5):  # a new tensor where another was
+            optimizer.update([w], [torch_on_device.Tensor(g.array)])
+            assert w.array.get().tolist() == [-number] * 3
+    optimizer.update([w], [torch_on_device.Tensor(cupy.full(3, 10.0))])
+    assert w.array.get().tolist() == [-14] * 3
+
+
+def test_gradients_that_lie_otherwise_where_another_was_are_read_as_they_lie(cupy, torch):
+    w, optimizer = torch_on_device.Tensor(cupy.zeros((2, 2))), SGD(lr=1.0)
+    g = cupy.asarray([[1.0, 2.0], [3.0, 4.0]])
+    for _ in range(2):
+        for lying in (g, g, g.T, g.T):
+            optimizer.update([w], [torch_on_device.Tensor(lying)])
+    assert w.array.get().tolist() == (-4 * (g + g.T)).get().tolist()
+
+
+# What compiled code sees of tensors -----------------------------------------------------------
+
+
+def test_an_array_goes_where_its_address_is_written(cupy):
+    here, there = cupy.asarray([1.0, 2.0]), cupy.asarray([3.0, 4.0])
+    seen = foreign.array_at(here.data.ptr, (2,), (8,), here.dtype, device=None)
+    ctypes.c_int64.from_address(foreign.address_field(seen)).value = there.data.ptr
+    seen += 1.0
+    assert seen.data.ptr == there.data.ptr
+    assert [x.get().tolist() for x in (here, there, seen)] == [[1.0, 2.0], [4.0, 5.0], [4.0, 5.0]]
+
+
+def test_pointers_of_another_layout_are_not_written(cupy, monkeypatch):
+    class Other:
+        ptr = 4711
+
+        def __init__(self, memory, offset):
+            pass
+
+    find = foreign._address_in_pointers.__wrapped__  # noqa: SLF001
+    assert find() is not None
+    monkeypatch.setattr(cupy.cuda, "MemoryPointer", Other)
+    assert find() is None
+
+
+@pytest.fixture
+def tensor(cupy, monkeypatch):
+    """The function from a CuPy array to a tensor of PyTorch itself, of the same memory."""
+    torch = pytest.importorskip("torch")
+    engine_runs.require("native")
+    if torch.cuda.is_available():
+        return torch.from_dlpack
+    if stand_in.has_driver():
+        pytest.skip("this PyTorch is not built for CUDA")
+    # The stand-in has its memory on the host. What lies there says that it is on a device.
+    there = property(lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.Tensor, "device", there, raising=False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=0))
+    kept = []
+
+    def make(array):
+        kept.append(array)
+        memory = (ctypes.c_byte * array.data.mem.size).from_address(array.data.mem.ptr)
+        offset = array.data.ptr - array.data.mem.ptr
+        seen = np.ndarray(array.shape, array.dtype, memory, offset, array.strides)
+        return torch.from_numpy(seen)
+
+    return make
+
+
+class Twins:
+    """A tensor that is stepped beside a NumPy array of the same values."""
+
+    def __init__(self, cupy, tensor, shape=(4, 6), dtype="float32", lay=lambda x: x):
+        self.optimizer, self.expected = Momentum(lr=0.5), Momentum(lr=0.5)
+        self.cupy, self.tensor, self.lay = cupy, tensor, lay
+        values = ordinary(np.random.default_rng(0), shape, dtype)
+        self.w, self.other = tensor(lay(cupy.asarray(values))), lay(values)
+        self.gradient = tensor(lay(cupy.asarray(values)))
+
+    def copy(self, x):
+        """Return a tensor of the same elements elsewhere on the device."""
+        return self.tensor(self.cupy.asarray(x.cpu().numpy()))
+
+    def step(self, gradient=None):
+        g = self.gradient if gradient is None else gradient
+        self.optimizer.update({"w": self.w}, {"w": g})
+        self.expected.update({"w": self.other}, {"w": g.cpu().resolve_neg().numpy().copy()})
+        bits.assert_same_bits(self.w.cpu().numpy(), self.other)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])
+def test_tensors_that_are_not_asked_through_python(cupy, tensor, monkeypatch, dtype, layout):
+    twins = Twins(cupy, tensor, (30, 24), dtype, LAYOUTS[layout])
+    twins.step()
+    monkeypatch.setattr(arrays, "signature", lambda _: pytest.fail("it was asked"))
+    monkeypatch.setattr(foreign, "array_at", lambda *_, **__: pytest.fail("an array was made"))
+    for _ in range(2):
+        twins.step()  # the same
+        twins.step(twins.gradient.detach())  # another tensor of the same memory
+        rng = np.random.default_rng(twins.optimizer.t)
+        new = cupy.asarray(ordinary(rng, (30, 24), dtype))
+        twins.step(tensor(LAYOUTS[layout](new)))  # and of other memory
+    assert twins.w._version == twins.optimizer.t  # noqa: SLF001
+    assert twins.optimizer.t == 7
+
+
+def moved_by_data(twins, x):
+    x.data = twins.copy(x)
+
+
+def moved_by_set(twins, x):
+    x.set_(twins.copy(x))
+
+
+def moved_within_its_storage(twins, x):
+    room = twins.tensor(twins.cupy.zeros(x.numel() + 3, x.cpu().numpy().dtype))
+    room[3:] = x.reshape(-1)
+    x.data = room[3:].view(x.shape)
+
+
+def moved_into_another_order(twins, x):
+    x.data = twins.copy(x.t().contiguous()).t()
+
+
+@pytest.mark.parametrize(
+    "move", [moved_by_data, moved_by_set, moved_within_its_storage, moved_into_another_order]
+)
+def test_a_tensor_whose_memory_moved_is_found_where_it_is_now(cupy, tensor, move):
+    twins = Twins(cupy, tensor)
+    for _ in range(3):
+        twins.step()
+    for _ in range(3):
+        old, w = twins.w.detach(), twins.w
+        move(twins, w)
+        before = old.clone()
+        twins.step()
+        twins.step()
+        assert twins.w is w
+        assert old.equal(before), "what the tensor has left is as it was"
+        move(twins, twins.gradient)
+        twins.step()
+        twins.step()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.requires_grad_(), "requires grad"),
+        (lambda w: w.resize_(2, 3), "shape"),
+        (lambda w: w.t_(), "shape"),
+    ],
+    ids=["requires grad", "resized", "transposed"],
+)
+def test_a_tensor_that_became_another_thing_is_refused(cupy, tensor, change, message):
+    twins = Twins(cupy, tensor)
+    for _ in range(2):
+        twins.step()
+    beside, before = twins.w.detach(), engine_runs.slots_of(twins.optimizer)["w"]["v"].copy()
+    change(twins.w)
+    with pytest.raises(ValueError, match=message):
+        twins.optimizer.update({"w": twins.w}, {"w": twins.gradient})
+    assert twins.optimizer.t == 2
+    bits.assert_same_bits(engine_runs.slots_of(twins.optimizer)["w"]["v"], before)
+    twins.w = beside
+    twins.step()
+
+
+def test_a_gradient_that_is_the_negative_of_its_memory_is_read_so(cupy, tensor, monkeypatch):
+    torch, twins = pytest.importorskip("torch"), Twins(cupy, tensor)
+
+    # The copy that PyTorch makes of it is not in the memory of the stand-in.
+    def copy(x):
+        return twins.copy(x)
+
+    monkeypatch.setattr(torch.Tensor, "resolve_conj", copy, raising=False)
+    for _ in range(2):
+        twins.step()
+        twins.step(torch._neg_view(twins.gradient).detach())  # noqa: SLF001
+
+
 # Streams --------------------------------------------------------------------------------------
 
 
@@ -238,6 +426,21 @@ def test_a_step_waits_for_the_stream_of_the_library_which_waits_for_it(cupy, tor
     torch[0] = theirs.ptr
     run(torch_on_device.Tensor)
     run(lambda array: OnDevice(array, theirs.ptr))
+
+
+def test_a_step_on_tensors_that_are_not_asked_waits_as_well(cupy, tensor, log, monkeypatch):
+    ours, *theirs = (cupy.cuda.Stream(non_blocking=True) for _ in "abc")
+    found = SimpleNamespace(cuda_stream=theirs[0].ptr)
+    torch, optimizer = pytest.importorskip("torch"), SGD()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: found)
+    w, g = (tensor(cupy.ones(3)) for _ in "wg")
+    with ours:
+        optimizer.update([w], [g])
+        for one in theirs:
+            found.cuda_stream = one.ptr
+            log.clear()
+            optimizer.update([w], [g])
+            assert log == [(one.ptr, ours.ptr), ours.ptr, (ours.ptr, one.ptr)]
 
 
 def test_one_and_the_same_stream_has_nothing_to_wait_for(cupy, torch, log):

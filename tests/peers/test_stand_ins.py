@@ -532,10 +532,12 @@ def unlike(torch):
 
 def test_the_compiled_check_tells_tensors_from_all_that_they_are_not(torch):
     compiled = pytest.importorskip("instep.engines.native.tensors")
+    checked = pytest.importorskip("instep.engines.native.check")
     codes = pytest.importorskip("instep.engines.native.check_code")
     w, g = torch.zeros(4, 1), torch.zeros(4, 1)
     stand_ins = [(np.zeros((4, 1), "float32")[:],) for _ in "wg"]
-    check = compiled.Following([(w,), (g,)], stand_ins)
+    fields = [[id(x[0]) + checked.ARRAY_DATA] for x in stand_ins]
+    check = compiled.Following([(w,), (g,)], stand_ins, fields)
     assert check.compare((w,), (g,)) == codes.MOVED  # the stand-ins come to the tensors
     assert check.compare((w,), (g,)) == codes.SAME
     assert [x[0].ctypes.data for x in stand_ins] == [w.data_ptr(), g.data_ptr()]
@@ -546,6 +548,26 @@ def test_the_compiled_check_tells_tensors_from_all_that_they_are_not(torch):
     assert check.compare((w,), (g,)) != codes.DIFFERENT
     torch._lazy_clone(w)  # what is written from now on must be a copy
     assert check.compare((w,), (g,)) == codes.DIFFERENT
+
+
+def test_the_compiled_check_tells_devices_apart(torch):
+    compiled = pytest.importorskip("instep.engines.native.tensors")
+    codes = pytest.importorskip("instep.engines.native.check_code")
+
+    class There(torch.Tensor):
+        """A tensor that says it is on a device, be there one or not."""
+
+        __torch_dispatch__ = None
+
+    def on(number):
+        return torch.Tensor._make_wrapper_subclass(There, (4,), device=torch.device("cuda", number))
+
+    (w, g), addresses = (on(0), on(0)), np.zeros(2, np.int64)
+    places = [[addresses.ctypes.data + 8 * i] for i in range(2)]
+    check = compiled.TensorCheck(((w,), places[0]), ((g,), places[1]), (0,))
+    assert check.compare((w,), (on(0),)) != codes.DIFFERENT
+    assert check.compare((w,), (on(1),)) == codes.DIFFERENT
+    assert check.compare((on(1),), (g,)) == codes.DIFFERENT
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it fills the memory of glibc")

@@ -30,7 +30,20 @@ def is_lazy(tensor: Any) -> bool:
     return bool(tensor.is_neg() or tensor.is_conj())
 
 
-class Parameter(StandIn):
+class _Seen(StandIn):
+    """A tensor as an array of its memory, the same one while it stays where and what it was."""
+
+    _signature: Any = None
+    _last: Any = None
+
+    def _array(self, held: Any, *, writeable: bool) -> Any:
+        # Compiled code may have written another address into the array.
+        if self._last is None or not _is_memory_of(held, self._last):
+            self._last = _seen(held, writeable=writeable)
+        return self._last
+
+
+class Parameter(_Seen):
     """A tensor that is written."""
 
     tells_of_writes = True
@@ -43,19 +56,24 @@ class Parameter(StandIn):
         # What a tensor is can change while it stays the same object: all is asked again.
         if arrays.library(held) != "torch" or arrays.signature(held) != self._signature:
             return None
-        return _seen(held, writeable=True)
+        return self._array(held, writeable=True)
 
 
-class Gradient(StandIn):
+class Gradient(_Seen):
     """A tensor that is read: without its graph, and with its sign."""
 
     def array(self, held: Any) -> Any:
-        if arrays.library(held) != "torch" or not can_be_seen(held):
+        signature = arrays.signature(held) if arrays.library(held) == "torch" else None
+        if signature is None:
             return None
+        if signature != self._signature:
+            if not can_be_seen(held):
+                return None
+            self._signature, self._last = signature, None
         if is_lazy(held):
             copy = held.detach().resolve_neg().resolve_conj()
             return _seen(copy, writeable=False, owner=copy)
-        return _seen(held, writeable=False)
+        return self._array(held, writeable=False)
 
 
 class Detached(StandIn):
@@ -88,9 +106,19 @@ def _lane(device: int) -> Callable[[], Lane]:
 
 def _is_memory_of(tensor: Any, array: Any) -> bool:
     """Return whether an array is where a tensor is, and not a copy of what it means."""
-    if not isinstance(array, np.ndarray):  # on a device
-        return False
-    return bool(tensor.numel() == 0 or tensor.data_ptr() == array.ctypes.data)
+    address = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    return bool(tensor.numel() == 0 or tensor.data_ptr() == address)
+
+
+def _address_field(array: Any) -> int:
+    """Return where an array has the address of its elements; 0 where that is not known."""
+    if isinstance(array, np.ndarray):
+        from instep.engines.native.check import ARRAY_DATA
+
+        return id(array) + ARRAY_DATA
+    from instep.engines.cuda.foreign import address_field
+
+    return address_field(array)
 
 
 def tell(tensors: Sequence[Any]) -> None:
@@ -111,6 +139,7 @@ def check_for(held: Sequence[Sequence[Any]], seen: Sequence[Sequence[Any]]) -> A
     from instep.engines.native.tensors import Following, can_be_checked
 
     pairs = [pair for sides in zip(held, seen, strict=True) for pair in zip(*sides, strict=True)]
-    if all(_is_memory_of(tensor, array) and can_be_checked(tensor) for tensor, array in pairs):
-        return Following(held, seen)
-    return None
+    if not all(_is_memory_of(tensor, array) and can_be_checked(tensor) for tensor, array in pairs):
+        return None
+    fields = [[_address_field(array) for array in side] for side in seen]
+    return Following(held, seen, fields) if all(map(all, fields)) else None

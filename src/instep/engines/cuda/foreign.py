@@ -4,7 +4,9 @@ A step runs on CuPy's current stream. Where another library works on another one
 the other on the device, and the host for none.
 """
 
+import ctypes
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -18,6 +20,7 @@ Lane = tuple[int, int | None]
 _LEGACY = 1
 
 
+@cache
 def knows(dtype: np.dtype[Any]) -> bool:
     """Return whether CuPy has arrays of a dtype: before version 14 it had no bfloat16."""
     import cupy
@@ -47,6 +50,31 @@ def array_at(
     memory = cupy.cuda.UnownedMemory(address - before, before + after, owner, device)
     place = cupy.cuda.MemoryPointer(memory, before)
     return cupy.ndarray(shape, dtype, place, strides=tuple(strides))
+
+
+def address_field(array: Any) -> int:
+    """Return where an array has the address of its elements; 0 where that is not known.
+
+    Another one may be written there, so that the array is at other memory from then on.
+    """
+    place = _address_in_pointers()
+    return 0 if place is None else id(array.data) + place
+
+
+@cache
+def _address_in_pointers() -> int | None:
+    """Return where CuPy's pointers have their address, in bytes: no header says it to Python."""
+    import cupy
+
+    memory = cupy.cuda.UnownedMemory(1 << 20, 1 << 20, None, 0)
+    pointers = [cupy.cuda.MemoryPointer(memory, offset) for offset in (4_096, 65_536)]
+    word = ctypes.c_int64.from_address
+    places = [
+        place
+        for place in range(0, cupy.cuda.MemoryPointer.__basicsize__, 8)
+        if all(word(id(one) + place).value == one.ptr for one in pointers)
+    ]
+    return places[0] if len(places) == 1 else None
 
 
 def current_stream(device: int) -> int:

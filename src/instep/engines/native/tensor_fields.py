@@ -38,9 +38,9 @@ class Fields:
     keys
         Of what it is: its device, layout and transformations, whether it is negated or of
         inference.
-    dtype, offset, axes, lengths, strides
-        Of its dtype, in two bytes; where it begins in its storage, in elements; the number of
-        axes, and of each axis length and stride.
+    kind, offset, axes, lengths, strides
+        Of its dtype and device, in four bytes; where it begins in its storage, in elements; the
+        number of axes, and of each axis length and stride.
     data, deleter, context, size
         In the storage: its address, with what frees it, and its bytes.
     count
@@ -52,7 +52,7 @@ class Fields:
     autograd: int
     version: int
     keys: int
-    dtype: int
+    kind: int
     offset: int
     axes: int
     lengths: int
@@ -124,7 +124,9 @@ def _found(torch: Any) -> Fields:
         room = set(range(lengths, lengths + 2 * _WORD * INLINE_AXES, _WORD))
         apart = _differing(x, same) | room
         fresh = _differing(x, torch.zeros(3, 5, 7)) | apart
-        dtype = _only(_differing(torch.zeros(7), torch.zeros(7, dtype=torch.int32)) - fresh)
+        kind = _only(_differing(torch.zeros(7), torch.zeros(7, dtype=torch.int32)) - fresh)
+        if kind not in _differing(_on_device(torch, 0), _on_device(torch, 1)):
+            raise _UnknownError
         negated = _differing(same, torch._neg_view(x).detach(), shift=32)  # noqa: SLF001
         version = _only(fresh - apart - {storage})
         return Fields(
@@ -132,8 +134,8 @@ def _found(torch: Any) -> Fields:
             storage=storage,
             autograd=_only(_differing(torch.zeros(7), torch.zeros(7).requires_grad_()) - fresh),
             version=version,
-            keys=_only(negated - fresh - {dtype}),
-            dtype=dtype,
+            keys=_only(negated - fresh - {kind}),
+            kind=kind,
             offset=_only(_differing(line[3:10].detach(), line[4:11].detach()) - apart),
             axes=lengths - _WORD,
             lengths=lengths,
@@ -141,6 +143,13 @@ def _found(torch: Any) -> Fields:
             **_in_storage(torch),
             count=_count(x, version),
         )
+
+
+def _on_device(torch: Any, number: int) -> Any:
+    """Return a tensor that says it is on a CUDA device, be there one or not."""
+    own = type("OnDevice", (torch.Tensor,), {"__torch_dispatch__": None})
+    place = torch.device("cuda", number)
+    return torch.Tensor._make_wrapper_subclass(own, (7,), device=place)  # noqa: SLF001
 
 
 def _in_storage(torch: Any) -> dict[str, int]:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from instep.arrays import extent
-from instep.engines.native.check import ARRAY_DATA, Signature, SignatureCheck
+from instep.engines.native.check import Signature, SignatureCheck
 from instep.engines.native.check_code import DIFFERENT, ITEMS, LOST, Expected, Word, emit
 from instep.engines.native.fields import loads, named
 from instep.engines.native.functions import compile_method
@@ -24,7 +24,7 @@ class OfTensor(enum.IntEnum):
     """Positions in what is expected of a tensor beside `Expected`."""
 
     KEYS = 6
-    DTYPE = 7
+    KIND = 7  # dtype and device
     OFFSET = 8
     AXES = 9
     BEGIN = 10  # bytes in its storage before the first element
@@ -43,16 +43,16 @@ def _text() -> str:
 {loads("object", {"tensor": at.tensor}, "ptr", "i8")}
 {loads("tensor", {"autograd": at.autograd, "keys": at.keys}, unit="i8")}
 {loads("tensor", {"offset": at.offset, "axes": at.axes}, unit="i8")}
-{loads("tensor", {"dtype_short": at.dtype}, "i16", "i8")}
+{loads("tensor", {"kind_word": at.kind}, "i32", "i8")}
   %lengths = getelementptr i8, ptr %tensor, i64 {at.lengths}
   %strides = getelementptr i8, ptr %tensor, i64 {at.strides}
-  %dtype = zext i16 %dtype_short to i64
+  %kind = zext i32 %kind_word to i64
   %keys_other = xor i64 %keys, %want_keys
-  %dtype_other = xor i64 %dtype, %want_dtype
+  %kind_other = xor i64 %kind, %want_kind
   %offset_other = xor i64 %offset, %want_offset
   %axes_other = xor i64 %axes, %want_axes
   %other_1 = or i64 %autograd, %keys_other
-  %other_2 = or i64 %dtype_other, %offset_other
+  %other_2 = or i64 %kind_other, %offset_other
   %other_3 = or i64 %other_1, %axes_other
   %other = or i64 %other_2, %other_3
   %alike = icmp eq i64 %other, 0"""
@@ -131,7 +131,7 @@ class TensorCheck(SignatureCheck):
         storage, begin = _word(tensor + at.storage), x.storage_offset() * itemsize
         extents = extent(x.shape, [n * itemsize for n in strides], itemsize)
         words = [
-            *(_word(tensor + at.keys), _word(tensor + at.dtype) & 0xFFFF, x.storage_offset()),
+            *(_word(tensor + at.keys), _word(tensor + at.kind) & 0xFFFFFFFF, x.storage_offset()),
             *(x.ndim, begin, begin + extents[1]),
             *(itemsize - 1, 2**64 - 1 if is_written else 0),
             *(_word(storage + at.deleter), _word(storage + at.context)),
@@ -157,18 +157,30 @@ def can_be_checked(tensor: Any) -> bool:
 class Following(TensorCheck):
     """A check whose arrays, which stand for the tensors, follow them where they go.
 
+    Parameters
+    ----------
+    held, arrays
+        Parameters and gradients, and what stands for them.
+    fields
+        Where each of these arrays has its address.
+
     Attributes
     ----------
     count_changes
         Lets graphs know that the parameters, which `compare` has seen, are changed.
     """
 
-    def __init__(self, held: Sequence[Sequence[Any]], arrays: Sequence[Sequence[Any]]) -> None:
+    def __init__(
+        self,
+        held: Sequence[Sequence[Any]],
+        arrays: Sequence[Sequence[Any]],
+        fields: Sequence[Sequence[int]],
+    ) -> None:
         # An array without elements owns its memory, and keeps its address.
         nowhere = array("q", [0])
         w, g = (
-            [id(x) + ARRAY_DATA if x.size else nowhere.buffer_info()[0] for x in side]
-            for side in arrays
+            [field if x.size else nowhere.buffer_info()[0] for x, field in zip(*side, strict=True)]
+            for side in zip(arrays, fields, strict=True)
         )
         super().__init__((held[0], w), (held[1], g), range(len(w)))
         # Their addresses are written: they live as long.
