@@ -57,6 +57,15 @@ class Memory(NamedTuple):
 NO_STREAM = -1
 
 
+def cuda_device(array: Any) -> int | None:
+    """Return the number of the CUDA device on which an array is, as DLPack counts them."""
+    try:
+        kind, number = array.__dlpack_device__()
+    except BufferError:  # on several, or on none that it knows
+        return None
+    return int(number) if _PLATFORMS.get(int(kind)) == "cuda" else None
+
+
 def read(array: Any, stream: int = NO_STREAM) -> Memory | None:
     """Return where an array lies; None where it does not tell, or on no CPU and no CUDA device.
 
@@ -69,7 +78,7 @@ def read(array: Any, stream: int = NO_STREAM) -> Memory | None:
         if found is not None:
             return found
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
-        return _from_dlpack(array, stream)
+        return from_dlpack(array, stream)
     return None
 
 
@@ -117,7 +126,8 @@ _is_valid = ctypes.pythonapi.PyCapsule_IsValid
 _is_valid.restype, _is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
 
 
-def _from_dlpack(array: Any, stream: int) -> Memory | None:
+def from_dlpack(array: Any, stream: int) -> Memory | None:
+    """Return where an array lies as `read` does, by DLPack alone."""
     try:
         platform = _PLATFORMS.get(int(array.__dlpack_device__()[0]))
         if platform is None:

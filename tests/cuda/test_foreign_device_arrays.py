@@ -1,6 +1,8 @@
 """Arrays of other libraries on a device run on the cuda engine, in order with their streams."""
 
 import ctypes
+import gc
+import weakref
 from types import SimpleNamespace
 
 import bits
@@ -37,6 +39,15 @@ def make(request, cupy):
     if request.param == "DLPack":
         return Foreign
     return lambda array: OnDevice(array, 1)
+
+
+def seen_by_host(array):
+    """Return a NumPy array of the memory of a CuPy array of the stand-in: it is on the host."""
+    memory = array.data.mem
+    there = (ctypes.c_byte * memory.size).from_address(memory.ptr)
+    there.owner = array
+    offset = array.data.ptr - memory.ptr
+    return np.ndarray(array.shape, array.dtype, there, offset, array.strides)
 
 
 def of(dtype):
@@ -265,16 +276,7 @@ def tensor(cupy, monkeypatch):
     there = property(lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(torch.Tensor, "device", there, raising=False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=0))
-    kept = []
-
-    def make(array):
-        kept.append(array)
-        memory = (ctypes.c_byte * array.data.mem.size).from_address(array.data.mem.ptr)
-        offset = array.data.ptr - array.data.mem.ptr
-        seen = np.ndarray(array.shape, array.dtype, memory, offset, array.strides)
-        return torch.from_numpy(seen)
-
-    return make
+    return lambda array: torch.from_numpy(seen_by_host(array))
 
 
 class Twins:
@@ -387,6 +389,113 @@ def test_a_gradient_that_is_the_negative_of_its_memory_is_read_so(cupy, tensor, 
     for _ in range(2):
         twins.step()
         twins.step(torch._neg_view(twins.gradient).detach())  # noqa: SLF001
+
+
+# Arrays of JAX --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def jax_array(cupy, monkeypatch):
+    """The function from a NumPy array to an array of JAX on the device; `asked` has streams."""
+    jax = pytest.importorskip("jax")
+    if jax.default_backend() == "gpu":
+        return jax.numpy.asarray
+    if stand_in.has_driver():
+        pytest.skip("this JAX is not built for CUDA")
+
+    def make(x):
+        return jax.dlpack.from_dlpack(seen_by_host(cupy.asarray(x)))
+
+    def export(x, *, stream, max_version=None):
+        make.asked.append(stream)
+        return exported(x)
+
+    # What lies in the memory of the stand-in, which is the host's, says that it is on a device.
+    kind, make.asked = type(jax.numpy.zeros(3)), []
+    exported = kind.__dlpack__
+    monkeypatch.setattr(kind, "__dlpack__", export)
+    monkeypatch.setattr(kind, "__dlpack_device__", lambda _: (2, 0))
+    monkeypatch.setattr(jax.numpy, "copy", lambda x: make(np.asarray(x)))
+    return make
+
+
+@pytest.mark.parametrize("meaning", ["modulus", "pairs"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])
+def test_steps_on_arrays_of_jax_have_the_bits_of_numpy(cupy, jax_array, dtype, meaning):
+    def both():
+        return [chain(clip_by_global_norm(0.5), Adam(lr=0.1), complex=meaning) for _ in "ab"]
+
+    rng, optimizers = np.random.default_rng(0), both()
+    shapes = {"a": (40, 33), "b": (), "c": (0, 3)}
+    own = {name: ordinary(rng, shape, dtype) for name, shape in shapes.items()}
+    params = {name: jax_array(w) for name, w in own.items()}
+    for _ in range(4):
+        before, values = dict(params), {name: w.copy() for name, w in own.items()}
+        grads = {name: ordinary(rng, w.shape, dtype) for name, w in own.items()}
+        given = {name: jax_array(g) for name, g in grads.items()}
+        assert optimizers[0].update(params, given) is params
+        optimizers[1].update(own, grads)
+        for name, w in own.items():
+            bits.assert_same_bits(np.asarray(params[name]), w, name)
+            bits.assert_same_bits(np.asarray(before[name]), values[name], "what was given")
+            bits.assert_same_bits(np.asarray(given[name]), grads[name], "gradients")
+            assert type(params[name]) is type(before[name])
+    engine_runs.assert_same_state(*optimizers)
+    assert optimizers[0].explain(params).buckets[0].engine == "cuda"
+
+
+def test_arrays_of_jax_are_not_kept_alive(cupy, jax_array):
+    w, optimizer = jax_array(np.zeros(3, "f4")), SGD()
+    for _ in range(3):
+        g = jax_array(np.ones(3, "f4"))
+        kept = [weakref.ref(w), weakref.ref(g)]
+        w = optimizer.update(w, g)
+        del g
+        gc.collect()
+        assert [one() for one in kept] == [None, None]
+    last = weakref.ref(w)
+    del w
+    gc.collect()
+    assert last() is None
+
+
+def test_an_array_of_jax_that_was_deleted_is_refused(cupy, jax_array):
+    w, optimizer = jax_array(np.zeros(3, "f4")), SGD()
+    w = optimizer.update(w, jax_array(np.ones(3, "f4")))
+    g = jax_array(np.ones(3, "f4"))
+    g.delete()
+    with pytest.raises(ValueError, match="has been deleted"):
+        optimizer.update(w, g)
+    assert optimizer.t == 1
+
+
+def test_steps_that_the_device_turns_away_leave_arrays_of_jax_as_they_were(cupy, jax_array):
+    w, optimizer = jax_array(np.zeros(3, "f4")), chain(skip_nonfinite(), SGD(lr=1.0))
+    for number in (1.0, np.inf, 1.0):
+        w = optimizer.update(w, jax_array(np.full(3, number, "f4")))
+    assert np.asarray(w).tolist() == [-2.0] * 3
+    assert (optimizer.t, optimizer.skipped) == (2, 1)
+
+
+def test_hyperparameters_may_be_arrays_of_jax(cupy, jax_array):
+    optimizer = SGD(lr=jax_array(np.asarray([1.0, 2.0, 4.0], "f4")))
+    w = optimizer.update(jax_array(np.zeros(3, "f4")), jax_array(np.ones(3, "f4")))
+    assert np.asarray(w).tolist() == [-1.0, -2.0, -4.0]
+
+
+def test_jax_waits_for_the_step_and_the_step_for_jax(cupy, jax_array, log, monkeypatch):
+    waits = []
+
+    class Watched(cupy.cuda.Stream):
+        def synchronize(self):
+            waits.append(list(log))
+            super().synchronize()
+
+    with Watched(non_blocking=True) as stream:
+        w, g = jax_array(np.ones(3, "f4")), jax_array(np.ones(3, "f4"))
+        SGD().update(w, g)
+    assert waits == [[stream.ptr]]
+    assert set(getattr(jax_array, "asked", [stream.ptr])) == {stream.ptr}
 
 
 # Streams --------------------------------------------------------------------------------------

@@ -55,13 +55,13 @@ def _taker(held: Any, memory: Memory) -> Callable[[Any], Any] | None:
         return None
     take = getattr(arrays.namespace(held), "from_dlpack", None)
     try:
-        back = None if take is None else take(_seen(memory).copy(order="C"))
+        back = None if take is None else take(array_of(memory).copy(order="C"))
     except (BufferError, NotImplementedError, TypeError, ValueError):
         return None
     return take if type(back) is type(held) else None
 
 
-def _seen(memory: Memory) -> Any:
+def array_of(memory: Memory) -> Any:
     """Return an array of NumPy or CuPy of the same memory, which keeps it."""
     if memory.platform == "cpu":
         return arrays.seen(memory, memory.owner)
@@ -99,7 +99,7 @@ class Export(StandIn):
         memory = arrays.exported(held, self._waiting())
         if memory is None or (type(held), memory.kind) != self._of:
             return None
-        seen = _seen(memory)
+        seen = array_of(memory)
         if self._is_on_device:
             self._device, self._stream = seen.device.id, memory.stream
         return seen.copy(order="C") if self.replaces else seen

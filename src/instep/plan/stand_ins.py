@@ -24,8 +24,8 @@ def of_memory(leaf: Leaf) -> Pair:
         case "torch" if not tensors.is_lazy(w) and all(map(tensors.can_be_seen, held)):
             return tensors.Parameter(w), None if g is None else tensors.Gradient()
         case "jax" if all(map(immutables.can_be_seen, held)):
-            gradient = None if g is None else immutables.Immutable(g, written=False)
-            return immutables.Immutable(w, written=True), gradient
+            gradient = None if g is None else immutables.stand_in(g, written=False)
+            return immutables.stand_in(w, written=True), gradient
     return exports.pair(leaf.held) or NOBODY
 
 
@@ -46,7 +46,7 @@ def beside(leaf: Leaf, array: Any) -> Any:
             case "torch":
                 array = tensors.Gradient().array(array)
             case "jax":
-                array = immutables.Immutable(array, written=False).array(array)
+                array = immutables.stand_in(array, written=False).array(array)
             case _:
                 array = exports.reading(array)
     if leaf.in_parts:
