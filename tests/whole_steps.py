@@ -1,8 +1,12 @@
 """Steps that are cut off by an exception: whether they were taken, or not at all."""
 
+from functools import partial
+
 import engine_runs
 import faults
 import numpy as np
+
+from instep.arrays import to_numpy
 
 
 def arrays(rng, shapes, xp=np):
@@ -57,7 +61,8 @@ class Problem:
 def on_host(run):
     """Return a run with its parameters as NumPy arrays."""
     params, optimizer = run
-    return {name: getattr(w, "get", lambda w=w: w)() for name, w in params.items()}, optimizer
+    found = {name: getattr(w, "get", partial(to_numpy, w))() for name, w in params.items()}
+    return found, optimizer
 
 
 def same(run, other):

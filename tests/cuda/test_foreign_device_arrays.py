@@ -391,6 +391,12 @@ def test_a_gradient_that_is_the_negative_of_its_memory_is_read_so(cupy, tensor, 
         twins.step(torch._neg_view(twins.gradient).detach())  # noqa: SLF001
 
 
+@pytest.mark.slow
+def test_an_exception_at_any_line_leaves_all_of_a_step_on_tensors_or_nothing(cupy, tensor):
+    problem = whole_steps.Problem(Adam, xp=cupy, of=tensor)
+    assert all(whole_steps.assert_whole(problem, 3, {}, None, 5))
+
+
 # Arrays of JAX --------------------------------------------------------------------------------
 
 
@@ -496,6 +502,12 @@ def test_jax_waits_for_the_step_and_the_step_for_jax(cupy, jax_array, log, monke
         SGD().update(w, g)
     assert waits == [[stream.ptr]]
     assert set(getattr(jax_array, "asked", [stream.ptr])) == {stream.ptr}
+
+
+@pytest.mark.slow
+def test_an_exception_at_any_line_leaves_all_of_a_step_of_jax_or_nothing(cupy, jax_array):
+    problem = whole_steps.Problem(Adam, of=jax_array)
+    assert all(whole_steps.assert_whole(problem, 3, {}, None, 5))
 
 
 # Streams --------------------------------------------------------------------------------------
