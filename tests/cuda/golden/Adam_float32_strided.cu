@@ -3,7 +3,10 @@
 // operation is rounded once, as IEEE 754 says.
 
 constexpr int THREADS = 256;
-constexpr int ROOM = 1056;
+constexpr int V = 4;
+constexpr int E = 4;  // a thread takes at once
+constexpr int ARRAYS = 4;
+constexpr int ROOM = E * (THREADS + THREADS / 4);
 constexpr int NEAR = 496;
 
 // What is the same for all elements of a tensor.
@@ -87,21 +90,32 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
     return h;
 }
 
-// Byte offsets of an element from the first one.
-struct Offsets {
-    long long w = 0, g = 0, m = 0, v = 0;
+// V elements that lie side by side.
+template <typename T>
+struct alignas(16) Pack {
+    T at[V];
 };
 
-// A part of a tensor: where it begins in each array, and the bytes from row to row and from column
-// to column.
+template <typename T>
+__device__ __forceinline__ Pack<T>& pack(T* const address, const int i)
+{
+    return *reinterpret_cast<Pack<T>*>(address + i);
+}
+
+__device__ __forceinline__ unsigned long long bits(const void* const address)
+{
+    return reinterpret_cast<unsigned long long>(address);
+}
+
+// A part of a tensor. Of each array, in bytes: where it begins; from row to row and from column to
+// column; for a thread, from one element to the next, and to those that it takes after these.
 struct Box {
-    Offsets at, down, along;
     unsigned rows, columns;
-    unsigned turned;  // a bit for each array that goes through shared memory
+    long long at[ARRAYS], down[ARRAYS], along[ARRAYS], step[ARRAYS], next[ARRAYS];
 };
 
-// What goes through shared memory. Rows are an odd number of elements apart, so that neither those
-// of a row nor those of a column meet in a bank.
+// What is turned. Rows are an odd number of elements apart, so that neither those of a row nor
+// those of a column meet in a bank.
 struct Staged {
     float w[ROOM];
     float g[ROOM];
@@ -109,34 +123,38 @@ struct Staged {
     float v[ROOM];
 };
 
-// The layout: the bits of what goes through shared memory; the number of axes; the bytes to where
-// each array is entered. Then for each axis, columns and rows first: into how many parts it is cut,
-// their length, its length, and the bytes from one element to the next in every array.
-__device__ __forceinline__ Box locate(const long long* const layout, unsigned long long i)
+// The layout: the bits of arrays that are turned; how many threads stand in a row, and how many
+// rows of them; whether a box is one row, cut into those of threads, and without gaps; the number
+// of axes; the bytes to where each array is entered. Then for each axis, columns and rows first:
+// into how many parts it is cut, their length, its length, and the bytes from one element to the
+// next in every array. A thread looks after one array.
+__device__ __forceinline__ void locate(
+    const long long* const layout, unsigned long long i, Box& box)
 {
-    GLOBAL(layout);
-    Box box;
-    box.turned = layout[0];
-    box.at.w = layout[2]; box.at.g = layout[3]; box.at.m = layout[4]; box.at.v = layout[5];
-    const long long* axis = layout + 6;
+    const int a = threadIdx.x;
+    if (a >= ARRAYS)
+        return;
+    long long at = layout[6 + a];
+    const long long* axis = layout + 6 + ARRAYS;
     #pragma unroll 1
-    for (long long k = 0; k < layout[1]; ++k, axis += 7) {
+    for (long long k = 0; k < layout[5]; ++k, axis += 3 + ARRAYS) {
         const unsigned long long parts = axis[0];
         const long long index = (long long)(i % parts) * axis[1];
         const unsigned length = min(axis[1], axis[2] - index);
         i /= parts;
-        box.at.w += index * axis[3]; box.at.g += index * axis[4]; box.at.m += index * axis[5];
-            box.at.v += index * axis[6];
+        at += index * axis[3 + a];
         if (k == 0) {
             box.columns = length;
-            box.along.w = axis[3]; box.along.g = axis[4]; box.along.m = axis[5]; box.along.v =
-                axis[6];
+            box.along[a] = axis[3 + a];
         } else if (k == 1) {
             box.rows = length;
-            box.down.w = axis[3]; box.down.g = axis[4]; box.down.m = axis[5]; box.down.v = axis[6];
+            box.down[a] = axis[3 + a];
         }
     }
-    return box;
+    const long long high = layout[2], tall = E * high;
+    box.at[a] = at;
+    box.step[a] = layout[0] >> a & 1 ? THREADS / tall * box.along[a] : high * box.down[a];
+    box.next[a] = tall * box.down[a];
 }
 
 template <typename T>
@@ -145,99 +163,210 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
 }
 
-template <typename T>
-__device__ __forceinline__ T take(const bool turned, const T& staged, const T& place)
-{
-    if (turned)
-        return staged;
-    return place;
-}
-
-template <typename T>
-__device__ __forceinline__ void put(const bool turned, T& staged, T& place, const T value)
-{
-    if (turned)
-        staged = value;
-    else
-        place = value;
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 Adam_float32_strided(const __grid_constant__ Step step)
 {
+    __shared__ Box box;
     __shared__ Staged staged;
     const int number = step.leaf_of_block[blockIdx.x];
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
     const long long start = (blockIdx.x - leaf.first_block) * step.chunk;
     const int count = (int)min(leaf.size - start, step.chunk);
-    float* const w = reinterpret_cast<float*>(word(step, step.pairs + 2 * number + 0));
-    GLOBAL(w);
-    float* const g = reinterpret_cast<float*>(word(step, step.pairs + 2 * number + 1));
-    GLOBAL(g);
-    float* const m = leaf.m;
-    GLOBAL(m);
-    float* const v = leaf.v;
-    GLOBAL(v);
+    const long long* const layout = leaf.layout;
+    GLOBAL(layout);
 
     #pragma unroll 1
-    for (int k = 0; k < count; ++k) {
-        const Box box = locate(leaf.layout, start + k);
-        const unsigned size = box.rows * box.columns, pitch = box.columns | 1;
-        if (box.turned) {
-            __syncthreads();  // the box before is done
-            #pragma unroll 1
-            for (unsigned i = threadIdx.x; i < size; i += THREADS) {
-                const unsigned r = i % box.rows, c = i / box.rows;
-                if (box.turned >> 0 & 1)
-                    staged.w[r * pitch + c] = pointer(w, box.at.w + r * box.down.w + c *
-                        box.along.w);
-                if (box.turned >> 1 & 1)
-                    staged.g[r * pitch + c] = pointer(g, box.at.g + r * box.down.g + c *
-                        box.along.g);
-                if (box.turned >> 2 & 1)
-                    staged.m[r * pitch + c] = pointer(m, box.at.m + r * box.down.m + c *
-                        box.along.m);
-                if (box.turned >> 3 & 1)
-                    staged.v[r * pitch + c] = pointer(v, box.at.v + r * box.down.v + c *
-                        box.along.v);
+    for (int b = 0; b < count; ++b) {
+        __syncthreads();  // the box before is done
+        locate(layout, start + b, box);
+        __syncthreads();
+        unsigned size = layout[3] ? box.columns : box.rows * (unsigned)layout[1];
+        float* const w = reinterpret_cast<float*>(word(step, step.pairs + 2 * number + 0));
+        GLOBAL(w);
+        float* const g = reinterpret_cast<float*>(word(step, step.pairs + 2 * number + 1));
+        GLOBAL(g);
+        float* const m = leaf.m;
+        GLOBAL(m);
+        float* const v = leaf.v;
+        GLOBAL(v);
+        float* w_at = &pointer(w, box.at[0]);
+        float* g_at = &pointer(g, box.at[1]);
+        float* m_at = &pointer(m, box.at[2]);
+        float* v_at = &pointer(v, box.at[3]);
+        if (layout[4]) {
+            const bool aligned = ((bits(w_at) | bits(g_at) | bits(m_at) | bits(v_at)) & 15) == 0;
+            const int whole = aligned ? size / V * V : 0;
+            #pragma unroll 1  // other blocks, not more code, keep the memory busy
+            for (int i = V * threadIdx.x; i < whole; i += V * THREADS) {
+                Pack<float> w_pack = pack(w_at, i);
+                Pack<float> g_pack = pack(g_at, i);
+                Pack<float> m_pack = pack(m_at, i);
+                Pack<float> v_pack = pack(v_at, i);
+                #pragma unroll
+                for (int k = 0; k < V; ++k)
+                    update(h, w_pack.at[k], g_pack.at[k], m_pack.at[k], v_pack.at[k]);
+                pack(w_at, i) = w_pack;
+                pack(m_at, i) = m_pack;
+                pack(v_at, i) = v_pack;
             }
-            __syncthreads();
+            size -= whole;
+            w_at += whole;
+            g_at += whole;
+            m_at += whole;
+            v_at += whole;
         }
+        // A thread has E elements of a column at once; of what is turned, it reads and writes E of
+        // a row.
+        const unsigned turned = layout[0], width = layout[1], high = layout[2], pitch = width | 1;
+        const unsigned tall = E * high, apart = THREADS / tall;
+        const unsigned r = threadIdx.x / width, c = threadIdx.x % width;
+        const unsigned r_turned = threadIdx.x % tall, c_turned = threadIdx.x / tall;
+        const unsigned mine_staged = r * pitch + c, turned_staged = r_turned * pitch + c_turned;
+        const unsigned mine = r < high && c < box.columns ? threadIdx.x : size;
+        w_at = &pointer(w_at, turned >> 0 & 1 ? r_turned * box.down[0]
+            + c_turned * box.along[0] : r * box.down[0] + c * box.along[0]);
+        g_at = &pointer(g_at, turned >> 1 & 1 ? r_turned * box.down[1]
+            + c_turned * box.along[1] : r * box.down[1] + c * box.along[1]);
+        m_at = &pointer(m_at, turned >> 2 & 1 ? r_turned * box.down[2]
+            + c_turned * box.along[2] : r * box.down[2] + c * box.along[2]);
+        v_at = &pointer(v_at, turned >> 3 & 1 ? r_turned * box.down[3]
+            + c_turned * box.along[3] : r * box.down[3] + c * box.along[3]);
         #pragma unroll 1
-        for (unsigned i = threadIdx.x; i < size; i += THREADS) {
-            const unsigned r = i / box.columns, c = i % box.columns;
-            float w_i = take(box.turned >> 0 & 1, staged.w[r * pitch + c], pointer(w, box.at.w + r *
-                box.down.w + c * box.along.w));
-            float g_i = take(box.turned >> 1 & 1, staged.g[r * pitch + c], pointer(g, box.at.g + r *
-                box.down.g + c * box.along.g));
-            float m_i = take(box.turned >> 2 & 1, staged.m[r * pitch + c], pointer(m, box.at.m + r *
-                box.down.m + c * box.along.m));
-            float v_i = take(box.turned >> 3 & 1, staged.v[r * pitch + c], pointer(v, box.at.v + r *
-                box.down.v + c * box.along.v));
-            update(h, w_i, g_i, m_i, v_i);
-            put(box.turned >> 0 & 1, staged.w[r * pitch + c], pointer(w, box.at.w + r * box.down.w +
-                c * box.along.w), w_i);
-            put(box.turned >> 2 & 1, staged.m[r * pitch + c], pointer(m, box.at.m + r * box.down.m +
-                c * box.along.m), m_i);
-            put(box.turned >> 3 & 1, staged.v[r * pitch + c], pointer(v, box.at.v + r * box.down.v +
-                c * box.along.v), v_i);
-        }
-        if (box.turned) {
-            __syncthreads();
-            #pragma unroll 1
-            for (unsigned i = threadIdx.x; i < size; i += THREADS) {
-                const unsigned r = i % box.rows, c = i / box.rows;
-                if (box.turned >> 0 & 1)
-                    pointer(w, box.at.w + r * box.down.w + c * box.along.w) = staged.w[r * pitch +
-                        c];
-                if (box.turned >> 2 & 1)
-                    pointer(m, box.at.m + r * box.down.m + c * box.along.m) = staged.m[r * pitch +
-                        c];
-                if (box.turned >> 3 & 1)
-                    pointer(v, box.at.v + r * box.down.v + c * box.along.v) = staged.v[r * pitch +
-                        c];
+        for (unsigned begin = 0; begin < size; begin += tall * width) {
+            unsigned here = 0, there = 0;  // which elements there are
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                here |= (unsigned)(begin + mine + k * high * width < size) << k;
+            if (turned && begin + r_turned * width < size)
+                #pragma unroll
+                for (int k = 0; k < E; ++k)
+                    there |= (unsigned)(c_turned + k * apart < box.columns) << k;
+            float w_i[E];
+            const long long w_step = box.step[0];
+            const unsigned w_there = turned >> 0 & 1 ? there : here;
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (w_there >> k & 1)
+                    w_i[k] = pointer(w_at, k * w_step);
+            float g_i[E];
+            const long long g_step = box.step[1];
+            const unsigned g_there = turned >> 1 & 1 ? there : here;
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (g_there >> k & 1)
+                    g_i[k] = pointer(g_at, k * g_step);
+            float m_i[E];
+            const long long m_step = box.step[2];
+            const unsigned m_there = turned >> 2 & 1 ? there : here;
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (m_there >> k & 1)
+                    m_i[k] = pointer(m_at, k * m_step);
+            float v_i[E];
+            const long long v_step = box.step[3];
+            const unsigned v_there = turned >> 3 & 1 ? there : here;
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (v_there >> k & 1)
+                    v_i[k] = pointer(v_at, k * v_step);
+            if (turned) {
+                __syncthreads();  // the elements before are done
+                if (turned >> 0 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (there >> k & 1)
+                            staged.w[turned_staged + k * apart] = w_i[k];
+                if (turned >> 1 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (there >> k & 1)
+                            staged.g[turned_staged + k * apart] = g_i[k];
+                if (turned >> 2 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (there >> k & 1)
+                            staged.m[turned_staged + k * apart] = m_i[k];
+                if (turned >> 3 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (there >> k & 1)
+                            staged.v[turned_staged + k * apart] = v_i[k];
+                __syncthreads();
+                if (turned >> 0 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (here >> k & 1)
+                            w_i[k] = staged.w[mine_staged + k * high * pitch];
+                if (turned >> 1 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (here >> k & 1)
+                            g_i[k] = staged.g[mine_staged + k * high * pitch];
+                if (turned >> 2 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (here >> k & 1)
+                            m_i[k] = staged.m[mine_staged + k * high * pitch];
+                if (turned >> 3 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (here >> k & 1)
+                            v_i[k] = staged.v[mine_staged + k * high * pitch];
             }
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (here >> k & 1)
+                    update(h, w_i[k], g_i[k], m_i[k], v_i[k]);
+            if (turned) {
+                if (turned >> 0 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (here >> k & 1)
+                            staged.w[mine_staged + k * high * pitch] = w_i[k];
+                if (turned >> 2 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (here >> k & 1)
+                            staged.m[mine_staged + k * high * pitch] = m_i[k];
+                if (turned >> 3 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (here >> k & 1)
+                            staged.v[mine_staged + k * high * pitch] = v_i[k];
+                __syncthreads();
+                if (turned >> 0 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (there >> k & 1)
+                            w_i[k] = staged.w[turned_staged + k * apart];
+                if (turned >> 2 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (there >> k & 1)
+                            m_i[k] = staged.m[turned_staged + k * apart];
+                if (turned >> 3 & 1)
+                    #pragma unroll
+                    for (int k = 0; k < E; ++k)
+                        if (there >> k & 1)
+                            v_i[k] = staged.v[turned_staged + k * apart];
+            }
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (w_there >> k & 1)
+                    pointer(w_at, k * w_step) = w_i[k];
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (m_there >> k & 1)
+                    pointer(m_at, k * m_step) = m_i[k];
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (v_there >> k & 1)
+                    pointer(v_at, k * v_step) = v_i[k];
+            w_at = &pointer(w_at, box.next[0]);
+            g_at = &pointer(g_at, box.next[1]);
+            m_at = &pointer(m_at, box.next[2]);
+            v_at = &pointer(v_at, box.next[3]);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 constexpr int THREADS = 128;
 constexpr int V = 8;
+constexpr int E = 16;  // elements that a thread takes at once
 constexpr int ROOM = 48128;
 constexpr int NEAR = 496;
 constexpr int LANES = 1024;
@@ -15,10 +16,10 @@ struct Uniform {};
 
 // The summands of one element, added to a lane.
 __device__ __forceinline__ void accumulate(
-    const Uniform& h, const __half g, double& sum6)
+    const Uniform& h, const __half g, double& sum0)
 {
     const double t0 = (double)__half2float(g);
-    sum6 += (double)(t0 * t0);
+    sum0 += (double)(t0 * t0);
 }
 
 // A tensor: what stays the same from step to step.
@@ -80,16 +81,18 @@ struct Offsets {
 };
 
 // The layout: the elements of a stage; those of a line, if something goes through shared memory;
-// the number of axes; the bytes to where each array is in shared memory, below 0 if it is not. Then
-// for each axis, the last one first, its length and the bytes from one element to the next in every
-// array.
+// the rows that have room there; the number of axes beside that of the rows; the bytes to where
+// each array is in shared memory, 0 if it is not. Then for each axis, the last one first, its
+// length and the bytes from one element to the next in every array.
+//
+// Where a row begins in each array.
 __device__ __forceinline__ Offsets locate(const long long* const layout, unsigned long long i)
 {
     GLOBAL(layout);
     Offsets at;
-    const long long* axis = layout + 8;
+    const long long* axis = layout + 15;
     #pragma unroll 1
-    for (long long rest = layout[2]; rest > 0; --rest, axis += 6) {
+    for (long long rest = layout[3]; rest > 0; --rest, axis += 6) {
         const unsigned long long length = axis[0];
         const long long index = rest > 1 ? i % length : i;
         i = rest > 1 ? i / length : 0;
@@ -110,14 +113,6 @@ template <typename T>
 __device__ __forceinline__ T& kept(double* const room, const long long bytes, const int i)
 {
     return (&pointer(reinterpret_cast<T*>(room), bytes))[i ^ (i >> 5 & 31) ^ (i >> 10 & 31)];
-}
-
-template <typename T>
-__device__ __forceinline__ T take(const bool turned, const T& staged, const T& place)
-{
-    if (turned)
-        return staged;
-    return place;
 }
 
 // One of the lanes of a thread.
@@ -143,7 +138,7 @@ __device__ __forceinline__ double fold(double* const lanes, const double (&mine)
     return lanes[0];
 }
 
-// The canonical sum of those of tiles, which are overwritten. They were written by other
+// The canonical sum of the sums of tiles, which are overwritten. They were written by other
 // multiprocessors, so they are read past the first-level cache.
 __device__ __forceinline__ void canonical_sum(
     double* const lanes, double* const values, long long count, double* const result)
@@ -208,7 +203,7 @@ __device__ __forceinline__ void add_up(
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
 Chain_float16_sums_strided(const __grid_constant__ Step step)
 {
-    alignas(16) __shared__ double lanes[ROOM / sizeof(double)];  // stages hold elements of up to 16 bytes
+    __shared__ double lanes[ROOM / sizeof(double)];
     const int number = step.leaf_of_block[blockIdx.x];
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
@@ -218,48 +213,98 @@ Chain_float16_sums_strided(const __grid_constant__ Step step)
     GLOBAL(g);
 
     // A thread has V lanes, and meets their elements in increasing order.
-    double sum6[V] = {};
+    double sum0[V] = {};
     const long long* const layout = leaf.layout;
     GLOBAL(layout);
-    const Offsets staged = {layout[4]};
-    const int stage = layout[0];
-    const long long line = layout[1];
+    const int stage = layout[0], room = layout[2];
+    const long long line = layout[1], length = layout[9];
+    const long long g_kept = layout[5];
+    const long long g_along = layout[11];
+    long long* const rows = reinterpret_cast<long long*>(lanes);
     #pragma unroll 1
     for (int first = 0; first < count; first += stage) {
         const int end = min(count, first + stage);
+        const long long begin = (start + first) / length;
+        const int many = (start + end - 1) / length - begin + 1;
+        __syncthreads();  // the stage before is done
+        #pragma unroll 1
+        for (int j = threadIdx.x; j < many; j += THREADS) {
+            const Offsets at = locate(layout, begin + j);
+            const long long passed = (begin + j) * length - start;
+            rows[0 * room + j] = at.g - passed * g_along;
+        }
+        __syncthreads();
         if (line) {
             // Along the lines, which are several, an array is read side by side.
-            const long long begin = (start + first) / line;
-            const unsigned lines = (start + end - 1) / line - begin + 1;
-            __syncthreads();  // the stage before is done
+            const long long ahead = (start + first) / line * line - start;
+            const unsigned lines = (start + end - 1) / line - (start + first) / line + 1;
+            const unsigned passed = start - begin * length, width = length;
+            unsigned l = threadIdx.x % lines, p = threadIdx.x / lines;
+            const unsigned all = lines * (unsigned)line;
             #pragma unroll 1
-            for (unsigned j = threadIdx.x; j < lines * (unsigned)line; j += THREADS) {
-                const long long place = (begin + j % lines) * line + j / lines - start;
-                if (place < first || place >= end)
-                    continue;
-                const int i = place;
-                const Offsets at = locate(layout, start + i);
-                if (staged.g >= 0)
-                    kept<__half>(lanes, staged.g, i - first) = pointer(g, at.g);
+            for (unsigned j = threadIdx.x; j < all; j += E * THREADS) {
+                int places[E];
+                __half g_i[E];
+                #pragma unroll
+                for (int k = 0; k < E; ++k) {
+                    const int i = (int)ahead + (int)(l * (unsigned)line + p);
+                    const bool is_there = j + k * THREADS < all && i >= first && i < end;
+                    places[k] = is_there ? i - first : -1;
+                    if (is_there) {
+                        const unsigned row = line == length ? l : (i + passed) / width;
+                        if (g_kept)
+                            g_i[k] = pointer(g, rows[0 * room + row] + i * g_along);
+                    }
+                    l += THREADS % lines;
+                    p += THREADS / lines;
+                    if (l >= lines) {
+                        l -= lines;
+                        ++p;
+                    }
+                }
+                #pragma unroll
+                for (int k = 0; k < E; ++k)
+                    if (places[k] >= 0) {
+                        if (g_kept)
+                            kept<__half>(lanes, g_kept, places[k]) = g_i[k];
+                    }
             }
             __syncthreads();
         }
+        // A thread has every element of this number: in which row is it, and how much of that is
+        // left?
+        const long long here = start + first + threadIdx.x;
+        int row = here / length - begin;
+        const int most = min(length, 1ll << 30), over = THREADS % most, whole = THREADS / most;
+        int left = min(length - here % length, 1ll << 30);
         #pragma unroll 1
-        for (int row = first / LANES * LANES; row < end; row += LANES)
+        for (int begun = first + threadIdx.x; begun < end; begun += E * THREADS) {
+            __half g_i[E];
             #pragma unroll
-            for (int k = 0; k < V; ++k) {
-                const int i = row + lane(k);
-                if (i < first || i >= end)
-                    continue;
-                const Offsets at = locate(layout, start + i);
-                __half g_i = take(staged.g >= 0, kept<__half>(lanes, staged.g, i - first),
-                    pointer(g, at.g));
-                accumulate(h, g_i, sum6[k]);
+            for (int k = 0; k < E; ++k) {
+                const int i = begun + k * THREADS;
+                if (i < end) {
+                    if (g_kept)
+                        g_i[k] = kept<__half>(lanes, g_kept, i - first);
+                    else
+                        g_i[k] = pointer(g, rows[0 * room + row] + i * g_along);
+                }
+                row += whole;
+                left -= over;
+                if (left <= 0) {
+                    left += most;
+                    ++row;
+                }
             }
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (begun + k * THREADS < end)
+                    accumulate(h, g_i[k], sum0[k % V]);
+        }
     }
-    const double partial6 = fold(lanes, sum6);
+    const double partial0 = fold(lanes, sum0);
     if (threadIdx.x == 0) {
-        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial6;
+        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial0;
     }
 
     // The last block of the tensor sums the tiles.
@@ -267,10 +312,10 @@ Chain_float16_sums_strided(const __grid_constant__ Step step)
     if (!last(step.arrived + number, tiles))
         return;
     canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 6 * step.columns + leaf.position);
+        step.sums + 0 * step.columns + leaf.position);
 
     // The last tensor adds up the tree, if no other launch has a part in it.
     if (step.tree == 0 || !last(step.arrived + step.tree, step.tree))
         return;
-    add_up(lanes, step.sums + 6 * step.columns, step.columns - 1);
+    add_up(lanes, step.sums + 0 * step.columns, step.columns - 1);
 }

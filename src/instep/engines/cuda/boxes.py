@@ -3,20 +3,15 @@
 from typing import ClassVar
 
 from instep.engines.cuda.kernel import Kernel, SumKernel, indented
+from instep.engines.cuda.lines import PACK, vectors
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
 
 
-def box_room(graph: Graph) -> int:
-    """Return how many elements of each array have room in shared memory, of 48 KB in all.
-
-    That is 32 rows of 32 elements, or of fewer, and a gap after each row.
-    """
+def elements_in_flight(graph: Graph) -> int:
+    """Return how many elements a thread takes at once: some 64 bytes, and four of them at most."""
     size = sum(DTYPES[array.dtype].itemsize for array in graph.arrays)
-    rows = 32
-    while rows * 33 * size > 48 * 1024:
-        rows //= 2
-    return 33 * rows
+    return 4 if size <= 16 else 2 if size <= 32 else 1
 
 
 #: Bytes of shared memory of a pass that sums: of 48 KB, what else it shares has some.
@@ -28,16 +23,6 @@ template <typename T>
 __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 {
     return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
-}"""
-
-
-_TAKE = """\
-template <typename T>
-__device__ __forceinline__ T take(const bool turned, const T& staged, const T& place)
-{
-    if (turned)
-        return staged;
-    return place;
 }"""
 
 
@@ -53,13 +38,6 @@ class _Strided(Kernel):
         found = {self._names.arrays[array.name]: i for i, array in enumerate(self._graph.arrays)}
         return {name: i for name, i in found.items() if name in names}
 
-    def _offsets(self) -> str:
-        return f"""\
-// Byte offsets of an element from the first one.
-struct Offsets {{
-    long long {", ".join(f"{name} = 0" for name in self._positions)};
-}};"""
-
 
 class BoxStores(_Strided):
     """A pass that stores: a block takes boxes of a tensor."""
@@ -70,129 +48,192 @@ class BoxStores(_Strided):
         return "box by box"
 
     def _constants(self) -> list[str]:
-        return [f"constexpr int ROOM = {box_room(self._graph)};"]
+        return [
+            f"constexpr int V = {self._vector};",
+            f"constexpr int E = {elements_in_flight(self._graph)};  // a thread takes at once",
+            f"constexpr int ARRAYS = {len(self._graph.arrays)};",
+            "constexpr int ROOM = E * (THREADS + THREADS / 4);",
+        ]
 
     def _reach(self) -> str:
-        positions, many = self._positions, len(self._graph.arrays)
-
-        def each(line: str, plus: int) -> str:
-            return " ".join(line.format(name, plus + i) for name, i in positions.items())
-
         staged = [f"{operand.type} {operand.name}[ROOM];" for operand in self._operands]
         return f"""\
-{self._offsets()}
+{PACK}
 
-// A part of a tensor: where it begins in each array, and the bytes from row to row and from column
-// to column.
+// A part of a tensor. Of each array, in bytes: where it begins; from row to row and from column to
+// column; for a thread, from one element to the next, and to those that it takes after these.
 struct Box {{
-    Offsets at, down, along;
     unsigned rows, columns;
-    unsigned turned;  // a bit for each array that goes through shared memory
+    long long at[ARRAYS], down[ARRAYS], along[ARRAYS], step[ARRAYS], next[ARRAYS];
 }};
 
-// What goes through shared memory. Rows are an odd number of elements apart, so that neither those
-// of a row nor those of a column meet in a bank.
+// What is turned. Rows are an odd number of elements apart, so that neither those of a row nor
+// those of a column meet in a bank.
 struct Staged {{
 {indented(staged, 1)}
 }};
 
-// The layout: the bits of what goes through shared memory; the number of axes; the bytes to where
-// each array is entered. Then for each axis, columns and rows first: into how many parts it is cut,
-// their length, its length, and the bytes from one element to the next in every array.
-__device__ __forceinline__ Box locate(const long long* const layout, unsigned long long i)
+// The layout: the bits of arrays that are turned; how many threads stand in a row, and how many
+// rows of them; whether a box is one row, cut into those of threads, and without gaps; the number
+// of axes; the bytes to where each array is entered. Then for each axis, columns and rows first:
+// into how many parts it is cut, their length, its length, and the bytes from one element to the
+// next in every array. A thread looks after one array.
+__device__ __forceinline__ void locate(
+    const long long* const layout, unsigned long long i, Box& box)
 {{
-    GLOBAL(layout);
-    Box box;
-    box.turned = layout[0];
-{indented([each("box.at.{} = layout[{}];", 2)], 1)}
-    const long long* axis = layout + {2 + many};
+    const int a = threadIdx.x;
+    if (a >= ARRAYS)
+        return;
+    long long at = layout[6 + a];
+    const long long* axis = layout + 6 + ARRAYS;
     #pragma unroll 1
-    for (long long k = 0; k < layout[1]; ++k, axis += {3 + many}) {{
+    for (long long k = 0; k < layout[5]; ++k, axis += 3 + ARRAYS) {{
         const unsigned long long parts = axis[0];
         const long long index = (long long)(i % parts) * axis[1];
         const unsigned length = min(axis[1], axis[2] - index);
         i /= parts;
-{indented([each("box.at.{} += index * axis[{}];", 3)], 2)}
+        at += index * axis[3 + a];
         if (k == 0) {{
             box.columns = length;
-{indented([each("box.along.{} = axis[{}];", 3)], 3)}
+            box.along[a] = axis[3 + a];
         }} else if (k == 1) {{
             box.rows = length;
-{indented([each("box.down.{} = axis[{}];", 3)], 3)}
+            box.down[a] = axis[3 + a];
         }}
     }}
-    return box;
+    const long long high = layout[2], tall = E * high;
+    box.at[a] = at;
+    box.step[a] = layout[0] >> a & 1 ? THREADS / tall * box.along[a] : high * box.down[a];
+    box.next[a] = tall * box.down[a];
 }}
 
-{_POINTER}
+{_POINTER}"""
 
-{_TAKE}
+    def _enter(self) -> list[str]:
+        """Return what sets a thread on its first elements."""
+        lines = []
+        for o in self._operands:
+            i = self._positions[o.name]
+            is_turned = f"turned >> {i} & 1"
+            lines += [
+                f"{o.name}_at = &pointer({o.name}_at, {is_turned} ? r_turned * box.down[{i}]",
+                f"    + c_turned * box.along[{i}] : r * box.down[{i}] + c * box.along[{i}]);",
+            ]
+        return lines
 
-template <typename T>
-__device__ __forceinline__ void put(const bool turned, T& staged, T& place, const T value)
-{{
-    if (turned)
-        staged = value;
-    else
-        place = value;
-}}"""
+    def _exchange(self, name: str, *, back: bool = False) -> tuple[list[str], list[str]]:
+        """Return what puts elements of an array into shared memory, and what takes them out."""
+        straight = "here", f"staged.{name}[mine_staged + k * high * pitch]"
+        across = "there", f"staged.{name}[turned_staged + k * apart]"
+        first, then = (straight, across) if back else (across, straight)
+        is_turned = f"if (turned >> {self._positions[name]} & 1)"
+        put = [is_turned, *_each_element(first[0], f"{first[1]} = {name}_i[k];", 1)]
+        take = [is_turned, *_each_element(then[0], f"{name}_i[k] = {then[1]};", 1)]
+        return put, take
 
-    def _place(self, name: str) -> str:
-        return f"pointer({name}, box.at.{name} + r * box.down.{name} + c * box.along.{name})"
+    def _turn(self, *, back: bool) -> list[str]:
+        """Return what exchanges elements, so that a thread has those of one place in all arrays."""
+        chosen = [o.name for o in self._operands if (o.stored if back else o.loaded)]
+        parts = [self._exchange(name, back=back) for name in chosen]
+        puts, takes = ([line for part in parts for line in part[i]] for i in (0, 1))
+        barrier = [] if back else ["__syncthreads();  // the elements before are done"]
+        return [
+            "if (turned) {",
+            *(f"    {line}" for line in [*barrier, *puts, "__syncthreads();", *takes]),
+            "}",
+        ]
+
+    def _piece(self) -> list[str]:
+        """Return what a thread does with elements that it takes at once."""
+        loads, stores, moves = [], [], []
+        for o in self._operands:
+            name, i = o.name, self._positions[o.name]
+            place, of = f"pointer({name}_at, k * {name}_step)", f"{name}_there"
+            loads += [
+                f"{o.type} {name}_i[E];",
+                f"const long long {name}_step = box.step[{i}];",
+                f"const unsigned {of} = turned >> {i} & 1 ? there : here;",
+            ]
+            if o.loaded:
+                loads += _each_element(of, f"{name}_i[k] = {place};")
+            if o.stored:
+                stores += _each_element(of, f"{place} = {name}_i[k];")
+            moves.append(f"{name}_at = &pointer({name}_at, box.next[{i}]);")
+        return [
+            "unsigned here = 0, there = 0;  // which elements there are",
+            "#pragma unroll",
+            "for (int k = 0; k < E; ++k)",
+            "    here |= (unsigned)(begin + mine + k * high * width < size) << k;",
+            "if (turned && begin + r_turned * width < size)",
+            "    #pragma unroll",
+            "    for (int k = 0; k < E; ++k)",
+            "        there |= (unsigned)(c_turned + k * apart < box.columns) << k;",
+            *loads,
+            *self._turn(back=False),
+            *_each_element("here", self._call("{}_i[k]")),
+            *self._turn(back=True),
+            *stores,
+            *moves,
+        ]
 
     def _kernel(self) -> str:
-        turned = {name: f"box.turned >> {i} & 1" for name, i in self._positions.items()}
-        here = "staged.{}[r * pitch + c]"
-        ins, outs, loads, stores = [], [], [], []
-        for o in self._operands:
-            staged, place = here.format(o.name), self._place(o.name)
-            given = f"({turned[o.name]}, {staged}, {place}"
-            loads.append(f"{o.type} {o.name}_i" + (f" = take{given});" if o.loaded else ";"))
-            if o.loaded:
-                ins += [f"if ({turned[o.name]})", f"    {staged} = {place};"]
-            if o.stored:
-                stores.append(f"put{given}, {o.name}_i);")
-                outs += [f"if ({turned[o.name]})", f"    {place} = {staged};"]
-        down = ["const unsigned r = i % box.rows, c = i / box.rows;"]
-        along = ["const unsigned r = i / box.columns, c = i % box.columns;"]
+        operands, positions = self._operands, self._positions
+        begins = [
+            f"{o.type}* {o.name}_at = &pointer({o.name}, box.at[{positions[o.name]}]);"
+            for o in operands
+        ]
         return f"""\
 {self._signature()}
 {{
+    __shared__ Box box;
     __shared__ Staged staged;
 {indented([*self._turn_away, "const int number = step.leaf_of_block[blockIdx.x];"], 1)}
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
     const long long start = (blockIdx.x - leaf.first_block) * step.chunk;
     const int count = (int)min(leaf.size - start, step.chunk);
-{indented(self._addresses(), 1)}
+    const long long* const layout = leaf.layout;
+    GLOBAL(layout);
 
     #pragma unroll 1
-    for (int k = 0; k < count; ++k) {{
-        const Box box = locate(leaf.layout, start + k);
-        const unsigned size = box.rows * box.columns, pitch = box.columns | 1;
-        if (box.turned) {{
-            __syncthreads();  // the box before is done
-            #pragma unroll 1
-            for (unsigned i = threadIdx.x; i < size; i += THREADS) {{
-{indented([*down, *ins], 4)}
-            }}
-            __syncthreads();
+    for (int b = 0; b < count; ++b) {{
+        __syncthreads();  // the box before is done
+        locate(layout, start + b, box);
+        __syncthreads();
+        unsigned size = layout[3] ? box.columns : box.rows * (unsigned)layout[1];
+{indented(self._addresses(), 2)}
+{indented(begins, 2)}
+        if (layout[4]) {{
+{indented(vectors(operands, self._call, "{}_at", "size"), 3)}
+            size -= whole;
+{indented([f"{o.name}_at += whole;" for o in operands], 3)}
         }}
+        // A thread has E elements of a column at once; of what is turned, it reads and writes E of
+        // a row.
+        const unsigned turned = layout[0], width = layout[1], high = layout[2], pitch = width | 1;
+        const unsigned tall = E * high, apart = THREADS / tall;
+        const unsigned r = threadIdx.x / width, c = threadIdx.x % width;
+        const unsigned r_turned = threadIdx.x % tall, c_turned = threadIdx.x / tall;
+        const unsigned mine_staged = r * pitch + c, turned_staged = r_turned * pitch + c_turned;
+        const unsigned mine = r < high && c < box.columns ? threadIdx.x : size;
+{indented(self._enter(), 2)}
         #pragma unroll 1
-        for (unsigned i = threadIdx.x; i < size; i += THREADS) {{
-{indented([*along, *loads], 3)}
-{indented([self._call("{}_i")], 3)}
-{indented(stores, 3)}
-        }}
-        if (box.turned) {{
-            __syncthreads();
-            #pragma unroll 1
-            for (unsigned i = threadIdx.x; i < size; i += THREADS) {{
-{indented([*down, *outs], 4)}
-            }}
+        for (unsigned begin = 0; begin < size; begin += tall * width) {{
+{indented(self._piece(), 3)}
         }}
     }}
 }}"""
+
+
+def _each_element(mask: str, statement: str, depth: int = 0) -> list[str]:
+    """Return a loop over the elements of a thread that are there."""
+    lines = [
+        "#pragma unroll",
+        "for (int k = 0; k < E; ++k)",
+        f"    if ({mask} >> k & 1)",
+        f"        {statement}",
+    ]
+    return ["    " * depth + line for line in lines]
 
 
 class StridedSums(_Strided, SumKernel):
@@ -205,25 +246,36 @@ class StridedSums(_Strided, SumKernel):
         return "stage by stage"
 
     def _constants(self) -> list[str]:
-        return [f"constexpr int V = {self._vector};", f"constexpr int ROOM = {STAGE_ROOM};"]
+        size = sum(DTYPES[array.dtype].itemsize for array in self._graph.loaded)
+        many = self._vector * max(1, 32 // (self._vector * max(1, size)))
+        return [
+            f"constexpr int V = {self._vector};",
+            f"constexpr int E = {many};  // elements that a thread takes at once",
+            f"constexpr int ROOM = {STAGE_ROOM};",
+        ]
 
     def _reach(self) -> str:
         positions, many = self._positions, len(self._graph.arrays)
         moves = [f"at.{name} += index * axis[{1 + i}];" for name, i in positions.items()]
         return f"""\
-{self._offsets()}
+// Byte offsets of an element from the first one.
+struct Offsets {{
+    long long {", ".join(f"{name} = 0" for name in positions)};
+}};
 
 // The layout: the elements of a stage; those of a line, if something goes through shared memory;
-// the number of axes; the bytes to where each array is in shared memory, below 0 if it is not. Then
-// for each axis, the last one first, its length and the bytes from one element to the next in every
-// array.
+// the rows that have room there; the number of axes beside that of the rows; the bytes to where
+// each array is in shared memory, 0 if it is not. Then for each axis, the last one first, its
+// length and the bytes from one element to the next in every array.
+//
+// Where a row begins in each array.
 __device__ __forceinline__ Offsets locate(const long long* const layout, unsigned long long i)
 {{
     GLOBAL(layout);
     Offsets at;
-    const long long* axis = layout + {3 + many};
+    const long long* axis = layout + {4 + many + 1 + many};
     #pragma unroll 1
-    for (long long rest = layout[2]; rest > 0; --rest, axis += {1 + many}) {{
+    for (long long rest = layout[3]; rest > 0; --rest, axis += {1 + many}) {{
         const unsigned long long length = axis[0];
         const long long index = rest > 1 ? i % length : i;
         i = rest > 1 ? i / length : 0;
@@ -240,52 +292,110 @@ template <typename T>
 __device__ __forceinline__ T& kept(double* const room, const long long bytes, const int i)
 {{
     return (&pointer(reinterpret_cast<T*>(room), bytes))[i ^ (i >> 5 & 31) ^ (i >> 10 & 31)];
-}}
-
-{_TAKE}"""
+}}"""
 
     def _add(self) -> str:
-        offsets = [f"layout[{3 + i}]" for i in self._positions.values()]
-        ins, loads = [], []
-        for o in self._operands:
-            is_kept, place = f"staged.{o.name} >= 0", f"pointer({o.name}, at.{o.name})"
-            there = f"kept<{o.type}>(lanes, staged.{o.name}, i - first)"
-            ins += [f"if ({is_kept})", f"    {there} = {place};"]
-            loads.append(f"{o.type} {o.name}_i = take({is_kept}, {there}, {place});")
+        many, positions = len(self._graph.arrays), self._positions
+        facts, tables, ins, puts, loads = [], [], [], [], []
+        for j, o in enumerate(self._operands):
+            i, name = positions[o.name], o.name
+            facts += [
+                f"const long long {name}_kept = layout[{4 + i}];",
+                f"const long long {name}_along = layout[{5 + many + i}];",
+            ]
+            tables.append(f"rows[{j} * room + j] = at.{name} - passed * {name}_along;")
+            place = f"pointer({name}, rows[{j} * room + row] + i * {name}_along)"
+            there, put = (
+                f"kept<{o.type}>(lanes, {name}_kept, {i})" for i in ("i - first", "places[k]")
+            )
+            ins += [f"if ({name}_kept)", f"    {name}_i[k] = {place};"]
+            puts += [f"if ({name}_kept)", f"    {put} = {name}_i[k];"]
+            loads += [
+                f"if ({name}_kept)",
+                f"    {name}_i[k] = {there};",
+                "else",
+                f"    {name}_i[k] = {place};",
+            ]
         return f"""\
     const long long* const layout = leaf.layout;
     GLOBAL(layout);
-{indented([f"const Offsets staged = {{{', '.join(offsets)}}};"], 1)}
-    const int stage = layout[0];
-    const long long line = layout[1];
+    const int stage = layout[0], room = layout[2];
+    const long long line = layout[1], length = layout[{4 + many}];
+{indented(facts, 1)}
+    long long* const rows = reinterpret_cast<long long*>(lanes);
     #pragma unroll 1
     for (int first = 0; first < count; first += stage) {{
         const int end = min(count, first + stage);
+        const long long begin = (start + first) / length;
+        const int many = (start + end - 1) / length - begin + 1;
+        __syncthreads();  // the stage before is done
+        #pragma unroll 1
+        for (int j = threadIdx.x; j < many; j += THREADS) {{
+            const Offsets at = locate(layout, begin + j);
+            const long long passed = (begin + j) * length - start;
+{indented(tables, 3)}
+        }}
+        __syncthreads();
         if (line) {{
             // Along the lines, which are several, an array is read side by side.
-            const long long begin = (start + first) / line;
-            const unsigned lines = (start + end - 1) / line - begin + 1;
-            __syncthreads();  // the stage before is done
+            const long long ahead = (start + first) / line * line - start;
+            const unsigned lines = (start + end - 1) / line - (start + first) / line + 1;
+            const unsigned passed = start - begin * length, width = length;
+            unsigned l = threadIdx.x % lines, p = threadIdx.x / lines;
+            const unsigned all = lines * (unsigned)line;
             #pragma unroll 1
-            for (unsigned j = threadIdx.x; j < lines * (unsigned)line; j += THREADS) {{
-                const long long place = (begin + j % lines) * line + j / lines - start;
-                if (place < first || place >= end)
-                    continue;
-                const int i = place;
-                const Offsets at = locate(layout, start + i);
-{indented(ins, 4)}
+            for (unsigned j = threadIdx.x; j < all; j += E * THREADS) {{
+                int places[E];
+{indented([f"{o.type} {o.name}_i[E];" for o in self._operands], 4)}
+                #pragma unroll
+                for (int k = 0; k < E; ++k) {{
+                    const int i = (int)ahead + (int)(l * (unsigned)line + p);
+                    const bool is_there = j + k * THREADS < all && i >= first && i < end;
+                    places[k] = is_there ? i - first : -1;
+                    if (is_there) {{
+                        const unsigned row = line == length ? l : (i + passed) / width;
+{indented(ins, 6)}
+                    }}
+                    l += THREADS % lines;
+                    p += THREADS / lines;
+                    if (l >= lines) {{
+                        l -= lines;
+                        ++p;
+                    }}
+                }}
+                #pragma unroll
+                for (int k = 0; k < E; ++k)
+                    if (places[k] >= 0) {{
+{indented(puts, 6)}
+                    }}
             }}
             __syncthreads();
         }}
+        // A thread has every element of this number: in which row is it, and how much of that is
+        // left?
+        const long long here = start + first + threadIdx.x;
+        int row = here / length - begin;
+        const int most = min(length, 1ll << 30), over = THREADS % most, whole = THREADS / most;
+        int left = min(length - here % length, 1ll << 30);
         #pragma unroll 1
-        for (int row = first / LANES * LANES; row < end; row += LANES)
+        for (int begun = first + threadIdx.x; begun < end; begun += E * THREADS) {{
+{indented([f"{o.type} {o.name}_i[E];" for o in self._operands], 3)}
             #pragma unroll
-            for (int k = 0; k < V; ++k) {{
-                const int i = row + lane(k);
-                if (i < first || i >= end)
-                    continue;
-                const Offsets at = locate(layout, start + i);
-{indented(loads, 4)}
-{indented([self._call("{}_i", "k")], 4)}
+            for (int k = 0; k < E; ++k) {{
+                const int i = begun + k * THREADS;
+                if (i < end) {{
+{indented(loads, 5)}
+                }}
+                row += whole;
+                left -= over;
+                if (left <= 0) {{
+                    left += most;
+                    ++row;
+                }}
             }}
+            #pragma unroll
+            for (int k = 0; k < E; ++k)
+                if (begun + k * THREADS < end)
+{indented([self._call("{}_i[k]", "k % V")], 5)}
+        }}
     }}"""

@@ -61,8 +61,10 @@ _TAKEN = """
     pointer locate min abs sqrt sqrtf fabs fabsf floor floorf ceil ceilf
     trunc truncf rint rintf copysign copysignf warpSize threadIdx blockIdx blockDim gridDim
     candidate allowed linux unix assert
-    Box Staged box staged turned pitch parts rows columns down along r c take put
-    lane kept stage line lines begin end place row j ROOM
+    Box Staged box staged turned pitch parts rows columns down along r c a b next
+    width high tall apart here there mine r_turned c_turned mine_staged turned_staged
+    lane kept stage line lines begin begun end places row j room many passed ahead all left most
+    over p
 """
 
 _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())
@@ -126,7 +128,8 @@ class Names:
         name = re.sub(r"[^0-9A-Za-z_]", "x", name)
         # Names that begin or end so, or hold two underscores, belong to the compiler.
         name = re.sub(r"_+", "_", name).strip("_") or "slot"
-        forms = ("{}", "new_{}", "{}_i", "{}_pack")
+        forms = ("{}", "new_{}", "{}_i", "{}_pack", "{}_at", "{}_step", "{}_there")
+        forms += ("{}_kept", "{}_along")
         while not _is_free(name) or any(form.format(name) in self._used for form in forms):
             name += "x"
         self._used.update(form.format(name) for form in forms)

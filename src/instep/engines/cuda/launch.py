@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.cuda.boxes import STAGE_ROOM, box_room
+from instep.engines.cuda.boxes import STAGE_ROOM
 from instep.engines.cuda.compile import load
 from instep.engines.cuda.counters import counters
 from instep.engines.cuda.emit import emit
@@ -112,9 +112,9 @@ class CudaLaunch(Launch):
         else:
             chunk = chunk_length(int(sizes.sum()), multiprocessors, SMALLEST_CHUNK, LARGEST_CHUNK)
             if self.strided:
-                room = box_room(graph)
-                counts, layouts = zip(*(boxes(graph, leaf, room) for leaf in leaves), strict=True)
-                sizes, chunk = np.array(counts), chunk // room + 1
+                counts, layouts = zip(*(boxes(graph, leaf, chunk) for leaf in leaves), strict=True)
+                elements, sizes = int(sizes.sum()), np.array(counts)
+                chunk = max(1, chunk * int(sizes.sum()) // max(1, elements))
             blocks = -(-sizes // chunk)
         first = np.cumsum(blocks) - blocks
         table = np.zeros(len(leaves), dtype=leaf_dtype(graph))

@@ -1,10 +1,11 @@
 """Kernels on lines: tensors whose arrays lie in memory without gaps, and in one order."""
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from instep.engines.cuda.kernel import Kernel, SumKernel, indented
+from instep.engines.cuda.kernel import Kernel, Operand, SumKernel, indented
 
-_PACK = """\
+PACK = """\
 // V elements that lie side by side.
 template <typename T>
 struct alignas(16) Pack {
@@ -23,6 +24,41 @@ __device__ __forceinline__ unsigned long long bits(const void* const address)
 }"""
 
 
+def aligned(operands: Sequence[Operand], address: str) -> str:
+    """Return what tells whether all arrays are reached 16 bytes at a time."""
+    addresses = " | ".join(f"bits({address.format(o.name)})" for o in operands)
+    if not addresses:  # the sum of a number
+        return "const bool aligned = true;"
+    return f"const bool aligned = (({addresses}) & 15) == 0;"
+
+
+def vectors(
+    operands: Sequence[Operand], call: Callable[[str], str], address: str, count: str
+) -> list[str]:
+    """Return what runs a pass on the `whole` first of `count` elements, 16 bytes at a time.
+
+    `address` is the form of the names of where arrays begin.
+    """
+    places = [(o, f"pack({address.format(o.name)}, i)") for o in operands]
+    loads = [
+        f"Pack<{o.type}> {o.name}_pack" + (f" = {place};" if o.loaded else ";")
+        for o, place in places
+    ]
+    stores = [f"{place} = {o.name}_pack;" for o, place in places if o.stored]
+    return [
+        aligned(operands, address),
+        f"const int whole = aligned ? {count} / V * V : 0;",
+        "#pragma unroll 1  // other blocks, not more code, keep the memory busy",
+        "for (int i = V * threadIdx.x; i < whole; i += V * THREADS) {",
+        *(f"    {line}" for line in loads),
+        "    #pragma unroll",
+        "    for (int k = 0; k < V; ++k)",
+        f"        {call('{}_pack.at[k]')}",
+        *(f"    {line}" for line in stores),
+        "}",
+    ]
+
+
 class _Line(Kernel):
     """A kernel that takes 16 bytes at once, where the addresses allow."""
 
@@ -35,13 +71,7 @@ class _Line(Kernel):
         return [f"constexpr int V = {self._vector};"]
 
     def _reach(self) -> str:
-        return _PACK
-
-    def _aligned(self) -> str:
-        addresses = " | ".join(f"bits({o.name})" for o in self._operands)
-        if not addresses:  # the sum of a number
-            return "const bool aligned = true;"
-        return f"const bool aligned = (({addresses}) & 15) == 0;"
+        return PACK
 
     def _loads(self, index: str) -> list[str]:
         """Return what loads one element."""
@@ -56,23 +86,7 @@ class LineStores(_Line):
     """A pass that stores: a block takes a chunk of a tensor."""
 
     def _kernel(self) -> str:
-        loads = [
-            f"Pack<{o.type}> {o.name}_pack" + (f" = pack({o.name}, i);" if o.loaded else ";")
-            for o in self._operands
-        ]
-        stores = [f"pack({o.name}, i) = {o.name}_pack;" for o in self._operands if o.stored]
-        vectors = f"""
-{indented([self._aligned()], 1)}
-    const int whole = aligned ? count / V * V : 0;
-    #pragma unroll 1  // other blocks, not more code, keep the memory busy
-    for (int i = V * threadIdx.x; i < whole; i += V * THREADS) {{
-{indented(loads, 2)}
-        #pragma unroll
-        for (int k = 0; k < V; ++k)
-{indented([self._call("{}_pack.at[k]")], 3)}
-{indented(stores, 2)}
-    }}
-"""
+        vectors_ = indented(vectors(self._operands, self._call, "{}", "count"), 1)
         return f"""\
 {self._signature()}
 {{
@@ -82,7 +96,9 @@ class LineStores(_Line):
     const long long start = (blockIdx.x - leaf.first_block) * step.chunk;
     const int count = (int)min(leaf.size - start, step.chunk);
 {indented(self._addresses(), 1)}
-{vectors}
+
+{vectors_}
+
     #pragma unroll 1
     for (int i = whole + threadIdx.x; i < count; i += THREADS) {{
 {indented(self._loads("i"), 2)}
@@ -102,7 +118,7 @@ class LineSums(_Line, SumKernel):
         return f"""\
     int i = V * threadIdx.x;
 
-{indented([self._aligned()], 1)}
+{indented([aligned(self._operands, "{}")], 1)}
     if (aligned) {{
         #pragma unroll 4  // loads of four rows in flight: a tile has few threads
         for (; i + V <= count; i += LANES) {{

@@ -9,15 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.arrays import describe
+from instep.engines.cuda.boxes import elements_in_flight
+from instep.engines.cuda.kernel import THREADS
 from instep.engines.cuda.pinned import PinnedBuffers
 from instep.engines.placement import Placement, state_strides
 from instep.engines.walks import Walk
 from instep.graph import Graph
 from instep.interrupts import at_once
-from instep.numerics import TILE
+from instep.numerics import LANES, TILE
 
 #: Threads that read and write together.
 WARP = 32
+
+#: Elements of a row from which it is a box of its own: a thread has 16 of them.
+LONG = 4096
 
 
 def refuse_misaligned(arrays: Sequence[Any]) -> None:
@@ -30,30 +35,60 @@ def refuse_misaligned(arrays: Sequence[Any]) -> None:
             )
 
 
-def boxes(graph: Graph, leaf: Placement, room: int) -> tuple[int, NDArray[np.int64]]:
+def boxes(graph: Graph, leaf: Placement, most: int) -> tuple[int, NDArray[np.int64]]:
     """Cut a leaf into boxes for a pass that stores; return their number, and the layout.
 
-    `room` is that of a box in shared memory. Its columns are those of most arrays; its rows are
-    along the axis that is the fastest in others.
+    A box has about `most` elements. Its columns are along the last axis of the walk, as most arrays
+    are; its rows are along the axis that is the fastest in others. Threads stand in rows and step
+    from row to row. A box of one long row is cut into rows of threads.
     """
     walk = Walk.of(graph, leaf.shape, leaf.strides)
-    last = len(walk.shape) - 1
+    last, many = len(walk.shape) - 1, elements_in_flight(graph)
     fastest = [walk.fastest(i) if use else last for i, use in enumerate(walk.uses)]
     votes = {axis: walk.uses[i] for i, axis in enumerate(fastest) if axis != last}
-    row_axis = max(votes, key=lambda axis: votes[axis], default=last - 1)
+    longest = max(range(last), key=lambda axis: (min(walk.shape[axis], WARP), axis))
+    row_axis = max(votes, key=lambda axis: votes[axis], default=longest)
     turned = sum(1 << i for i, axis in enumerate(fastest) if axis == row_axis)
-    columns = min(walk.shape[last], 32 if turned else room // 33 * 32)
-    rows = min(walk.shape[row_axis], room // (columns | 1))
-    # With few rows there is room for more columns: whole sectors of 32 bytes.
-    columns = min(walk.shape[last], max(columns, (room // rows - 1) // 32 * 32))
+    columns, rows = (max(1, walk.shape[axis]) for axis in (last, row_axis))
+    width, high = _stand(columns, rows, many, is_turned=turned > 0)
+    is_row = not turned and columns >= (LONG if rows >= many else THREADS)
     axes = [last, row_axis, *(axis for axis in range(last) if axis != row_axis)]
-    lengths = [columns, rows, *[1] * (len(axes) - 2)]
-    counts = [-(-walk.shape[axis] // n) for axis, n in zip(axes, lengths, strict=True)]
-    words = [turned, len(axes), *walk.starts]
-    for axis, length, count in zip(axes, lengths, counts, strict=True):
-        words += [count, length, walk.shape[axis], *(steps[axis] for steps in walk.steps)]
+    piece = width * high * many
+    most = max(1, most // piece)
+    lengths = [most * piece, 1] if is_row else [width, most * high * many]
+    lengths += [1] * (len(axes) - 2)
+    cuts = []
+    for axis, length in zip(axes, lengths, strict=True):
+        n = walk.shape[axis]
+        cuts.append([-(-n // length), length, n, *(steps[axis] for steps in walk.steps)])
+    if is_row:
+        rows = -(-lengths[0] // width)
+        cuts.insert(1, [1, rows, rows, *(width * steps[last] for steps in walk.steps)])
+    is_dense = is_row and all(
+        use == 0 or steps[last] == size
+        for use, steps, size in zip(walk.uses, walk.steps, walk.sizes, strict=True)
+    )
+    words = [turned, width, high, is_row, is_dense, len(cuts), *walk.starts]
+    words += [word for cut in cuts for word in cut]
     # A leaf without elements has no boxes.
-    return min(math.prod(counts), leaf.size), np.array(words, dtype=np.int64)
+    count = min(math.prod(parts for parts, *_ in cuts), leaf.size)
+    return count, np.array(words, dtype=np.int64)
+
+
+def _stand(columns: int, rows: int, many: int, *, is_turned: bool) -> tuple[int, int]:
+    """Return how many threads stand in a row, and in how many rows, each with `many` elements.
+
+    For what is turned there is a power of two of rows, no more than there are elements, and the
+    others stand in as long rows as is left.
+    """
+    if not is_turned:
+        parts = -(-columns // THREADS)
+        width = min(columns, -(-columns // parts // WARP) * WARP)
+        return width, THREADS // width
+    high = 1
+    while 2 * high * max(many, min(columns, WARP)) <= THREADS and high * many < rows:
+        high *= 2
+    return min(columns, THREADS // high), high
 
 
 def stages(graph: Graph, leaf: Placement, room: int) -> NDArray[np.int64]:
@@ -69,15 +104,25 @@ def stages(graph: Graph, leaf: Placement, room: int) -> NDArray[np.int64]:
     votes = {axis: fastest.count(axis) for axis in fastest if axis != last}
     along = max(votes, key=lambda axis: votes[axis], default=last)
     turned = [i for i, axis in enumerate(fastest) if axis == along != last]
-    line = math.prod(walk.shape[along + 1 :])
-    size = sum(walk.sizes[i] for i in turned)
-    stage = min(TILE, room // size // WARP * WARP) if turned else TILE
+    line, length = math.prod(walk.shape[along + 1 :]), max(1, walk.shape[last])
+    loaded = set(graph.loaded)
+    used = sum(array in loaded for array in graph.arrays)
+
+    def rows(stage: int) -> int:
+        return min(stage // length + 2, max(1, leaf.size // length))
+
+    def longest(size: int) -> int:
+        table = 8 * used
+        fits = (n for n in range(TILE, 0, -LANES) if n * size + rows(n) * table <= room)
+        return next(fits, 0)
+
+    stage = longest(sum(walk.sizes[i] for i in turned))
     if not turned or 2 * line > stage:
-        turned, line, stage = [], 0, TILE
-    offsets, at = [-16] * len(walk.uses), 0  # less than 0, and no less aligned than the others
+        turned, line, stage = [], 0, longest(0)
+    offsets, at = [0] * len(walk.uses), -(-rows(stage) * used // 2) * 16
     for i in turned:
         offsets[i], at = at, at + stage * walk.sizes[i]
-    words = [stage, line, len(walk.shape), *offsets]
+    words = [stage, line, rows(stage), last, *offsets]
     for axis in reversed(range(len(walk.shape))):
         words += [walk.shape[axis], *(steps[axis] for steps in walk.steps)]
     return np.array(words, dtype=np.int64)
