@@ -216,8 +216,8 @@ Adam_float32_strided(const __grid_constant__ Step step)
             m_at += whole;
             v_at += whole;
         }
-        // A thread has E elements of a column at once; of what is turned, it reads and writes E of
-        // a row.
+        // A thread takes E elements of a column at once. Of what is turned, it reads and writes E
+        // of a row, so that the threads of a warp go down the columns.
         const unsigned turned = layout[0], width = layout[1], high = layout[2], pitch = width | 1;
         const unsigned tall = E * high, apart = THREADS / tall;
         const unsigned r = threadIdx.x / width, c = threadIdx.x % width;

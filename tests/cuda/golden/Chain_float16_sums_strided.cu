@@ -5,7 +5,8 @@
 
 constexpr int THREADS = 128;
 constexpr int V = 8;
-constexpr int E = 16;  // elements that a thread takes at once
+constexpr int E = 8;  // a thread takes at once
+constexpr int BATCH = E > V ? E : V;
 constexpr int ROOM = 48128;
 constexpr int NEAR = 496;
 constexpr int LANES = 1024;
@@ -278,29 +279,31 @@ Chain_float16_sums_strided(const __grid_constant__ Step step)
         const int most = min(length, 1ll << 30), over = THREADS % most, whole = THREADS / most;
         int left = min(length - here % length, 1ll << 30);
         #pragma unroll 1
-        for (int begun = first + threadIdx.x; begun < end; begun += E * THREADS) {
-            __half g_i[E];
+        for (int begun = first + threadIdx.x; begun < end; begun += BATCH * THREADS)
             #pragma unroll
-            for (int k = 0; k < E; ++k) {
-                const int i = begun + k * THREADS;
-                if (i < end) {
-                    if (g_kept)
-                        g_i[k] = kept<__half>(lanes, g_kept, i - first);
-                    else
-                        g_i[k] = pointer(g, rows[0 * room + row] + i * g_along);
+            for (int part = 0; part < BATCH; part += E) {
+                __half g_i[E];
+                #pragma unroll
+                for (int k = 0; k < E; ++k) {
+                    const int i = begun + (part + k) * THREADS;
+                    if (i < end) {
+                        if (g_kept)
+                            g_i[k] = kept<__half>(lanes, g_kept, i - first);
+                        else
+                            g_i[k] = pointer(g, rows[0 * room + row] + i * g_along);
+                    }
+                    row += whole;
+                    left -= over;
+                    if (left <= 0) {
+                        left += most;
+                        ++row;
+                    }
                 }
-                row += whole;
-                left -= over;
-                if (left <= 0) {
-                    left += most;
-                    ++row;
-                }
+                #pragma unroll
+                for (int k = 0; k < E; ++k)
+                    if (begun + (part + k) * THREADS < end)
+                        accumulate(h, g_i[k], sum0[(part + k) % V]);
             }
-            #pragma unroll
-            for (int k = 0; k < E; ++k)
-                if (begun + k * THREADS < end)
-                    accumulate(h, g_i[k], sum0[k % V]);
-        }
     }
     const double partial0 = fold(lanes, sum0);
     if (threadIdx.x == 0) {

@@ -9,9 +9,17 @@ from instep.graph.dtypes import DTYPES
 
 
 def elements_in_flight(graph: Graph) -> int:
-    """Return how many elements a thread takes at once: some 64 bytes, and four of them at most."""
-    size = sum(DTYPES[array.dtype].itemsize for array in graph.arrays)
-    return 4 if size <= 16 else 2 if size <= 32 else 1
+    """Return how many elements a thread takes at once: some 64 bytes of what it reaches.
+
+    That is a power of two: four at most in a pass that stores, eight in one that sums, and half as
+    many for each further sum, which needs registers for its lanes.
+    """
+    reached = graph.loaded if graph.sums else graph.arrays
+    size = sum(DTYPES[array.dtype].itemsize for array in reached)
+    most = max(1, 16 >> len(graph.sums)) if graph.sums else 4
+    while most > 1 and most * size > 64:
+        most //= 2
+    return most
 
 
 #: Bytes of shared memory of a pass that sums: of 48 KB, what else it shares has some.
@@ -208,8 +216,8 @@ __device__ __forceinline__ void locate(
             size -= whole;
 {indented([f"{o.name}_at += whole;" for o in operands], 3)}
         }}
-        // A thread has E elements of a column at once; of what is turned, it reads and writes E of
-        // a row.
+        // A thread takes E elements of a column at once. Of what is turned, it reads and writes E
+        // of a row, so that the threads of a warp go down the columns.
         const unsigned turned = layout[0], width = layout[1], high = layout[2], pitch = width | 1;
         const unsigned tall = E * high, apart = THREADS / tall;
         const unsigned r = threadIdx.x / width, c = threadIdx.x % width;
@@ -246,11 +254,10 @@ class StridedSums(_Strided, SumKernel):
         return "stage by stage"
 
     def _constants(self) -> list[str]:
-        size = sum(DTYPES[array.dtype].itemsize for array in self._graph.loaded)
-        many = self._vector * max(1, 32 // (self._vector * max(1, size)))
         return [
             f"constexpr int V = {self._vector};",
-            f"constexpr int E = {many};  // elements that a thread takes at once",
+            f"constexpr int E = {elements_in_flight(self._graph)};  // a thread takes at once",
+            "constexpr int BATCH = E > V ? E : V;",
             f"constexpr int ROOM = {STAGE_ROOM};",
         ]
 
@@ -378,24 +385,26 @@ __device__ __forceinline__ T& kept(double* const room, const long long bytes, co
         const int most = min(length, 1ll << 30), over = THREADS % most, whole = THREADS / most;
         int left = min(length - here % length, 1ll << 30);
         #pragma unroll 1
-        for (int begun = first + threadIdx.x; begun < end; begun += E * THREADS) {{
-{indented([f"{o.type} {o.name}_i[E];" for o in self._operands], 3)}
+        for (int begun = first + threadIdx.x; begun < end; begun += BATCH * THREADS)
             #pragma unroll
-            for (int k = 0; k < E; ++k) {{
-                const int i = begun + k * THREADS;
-                if (i < end) {{
-{indented(loads, 5)}
+            for (int part = 0; part < BATCH; part += E) {{
+{indented([f"{o.type} {o.name}_i[E];" for o in self._operands], 4)}
+                #pragma unroll
+                for (int k = 0; k < E; ++k) {{
+                    const int i = begun + (part + k) * THREADS;
+                    if (i < end) {{
+{indented(loads, 6)}
+                    }}
+                    row += whole;
+                    left -= over;
+                    if (left <= 0) {{
+                        left += most;
+                        ++row;
+                    }}
                 }}
-                row += whole;
-                left -= over;
-                if (left <= 0) {{
-                    left += most;
-                    ++row;
-                }}
+                #pragma unroll
+                for (int k = 0; k < E; ++k)
+                    if (begun + (part + k) * THREADS < end)
+{indented([self._call("{}_i[k]", "(part + k) % V")], 6)}
             }}
-            #pragma unroll
-            for (int k = 0; k < E; ++k)
-                if (begun + k * THREADS < end)
-{indented([self._call("{}_i[k]", "k % V")], 5)}
-        }}
     }}"""

@@ -119,6 +119,11 @@ def stages(graph: Graph, leaf: Placement, room: int) -> NDArray[np.int64]:
     stage = longest(sum(walk.sizes[i] for i in turned))
     if not turned or 2 * line > stage:
         turned, line, stage = [], 0, longest(0)
+    if not stage:
+        raise ValueError(
+            f"{graph.name}: a sum over {used} arrays that are no lines in memory, with rows of "
+            f"{length} elements, has no room on the device; pass contiguous arrays"
+        )
     offsets, at = [0] * len(walk.uses), -(-rows(stage) * used // 2) * 16
     for i in turned:
         offsets[i], at = at, at + stage * walk.sizes[i]
