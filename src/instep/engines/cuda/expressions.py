@@ -73,6 +73,12 @@ _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())
 #: And names in capitals: these are macros, of C and of what the text includes.
 _GENERATED = re.compile(r"(h|number|partial|sum|t|u)[0-9]+|[A-Z][A-Z0-9_]*")
 
+#: Names that the text makes of the name of an array.
+_FORMS = (
+    *("{}", "new_{}", "{}_i", "{}_pack"),
+    *("{}_at", "{}_step", "{}_there", "{}_kept", "{}_along"),
+)
+
 
 def _is_free(name: str) -> bool:
     """Return whether a name of the user's has no meaning in the text around it."""
@@ -128,11 +134,9 @@ class Names:
         name = re.sub(r"[^0-9A-Za-z_]", "x", name)
         # Names that begin or end so, or hold two underscores, belong to the compiler.
         name = re.sub(r"_+", "_", name).strip("_") or "slot"
-        forms = ("{}", "new_{}", "{}_i", "{}_pack", "{}_at", "{}_step", "{}_there")
-        forms += ("{}_kept", "{}_along")
-        while not _is_free(name) or any(form.format(name) in self._used for form in forms):
+        while not _is_free(name) or any(form.format(name) in self._used for form in _FORMS):
             name += "x"
-        self._used.update(form.format(name) for form in forms)
+        self._used.update(form.format(name) for form in _FORMS)
         return name
 
     @staticmethod
