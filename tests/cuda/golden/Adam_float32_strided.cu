@@ -163,6 +163,48 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
 }
 
+// The elements of a thread, `step` bytes apart, from memory and back: those whose bits are set.
+template <typename T>
+__device__ __forceinline__ void load(
+    T (&values)[E], T* const first, const long long step, const unsigned there)
+{
+    #pragma unroll
+    for (int k = 0; k < E; ++k)
+        if (there >> k & 1)
+            values[k] = pointer(first, k * step);
+}
+
+template <typename T>
+__device__ __forceinline__ void store(
+    const T (&values)[E], T* const first, const long long step, const unsigned there)
+{
+    #pragma unroll
+    for (int k = 0; k < E; ++k)
+        if (there >> k & 1)
+            pointer(first, k * step) = values[k];
+}
+
+// Into shared memory, and from there, so many elements apart.
+template <typename T>
+__device__ __forceinline__ void put(
+    const T (&values)[E], T* const first, const unsigned apart, const unsigned there)
+{
+    #pragma unroll
+    for (int k = 0; k < E; ++k)
+        if (there >> k & 1)
+            first[k * apart] = values[k];
+}
+
+template <typename T>
+__device__ __forceinline__ void take(
+    T (&values)[E], const T* const first, const unsigned apart, const unsigned there)
+{
+    #pragma unroll
+    for (int k = 0; k < E; ++k)
+        if (there >> k & 1)
+            values[k] = first[k * apart];
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 Adam_float32_strided(const __grid_constant__ Step step)
 {
@@ -245,74 +287,38 @@ Adam_float32_strided(const __grid_constant__ Step step)
             float w_i[E];
             const long long w_step = box.step[0];
             const unsigned w_there = turned >> 0 & 1 ? there : here;
-            #pragma unroll
-            for (int k = 0; k < E; ++k)
-                if (w_there >> k & 1)
-                    w_i[k] = pointer(w_at, k * w_step);
+            load(w_i, w_at, w_step, w_there);
             float g_i[E];
             const long long g_step = box.step[1];
             const unsigned g_there = turned >> 1 & 1 ? there : here;
-            #pragma unroll
-            for (int k = 0; k < E; ++k)
-                if (g_there >> k & 1)
-                    g_i[k] = pointer(g_at, k * g_step);
+            load(g_i, g_at, g_step, g_there);
             float m_i[E];
             const long long m_step = box.step[2];
             const unsigned m_there = turned >> 2 & 1 ? there : here;
-            #pragma unroll
-            for (int k = 0; k < E; ++k)
-                if (m_there >> k & 1)
-                    m_i[k] = pointer(m_at, k * m_step);
+            load(m_i, m_at, m_step, m_there);
             float v_i[E];
             const long long v_step = box.step[3];
             const unsigned v_there = turned >> 3 & 1 ? there : here;
-            #pragma unroll
-            for (int k = 0; k < E; ++k)
-                if (v_there >> k & 1)
-                    v_i[k] = pointer(v_at, k * v_step);
+            load(v_i, v_at, v_step, v_there);
             if (turned) {
                 __syncthreads();  // the elements before are done
                 if (turned >> 0 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (there >> k & 1)
-                            staged.w[turned_staged + k * apart] = w_i[k];
+                    put(w_i, staged.w + turned_staged, apart, there);
                 if (turned >> 1 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (there >> k & 1)
-                            staged.g[turned_staged + k * apart] = g_i[k];
+                    put(g_i, staged.g + turned_staged, apart, there);
                 if (turned >> 2 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (there >> k & 1)
-                            staged.m[turned_staged + k * apart] = m_i[k];
+                    put(m_i, staged.m + turned_staged, apart, there);
                 if (turned >> 3 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (there >> k & 1)
-                            staged.v[turned_staged + k * apart] = v_i[k];
+                    put(v_i, staged.v + turned_staged, apart, there);
                 __syncthreads();
                 if (turned >> 0 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (here >> k & 1)
-                            w_i[k] = staged.w[mine_staged + k * high * pitch];
+                    take(w_i, staged.w + mine_staged, high * pitch, here);
                 if (turned >> 1 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (here >> k & 1)
-                            g_i[k] = staged.g[mine_staged + k * high * pitch];
+                    take(g_i, staged.g + mine_staged, high * pitch, here);
                 if (turned >> 2 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (here >> k & 1)
-                            m_i[k] = staged.m[mine_staged + k * high * pitch];
+                    take(m_i, staged.m + mine_staged, high * pitch, here);
                 if (turned >> 3 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (here >> k & 1)
-                            v_i[k] = staged.v[mine_staged + k * high * pitch];
+                    take(v_i, staged.v + mine_staged, high * pitch, here);
             }
             #pragma unroll
             for (int k = 0; k < E; ++k)
@@ -320,49 +326,22 @@ Adam_float32_strided(const __grid_constant__ Step step)
                     update(h, w_i[k], g_i[k], m_i[k], v_i[k]);
             if (turned) {
                 if (turned >> 0 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (here >> k & 1)
-                            staged.w[mine_staged + k * high * pitch] = w_i[k];
+                    put(w_i, staged.w + mine_staged, high * pitch, here);
                 if (turned >> 2 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (here >> k & 1)
-                            staged.m[mine_staged + k * high * pitch] = m_i[k];
+                    put(m_i, staged.m + mine_staged, high * pitch, here);
                 if (turned >> 3 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (here >> k & 1)
-                            staged.v[mine_staged + k * high * pitch] = v_i[k];
+                    put(v_i, staged.v + mine_staged, high * pitch, here);
                 __syncthreads();
                 if (turned >> 0 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (there >> k & 1)
-                            w_i[k] = staged.w[turned_staged + k * apart];
+                    take(w_i, staged.w + turned_staged, apart, there);
                 if (turned >> 2 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (there >> k & 1)
-                            m_i[k] = staged.m[turned_staged + k * apart];
+                    take(m_i, staged.m + turned_staged, apart, there);
                 if (turned >> 3 & 1)
-                    #pragma unroll
-                    for (int k = 0; k < E; ++k)
-                        if (there >> k & 1)
-                            v_i[k] = staged.v[turned_staged + k * apart];
+                    take(v_i, staged.v + turned_staged, apart, there);
             }
-            #pragma unroll
-            for (int k = 0; k < E; ++k)
-                if (w_there >> k & 1)
-                    pointer(w_at, k * w_step) = w_i[k];
-            #pragma unroll
-            for (int k = 0; k < E; ++k)
-                if (m_there >> k & 1)
-                    pointer(m_at, k * m_step) = m_i[k];
-            #pragma unroll
-            for (int k = 0; k < E; ++k)
-                if (v_there >> k & 1)
-                    pointer(v_at, k * v_step) = v_i[k];
+            store(w_i, w_at, w_step, w_there);
+            store(m_i, m_at, m_step, m_there);
+            store(v_i, v_at, v_step, v_there);
             w_at = &pointer(w_at, box.next[0]);
             g_at = &pointer(g_at, box.next[1]);
             m_at = &pointer(m_at, box.next[2]);

@@ -34,6 +34,50 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 }"""
 
 
+_ELEMENTS = """\
+// The elements of a thread, `step` bytes apart, from memory and back: those whose bits are set.
+template <typename T>
+__device__ __forceinline__ void load(
+    T (&values)[E], T* const first, const long long step, const unsigned there)
+{
+    #pragma unroll
+    for (int k = 0; k < E; ++k)
+        if (there >> k & 1)
+            values[k] = pointer(first, k * step);
+}
+
+template <typename T>
+__device__ __forceinline__ void store(
+    const T (&values)[E], T* const first, const long long step, const unsigned there)
+{
+    #pragma unroll
+    for (int k = 0; k < E; ++k)
+        if (there >> k & 1)
+            pointer(first, k * step) = values[k];
+}
+
+// Into shared memory, and from there, so many elements apart.
+template <typename T>
+__device__ __forceinline__ void put(
+    const T (&values)[E], T* const first, const unsigned apart, const unsigned there)
+{
+    #pragma unroll
+    for (int k = 0; k < E; ++k)
+        if (there >> k & 1)
+            first[k * apart] = values[k];
+}
+
+template <typename T>
+__device__ __forceinline__ void take(
+    T (&values)[E], const T* const first, const unsigned apart, const unsigned there)
+{
+    #pragma unroll
+    for (int k = 0; k < E; ++k)
+        if (there >> k & 1)
+            values[k] = first[k * apart];
+}"""
+
+
 class _Strided(Kernel):
     """A kernel that computes where each element is."""
 
@@ -115,7 +159,9 @@ __device__ __forceinline__ void locate(
     box.next[a] = tall * box.down[a];
 }}
 
-{_POINTER}"""
+{_POINTER}
+
+{_ELEMENTS}"""
 
     def _enter(self) -> list[str]:
         """Return what sets a thread on its first elements."""
@@ -129,43 +175,31 @@ __device__ __forceinline__ void locate(
             ]
         return lines
 
-    def _exchange(self, name: str, *, back: bool = False) -> tuple[list[str], list[str]]:
-        """Return what puts elements of an array into shared memory, and what takes them out."""
-        straight = "here", f"staged.{name}[mine_staged + k * high * pitch]"
-        across = "there", f"staged.{name}[turned_staged + k * apart]"
-        first, then = (straight, across) if back else (across, straight)
-        is_turned = f"if (turned >> {self._positions[name]} & 1)"
-        put = [is_turned, *_each_element(first[0], f"{first[1]} = {name}_i[k];", 1)]
-        take = [is_turned, *_each_element(then[0], f"{name}_i[k] = {then[1]};", 1)]
-        return put, take
-
-    def _turn(self, *, back: bool) -> list[str]:
+    def _exchange(self, *, back: bool) -> list[str]:
         """Return what exchanges elements, so that a thread has those of one place in all arrays."""
-        chosen = [o.name for o in self._operands if (o.stored if back else o.loaded)]
-        parts = [self._exchange(name, back=back) for name in chosen]
-        puts, takes = ([line for part in parts for line in part[i]] for i in (0, 1))
-        barrier = [] if back else ["__syncthreads();  // the elements before are done"]
-        return [
-            "if (turned) {",
-            *(f"    {line}" for line in [*barrier, *puts, "__syncthreads();", *takes]),
-            "}",
-        ]
+        puts, takes = [], []
+        for o in self._operands:
+            if o.stored if back else o.loaded:
+                is_turned = f"if (turned >> {self._positions[o.name]} & 1)"
+                mine = f"({o.name}_i, staged.{o.name} + mine_staged, high * pitch, here);"
+                turned = f"({o.name}_i, staged.{o.name} + turned_staged, apart, there);"
+                puts += [is_turned, f"    put{mine if back else turned}"]
+                takes += [is_turned, f"    take{turned if back else mine}"]
+        return [*puts, "__syncthreads();", *takes]
 
     def _piece(self) -> list[str]:
         """Return what a thread does with elements that it takes at once."""
         loads, stores, moves = [], [], []
         for o in self._operands:
             name, i = o.name, self._positions[o.name]
-            place, of = f"pointer({name}_at, k * {name}_step)", f"{name}_there"
+            there = f"({name}_i, {name}_at, {name}_step, {name}_there);"
             loads += [
                 f"{o.type} {name}_i[E];",
                 f"const long long {name}_step = box.step[{i}];",
-                f"const unsigned {of} = turned >> {i} & 1 ? there : here;",
+                f"const unsigned {name}_there = turned >> {i} & 1 ? there : here;",
+                *([f"load{there}"] if o.loaded else []),
             ]
-            if o.loaded:
-                loads += _each_element(of, f"{name}_i[k] = {place};")
-            if o.stored:
-                stores += _each_element(of, f"{place} = {name}_i[k];")
+            stores += [f"store{there}"] if o.stored else []
             moves.append(f"{name}_at = &pointer({name}_at, box.next[{i}]);")
         return [
             "unsigned here = 0, there = 0;  // which elements there are",
@@ -177,9 +211,17 @@ __device__ __forceinline__ void locate(
             "    for (int k = 0; k < E; ++k)",
             "        there |= (unsigned)(c_turned + k * apart < box.columns) << k;",
             *loads,
-            *self._turn(back=False),
-            *_each_element("here", self._call("{}_i[k]")),
-            *self._turn(back=True),
+            "if (turned) {",
+            "    __syncthreads();  // the elements before are done",
+            *(f"    {line}" for line in self._exchange(back=False)),
+            "}",
+            "#pragma unroll",
+            "for (int k = 0; k < E; ++k)",
+            "    if (here >> k & 1)",
+            f"        {self._call('{}_i[k]')}",
+            "if (turned) {",
+            *(f"    {line}" for line in self._exchange(back=True)),
+            "}",
             *stores,
             *moves,
         ]
@@ -231,17 +273,6 @@ __device__ __forceinline__ void locate(
         }}
     }}
 }}"""
-
-
-def _each_element(mask: str, statement: str, depth: int = 0) -> list[str]:
-    """Return a loop over the elements of a thread that are there."""
-    lines = [
-        "#pragma unroll",
-        "for (int k = 0; k < E; ++k)",
-        f"    if ({mask} >> k & 1)",
-        f"        {statement}",
-    ]
-    return ["    " * depth + line for line in lines]
 
 
 class StridedSums(_Strided, SumKernel):

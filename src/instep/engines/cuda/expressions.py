@@ -64,7 +64,7 @@ _TAKEN = """
     Box Staged box staged turned pitch parts rows columns down along r c a b next
     width high tall apart here there mine r_turned c_turned mine_staged turned_staged
     lane kept stage line lines begin begun end places row j room many passed ahead all left most
-    over part p
+    over part p load store put take values step
 """
 
 _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())
