@@ -17,10 +17,10 @@ struct Uniform {};
 
 // The summands of one element, added to a lane.
 __device__ __forceinline__ void accumulate(
-    const Uniform& h, const __half g, double& sum0)
+    const Uniform& h, const __half g, double& sum6)
 {
     const double t0 = (double)__half2float(g);
-    sum0 += (double)(t0 * t0);
+    sum6 += (double)(t0 * t0);
 }
 
 // A tensor: what stays the same from step to step.
@@ -139,7 +139,7 @@ __device__ __forceinline__ double fold(double* const lanes, const double (&mine)
     return lanes[0];
 }
 
-// The canonical sum of the sums of tiles, which are overwritten. They were written by other
+// The canonical sum of those of tiles, which are overwritten. They were written by other
 // multiprocessors, so they are read past the first-level cache.
 __device__ __forceinline__ void canonical_sum(
     double* const lanes, double* const values, long long count, double* const result)
@@ -204,7 +204,7 @@ __device__ __forceinline__ void add_up(
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
 Chain_float16_sums_strided(const __grid_constant__ Step step)
 {
-    __shared__ double lanes[ROOM / sizeof(double)];
+    alignas(16) __shared__ double lanes[ROOM / sizeof(double)];  // stages hold elements of up to 16 bytes
     const int number = step.leaf_of_block[blockIdx.x];
     const Leaf leaf = step.leaves[number];
     const Uniform h = uniform(step, leaf);
@@ -214,7 +214,7 @@ Chain_float16_sums_strided(const __grid_constant__ Step step)
     GLOBAL(g);
 
     // A thread has V lanes, and meets their elements in increasing order.
-    double sum0[V] = {};
+    double sum6[V] = {};
     const long long* const layout = leaf.layout;
     GLOBAL(layout);
     const int stage = layout[0], room = layout[2];
@@ -302,12 +302,12 @@ Chain_float16_sums_strided(const __grid_constant__ Step step)
                 #pragma unroll
                 for (int k = 0; k < E; ++k)
                     if (begun + (part + k) * THREADS < end)
-                        accumulate(h, g_i[k], sum0[(part + k) % V]);
+                        accumulate(h, g_i[k], sum6[(part + k) % V]);
             }
     }
-    const double partial0 = fold(lanes, sum0);
+    const double partial6 = fold(lanes, sum6);
     if (threadIdx.x == 0) {
-        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial0;
+        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial6;
     }
 
     // The last block of the tensor sums the tiles.
@@ -315,10 +315,10 @@ Chain_float16_sums_strided(const __grid_constant__ Step step)
     if (!last(step.arrived + number, tiles))
         return;
     canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 0 * step.columns + leaf.position);
+        step.sums + 6 * step.columns + leaf.position);
 
     // The last tensor adds up the tree, if no other launch has a part in it.
     if (step.tree == 0 || !last(step.arrived + step.tree, step.tree))
         return;
-    add_up(lanes, step.sums + 0 * step.columns, step.columns - 1);
+    add_up(lanes, step.sums + 6 * step.columns, step.columns - 1);
 }
