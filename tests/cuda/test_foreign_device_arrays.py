@@ -403,6 +403,8 @@ def test_an_exception_at_any_line_leaves_all_of_a_step_on_tensors_or_nothing(cup
 @pytest.fixture
 def jax_array(cupy, monkeypatch):
     """The function from a NumPy array to an array of JAX on the device; `asked` has streams."""
+    # It would take three quarters of the memory of a GPU, of which others need some.
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax = pytest.importorskip("jax")
     if jax.default_backend() == "gpu":
         return jax.numpy.asarray
