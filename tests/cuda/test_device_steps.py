@@ -332,7 +332,7 @@ def test_slots_may_have_names_that_cpp_needs(cupy):
 def test_elements_beyond_2_to_the_31_are_found(cupy, strided, monkeypatch):
     """The end of a tensor of five billion elements, of which only the end exists."""
     missing = 5 * 2**30
-    box = 1024
+    box = 2048
 
     class EndOnly(launch.CudaLaunch):
         """Its one tensor seems to have `missing` elements before those that exist."""
@@ -349,7 +349,7 @@ def test_elements_beyond_2_to_the_31_are_found(cupy, strided, monkeypatch):
             table.set(rows.view(np.uint8))
             if strided:
                 words = layout.get().view(np.int64)
-                axis = 2 + len(self.graph.arrays)
+                axis = 6 + len(self.graph.arrays)
                 assert words[axis + 1] == box
                 words[axis] += parts
                 words[axis + 2] += missing
