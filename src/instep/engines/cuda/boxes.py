@@ -136,7 +136,8 @@ __device__ __forceinline__ void locate(
     const int a = threadIdx.x;
     if (a >= ARRAYS)
         return;
-    long long at = layout[6 + a];
+    long long at = layout[6 + a], down = 0, along = 0;
+    unsigned rows = 0, columns = 0;
     const long long* axis = layout + 6 + ARRAYS;
     #pragma unroll 1
     for (long long k = 0; k < layout[5]; ++k, axis += 3 + ARRAYS) {{
@@ -145,18 +146,21 @@ __device__ __forceinline__ void locate(
         const unsigned length = min(axis[1], axis[2] - index);
         i /= parts;
         at += index * axis[3 + a];
-        if (k == 0) {{
-            box.columns = length;
-            box.along[a] = axis[3 + a];
-        }} else if (k == 1) {{
-            box.rows = length;
-            box.down[a] = axis[3 + a];
-        }}
+        if (k == 0)
+            columns = length, along = axis[3 + a];
+        else if (k == 1)
+            rows = length, down = axis[3 + a];
     }}
     const long long high = layout[2], tall = E * high;
     box.at[a] = at;
-    box.step[a] = layout[0] >> a & 1 ? THREADS / tall * box.along[a] : high * box.down[a];
-    box.next[a] = tall * box.down[a];
+    box.down[a] = down;
+    box.along[a] = along;
+    box.step[a] = layout[0] >> a & 1 ? THREADS / tall * along : high * down;
+    box.next[a] = tall * down;
+    if (a == 0) {{
+        box.rows = rows;
+        box.columns = columns;
+    }}
 }}
 
 {_POINTER}
