@@ -209,7 +209,7 @@ __device__ __forceinline__ void take(
             values[k] = first[k * apart];
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
 Adam_float32_strided(const __grid_constant__ Step step)
 {
     __shared__ Box box;
