@@ -95,6 +95,7 @@ def module():
     torch.nn = SimpleNamespace(Parameter=Parameter)
     torch.is_inference_mode_enabled = lambda: False
     torch.cuda = SimpleNamespace(current_stream=current_stream)
+    torch.compiler = SimpleNamespace(is_dynamo_compiling=lambda: False)
     torch.autograd, autograd.graph, graph.increment_version = autograd, graph, increment_version
     return {one.__name__: one for one in (torch, autograd, graph)}, streams
 

@@ -3,6 +3,11 @@
 // operation is rounded once, as IEEE 754 says.
 
 constexpr int THREADS = 256;
+#if __CUDA_ARCH__ < 900  // there, a third block would cost a spilled register
+constexpr int BLOCKS = 2;
+#else
+constexpr int BLOCKS = 3;
+#endif
 constexpr int V = 4;
 constexpr int E = 4;  // a thread takes at once
 constexpr int ARRAYS = 4;
@@ -209,7 +214,7 @@ __device__ __forceinline__ void take(
             values[k] = first[k * apart];
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 Adam_float32_strided(const __grid_constant__ Step step)
 {
     __shared__ Box box;
