@@ -18,6 +18,7 @@ from instep.engines import NAMES
 from instep.graph import Graph
 from instep.graph.errors import RuleError
 from instep.graph.program import Program
+from instep.graph.remembered import OBJECTIVE
 from instep.graph.rows import Group
 from instep.state import History
 
@@ -162,7 +163,8 @@ def table(names: list[str]) -> str:
         for label, passes in forms(name):
             shown = " | ".join(bytes_moved(passes, dtype) for dtype in DTYPES)
             arrays = [f"`{slot}`" for slot in label.state]
-            numbers = [f"`{name}` (one number)" for name in label.program.remembered]
+            remembered = (name for name in label.program.remembered if name != OBJECTIVE)
+            numbers = [f"`{name}` (one number)" for name in remembered]
             state = ", ".join([*arrays, *numbers]) or "none"
             title = (
                 f"{name}{label.suffix}"
@@ -253,7 +255,8 @@ def follow(name: str, rate: float, surface: Surface) -> Way:
             x, y = params["point"][0].tolist()
             if max(abs(x), abs(y)) > 1e3:
                 break
-            optimizer.update(params, {"point": np.array([surface.gradient(x, y)])})
+            grads = {"point": np.array([surface.gradient(x, y)])}
+            optimizer.update(params, grads, value=surface.value(x, y) - surface.minimum)
             answer = optimizer.answer(params)
             points.append(tuple(answer["point"][0].tolist()))
     return Way(surface, "constant", name, {}, tuple(points))

@@ -36,6 +36,7 @@ from instep import (
     NovoGrad,
     OptimisticGD,
     Optimizer,
+    PolyakSGD,
     RAdam,
     RMSProp,
     Rprop,
@@ -258,6 +259,15 @@ CASES = [
         )
         for keywords in ({"lr": 0.5, "distance": 5.0}, {"lr": 0.3, "distance": 1.0, "eps": 0.5})
     ),
+    Case(PolyakSGD, textbook.polyak_sgd, descent={"lr": 1.0}, elementwise=False, over_tree=True),
+    Case(
+        PolyakSGD,
+        textbook.polyak_sgd,
+        {"lr": 0.05, "lowest": 5.0, "eps": 0.5},
+        descent={"lowest": 0.0, "lr": 1.0},
+        elementwise=False,
+        over_tree=True,
+    ),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),
 ]
@@ -270,6 +280,11 @@ MODULI = [case for case in CASES if case.moduli]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_class = pytest.mark.parametrize("case", CLASSES, ids=lambda case: case.optimizer.__name__)
+
+
+def step(optimizer, params, grads):
+    """Take a step; where a rule asks for the value of the objective, it is that of a textbook."""
+    return optimizer.update(params, grads, value=textbook.value(optimizer.t + 1))
 
 
 def changing(lr):

@@ -21,7 +21,7 @@ def run(case, leaves, gradients, engine, threads=None):
     optimizer = case.make(engine=engine, threads=threads)
     optimizer.lr = cases.changing(optimizer.lr)
     for grads in gradients:
-        optimizer.update(params, grads)
+        cases.step(optimizer, params, grads)
     return params, optimizer
 
 
@@ -152,7 +152,7 @@ def test_engines_agree_on_any_values_and_strides(problem, case, lr):
             optimizer = case.make(lr=lr, engine=engine, threads=threads)
             params = {"w": bits.LAYOUTS[layout](parameter)}
             for gradient in gradients:
-                optimizer.update(params, {"w": bits.LAYOUTS[gradient_layout](gradient)})
+                cases.step(optimizer, params, {"w": bits.LAYOUTS[gradient_layout](gradient)})
             runs.append((params, optimizer))
     for got in runs[1:]:
         engine_runs.assert_same_run(got, runs[0])
@@ -182,7 +182,7 @@ def test_any_view_of_a_larger_array_is_updated_in_place_and_nothing_beside_it(
             copy = base.copy()
             optimizer = case.make(engine=engine, threads=threads)
             for _ in range(2):
-                optimizer.update({"w": copy[index]}, {"w": gradient})
+                cases.step(optimizer, {"w": copy[index]}, {"w": gradient})
             bits.assert_same_bits(copy[~inside], base[~inside], "elements outside of the view")
             results.append(copy)
     for got in results[1:]:

@@ -38,7 +38,7 @@ def run(case, leaves, gradients, **settings):
     optimizer = case.make(**settings)
     optimizer.lr = cases.changing(optimizer.lr)
     for grads in gradients:
-        optimizer.update(params, grads)
+        cases.step(optimizer, params, grads)
     return params, optimizer
 
 
@@ -161,7 +161,7 @@ def test_a_rule_follows_its_textbook(case):
     gradients = [ordinary(rng, shape, "complex128") for _ in range(STEPS)]
     optimizer, w = case.make(), start.copy()
     for g, expected in zip(gradients, case.follow(start, gradients), strict=True):
-        optimizer.update(w, g)
+        cases.step(optimizer, w, g)
         np.testing.assert_allclose(w, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -173,8 +173,8 @@ def test_complex64_is_complex128_to_rounding(case):
     optimizers = case.make(), case.make()
     for _ in range(5):
         g = (rng.standard_normal((12, 8)) + 1j * rng.standard_normal((12, 8))).astype("complex64")
-        optimizers[0].update(narrow, g)
-        optimizers[1].update(wide, g.astype("complex128"))
+        cases.step(optimizers[0], narrow, g)
+        cases.step(optimizers[1], wide, g.astype("complex128"))
     np.testing.assert_allclose(narrow, wide, rtol=1e-3, atol=1e-4)
 
 
@@ -186,8 +186,8 @@ def test_real_numbers_are_stepped_as_real_arrays_are(case, dtype):
     w, gradients = ordinary(rng, (12, 8), part), [ordinary(rng, (12, 8), part) for _ in range(9)]
     z, optimizers = w.astype(dtype), [case.make(), case.make()]
     for g in gradients:
-        optimizers[0].update(w, g)
-        optimizers[1].update(z, g.astype(dtype))
+        cases.step(optimizers[0], w, g)
+        cases.step(optimizers[1], z, g.astype(dtype))
     np.testing.assert_allclose(z.real, w, rtol=2e-3 if part == "float32" else 1e-9, atol=1e-7)
     assert (z.imag == 0).all()
 
@@ -203,8 +203,8 @@ def test_a_constant_phase_turns_the_path(case, dtype):
     w, optimizers = w.astype(dtype), [case.make(lr=0.05), case.make(lr=0.05)]
     for _ in range(9):
         g = rng.standard_normal((12, 8)) + 1j * rng.standard_normal((12, 8))
-        optimizers[0].update(w, g.astype(dtype))
-        optimizers[1].update(turned, (phase * g).astype(dtype))
+        cases.step(optimizers[0], w, g.astype(dtype))
+        cases.step(optimizers[1], turned, (phase * g).astype(dtype))
     tolerance = {"complex64": 5e-4, "complex128": 1e-10}[dtype]
     if case.optimizer is Yogi:
         tolerance = 5e-4

@@ -31,11 +31,11 @@ def peak_of_a_step(case, engine, dtype, make_gradient=None, size=LARGE):
     g = np.ones(size, dtype) if make_gradient is None else make_gradient(w)
     optimizer = case.make(engine=engine, threads=2)
     for _ in range(2):
-        optimizer.update({"w": w}, {"w": g})
+        cases.step(optimizer, {"w": w}, {"w": g})
     tracemalloc.start()
     try:
         for _ in range(2):
-            optimizer.update({"w": w}, {"w": g})
+            cases.step(optimizer, {"w": w}, {"w": g})
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

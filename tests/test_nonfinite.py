@@ -50,7 +50,7 @@ def run(make, engine, dtype, poison=None, at=()):
         if step in at:
             leaf, element = POISONED
             grads[leaf][element] = poison
-        optimizer.update(params, grads)
+        cases.step(optimizer, params, grads)
     return params, engine_runs.slots_of(optimizer)
 
 
@@ -140,7 +140,7 @@ def test_zero_gradients_make_nothing_that_is_not_finite(make, dtype, engine):
             optimizer = make(engine=engine)
             for factor in gradients:
                 grads = {key: (w * factor).astype(dtype) for key, w in ordinary.items()}
-                optimizer.update(params, grads)
+                cases.step(optimizer, params, grads)
                 for key, w in params.items():
                     assert np.isfinite(w).all(), key
             for key, slots in engine_runs.slots_of(optimizer).items():

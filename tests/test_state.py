@@ -36,7 +36,7 @@ def gradient(params, t):
 
 def take(optimizer, params, steps, first):
     for t in range(first, first + steps):
-        optimizer.update(params, gradient(params, t))
+        cases.step(optimizer, params, gradient(params, t))
     return params
 
 

@@ -36,7 +36,7 @@ def test_a_rule_follows_its_textbook(case, dtype, schedule):
     optimizer = case.make(**keywords)
     w, path = start.copy(), []
     for gradient in gradients:
-        optimizer.update(w, gradient)
+        cases.step(optimizer, w, gradient)
         path.append(w.astype(np.longdouble))
     expected = case.follow(
         Rounded(start, dtype), [Rounded(g, dtype) for g in gradients], **keywords
@@ -56,8 +56,8 @@ def test_float16_is_float32_arithmetic_rounded_once_at_the_store(case):
     w = start.copy()
     for gradient in gradients:
         exact = w.astype("float32")
-        wide.update({"w": exact}, {"w": gradient.astype("float32")})
-        narrow.update({"w": w}, {"w": gradient})
+        cases.step(wide, {"w": exact}, {"w": gradient.astype("float32")})
+        cases.step(narrow, {"w": w}, {"w": gradient})
         bits.assert_same_bits(w, exact.astype("float16"))
     for name, slot in engine_runs.slots_of(narrow).get("w", {}).items():
         bits.assert_same_bits(slot, engine_runs.slots_of(wide)["w"][name], name)
@@ -93,7 +93,7 @@ def test_a_learning_rate_of_zero_changes_nothing(case, dtype):
     w = start.copy()
     optimizer = case.make(lr=0.0)
     for gradient in gradients[:3]:
-        optimizer.update(w, gradient)
+        cases.step(optimizer, w, gradient)
     bits.assert_same_bits(w, start)
 
 
@@ -104,7 +104,7 @@ def test_a_rule_descends_on_a_parabola(case):
     optimizer = case.make(**case.descent)
     heights = [0.5 * w @ (scale * w)]
     for _ in range(200):
-        optimizer.update(w, scale * w)
+        optimizer.update(w, scale * w, value=heights[-1])
         heights.append(0.5 * w @ (scale * w))
     assert heights[20] < 0.99 * heights[0]
     assert heights[200] < 0.6 * heights[0]

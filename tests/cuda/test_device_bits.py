@@ -59,7 +59,7 @@ def reference():
         optimizer = cases.CASES[number].make(engine=fastest())
         optimizer.lr = cases.changing(optimizer.lr)
         for grads in bits.gradients_of(dtype, STEPS):
-            optimizer.update(params, {name: grads[name] for name in params})
+            cases.step(optimizer, params, {name: grads[name] for name in params})
         return params, optimizer
 
     return find
@@ -92,7 +92,7 @@ def test_bits_are_those_of_numpy_on_every_layout(
     optimizer.lr = cases.changing(optimizer.lr)
     for grads in bits.gradients_of(dtype, STEPS):
         gradients = mirrors(cupy, {name: grads[name] for name in params})
-        optimizer.update(arrays_of(params), arrays_of(gradients))
+        cases.step(optimizer, arrays_of(params), arrays_of(gradients))
     got = {name: mirror.read() for name, mirror in params.items()}
     engine_runs.assert_same_run((got, optimizer), reference(number, dtype))
 
@@ -107,7 +107,7 @@ def test_complex_numbers_have_the_bits_of_numpy(cupy, number, dtype, reference, 
     optimizer.lr = cases.changing(optimizer.lr)
     for grads in bits.gradients_of(dtype, STEPS):
         gradients = mirrors(cupy, {name: grads[name] for name in params})
-        optimizer.update(arrays_of(params), arrays_of(gradients))
+        cases.step(optimizer, arrays_of(params), arrays_of(gradients))
     got = {name: mirror.read() for name, mirror in params.items()}
     engine_runs.assert_same_run((got, optimizer), reference(number, dtype))
 
@@ -126,7 +126,7 @@ def test_bits_are_those_of_numpy_at_the_borders_of_blocks(cupy, case, dtype, ord
     engines_ = [case.make(engine="cuda"), case.make(engine=fastest())]
     for _ in range(2):
         grads = {name: wild(rng, w.shape, dtype) for name, w in expected.items()}
-        engines_[0].update(arrays_of(params), arrays_of(mirrors(cupy, grads)))
-        engines_[1].update(expected, grads)
+        cases.step(engines_[0], arrays_of(params), arrays_of(mirrors(cupy, grads)))
+        cases.step(engines_[1], expected, grads)
     got = {name: mirror.read() for name, mirror in params.items()}
     engine_runs.assert_same_run((got, engines_[0]), (expected, engines_[1]))

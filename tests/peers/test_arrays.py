@@ -41,7 +41,7 @@ def run(case, dtype, array):
     optimizer = case.make(engine="array_api")
     optimizer.lr = cases.changing(optimizer.lr)
     for grads in gradients_of(dtype):
-        params = optimizer.update(params, {name: array(g) for name, g in grads.items()})
+        params = cases.step(optimizer, params, {name: array(g) for name, g in grads.items()})
     states = optimizer.state_dict()["states"]
     found = {name: to_numpy(w) for name, w in params.items()}
     return found | {(key, slot): x for key in states for slot, x in states[key]["slots"].items()}

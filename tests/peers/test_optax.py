@@ -4,8 +4,10 @@
 import operator
 from dataclasses import dataclass, field
 
+import cases
 import numpy as np
 import pytest
+import textbook
 
 import instep
 
@@ -156,6 +158,13 @@ PEERS = [
         {"lr": 0.5, "distance": 0.5, "eps": 0.5},
         {"init_estim_sq_dist": 0.25, "eps": 0.5},
     ),
+    Peer("PolyakSGD", "polyak_sgd", {"lr": 1.0}),
+    Peer(
+        "PolyakSGD",
+        "polyak_sgd",
+        {"lr": 0.5, "lowest": 15.0, "eps": 0.5},
+        {"f_min": 15.0, "eps": 0.5, "variant": "sps+"},
+    ),
     Peer(
         "Adafactor",
         "adafactor",
@@ -191,13 +200,16 @@ def compare(entry, draw):
     params = {"a": draw(rng, (4, 5)), "b": draw(rng, 7)}
     theirs = jax.tree.map(jax.numpy.asarray, {name: w.copy() for name, w in params.items()})
     ours = getattr(instep, entry.rule)(**entry.ours)
-    transform = operator.attrgetter(entry.peer)(optax)(entry.ours["lr"], **entry.theirs)
+    transform = optax.with_extra_args_support(
+        operator.attrgetter(entry.peer)(optax)(entry.ours["lr"], **entry.theirs)
+    )
     state = transform.init(theirs)
     for t in range(1, STEPS + 1):
         grads = {name: draw(rng, w.shape) for name, w in params.items()}
-        updates, state = transform.update(jax.tree.map(jax.numpy.asarray, grads), state, theirs)
+        given = jax.tree.map(jax.numpy.asarray, grads)
+        updates, state = transform.update(given, state, theirs, value=textbook.value(t))
         theirs = optax.apply_updates(theirs, updates)
-        ours.update(params, grads)
+        cases.step(ours, params, grads)
         for name, w in params.items():
             assert theirs[name].dtype == w.dtype
             np.testing.assert_allclose(

@@ -26,6 +26,7 @@ from instep.optimizers.muon import Muon
 from instep.optimizers.nadam import NAdam
 from instep.optimizers.novograd import NovoGrad
 from instep.optimizers.optimistic import OptimisticGD
+from instep.optimizers.polyak import PolyakSGD
 from instep.optimizers.radam import RAdam
 from instep.optimizers.rmsprop import RMSProp
 from instep.optimizers.rprop import Rprop
@@ -66,6 +67,7 @@ __all__ = [
     "Nesterov",
     "NovoGrad",
     "OptimisticGD",
+    "PolyakSGD",
     "RAdam",
     "RMSProp",
     "Rprop",

@@ -120,7 +120,7 @@ def rate_of_a_point(name: str, rate: Any) -> dict[str, Any]:
 def check(name: str, request: Request, backend: backends.Backend) -> None:
     """Try one step of an optimizer, so that an engine that cannot be had is found out early."""
     try:
-        make(name, request).update(backend.array([0.0]), backend.array([1.0]))
+        make(name, request).update(backend.array([0.0]), backend.array([1.0]), value=1.0)
     except (ImportError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise CommandError(
             f"--engine {request.engine} --backend {backend.name}: {error}"

@@ -62,7 +62,8 @@ def follow(optimizer: Any, surface: Surface, schedule: str, steps: int, backend:
     here = surface.start
     points = [here]
     for _ in range(steps):
-        params = optimizer.update(params, {"point": backend.array(surface.gradient(*here))})
+        grads = {"point": backend.array(surface.gradient(*here))}
+        params = optimizer.update(params, grads, value=surface.value(*here) - surface.minimum)
         here = as_point(backend, params)
         points.append(here if answer is None else as_point(backend, answer(params)))
     return Path(surface, schedule, type(optimizer).__name__, own, tuple(points))

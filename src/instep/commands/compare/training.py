@@ -114,7 +114,7 @@ def one_epoch(optimizer: Any, task: Task, params: Any, batches: Any) -> tuple[An
         chosen = batches[k, :]
         batch = xp.take(images, chosen, axis=0), xp.take(labels, chosen, axis=0)
         loss, grads = network.loss_and_gradients(xp, params, *batch)
-        params = optimizer.update(params, grads)
+        params = optimizer.update(params, grads, value=loss)
         losses.append(loss)
     # Together, so that a GPU is waited for once an epoch and not in every step.
     return params, task.backend.numpy(xp.stack(losses)).tolist()

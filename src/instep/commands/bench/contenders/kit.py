@@ -32,4 +32,4 @@ class Kit(Contender):
 
     def prepare(self, case: Case) -> Step:
         params, grads = place(case)
-        return functools.partial(optimizer(case).update, params, grads)
+        return functools.partial(optimizer(case).update, params, grads, value=1.0)
