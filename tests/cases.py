@@ -30,6 +30,8 @@ from instep import (
     LaProp,
     Lion,
     Momentum,
+    MoMo,
+    MoMoAdam,
     Muon,
     NAdam,
     Nesterov,
@@ -92,7 +94,9 @@ class Case:
     `elementwise` rule computes each element from the same element of every array; one that is not
     `exact` takes functions on whole arrays from the array library, which libraries round each in
     their way. One without `moduli` has no meaning for complex numbers as such. One that is
-    `over_tree` computes each tensor from all of them.
+    `over_tree` computes each tensor from all of them. After more than `steps` the bound on the
+    errors of rounding that the textbook's arithmetic has says nothing; until then it is below
+    `slack` units in the last place of the way that elements go.
     """
 
     optimizer: type[Optimizer]
@@ -104,6 +108,8 @@ class Case:
     exact: bool = True
     moduli: bool = True
     over_tree: bool = False
+    steps: int = 50
+    slack: float = 3000.0
 
     def __str__(self):
         arguments = ", ".join(f"{name}={value}" for name, value in self.keywords.items())
@@ -117,6 +123,10 @@ class Case:
         """Return the path of the textbook loop: `w` after every step."""
         return list(self.textbook(w, gradients, **{**self.keywords, **others}))
 
+
+#: What cases have in common whose rates are made of inner products: errors of the parameters are in
+#: them, and the parameters of the next step have errors of the rates.
+PRODUCTS = {"elementwise": False, "over_tree": True, "steps": 8, "slack": 1e6}
 
 CASES = [
     Case(SGD, textbook.sgd),
@@ -267,6 +277,22 @@ CASES = [
         descent={"lowest": 0.0, "lr": 1.0},
         elementwise=False,
         over_tree=True,
+    ),
+    Case(MoMo, textbook.momo, descent={"lr": 1.0}, **PRODUCTS),
+    Case(
+        MoMo,
+        textbook.momo,
+        {"lr": 0.05, "beta": 0.5, "lowest": 5.0},
+        descent={"lr": 1.0, "lowest": 0.0},
+        **PRODUCTS,
+    ),
+    Case(MoMoAdam, textbook.momo_adam, **PRODUCTS),
+    Case(
+        MoMoAdam,
+        textbook.momo_adam,
+        {"lr": 0.5, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "lowest": 5.0},
+        descent={"lr": 0.05, "lowest": 0.0},
+        **PRODUCTS,
     ),
     Case(UserSignum, textbook.signum),
     Case(ClippedAMSGrad, textbook.clipped_amsgrad, moduli=False),

@@ -33,6 +33,7 @@ def problem(dtype, seed=0):
 def test_a_rule_follows_its_textbook(case, dtype, schedule):
     keywords = {} if schedule is None else {"lr": schedule}
     start, gradients = problem(dtype)
+    gradients = gradients[: case.steps]
     optimizer = case.make(**keywords)
     w, path = start.copy(), []
     for gradient in gradients:
@@ -46,7 +47,7 @@ def test_a_rule_follows_its_textbook(case, dtype, schedule):
         assert (error <= REGROUPED * want.error).all(), f"step {step}"
     # The bound says something: it is small beside the way that most elements have gone.
     way = abs(expected[-1].value - start)
-    assert np.median(expected[-1].error) < 3000 * np.finfo(dtype).eps * np.median(way)
+    assert np.median(expected[-1].error) < case.slack * np.finfo(dtype).eps * np.median(way)
 
 
 @cases.every_case

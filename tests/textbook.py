@@ -537,3 +537,32 @@ def polyak_sgd(w, gradients, lr=1.0, lowest=0.0, eps=0.0):
     for t, g in enumerate(gradients, 1):
         w = w - np.minimum(rate(lr, t), (value(t) - lowest) / (np.sum(square(g)) + eps)) * g
         yield w
+
+
+def momo(w, gradients, lr=1.0, beta=0.9, lowest=0.0):
+    """Schaipp et al. 2023, algorithm 1, without decay."""
+    mean, product, m = value(1), None, 0 * w
+    for t, g in enumerate(gradients, 1):
+        along = np.sum(inner(g, w))
+        share = 0.0 if product is None else beta
+        product = along if product is None else beta * product + (1 - beta) * along
+        mean = share * mean + (1 - share) * value(t)
+        m = share * m + (1 - share) * g
+        above = np.maximum(mean - lowest - product + np.sum(inner(m, w)), 0.0)
+        w = w - np.minimum(rate(lr, t), above / np.sum(square(m))) * m
+        yield w
+
+
+def momo_adam(w, gradients, lr=0.01, beta1=0.9, beta2=0.999, eps=1e-8, lowest=0.0):
+    """Schaipp et al. 2023, algorithm 2, without decay."""
+    mean, product, m, v = 0.0, 0.0, 0 * w, 0 * w
+    for t, g in enumerate(gradients, 1):
+        mean = beta1 * mean + (1 - beta1) * value(t)
+        product = beta1 * product + (1 - beta1) * np.sum(inner(g, w))
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * square(g)
+        step = m / (np.sqrt(v / (1 - beta2**t)) + eps)
+        weights = 1 - beta1**t
+        above = np.maximum(mean - weights * lowest - product + np.sum(inner(m, w)), 0.0)
+        w = w - np.minimum(rate(lr, t) / weights, above / np.sum(inner(m, step))) * step
+        yield w

@@ -165,6 +165,20 @@ PEERS = [
         {"lr": 0.5, "lowest": 15.0, "eps": 0.5},
         {"f_min": 15.0, "eps": 0.5, "variant": "sps+"},
     ),
+    Peer("MoMo", "contrib.momo", {"lr": 1.0}),
+    Peer(
+        "MoMo",
+        "contrib.momo",
+        {"lr": 0.5, "beta": 0.5, "lowest": 5.0},
+        {"beta": 0.5, "lower_bound": 5.0},
+    ),
+    Peer("MoMoAdam", "contrib.momo_adam", {"lr": 0.1}),
+    Peer(
+        "MoMoAdam",
+        "contrib.momo_adam",
+        {"lr": 1.0, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "lowest": 5.0},
+        {"b1": 0.5, "b2": 0.9, "eps": 1e-3, "lower_bound": 5.0},
+    ),
     Peer(
         "Adafactor",
         "adafactor",
@@ -219,7 +233,7 @@ def compare(entry, draw):
 
 @pytest.mark.parametrize("entry", PEERS, ids=str)
 def test_a_rule_agrees_with_optax_on_complex_numbers(entry):
-    if entry.rule == "AdaDelta":
+    if entry.rule in ("AdaDelta", "MoMoAdam"):
         pytest.skip("optax takes complex squares there, which have a phase, and not moduli")
     if entry.rule in ("ADOPT", "COCOB"):
         pytest.skip("optax compares complex numbers there")

@@ -22,6 +22,7 @@ from instep.optimizers.lars import LARS
 from instep.optimizers.lion import Lion
 from instep.optimizers.mars import MARS
 from instep.optimizers.momentum import Momentum, Nesterov
+from instep.optimizers.momo import MoMo, MoMoAdam
 from instep.optimizers.muon import Muon
 from instep.optimizers.nadam import NAdam
 from instep.optimizers.novograd import NovoGrad
@@ -61,6 +62,8 @@ __all__ = [
     "Fromage",
     "LaProp",
     "Lion",
+    "MoMo",
+    "MoMoAdam",
     "Momentum",
     "Muon",
     "NAdam",
