@@ -39,6 +39,7 @@ from instep import (
     OptimisticGD,
     Optimizer,
     PolyakSGD,
+    Prodigy,
     RAdam,
     RMSProp,
     Rprop,
@@ -292,6 +293,15 @@ CASES = [
         textbook.momo_adam,
         {"lr": 0.5, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "lowest": 5.0},
         descent={"lr": 0.05, "lowest": 0.0},
+        **PRODUCTS,
+    ),
+    # Its first steps, too, are below the roundings of float32.
+    Case(Prodigy, textbook.prodigy, {"initial": 0.1}, descent={"lr": 1.0}, **PRODUCTS),
+    Case(
+        Prodigy,
+        textbook.prodigy,
+        {"beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.5, "initial": 0.01},
+        descent={"lr": 1.0},
         **PRODUCTS,
     ),
     Case(UserSignum, textbook.signum),

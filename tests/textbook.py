@@ -566,3 +566,18 @@ def momo_adam(w, gradients, lr=0.01, beta1=0.9, beta2=0.999, eps=1e-8, lowest=0.
         above = np.maximum(mean - weights * lowest - product + np.sum(inner(m, w)), 0.0)
         w = w - np.minimum(rate(lr, t) / weights, above / np.sum(inner(m, step))) * step
         yield w
+
+
+def prodigy(w, gradients, lr=1.0, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, initial=1e-6):
+    """Mishchenko & Defazio 2023, in the form of Adam; bias corrections as in the authors' code."""
+    start, d, r, s, m, v = w, initial, 0.0, 0 * w, 0 * w, 0 * w
+    beta3 = beta2**0.5
+    for t, g in enumerate(gradients, 1):
+        eta = d * (rate(lr, t) * (1 - beta2**t) ** 0.5 / (1 - beta1**t))
+        m = beta1 * m + (1 - beta1) * (d * g)
+        v = beta2 * v + (1 - beta2) * square(d * g)
+        r = beta3 * r + d / initial * eta * np.sum(inner(g, start - w))
+        s = beta3 * s + d / initial * eta * g
+        d = np.maximum(d, r / np.sum(np.abs(s)))
+        w = w - eta * weight_decay * w - eta * m / (np.sqrt(v) + d * eps)
+        yield w

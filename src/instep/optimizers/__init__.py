@@ -28,6 +28,7 @@ from instep.optimizers.nadam import NAdam
 from instep.optimizers.novograd import NovoGrad
 from instep.optimizers.optimistic import OptimisticGD
 from instep.optimizers.polyak import PolyakSGD
+from instep.optimizers.prodigy import Prodigy
 from instep.optimizers.radam import RAdam
 from instep.optimizers.rmsprop import RMSProp
 from instep.optimizers.rprop import Rprop
@@ -71,6 +72,7 @@ __all__ = [
     "NovoGrad",
     "OptimisticGD",
     "PolyakSGD",
+    "Prodigy",
     "RAdam",
     "RMSProp",
     "Rprop",
