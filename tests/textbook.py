@@ -581,3 +581,13 @@ def prodigy(w, gradients, lr=1.0, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay
         d = np.maximum(d, r / np.sum(np.abs(s)))
         w = w - eta * weight_decay * w - eta * m / (np.sqrt(v) + d * eps)
         yield w
+
+
+def adam_mini(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
+    """Zhang et al. 2024, algorithm 1, for one block and without decay."""
+    m, v = 0 * w, 0.0
+    for t, g in enumerate(gradients, 1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * (np.sum(square(g)) / w.size)
+        w = w - rate(lr, t) * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        yield w

@@ -6,6 +6,7 @@ from instep.optimizers.adadelta import AdaDelta
 from instep.optimizers.adafactor import Adafactor
 from instep.optimizers.adagrad import AdaGrad
 from instep.optimizers.adam import Adam, AdamW
+from instep.optimizers.adam_mini import AdamMini
 from instep.optimizers.adamax import AdaMax
 from instep.optimizers.adan import Adan
 from instep.optimizers.ademamix import AdEMAMix
@@ -56,6 +57,7 @@ __all__ = [
     "AdaMax",
     "Adafactor",
     "Adam",
+    "AdamMini",
     "AdamW",
     "Adan",
     "DoG",
