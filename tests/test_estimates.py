@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import textbook
 
-from instep import Prodigy
+from instep import DAdaptAdamW, Prodigy
 
-ESTIMATING = {Prodigy: textbook.prodigy}
+ESTIMATING = {Prodigy: textbook.prodigy, DAdaptAdamW: textbook.dadapt_adamw}
 
 every_rule = pytest.mark.parametrize("rule", ESTIMATING, ids=lambda rule: rule.__name__)
 

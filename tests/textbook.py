@@ -591,3 +591,20 @@ def adam_mini(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
         v = beta2 * v + (1 - beta2) * (np.sum(square(g)) / w.size)
         w = w - rate(lr, t) * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
         yield w
+
+
+def dadapt_adamw(
+    w, gradients, lr=1.0, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, initial=1e-6
+):
+    """Defazio & Mishchenko 2023, in the form of Adam, as in the authors' code."""
+    d, r, s, m, v = initial, 0.0, 0 * w, 0 * w, 0 * w
+    beta = beta2**0.5
+    for t, g in enumerate(gradients, 1):
+        eta = d * (rate(lr, t) * (1 - beta2**t) ** 0.5 / (1 - beta1**t))
+        r = beta * r + (1 - beta) * eta * np.sum(inner(g, s / (np.sqrt(v) + eps)))
+        m = beta1 * m + (1 - beta1) * eta * g
+        v = beta2 * v + (1 - beta2) * square(g)
+        s = beta * s + (1 - beta) * eta * g
+        d = np.maximum(d, r / ((1 - beta) * np.sum(np.abs(s))))
+        w = w - eta * weight_decay * w - m / (np.sqrt(v) + eps)
+        yield w

@@ -191,6 +191,14 @@ PEERS = [
         {"betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.25, "estim_lr0": 0.01},
         pull=1.0,
     ),
+    Peer("DAdaptAdamW", "contrib.dadapt_adamw", {"lr": 1.0}, pull=1.0),
+    Peer(
+        "DAdaptAdamW",
+        "contrib.dadapt_adamw",
+        {"lr": 0.5, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.25, "initial": 0.01},
+        {"betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.25, "estim_lr0": 0.01},
+        pull=1.0,
+    ),
     Peer(
         "Adafactor",
         "adafactor",
@@ -245,7 +253,7 @@ def compare(entry, draw):
 
 @pytest.mark.parametrize("entry", PEERS, ids=str)
 def test_a_rule_agrees_with_optax_on_complex_numbers(entry):
-    if entry.rule in ("AdaDelta", "MoMoAdam", "Prodigy"):
+    if entry.rule in ("AdaDelta", "DAdaptAdamW", "MoMoAdam", "Prodigy"):
         pytest.skip("optax takes complex squares there, which have a phase, and not moduli")
     if entry.rule in ("ADOPT", "COCOB"):
         pytest.skip("optax compares complex numbers there")

@@ -14,6 +14,7 @@ from instep.optimizers.adopt import ADOPT
 from instep.optimizers.amsgrad import AMSGrad
 from instep.optimizers.asgd import ASGD
 from instep.optimizers.cocob import COCOB
+from instep.optimizers.dadapt import DAdaptAdamW
 from instep.optimizers.dog import DoG
 from instep.optimizers.dowg import DoWG
 from instep.optimizers.fromage import Fromage
@@ -60,6 +61,7 @@ __all__ = [
     "AdamMini",
     "AdamW",
     "Adan",
+    "DAdaptAdamW",
     "DoG",
     "DoWG",
     "Fromage",

@@ -44,9 +44,8 @@ class Prodigy(Optimizer):
 
     Notes
     -----
-    optax.contrib has the same rule. The authors' code corrects the bias of the means where it is
-    asked to; the paper has the old `d` beside eps. A tensor without a gradient adds nothing to
-    the product and the norm of that step.
+    optax.contrib has the same rule. The authors' code corrects the bias of the means only where it
+    is asked to. A tensor without a gradient adds nothing to the product and the norm of that step.
 
     Examples
     --------
