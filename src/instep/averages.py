@@ -17,7 +17,7 @@ from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_overlaps
 from instep.plan.step import Plan
 from instep.rule import Rule
-from instep.state import History, LeafState, Overrides, Owner, State
+from instep.state import Composed, History, LeafState, Overrides, Owner, Selector, State
 
 
 class _Answering(Rule):
@@ -55,6 +55,10 @@ class _Answering(Rule):
     @property
     def parts(self) -> Mapping[str, Rule]:
         return {"": self}
+
+    @property
+    def compositions(self) -> Mapping[Selector, Composed]:
+        return {"*": self}
 
     def scalars(self, h: Any) -> Mapping[str, float | bool]:  # type: ignore[override]
         return {name: getattr(h, name) for name in self.scalar_slots}

@@ -1,11 +1,10 @@
 """Chains: transforms and one optimizer as one rule, which runs in the fewest passes."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
-from instep.graph.remembered import OBJECTIVE
-from instep.graph.trace import check_result
+from instep.compound import Compound, check_gathering, check_stages, compose
 from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
 from instep.rule import Rule, names_of
@@ -13,7 +12,7 @@ from instep.state import Overrides
 from instep.transform import Transform
 
 
-class Chain(Optimizer):
+class Chain(Compound):
     """What `chain` returns: transforms and one optimizer, applied in order as a single rule.
 
     It has the methods of every `Optimizer`, the hyperparameters of the optimizer in it as its
@@ -29,60 +28,25 @@ class Chain(Optimizer):
         frozen: Sequence[str] | None = None,
         complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
     ) -> None:
-        main = _check_order(rules)
-        self._rules = _name_parts(rules)
-        self._main = main
-        self.engine = main.engine if engine is None else engine
-        self.threads = main.threads if threads is None else threads
-        self.overrides = main.overrides if overrides is None else overrides
-        self.frozen = main.frozen if frozen is None else frozen
-        self.complex = main.complex if complex is None else complex
-        self.__post_init__()
+        self.__dict__.update(_composed(rules))
+        main = self._main
+        given = {
+            "engine": engine,
+            "threads": threads,
+            "overrides": overrides,
+            "frozen": frozen,
+            "complex": complex,
+        }
+        settings = {k: getattr(main, k) if x is None else x for k, x in given.items()}
+        super().__init__(self._structure, settings)
 
     @property
     def main(self) -> Optimizer:
-        return self._main
-
-    @property
-    def parts(self) -> Mapping[str, Rule]:
-        return self._rules
-
-    def rule(self, xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        """Apply the parts in order."""
-        slots: dict[str, Any] = {}
-        gatherer: Rule | None = None
-        before = w
-        (main,) = (prefix for prefix, rule in self._rules.items() if rule is self._main)
-        for prefix, rule in self._rules.items():
-            stage = rule.stage if isinstance(rule, Transform) else ""
-            lent = {name: main + name for name in rule.borrowed}
-            if rule.needs_value:
-                lent["value"] = OBJECTIVE
-            own_s, own_h = s.part(rule.name, prefix), h.part(rule.name, prefix, lent)
-            own_xp = xp if gatherer is None else _AfterGathering(xp, rule, gatherer)
-            arrays = (before, w, g) if stage == "step" else (w, g)
-            result = rule.rule(own_xp, *arrays, own_s, own_h)
-            names = (*rule.state_slots(), *rule.numbers)
-            value, new = check_result(rule.name, result, names)
-            slots |= {prefix + name: slot for name, slot in new.items()}
-            if stage != "gradient":
-                w = value
-                continue
-            gatherer = rule if rule.defines("period") else gatherer
-            if value is not None:
-                g = value
-            elif rule.defines("period") and "complete" in own_h and not own_h.complete:
-                break
-            else:
-                raise TypeError(
-                    f"{rule.name}.rule returned None for the gradient, but has no attribute "
-                    f"`period`, or in a call that `scalars` does not call incomplete; see the "
-                    f"documentation of the class Transform"
-                )
-        return w, slots
+        main: Optimizer = self._main
+        return main
 
     def __repr__(self) -> str:
-        parts = [repr(rule) for rule in self._rules.values()]
+        parts = [repr(rule) for rule in self._rules]
         settings = [
             f"{name}={source(getattr(self, name))}"
             for name in ("engine", "threads", "overrides", "frozen", "complex")
@@ -98,15 +62,13 @@ class Chain(Optimizer):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _names_to_set(self) -> str:
-        transforms = ", ".join(rule.name for rule in self._rules.values() if rule is not self._main)
+        transforms = ", ".join(rule.name for rule in self._rules if rule is not self._main)
         rest = f"; those of {transforms} are set on the transforms themselves" if transforms else ""
         return f"{names_of(self._main.hyperparameters)}{rest}"
 
     def __copy__(self) -> Self:
         new = super().__copy__()
-        parts = {prefix: copy.copy(rule) for prefix, rule in self._rules.items()}
-        (main,) = (rule for rule in parts.values() if isinstance(rule, Optimizer))
-        new.__dict__.update(_rules=parts, _main=main)
+        new.__dict__.update(_composed([copy.copy(rule) for rule in self._rules]))
         return new
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -115,12 +77,6 @@ class Chain(Optimizer):
             setattr(main, name, value)
         else:
             super().__setattr__(name, value)
-
-    @property
-    def skipped(self) -> int:
-        """Number of calls that `skip_nonfinite` turned away. On a GPU, this waits for it."""
-        self._settle()
-        return self._state.skipped
 
 
 def chain(
@@ -172,7 +128,15 @@ def chain(
     )
 
 
-def _check_order(rules: tuple[Rule, ...]) -> Optimizer:
+def _composed(rules: Sequence[Rule]) -> dict[str, Any]:
+    """Return what a chain has of its rules, by the names of its attributes."""
+    main = _check_order(rules)
+    place = rules.index(main)
+    structure = compose(rules[:place], {"*": main}, rules[place + 1 :])
+    return {"_rules": rules, "_main": main, "_structure": structure}
+
+
+def _check_order(rules: Sequence[Rule]) -> Optimizer:
     """Return the optimizer among `rules`, or raise."""
     for rule in rules:
         if isinstance(rule, type):
@@ -186,92 +150,8 @@ def _check_order(rules: tuple[Rule, ...]) -> Optimizer:
     found = [i for i, rule in enumerate(rules) if isinstance(rule, Optimizer)]
     if len(found) != 1:
         raise ValueError(f"chain: give exactly one optimizer, got {len(found)}")
-    _check_stages(rules, found[0])
-    _check_gathering(rules)
+    check_stages(rules, found[0])
+    check_gathering(rules)
     main = rules[found[0]]
     assert isinstance(main, Optimizer)
     return main
-
-
-def _check_stages(rules: tuple[Rule, ...], main: int) -> None:
-    """Raise unless transforms stand in the order of their stages, the optimizer among them."""
-    latest: Rule = rules[main]
-    for i, rule in enumerate(rules):
-        if not isinstance(rule, Transform):
-            continue
-        if rule.stage == "gradient" and i > main:
-            raise ValueError(
-                f"chain: {rule.name} works on gradients, which {rules[main].name} has used by "
-                f"then; put it before the optimizer"
-            )
-        if rule.stage != "gradient" and i < main:
-            what = "the step" if rule.stage == "step" else "the parameters after the step"
-            raise ValueError(f"chain: {rule.name} works on {what}; put it after {rules[main].name}")
-        if rule.stage == "step" and isinstance(latest, Transform):
-            raise ValueError(
-                f"chain: {rule.name} works on the step, and {latest.name} on the parameters after "
-                f"it; put {rule.name} before {latest.name}"
-            )
-        if rule.stage == "parameter":
-            latest = rule
-
-
-def _check_gathering(rules: tuple[Rule, ...]) -> None:
-    """Raise if a rule that gathers gradients cannot, or if one after it may turn calls away."""
-    gatherer: Rule | None = None
-    for rule in rules:
-        if rule.guarded and gatherer is not None:
-            raise _late_guard(rule, gatherer)
-        if rule.defines("period"):
-            if not isinstance(rule, Transform) or rule.stage != "gradient":
-                raise TypeError(
-                    f"chain: {rule.name} has an attribute `period`, but is no transform of the "
-                    f"gradient, which alone can gather gradients; remove it"
-                )
-            period: Any = rule.period  # of a class of the user's
-            if not isinstance(period, int) or period < 1:
-                raise TypeError(
-                    f"chain: the attribute `period` of {rule.name}, the number of calls that make "
-                    f"one step, must be an integer >= 1, got {period!r}"
-                )
-            gatherer = rule
-
-
-def _late_guard(rule: Rule, gatherer: Rule) -> ValueError:
-    what = rule.name if isinstance(rule, Transform) else "a transform that turns calls away"
-    return ValueError(
-        f"chain: {rule.name} may turn calls away, but stands after {gatherer.name}: what a call "
-        f"has added to the sum of gradients stays there, so that one NaN would turn away every "
-        f"step from then on; put {what} before {gatherer.name}"
-    )
-
-
-class _AfterGathering:
-    """The namespace of a rule after one that gathers gradients: no call can be turned away there.
-
-    Where the class attribute `guarded` says that a rule might, `chain` has refused it already.
-    """
-
-    def __init__(self, xp: Any, rule: Rule, gatherer: Rule) -> None:
-        self._xp, self._rule, self._gatherer = xp, rule, gatherer
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "require":
-            raise _late_guard(self._rule, self._gatherer)
-        return getattr(self._xp, name)
-
-
-def _name_parts(rules: tuple[Rule, ...]) -> dict[str, Rule]:
-    """Return the rules by prefixes of which none begins with another.
-
-    So no name in the state belongs to two of them. A prefix is the name of the rule; a number
-    follows where that is taken, or where the name of another rule begins with it.
-    """
-    parts: dict[str, Rule] = {}
-    for rule in rules:
-        prefix, number = f"{rule.name}_", 1
-        while prefix in parts or any(other.name.startswith(prefix) for other in rules):
-            number += 1
-            prefix = f"{rule.name}{number}_"
-        parts[prefix] = rule
-    return parts

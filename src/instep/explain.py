@@ -8,11 +8,12 @@ from typing import Any
 
 from instep import arrays, engines
 from instep.graph import FusionError, Graph, Sum
-from instep.graph.program import Program
+from instep.graph.program import Program, programs_of
 from instep.graph.rows import Flags
 from instep.plan import validation
-from instep.plan.assignment import Assigned, Assignment, assign, resolve
+from instep.plan.assignment import Assigned, Assignment, assign
 from instep.plan.leaves import Leaf
+from instep.plan.selection import select
 from instep.state import Owner, State
 
 
@@ -149,14 +150,14 @@ def explain(owner: Owner, state: State, params: Any, grads: Any = None) -> Expla
         leaves = validation.unchecked(f"{owner.name}.explain", params)
     else:
         leaves = validation.match(owner.name, params, grads)
-    overrides, frozen = resolve(owner, leaves)
-    leaves = [leaf for leaf in leaves if leaf.key not in frozen]  # which may be anything
+    selection = select(owner, leaves)
+    leaves = [leaf for leaf in leaves if leaf.key not in selection.frozen]  # which may be anything
     if grads is None:
         validation.check_parameters(f"{owner.name}.explain", leaves)
     else:
         leaves = [leaf for leaf in leaves if leaf.gradient is not None]
         validation.check(owner.name, params, leaves)
-    given = assign(owner, state, Program(owner), leaves, overrides)
+    given = assign(owner, state, programs_of(owner), leaves, selection)
     buckets = []
     for bucket in given.buckets:
         members: dict[Flags, list[int]] = {}  # leaves with other flags run other passes

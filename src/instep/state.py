@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from instep.rule import Rule
 
-#: Hyperparameters of parts of a tree, by patterns of paths.
-Overrides = Mapping[str, Mapping[str, Any]]
+#: What chooses leaves of a tree: a pattern of their paths.
+Selector = str
+
+#: Hyperparameters of parts of a tree, by what chooses these.
+Overrides = Mapping[Selector, Mapping[str, Any]]
 
 
 @dataclass
@@ -81,6 +84,19 @@ class State:
         return {name for leaf in self.leaves.values() for name in leaf.history.scalars}
 
 
+class Composed(Protocol):
+    """What a step does to a leaf: rules in their order, and the mathematics that composes them."""
+
+    # By their prefixes; one of them has the hyperparameters that `overrides` calls by their names
+    # alone.
+    @property
+    def parts(self) -> "Mapping[str, Rule]": ...
+    @property
+    def main(self) -> "Rule": ...
+    @property
+    def rule(self) -> Callable[..., Any]: ...
+
+
 class Owner(Protocol):
     """What plans, checkpoints and explanations know of an optimizer; its state they are handed."""
 
@@ -99,11 +115,9 @@ class Owner(Protocol):
     @property
     def complex(self) -> str: ...
 
-    # The rules that a step applies, by their prefixes; the one of the hyperparameters that
-    # `overrides` calls by their names alone; and the mathematics that composes them all.
+    # All rules in it, by their prefixes; and what is done to which leaves: the first that chooses
+    # one.
     @property
     def parts(self) -> "Mapping[str, Rule]": ...
     @property
-    def main(self) -> "Owner | Rule": ...
-    @property
-    def rule(self) -> Callable[..., Any]: ...
+    def compositions(self) -> "Mapping[Selector, Composed]": ...

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from instep.interrupts import at_once
 from instep.rule import Rule
-from instep.state import State
+from instep.state import Composed, Selector, State
 from instep.turns import is_within_another_call, new_lock
 
 
@@ -25,6 +25,9 @@ class Stateful(Rule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._begin()
+
+    def _begin(self) -> None:
         self._state = State()
         self._is_answering = False  # whether `answer_in_place` holds the user's parameters
         self._lock = new_lock()
@@ -88,14 +91,19 @@ class Stateful(Rule):
             )
 
     @property
+    def parts(self) -> Mapping[str, Rule]:
+        """The rules that a step applies, by the prefix of their names in the state."""
+        return {"": self}
+
+    @property
     def main(self) -> "Stateful":
         """The optimizer whose hyperparameters `overrides` calls by their names alone."""
         return self
 
     @property
-    def parts(self) -> Mapping[str, Rule]:
-        """The rules that a step applies, by the prefix of their names in the state."""
-        return {"": self}
+    def compositions(self) -> Mapping[Selector, Composed]:
+        """What a step does to which leaves: where several choose a leaf, the first."""
+        return {"*": self}
 
     @property
     def t(self) -> int:

@@ -16,7 +16,7 @@ from instep.engines.rule_namespace import RuleNamespace, TreeSumError
 from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
-from instep.graph.numbers import of_tensors, of_tree
+from instep.graph.numbers import of_tree
 from instep.graph.pairs import PairNamespace
 from instep.graph.program import Program
 from instep.graph.remembered import tree_disagrees
@@ -160,7 +160,7 @@ class ArrayAPIBucket(Bucket):
                 w[...] = new
             numbers = self._numbers[i]
             for name in numbers.keys() & new_slots.keys():
-                if self.is_last or name in of_tensors(self._program):
+                if name not in self.left_to_others:
                     numbers[name][...] = new_slots[name]
             self._slots[i].update({k: x for k, x in new_slots.items() if k not in numbers})
         return replaced

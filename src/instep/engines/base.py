@@ -70,12 +70,15 @@ class Repeater(ABC):
     ----------
     compute
         Dtype of the arithmetic.
+    rows
+        Numbers of the rows of hyperparameters that its leaves have.
     fits
         Returns whether parameters, of all leaves, are those of the step before, and gradients too,
         or others of the same signature: many are new arrays at every step.
     """
 
     compute: str
+    rows: Sequence[int]
     fits: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]
 
     @property
@@ -113,8 +116,11 @@ class Bucket(ABC):
     #: `reduce` has found no more sums.
     guards: frozenset[int] = frozenset()
 
-    #: Whether it is the last to commit, and so the one that stores the numbers of the tree.
-    is_last: bool = True
+    #: Numbers of the tree that a later bucket stores, when all have read what they were before.
+    left_to_others: frozenset[str] = frozenset()
+
+    #: Of each row of hyperparameters of a step, the rules that it is for.
+    programs: Sequence[Program] = ()
 
     @abstractmethod
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:

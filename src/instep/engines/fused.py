@@ -23,7 +23,7 @@ from instep.engines.ranges import Range
 from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
-from instep.graph.numbers import check_tree, of_tree
+from instep.graph.numbers import check_tree
 from instep.graph.passes import remembering
 from instep.graph.program import Program
 from instep.graph.rows import Flags, Row
@@ -122,6 +122,8 @@ class FusedBucket(Bucket, Generic[_Launch]):
         Of parameter and gradient of each leaf, as of the last `fit`.
     numbers
         The numbers that each leaf remembers, and those of the tree, as arrays of no dimensions.
+    own_rows
+        Numbers of the rows of hyperparameters that its leaves have.
     now
         What this step runs: one arrangement, or one for every choice of graphs that may be right.
     """
@@ -137,6 +139,7 @@ class FusedBucket(Bucket, Generic[_Launch]):
         self.compute = DTYPES[self.dtype.name].compute
         self.leaves = [Placement.of(member, program.arrays) for member in members]
         self.numbers = [member.numbers for member in members]
+        self.own_rows = sorted({member.row for member in members})
         self.addresses = np.zeros((len(members), 2), dtype=np.int64)
         self._extents = np.array(
             [
@@ -182,12 +185,12 @@ class FusedBucket(Bucket, Generic[_Launch]):
 
     def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
         for rows in candidates:
-            for row in rows:
-                self.program.check_rounding(row.numbers, self.compute)
+            for i in self.own_rows:
+                self.program.check_rounding(rows[i].numbers, self.compute)
         chosen = [self.arrangement(rows) for rows in candidates]
         for arrangement, rows in zip(chosen, candidates, strict=True):
             for graph, _ in arrangement.remembered:
-                check_tree(self.program, graph, rows)
+                check_tree(graph, self.programs, rows)
         self.turn_to(chosen if len(chosen) == 1 else list(dict.fromkeys(chosen)), sums)
         self.guards = frozenset(number for one in self.now for number in one.guards)
         self._depth = max(len(one.levels) for one in self.now)
@@ -241,11 +244,11 @@ class FusedBucket(Bucket, Generic[_Launch]):
     def _remembered(
         self, sections: Sequence[tuple[tuple[Graph, ...], list[int]]]
     ) -> Iterator[tuple[Graph, list[int]]]:
-        """Yield the graphs that make numbers; those of the tree are made once, by the last bucket.
+        """Yield the graphs that make numbers; those of the tree one bucket makes, and once.
 
         With them come the leaves that run them.
         """
-        made = set() if self.is_last else set(of_tree(self.program))
+        made = set(self.left_to_others)
         for passes, chosen in sections:
             graph = passes[-1].remembers
             entries = [] if graph is None else [x for x in graph.remembered if x.name not in made]

@@ -1,6 +1,5 @@
 """The namespace that a rule is called with on arrays of any library."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ from instep import arrays, numerics
 from instep.engines import calls
 from instep.engines.numbers import Number, value_of
 from instep.engines.sums import SumTable
-from instep.graph import sum_number
+from instep.graph.counting import Counting
 from instep.graph.errors import RuleError, refuse_booleans
 from instep.graph.functions import Functions
 from instep.graph.host_expressions import (
@@ -217,7 +216,7 @@ class RuleNamespace(ElementFunctions):
         super().__init__(rule, namespace, like, compute)
         self._position = position
         self._sums = sums
-        self._count: Counter[str] = Counter()  # sums over the tree met so far, of each kind
+        self._counting = Counting()
         self.guards: frozenset[int] = frozenset()
 
     def sum(self, x: Any, **keywords: Any) -> Any:
@@ -262,9 +261,7 @@ class RuleNamespace(ElementFunctions):
 
     def _over_tree(self, kind: str, own: Sequence[Callable[[], float]]) -> list[Any]:
         """Return what all tensors make of a sum or maximum, each with its own."""
-        begin = self._count[kind]
-        numbers = [sum_number(begin + i, "tree", kind) for i in range(len(own))]
-        self._count[kind] += len(own)
+        numbers = [self._counting.next("tree", kind) for _ in own]
         if not self._sums.known.issuperset(numbers):
             for number, make in zip(numbers, own, strict=True):
                 self._sums.row(number)[self._position] = make()
@@ -285,9 +282,13 @@ class RuleNamespace(ElementFunctions):
 
     def require(self, condition: Any) -> None:
         """Turn the step away unless the condition holds everywhere in the tree."""
-        self.guards |= {sum_number(self._count["sum"], "tree")}
+        self.guards |= {self._counting.following("tree", "sum")}
         failures = self.where(self._array(condition), 0.0, 1.0)
         self.tree_sum(self._namespace.broadcast_to(failures, self._like.shape))
+
+    def branch_off(self, branch: int, branches: int) -> None:
+        """Take note that the rules of one branch begin, of so many."""
+        self._counting.branch_off(branch, branches)
 
     def remembered(self, rule: str, name: str, value: Any) -> float:
         """Return what a rule has returned for a number."""

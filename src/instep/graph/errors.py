@@ -12,7 +12,7 @@ _PACKAGE = Path(__file__).parents[1]
 _STAND_INS = (str(_PACKAGE / "graph"), str(_PACKAGE / "numerics.py"))
 
 #: Files whose frames lie between a trace and the text of a rule.
-_MACHINERY = (*_STAND_INS, str(_PACKAGE / "composition.py"))
+_MACHINERY = (*_STAND_INS, str(_PACKAGE / "compound.py"))
 
 
 class FusionError(TypeError):

@@ -186,6 +186,10 @@ class TracedNamespace(Functions):
         self._reduce(failures.widened(), "tree", "sum")
         self._recorder.guards.append(self._recorder.sums[-1].number)
 
+    def branch_off(self, branch: int, branches: int) -> None:
+        """Take note that the rules of one branch begin, of so many."""
+        self._recorder.counting.branch_off(branch, branches)
+
     def _summand(self, name: str, x: Any) -> TracedArray:
         self._refuse_numbers(name, x)
         array = self._recorder.array(x)

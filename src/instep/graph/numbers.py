@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from instep import declarations
 from instep.graph.nodes import Graph, sum_scope
@@ -37,23 +38,28 @@ def first_values(program: Program, row: Row) -> dict[str, float]:
     return found
 
 
-def check_tree(program: Program, graph: Graph, rows: Sequence[Row]) -> None:
+def check_tree(graph: Graph, programs: Sequence[Program], rows: Sequence[Row]) -> None:
     """Raise if a number of the tree would be another with the hyperparameters of other leaves.
 
-    `graph` makes what is remembered.
+    `graph` makes what is remembered; `programs` are those of the rows.
     """
     entries = [entry for entry in graph.remembered if entry.scope == "tree"]
     if len(rows) == 1 or not entries:
         return
     nodes = remembering(graph, entries).nodes
     used = {int(str(node.value)) for node in nodes if node.operation == "scalar"}
-    function = program.host_expressions(graph)
-    values = [function(*row.numbers) for row in rows]
-    if wrong := [i for i in used if len({repr(of_row[i]) for of_row in values}) > 1]:
+    made = replace(graph, scalars=tuple(graph.scalars[i] for i in sorted(used)))
+    values = [
+        program.host_expressions(made)(*row.numbers)
+        for program, row in zip(programs, rows, strict=True)
+        if all(entry.name in program.remembered for entry in entries)
+    ]
+    scalars = zip(made.scalars, zip(*values, strict=True), strict=True)
+    if wrong := [scalar.source for scalar, of_rows in scalars if len({*map(repr, of_rows)}) > 1]:
         names = ", ".join(repr(entry.name) for entry in entries)
-        sources = ", ".join(graph.scalars[i].source for i in wrong)
+        sources = ", ".join(wrong)
         raise ValueError(
-            f"{program.name}.update: {names} is made of {sources} for the whole tree, and "
+            f"{programs[0].name}.update: {names} is made of {sources} for the whole tree, and "
             f"parameters have different values of that; give all the same: no overrides of it, "
             f"and no gradients that are None where it counts steps"
         )

@@ -13,30 +13,36 @@ from instep.graph.nodes import numbers_of
 from instep.graph.remembered import OBJECTIVE
 from instep.graph.rows import NOTHING, Flags, Group, Part, Row, Varying, alive, product_of
 from instep.graph.trace import Values, objective, varying_name
-from instep.state import Owner
+from instep.state import Composed, Owner, Selector
 
 
 class Program:
-    """The rules of an optimizer under their present options.
+    """The rules of an optimizer for some leaves, under their present options.
 
     That of a plan, which its optimizer keeps, does not keep the optimizer: `is_kept` says so.
     """
 
     def __init__(
-        self, owner: Owner, *, is_kept: bool = False, remembered: Collection[str] = ()
+        self,
+        owner: Owner,
+        composed: Composed | None = None,
+        *,
+        is_kept: bool = False,
+        remembered: Collection[str] = (),
     ) -> None:
+        composed = composed or next(iter(owner.compositions.values()))
         self.name = owner.name
         self._kept = None if is_kept else owner
-        self._owner = weakref.ref(owner)
+        self._composed = weakref.ref(composed)  # which its optimizer keeps
         self.parts: list[Part] = []
         period = 1
-        for prefix, rule in owner.parts.items():
+        for prefix, rule in composed.parts.items():
             self.parts.append(Part(prefix, rule, period))
             period *= rule.period
-        mains = [part for part in self.parts if part.rule is owner.main]
+        mains = [part for part in self.parts if part.rule is composed.main]
         for part in self.parts:
             part.multiply(_products(owner, part, part in mains, remembered))
-        self.powers, self.remembered = _powers(self.parts), _remembered(self.parts)
+        self.powers, self.remembered = _powers(self.parts), _remembered(self.parts, owner)
         self._lender = mains[0] if any(part.borrowed for part in self.parts) else None
         self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
@@ -55,7 +61,7 @@ class Program:
     @property
     def rule(self) -> Callable[..., Any]:
         """The mathematics: that of a chain is the composition of its rules."""
-        return alive(self._owner).rule
+        return alive(self._composed).rule
 
     def for_shape(self, shape: tuple[int, ...]) -> "Program":
         """Return the program for parameters of a shape: this one, unless a rule has forms."""
@@ -148,10 +154,6 @@ class Program:
                 waiting = part.gathers and not flags.get("complete", True)
         return Row(tuple(everything), tuple(sorted(all_flags.items())), all_memory)
 
-    def rows_after(self, taken: int, more: int, groups: Sequence[Group]) -> list[Row]:
-        """Return the rows of the step that comes `more` steps after the next."""
-        return [self.row(taken + 1 + more, group) for group in groups]
-
     def numbers(self, step: int, group: Group) -> tuple[float, ...]:
         """Return the numbers at `step`, where no rule derives any."""
         numbers: list[float] = []
@@ -189,7 +191,10 @@ class Program:
         least, most = BOUNDS[compute]
         for number in numbers:
             if not (least < number < most or number == 0):
-                _check_rounding(self.parts, numbers, compute)
+                position = 0
+                for part in self.parts:
+                    _check_rounding(part, numbers[position:], compute)
+                    position += len(part.names)
                 break
 
     def passes(self, dtype: str, flags: Flags, gradient: str = "") -> tuple[Graph, ...]:
@@ -243,15 +248,60 @@ class Program:
         return initial
 
 
-def _remembered(parts: Sequence[Part]) -> dict[str, int]:
-    """Return the numbers by which graphs know those that sums leave and that are remembered."""
-    return numbers_of(
+def rows_after(
+    programs: Sequence[Program], taken: int, more: int, groups: Sequence[Group]
+) -> list[Row]:
+    """Return the rows of the step that comes `more` steps after the next, one for each group."""
+    step = taken + 1 + more
+    return [program.row(step, group) for program, group in zip(programs, groups, strict=True)]
+
+
+def programs_of(
+    owner: Owner, *, is_kept: bool = False, remembered: Collection[str] = ()
+) -> dict[Selector, Program]:
+    """Return the programs of an optimizer, by what chooses their leaves."""
+    return {
+        selector: Program(owner, composed, is_kept=is_kept, remembered=remembered)
+        for selector, composed in owner.compositions.items()
+    }
+
+
+def _check_rounding(part: Part, numbers: Sequence[float], compute: str) -> None:
+    """Raise if a hyperparameter of a part is the one to be refused: they are the first numbers."""
+    least, most = BOUNDS[compute]
+    for number, entry in zip(numbers, part.fields, strict=False):
+        if least < number < most or number == 0:
+            continue
+        domain = entry.domain
+        if 0 < number <= least and domain.survives_rounding:
+            becomes = "0"
+            remedy = f"give {'' if domain.open_lower else '0 or '}a larger number"
+        elif abs(number) >= most and not domain.infinite:
+            becomes, remedy = "infinite", "give a number nearer to 0"
+        else:
+            continue
+        raise ValueError(
+            f"{part.owner}: {entry.name}={number!r} is {becomes} in {compute}, the dtype "
+            f"of the arithmetic; {remedy}"
+        )
+
+
+def _remembered(parts: Sequence[Part], owner: Owner) -> dict[str, int]:
+    """Return the numbers by which graphs know those that sums leave and that are remembered.
+
+    Those of the tree are the same in all programs of the optimizer.
+    """
+    own = {part.prefix + name for part in parts for name in part.rule.numbers}
+    if any(part.rule.needs_value for part in parts):
+        own.add(OBJECTIVE)
+    found = numbers_of(
         [part.prefix + name for part in parts for name in part.rule.tensor_numbers],
         [
-            *(part.prefix + name for part in parts for name in part.rule.tree_numbers),
-            *([OBJECTIVE] if any(part.rule.needs_value for part in parts) else ()),
+            *(prefix + name for prefix, rule in owner.parts.items() for name in rule.tree_numbers),
+            *([OBJECTIVE] if any(rule.needs_value for rule in owner.parts.values()) else ()),
         ],
     )
+    return {name: number for name, number in found.items() if name in own}
 
 
 def _powers(parts: Iterable[Part]) -> dict[str, tuple[str, str]]:
@@ -283,25 +333,3 @@ def _products(owner: Owner, part: Part, is_main: bool, remembered: Collection[st
 def _place(array: Any) -> object:
     """Return what tells whether an array is where it was, and as it was, but for its elements."""
     return arrays.signature(array), arrays.memory_bounds(array)
-
-
-def _check_rounding(parts: Iterable[Part], numbers: Sequence[float], compute: str) -> None:
-    least, most = BOUNDS[compute]
-    position = 0
-    for part in parts:
-        for number, entry in zip(numbers[position:], part.fields, strict=False):
-            if least < number < most or number == 0:
-                continue
-            domain = entry.domain
-            if 0 < number <= least and domain.survives_rounding:
-                becomes = "0"
-                remedy = f"give {'' if domain.open_lower else '0 or '}a larger number"
-            elif abs(number) >= most and not domain.infinite:
-                becomes, remedy = "infinite", "give a number nearer to 0"
-            else:
-                continue
-            raise ValueError(
-                f"{part.owner}: {entry.name}={number!r} is {becomes} in {compute}, the dtype "
-                f"of the arithmetic; {remedy}"
-            )
-        position += len(part.names)

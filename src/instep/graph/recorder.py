@@ -1,7 +1,6 @@
 """The growing list of nodes of one trace."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import CodeType
 from typing import Any, Never
@@ -9,9 +8,10 @@ from typing import Any, Never
 import numpy as np
 
 from instep.graph import host_expressions
+from instep.graph.counting import Counting
 from instep.graph.dtypes import BOUNDS, DTYPES, is_complex
 from instep.graph.errors import FusionError, place_above, place_of_rule
-from instep.graph.nodes import Array, Call, Graph, Node, Remembered, Scalar, Store, Sum, sum_number
+from instep.graph.nodes import Array, Call, Graph, Node, Remembered, Scalar, Store, Sum
 from instep.graph.pairs import Pair
 from instep.graph.symbols import Extent, TracedArray, TracedScalar, WholeSlot
 
@@ -40,7 +40,7 @@ class Recorder:
         self.guards: list[int] = []
         self.remembered: list[Remembered] = []
         self.numbers: list[int] = []  # of sums, and of what is remembered
-        self._count: Counter[tuple[str, str]] = Counter()
+        self.counting = Counting()
         self._positions: dict[Node, int] = {}
         self._function, self._entry = rule, entry
 
@@ -60,8 +60,7 @@ class Recorder:
 
     def next_sum(self, scope: str, kind: str) -> int:
         """Return the number of the sum over `scope` that the rule has come to."""
-        self.numbers.append(sum_number(self._count[scope, kind], scope, kind))
-        self._count[scope, kind] += 1
+        self.numbers.append(self.counting.next(scope, kind))
         return self.numbers[-1]
 
     def check_whole(self, whole: Iterable[str], returned: Mapping[str, Any]) -> None:

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from instep import arrays, engines
 from instep.graph.dtypes import is_complex
 from instep.graph.program import Program
-from instep.graph.rows import Group, Overridden, Row, Varying
+from instep.graph.rows import Group, Row, Varying
 from instep.plan import stand_ins, validation, varying
 from instep.plan.kinds import NOBODY
 from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_read
-from instep.state import History, Owner, State
+from instep.plan.selection import Selection
+from instep.state import History, Owner, Selector, State
 
 
 @dataclass(eq=False)
@@ -46,10 +46,10 @@ class Assignment:
 
     Attributes
     ----------
-    program
-        The rules of the optimizer, whatever the shapes.
     groups
         What decides hyperparameters: leaves that agree in all of it are of one group.
+    programs
+        The rules of each group, whatever the shapes.
     rows
         The hyperparameters of the next step, one row for each group.
     group_of
@@ -62,8 +62,8 @@ class Assignment:
         Whether parts of complex numbers are numbers of their own.
     """
 
-    program: Program
     groups: list[Group]
+    programs: list[Program]
     rows: list[Row]
     group_of: list[int]
     varying: list[list[Varying]]
@@ -88,47 +88,52 @@ class Assignment:
 def assign(
     owner: Owner,
     state: State,
-    program: Program,
+    programs: Mapping[Selector, Program],
     leaves: Sequence[Leaf],
-    overrides: Mapping[str, Overridden],
+    selection: Selection,
 ) -> Assignment:
     """Give leaves their groups, programs and engines."""
     groups: dict[Any, Group] = {}
-    keys = []
+    keys, of_groups = [], list[Program]()
     for leaf in leaves:
+        overrides, program = selection.overrides[leaf.key], programs[selection.chosen[leaf.key]]
         own = state.leaves.get(leaf.key)
         history = History() if own is None else own.history
         memory = program.memory() | history.scalars
-        key = (id(overrides[leaf.key]), history.taken, tuple(sorted(memory.items())))
+        key = (id(overrides), history.taken, tuple(sorted(memory.items())))
         new = History(history.taken, memory)
-        groups.setdefault(key, Group(overrides[leaf.key], state.t - new.taken, new))
+        if key not in groups:
+            groups[key] = Group(overrides, state.t - new.taken, new)
+            of_groups.append(program)
         keys.append(key)
     numbers = {key: number for number, key in enumerate(groups)}
-    arrays_of = [program.arrays_for(group) for group in groups.values()]
-    rows = [program.row(state.t + 1, group) for group in groups.values()]
+    pairs = list(zip(of_groups, groups.values(), strict=True))
+    arrays_of = [program.arrays_for(group) for program, group in pairs]
+    rows = [program.row(state.t + 1, group) for program, group in pairs]
     group_of = [numbers[key] for key in keys]
-    found = Assignment(program, list(groups.values()), rows, group_of, arrays_of, [])
+    found = Assignment(list(groups.values()), of_groups, rows, group_of, arrays_of, [])
     found.in_parts = owner.complex == "pairs"
     for leaf, number in zip(leaves, group_of, strict=True):
         varying.check(f"{owner.name}.update", leaf, arrays_of[number])
     check_read(f"{owner.name}.update", leaves, found.arrays)
-    found.buckets = _buckets(owner.engine, found, leaves)
+    found.buckets = _buckets(owner, found, leaves)
     return found
 
 
-def _buckets(requested: str, given: Assignment, leaves: Sequence[Leaf]) -> list[Assigned]:
+def _buckets(owner: Owner, given: Assignment, leaves: Sequence[Leaf]) -> list[Assigned]:
     """Return what each engine takes together: one library, device, dtype and program."""
     buckets: dict[Any, Assigned] = {}
     chosen: dict[Any, tuple[str, str]] = {}
+    requested = owner.engine
     may_fuse = requested == "auto" or engines.load(requested).fuses
     for i, leaf in enumerate(leaves):
         flags = given.row(i).flags
         in_parts = given.in_parts and is_complex(leaf.dtype)
         memory = stand_ins.of_memory(leaf) if may_fuse or in_parts else NOBODY
         if in_parts:
-            validation.check_parts(f"{given.program.name}.update", leaf, memory)
+            validation.check_parts(f"{owner.name}.update", leaf, memory)
             leaf.take_apart(memory)
-        plain = given.program.for_shape(tuple(leaf.parameter.shape))
+        plain = given.programs[given.group_of[i]].for_shape(tuple(leaf.parameter.shape))
         program = plain.taking(given.varying[given.group_of[i]])
         if may_fuse:
             leaf.put(memory)
@@ -150,58 +155,3 @@ def _buckets(requested: str, given: Assignment, leaves: Sequence[Leaf]) -> list[
             buckets[key] = Assigned(engine, reason, leaf.dtype, device, program)
         buckets[key].members.append(i)
     return list(buckets.values())
-
-
-def resolve(owner: Owner, leaves: Sequence[Leaf]) -> tuple[dict[str, Overridden], set[str]]:
-    """Return the overrides of every leaf, and the leaves that are frozen, by their keys.
-
-    Leaves to which the same patterns apply share one dict.
-    """
-    keys = [leaf.key for leaf in leaves]
-    matches = {
-        pattern: {key for key in keys if fnmatchcase(key, pattern)}
-        for pattern in (*owner.overrides, *owner.frozen)
-    }
-    for pattern, found in matches.items():
-        if not found:
-            raise ValueError(
-                f"{owner.name}.update: the pattern {pattern!r} matches no parameter; there "
-                f"are {', '.join(repr(key) for key in keys[:10])}{', ...' if keys[10:] else ''}"
-            )
-    validated = _validated(owner)
-    shared: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
-    overrides: dict[str, Overridden] = {}
-    for key in keys:
-        patterns = tuple(pattern for pattern in validated if key in matches[pattern])
-        if patterns not in shared:
-            shared[patterns] = {}
-            for prefix, name, value in (entry for p in patterns for entry in validated[p]):
-                shared[patterns].setdefault(prefix, {})[name] = value
-        overrides[key] = shared[patterns]
-    frozen = {key for pattern in owner.frozen for key in matches[pattern]}
-    return overrides, frozen
-
-
-def _validated(owner: Owner) -> dict[str, list[tuple[str, str, Any]]]:
-    """Return what each pattern overrides: prefix of the rule, hyperparameter and value."""
-    # The names of the optimizer in a chain are its own; they come last, for they win.
-    main = owner.main
-    parts = sorted(owner.parts.items(), key=lambda part: part[1] is main)
-    known = {
-        entry.name if rule is main else prefix + entry.name: (prefix, entry)
-        for prefix, rule in parts
-        for entry in rule.hyperparameters
-        if not (entry.option or entry.domain.fixed)
-    }
-    validated: dict[str, list[tuple[str, str, Any]]] = {}
-    for pattern, values in owner.overrides.items():
-        where, validated[pattern] = f"{owner.name}, overrides[{pattern!r}]", []
-        for name, value in values.items():
-            if name not in known:
-                raise ValueError(
-                    f"{where}: {name!r} cannot be overridden; {owner.name} has the numbers "
-                    f"{', '.join(known)}, and `frozen` leaves parameters alone"
-                )
-            prefix, entry = known[name]
-            validated[pattern].append((prefix, entry.name, entry.validate(where, value)))
-    return validated

@@ -3,9 +3,9 @@
 from typing import Any
 
 from instep import arrays
-from instep.graph.program import Program
 from instep.graph.remembered import OBJECTIVE
 from instep.hyperparameters import real
+from instep.state import Owner
 
 
 class Objective:
@@ -22,9 +22,9 @@ class Objective:
         Whether a rule asks for it.
     """
 
-    def __init__(self, program: Program, numbers: dict[str, Any]) -> None:
-        self._name = program.name
-        self._rules = [part.owner for part in program.parts if part.rule.needs_value]
+    def __init__(self, owner: Owner, numbers: dict[str, Any]) -> None:
+        self._name = owner.name
+        self._rules = [rule.name for rule in owner.parts.values() if rule.needs_value]
         self._place = numbers.pop(OBJECTIVE, None)
         self.is_needed = self._place is not None
 

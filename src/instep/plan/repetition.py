@@ -14,6 +14,7 @@ from instep.graph.derivation import Derivation, derivation
 from instep.graph.program import Program
 from instep.graph.rows import Flags, Group, Row
 from instep.interrupts import finish, require_frames
+from instep.plan.assignment import Assignment
 from instep.plan.overlaps import joined
 from instep.rule import edition
 from instep.state import Owner, State
@@ -38,7 +39,7 @@ class Way:
     joined
         The passes, as one call.
     computes
-        Dtypes of the arithmetic.
+        Numbers of rows, and dtypes of the arithmetic in which they are used.
     sees_tensors
         Whether it takes tensors as they are, and not the arrays that stand for them.
     """
@@ -49,7 +50,8 @@ class Way:
         self._repeaters, self.sees_tensors = repeaters, sees_tensors
         # A call within another takes 0.1 us.
         self.fits = repeaters[0].fits if len(repeaters) == 1 else self._fit
-        self.computes = list(dict.fromkeys(repeater.compute for repeater in repeaters))
+        pairs = [(row, repeater.compute) for repeater in repeaters for row in repeater.rows]
+        self.computes = list(dict.fromkeys(pairs))
         self._table = 0
 
     def _fit(self, params: tuple[Any, ...], grads: tuple[Any, ...]) -> bool:
@@ -84,39 +86,47 @@ class Repetition:
     def __init__(
         self,
         owner: Owner,
-        program: Program,
-        groups: Sequence[Group],
+        given: Assignment,
         buckets: Sequence[Bucket],
         sums: SumTable,
     ) -> None:
-        self._program, self._sums = program, sums
-        self._groups, self._buckets = groups, buckets
+        self._programs, self._sums = given.programs, sums
+        self._groups, self._buckets = given.groups, buckets
         self.last: Way | None = None
         self._ways: dict[tuple[Flags, ...], Way | None] = {}
+        parts = [part for program in dict.fromkeys(given.programs) for part in program.parts]
         # The values of another rule than the owner, a part of a chain, may be kept: it has no plan.
-        self._kept = [] if owner.main is owner else [part.rule.__dict__ for part in program.parts]
-        self._readers = [_reader([entry.name for entry in part.fields]) for part in program.parts]
-        self._derives = any(part.derives or part.period > 1 for part in program.parts)
+        is_one = "" in owner.parts
+        self._kept = [] if is_one else [part.rule.__dict__ for part in parts]
+        self._readers = [_reader([entry.name for entry in part.fields]) for part in parts]
+        self._derives = any(part.derives or part.period > 1 for part in parts)
         self._edition: object = None
         self._settings: tuple[Any, ...] = ()
         # Whether the rows of a step follow from its number and the settings alone; and whether
         # these survive in the dtypes of the arithmetic.
         self._is_constant = self._is_checked = False
         # One group of one rule, as most optimizers are: its rows are made in half the time.
-        is_alone = len(groups) == len(program.parts) == 1
-        self._is_alone = is_alone and not (groups[0].overrides or self._derives)
+        is_alone = len(given.groups) == len(parts) == 1
+        self._is_alone = is_alone and not (given.groups[0].overrides or self._derives)
 
     @cached_property
     def _makers(self) -> list["_RowMaker"]:
         """What makes rows from settings and the step number; none where rules do more."""
-        found = derivation(self._program) if self._derives else None
-        if self._derives and found is None:
+        derived: dict[Program, Derivation | None] = {}
+        first, count = {}, 0
+        for program in dict.fromkeys(self._programs):
+            derived[program] = derivation(program) if self._derives else None
+            first[program], count = count, count + sum(len(part.fields) for part in program.parts)
+        if self._derives and None in derived.values():
             return []
-        return [_RowMaker(self._program, group, found) for group in self._groups]
+        return [
+            _RowMaker(program, group, derived[program], first[program])
+            for program, group in zip(self._programs, self._groups, strict=True)
+        ]
 
     def _read(self, owner: Owner) -> None:
         """Read the hyperparameters of the rules, as they are set now."""
-        self._edition = edition.present  # before: what is set from now on is another
+        present = edition.present  # before: what is set from now on is another
         if self._kept:
             settings = tuple(chain.from_iterable(map(call, self._readers, self._kept)))
         else:
@@ -128,6 +138,7 @@ class Repetition:
         if self._is_constant:
             for maker in self._makers:
                 maker.take(settings)
+        self._edition = present  # last: after an exception all is read again
 
     def step(self, owner: Owner, state: State, plan: Any) -> list[Row] | None:
         """Take a step, unless it runs what none has run: then its rows are returned."""
@@ -161,12 +172,13 @@ class Repetition:
             except _NO_VALUE:  # the rules raise their own
                 self._is_checked = False
         if not rows:
-            make: Callable[..., Any] = self._program.row if self._derives else self._program.numbers
-            rows = [make(step, group) for group in self._groups]
+            for program, group in zip(self._programs, self._groups, strict=True):
+                make: Callable[..., Any] = program.row if self._derives else program.numbers
+                rows.append(make(step, group))
         if not (self._is_checked and self._is_constant):
-            for compute in self.last.computes if self.last is not None else ():
-                for row in rows:
-                    self._program.check_rounding(row[0] if self._derives else row, compute)
+            for i, compute in self.last.computes if self.last is not None else ():
+                numbers = rows[i][0] if self._derives else rows[i]
+                self._programs[i].check_rounding(numbers, compute)
             self._is_checked = True
         return rows
 
@@ -269,7 +281,9 @@ class _RowMaker:
         The values that this part of the tree has in place of settings.
     """
 
-    def __init__(self, program: Program, group: Group, derived: Derivation | None) -> None:
+    def __init__(
+        self, program: Program, group: Group, derived: Derivation | None, first: int
+    ) -> None:
         self._derived = derived
         overridden = {
             prefix + name: value
@@ -278,6 +292,7 @@ class _RowMaker:
         }
         self._group, self.overridden = group, tuple(overridden.values())
         fields = [part.prefix + entry.name for part in program.parts for entry in part.fields]
+        self._own = slice(first, first + len(fields))  # among the settings of all rules
         places = dict(zip(fields, count())) | dict(zip(overridden, count(len(fields) + 1)))
         names: list[str | None] = []
         self._steps: list[tuple[int, int]] = []  # where those of the rules are, and their periods
@@ -290,7 +305,7 @@ class _RowMaker:
 
     def take(self, settings: tuple[Any, ...]) -> None:
         """Take the settings of the rules, in their order."""
-        self._row = list(self._pick((*settings, 0, *self.overridden)))
+        self._row = list(self._pick((*settings[self._own], 0, *self.overridden)))
 
     def row(self, step: int) -> Any:
         """Return the row of a step."""

@@ -1,6 +1,6 @@
 """What a plan depends on of its optimizer, where the optimizer does not hear of a change."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -13,14 +13,16 @@ from instep.state import Owner
 class Settings:
     """The settings of an optimizer and of the rules in it, as a plan was made for them."""
 
-    def __init__(self, owner: Owner, program: Program, *, with_arrays: bool) -> None:
-        self._program = program
+    def __init__(self, owner: Owner, programs: Sequence[Program], *, with_arrays: bool) -> None:
+        self._programs = programs
         self._overrides = {pattern: dict(entry) for pattern, entry in owner.overrides.items()}
         # Their keys and values at hand: they are compared at every step.
         self._entries = [(pattern, [*x], [*x.values()]) for pattern, x in self._overrides.items()]
         # What the rules in a chain are given may be set without its knowledge, arrays too.
-        self._is_fixed = not with_arrays and all(part.fixed for part in program.parts)
-        self._is_chain, self._edition = owner.main is not owner, object()
+        parts = [part for program in programs for part in program.parts]
+        self._is_fixed = not with_arrays and all(part.fixed for part in parts)
+        self._is_chain = "" not in owner.parts
+        self._edition = object()
 
     def are_those_of(self, owner: Owner) -> bool:
         """Return whether the settings are the same now."""
@@ -30,8 +32,10 @@ class Settings:
             return False
         present = edition.present
         is_known = self._edition is present or not self._is_chain
-        if not (self._is_fixed and is_known) and not self._program.is_current():
-            return False
+        if not (self._is_fixed and is_known):
+            for program in self._programs:
+                if not program.is_current():
+                    return False
         self._edition = present
         return True
 

@@ -22,8 +22,10 @@ def buckets(
     states: dict[int, LeafState] = {}
     numbers: dict[str, Any] = {}
     found = [_bucket(given, own, leaves, state, states, numbers, threads) for own in given.buckets]
-    for other in found[:-1]:
-        other.is_last = False
+    later: frozenset[str] = frozenset()
+    for bucket, own in zip(found[::-1], given.buckets[::-1], strict=True):
+        bucket.left_to_others, bucket.programs = later, given.programs
+        later |= frozenset(of_tree(own.program))
     return found, states, numbers
 
 

@@ -8,17 +8,18 @@ from typing import Any
 from instep import tree
 from instep.engines.base import Fit, Leaves
 from instep.engines.sums import SumTable, Verdicts
-from instep.graph.program import Program
+from instep.graph.program import programs_of, rows_after
 from instep.graph.rows import Row
 from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
-from instep.plan.assignment import assign, resolve
+from instep.plan.assignment import assign
 from instep.plan.judging import Judging
 from instep.plan.objective import Objective
 from instep.plan.overlaps import Apart
 from instep.plan.records import Records
 from instep.plan.remembered import look, remember
 from instep.plan.repetition import Repetition
+from instep.plan.selection import select
 from instep.plan.settings import Settings
 from instep.plan.stand_ins import StandIns
 from instep.state import Owner, State
@@ -42,21 +43,22 @@ class Plan:
         # The plan of the step that came after one of this the last time: some take turns.
         self.next = self.reference = weakref.ref(self)
         leaves = validation.match(owner.name, params, grads)
-        overrides, frozen = resolve(owner, leaves)
-        free = [leaf for leaf in leaves if leaf.key not in frozen]
+        selection = select(owner, leaves)
+        free = [leaf for leaf in leaves if leaf.key not in selection.frozen]
         self._active = [leaf for leaf in free if leaf.gradient is not None]
         self._idle = [leaf.position for leaf in free if leaf.gradient is None]
         validation.check(owner.name, params, self._active)
-        unseen = [leaf.position for leaf in leaves if leaf.gradient is None or leaf.key in frozen]
+        seen = {leaf.position for leaf in self._active}
+        unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
         self._read_params, self._read_grads = (tree.LeafReader(x, unseen) for x in (params, grads))
         self._held = self._seen = _NOTHING  # by the user, and by the engines
-        self.program = Program(owner, is_kept=True, remembered=state.remembered)
-        given = assign(owner, state, self.program, self._active, overrides)
+        programs = programs_of(owner, is_kept=True, remembered=state.remembered)
+        given = assign(owner, state, programs, self._active, selection)
         self._stand_ins = StandIns(self._active)
-        self._settings = Settings(owner, self.program, with_arrays=bool(given.arrays))
-        self._groups = given.groups
+        self._settings = Settings(owner, [*programs.values()], with_arrays=bool(given.arrays))
+        self._groups, self._programs = given.groups, given.programs
         self.buckets, states, numbers = slots.buckets(given, self._active, state, owner.threads)
-        self.objective = Objective(self.program, numbers)
+        self.objective = Objective(owner, numbers)
         self._records = Records(self._active, states, numbers, self._groups, given.group_of, state)
         self.is_heavy = any(own.program.between for own in given.buckets)
         self._sums = SumTable(len(leaves), len(self.buckets))
@@ -65,7 +67,7 @@ class Plan:
         # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
         self._is_kept = self._verified = False
         self._repeats = not (self._stand_ins.replaces or given.arrays)
-        self._repetition = Repetition(owner, self.program, self._groups, self.buckets, self._sums)
+        self._repetition = Repetition(owner, given, self.buckets, self._sums)
         for leaf in self._active:  # the arrays are the user's: keep none of them
             leaf.forget()
         if self._fit(params, grads) is Fit.DIFFERENT:
@@ -181,7 +183,7 @@ class Plan:
             bucket.stage(candidates, sums)
         while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
             sums.add_up(numbers)
-        if self._judging.is_forbidden(candidates, partial(self.program.rows_after, state.t)):
+        if self._judging.is_forbidden(candidates, partial(rows_after, self._programs, state.t)):
             # A new plan is not kept: its state may start from what the user changes until then.
             state.skipped += 1
             return params
@@ -246,10 +248,10 @@ class Plan:
         """Return the rows of the step, for every number of undecided steps that may be taken."""
         if self.waits:
             self.settle(state, Verdicts.MOST)
-        found = self._judging.candidates(partial(self.program.rows_after, state.t))
+        found = self._judging.candidates(partial(rows_after, self._programs, state.t))
         if found is None:
             self.settle(state)
-            found = self._judging.candidates(partial(self.program.rows_after, state.t))
+            found = self._judging.candidates(partial(rows_after, self._programs, state.t))
             assert found is not None
         return found
 

@@ -133,7 +133,7 @@ class NativeRepeater(Repeater):
     def __init__(
         self, bucket: NativeBucket, now: Arrangement[CompiledLaunch], watched: SignatureCheck
     ) -> None:
-        self.compute, self.fits = bucket.compute, watched.fits
+        self.compute, self.rows, self.fits = bucket.compute, bucket.own_rows, watched.fits
         self.bucket, self.now, self._watched = bucket, now, watched
 
     @property

@@ -1,0 +1,133 @@
+"""What is chosen for each leaf of a tree: its rules, other hyperparameters, or to be left alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from instep.graph.rows import Overridden
+from instep.hyperparameters import Hyperparameter
+from instep.plan.leaves import Leaf
+from instep.state import Composed, Owner, Selector
+from instep.tree import format_path
+
+
+@dataclass(eq=False)
+class Selection:
+    """What is chosen for leaves, by their keys.
+
+    Attributes
+    ----------
+    frozen
+        The leaves that are left alone.
+    chosen
+        What chose the rules of each other leaf: a key of `Owner.compositions`.
+    overrides
+        What is other for each of these. Leaves of the same rules to which the same applies share
+        one dict.
+    """
+
+    frozen: set[str]
+    chosen: dict[str, Selector]
+    overrides: dict[str, Overridden]
+
+
+def select(owner: Owner, leaves: Sequence[Leaf]) -> Selection:
+    """Ask what chooses leaves, once for each of them, or raise."""
+    selectors = dict.fromkeys((*owner.overrides, *owner.frozen, *owner.compositions))
+    found = {one: {leaf.key for leaf in leaves if _is_chosen(one, leaf)} for one in selectors}
+    for selector in (*owner.overrides, *owner.frozen):
+        if not found[selector]:
+            raise _nothing(owner, selector, leaves)
+    frozen = {key for selector in owner.frozen for key in found[selector]}
+    chosen = _compositions(owner, leaves, frozen, found)
+    return Selection(frozen, chosen, _overrides(owner, chosen, found))
+
+
+def _is_chosen(selector: Selector, leaf: Leaf) -> bool:
+    return selector == "*" or fnmatchcase(leaf.key, selector)
+
+
+def _nothing(owner: Owner, selector: Selector, leaves: Sequence[Leaf]) -> ValueError:
+    keys = ", ".join(repr(leaf.key) for leaf in leaves[:10])
+    return ValueError(
+        f"{owner.name}.update: the pattern {selector!r} matches no parameter; there are "
+        f"{keys}{', ...' if leaves[10:] else ''}"
+    )
+
+
+def _compositions(
+    owner: Owner,
+    leaves: Sequence[Leaf],
+    frozen: set[str],
+    found: Mapping[Selector, set[str]],
+) -> dict[str, Selector]:
+    """Return what chooses the rules of each leaf that is not frozen."""
+    chosen: dict[str, Selector] = {}
+    for selector in owner.compositions:
+        new = found[selector] - chosen.keys()
+        chosen |= dict.fromkeys(new, selector)
+    for leaf in leaves:
+        if leaf.key not in chosen and leaf.key not in frozen:
+            raise ValueError(
+                f"{owner.name}.update: nothing in it is for {format_path('params', leaf.path)}"
+            )
+    return {leaf.key: chosen[leaf.key] for leaf in leaves if leaf.key not in frozen}
+
+
+def _overrides(
+    owner: Owner, chosen: Mapping[str, Selector], found: Mapping[Selector, set[str]]
+) -> dict[str, Overridden]:
+    values = _values(owner, chosen, found)
+    shared: dict[tuple[Selector, ...], dict[str, dict[str, Any]]] = {}
+    overrides: dict[str, Overridden] = {}
+    for key, of_rules in chosen.items():
+        own = [selector for selector in owner.overrides if key in found[selector]]
+        if (of_rules, *own) not in shared:
+            new: dict[str, dict[str, Any]] = {}
+            shared[of_rules, *own] = new
+            for prefix, name, value in (entry for one in own for entry in values[of_rules, one]):
+                new.setdefault(prefix, {})[name] = value
+        overrides[key] = shared[of_rules, *own]
+    return overrides
+
+
+def _values(
+    owner: Owner, chosen: Mapping[str, Selector], found: Mapping[Selector, set[str]]
+) -> dict[tuple[Selector, Selector], list[tuple[str, str, Any]]]:
+    """Return what is overridden in which rules: prefix of the rule, hyperparameter and value.
+
+    Where leaves of several rules are meant, a name is for those rules that have it.
+    """
+    known = {selector: _numbers(composed) for selector, composed in owner.compositions.items()}
+    values = {}
+    for selector, given in owner.overrides.items():
+        met = {chosen[key] for key in found[selector] if key in chosen}
+        of_rules = [one for one in known if one in met or not met]
+        where = f"{owner.name}, overrides[{selector!r}]"
+        for name in given:
+            if not any(name in known[one] for one in of_rules):
+                names = dict.fromkeys(name for one in of_rules for name in known[one])
+                raise ValueError(
+                    f"{where}: {name!r} cannot be overridden; {owner.name} has the numbers "
+                    f"{', '.join(names)}, and `frozen` leaves parameters alone"
+                )
+        for one in of_rules:
+            values[one, selector] = [
+                (prefix, entry.name, entry.validate(where, given[name]))
+                for name, (prefix, entry) in known[one].items()
+                if name in given
+            ]
+    return values
+
+
+def _numbers(composed: Composed) -> dict[str, tuple[str, Hyperparameter]]:
+    """Return what can be overridden, by name: prefix of the rule, and hyperparameter."""
+    # The names of the optimizer in a chain are its own; they come last, for they win.
+    main = composed.main
+    return {
+        entry.name if rule is main else prefix + entry.name: (prefix, entry)
+        for prefix, rule in sorted(composed.parts.items(), key=lambda part: part[1] is main)
+        for entry in rule.hyperparameters
+        if not (entry.option or entry.domain.fixed)
+    }
