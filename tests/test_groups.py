@@ -369,3 +369,69 @@ def test_every_library_takes_groups(xp):
     optimizer = SGD(1.0, overrides={"b": {"lr": 0.5}}, frozen=["c"])
     params = optimizer.update(params, {key: xp.ones(2) for key in params})
     assert [float(params[key][1]) for key in "abc"] == [-1.0, -0.5, 0.0]
+
+
+class TestFunctions:
+    """Functions of path and array, in the place of patterns."""
+
+    def test_they_choose_as_patterns_do(self):
+        params, expected = sixty(), sixty()
+        asked = []
+
+        def is_vector(path, array):
+            asked.append((path, array.shape))
+            return array.ndim == 1
+
+        def is_frozen(path, array):
+            return path.startswith("head/1") and array.shape[0] > 5
+
+        optimizer = AdamW(overrides={is_vector: {"weight_decay": 0.0}}, frozen=[is_frozen])
+        other = AdamW(overrides={"*/bias": {"weight_decay": 0.0}}, frozen=["head/1[0-4]/*"])
+        for step in range(3):
+            optimizer.update(params, sixty(seed=step))
+            other.update(expected, sixty(seed=step))
+        params = flat(params)
+        engine_runs.assert_same_run((params, optimizer), (flat(expected), other))
+        # Once for the plan that serves all steps.
+        assert sorted(asked) == sorted((path, w.shape) for path, w in params.items())
+        optimizer.explain(sixty())
+        assert len(asked) == 2 * 60
+
+    def test_a_number_is_shown_as_an_array(self):
+        params = {"x": 1.0, "y": 2.0}
+        SGD(lr=1.0, frozen=[lambda path, w: path == "x" and w.shape == ()]).update(
+            params, {"x": 1.0, "y": 1.0}
+        )
+        assert params == {"x": 1.0, "y": 1.0}
+
+    def test_errors_show_them(self):
+        w = {"a": np.ones(2)}
+
+        def is_matrix(path, array):
+            return array.ndim == 2
+
+        with pytest.raises(ValueError, match=r"the function .*is_matrix.* matches no parameter"):
+            SGD(overrides={is_matrix: {"lr": 1.0}}).update(w, w)
+        with pytest.raises(TypeError, match=r"asked of params\['a'\], must return True or False"):
+            SGD(frozen=[lambda path, array: array]).update(w, {"a": np.ones(2)})
+        with pytest.raises(TypeError, match="frozen must be a sequence"):
+            SGD(frozen=is_matrix)
+        with pytest.raises(ValueError, match=r"is_matrix.*'beta' cannot be overridden"):
+            SGD(overrides={is_matrix: {"beta": 1.0}}).update(np.ones((2, 2)), np.ones((2, 2)))
+
+    def test_an_optimizer_is_copied_and_pickled_with_functions_that_can_be(self):
+        optimizer = SGD(lr=1.0, overrides={_is_short: {"lr": 0.5}}, frozen=[_is_long])
+        for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+            params = {"a": np.zeros(1), "b": np.zeros(2), "c": np.zeros(3)}
+            other.update(params, {key: np.ones_like(w) for key, w in params.items()})
+            assert [w[0] for w in params.values()] == [-0.5, -1.0, 0.0]
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            pickle.dumps(SGD(frozen=[lambda path, array: True]))
+
+
+def _is_short(path, array):
+    return len(array) < 2
+
+
+def _is_long(path, array):
+    return len(array) > 2

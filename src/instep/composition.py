@@ -8,7 +8,7 @@ from instep.compound import Compound, check_gathering, check_stages, compose
 from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
 from instep.rule import Rule, names_of
-from instep.state import Overrides
+from instep.state import Overrides, Selector
 from instep.transform import Transform
 
 
@@ -25,7 +25,7 @@ class Chain(Compound):
         engine: str | None = None,
         threads: int | None = None,
         overrides: Overrides | None = None,
-        frozen: Sequence[str] | None = None,
+        frozen: Sequence[Selector] | None = None,
         complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
     ) -> None:
         self.__dict__.update(_composed(rules))
@@ -84,7 +84,7 @@ def chain(
     engine: str | None = None,
     threads: int | None = None,
     overrides: Overrides | None = None,
-    frozen: Sequence[str] | None = None,
+    frozen: Sequence[Selector] | None = None,
     complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
 ) -> Chain:
     """Compose transforms and one optimizer into one optimizer, which takes the fewest passes.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from instep import arrays
 from instep.interrupts import Block, Call, block, require_frames, together
 from instep.plan.remembered import alike
-from instep.state import Overrides, State
+from instep.state import Overrides, Selector, State
 from instep.stateful import Stateful
 
 if TYPE_CHECKING:
@@ -39,23 +39,29 @@ def _validate_threads(owner: str, value: Any) -> int | None:
 
 def _validate_overrides(owner: str, value: Any) -> Overrides:
     if not isinstance(value, Mapping) or not all(
-        isinstance(pattern, str) and isinstance(entry, Mapping) for pattern, entry in value.items()
+        is_selector(one) and isinstance(entry, Mapping) for one, entry in value.items()
     ):
         raise TypeError(
             f"{owner}: overrides must be a dict of path patterns to dicts of hyperparameters, "
-            f'such as {{"*/bias": {{"weight_decay": 0.0}}}}, got {value!r}'
+            f'such as {{"*/bias": {{"weight_decay": 0.0}}}}, or of functions of path and array, '
+            f"got {value!r}"
         )
     return value
 
 
-def _validate_frozen(owner: str, value: Any) -> tuple[str, ...]:
-    patterns = tuple(value) if isinstance(value, Iterable) else (value,)
-    if isinstance(value, str) or not all(isinstance(pattern, str) for pattern in patterns):
+def _validate_frozen(owner: str, value: Any) -> tuple[Selector, ...]:
+    selectors = tuple(value) if isinstance(value, Iterable) else (value,)
+    if is_selector(value) or not all(map(is_selector, selectors)):
         raise TypeError(
-            f'{owner}: frozen must be a sequence of path patterns, such as ("encoder/*",), or () '
-            f"for none, got {value!r}"
+            f'{owner}: frozen must be a sequence of path patterns, such as ("encoder/*",), or of '
+            f"functions of path and array, or () for none, got {value!r}"
         )
-    return patterns
+    return selectors
+
+
+def is_selector(value: Any) -> bool:
+    """Return whether a value can choose leaves."""
+    return isinstance(value, str) or (callable(value) and not isinstance(value, type))
 
 
 class Optimizer(Stateful):
@@ -94,9 +100,10 @@ class Optimizer(Stateful):
     overrides
         Hyperparameters of parts of the tree: path patterns, as in the module `fnmatch`, and what is
         other there. ``{"*/bias": {"weight_decay": 0.0}}`` speaks of every leaf whose path ends in
-        ``/bias``. Where several patterns match, the later wins. All are still updated together.
+        ``/bias``. A function of path and array, such as ``lambda path, w: w.ndim == 1``, may stand
+        for a pattern. Where several match, the later wins. All are still updated together.
     frozen
-        Path patterns of leaves that are left alone, whatever their gradients.
+        What chooses, in the same ways, leaves that are left alone, whatever their gradients.
     complex
         What complex parameters are: with ``"modulus"`` each is one number, whose gradient has a
         magnitude and a phase; with ``"pairs"`` real and imaginary parts are numbers of their own,
@@ -119,7 +126,7 @@ class Optimizer(Stateful):
     engine: str = field(default="auto", kw_only=True)
     threads: int | None = field(default=None, kw_only=True)
     overrides: Overrides = field(default_factory=dict, kw_only=True)
-    frozen: Sequence[str] = field(default=(), kw_only=True)
+    frozen: Sequence[Selector] = field(default=(), kw_only=True)
     complex: str = field(default="modulus", kw_only=True)
 
     def update(self, params: Any, grads: Any, *, value: Any = None) -> Any:

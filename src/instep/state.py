@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from instep.rule import Rule
 
-#: What chooses leaves of a tree: a pattern of their paths.
-Selector = str
+#: What chooses leaves of a tree: a pattern of their paths, or a function that is asked of each.
+Selector = str | Callable[[str, Any], bool]
 
 #: Hyperparameters of parts of a tree, by what chooses these.
 Overrides = Mapping[Selector, Mapping[str, Any]]
@@ -111,7 +111,7 @@ class Owner(Protocol):
     @property
     def overrides(self) -> Overrides: ...
     @property
-    def frozen(self) -> Sequence[str]: ...
+    def frozen(self) -> Sequence[Selector]: ...
     @property
     def complex(self) -> str: ...
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
+
 from instep.graph.rows import Overridden
-from instep.hyperparameters import Hyperparameter
+from instep.hyperparameters import Hyperparameter, described
 from instep.plan.leaves import Leaf
 from instep.state import Composed, Owner, Selector
 from instep.tree import format_path
@@ -35,7 +37,9 @@ class Selection:
 def select(owner: Owner, leaves: Sequence[Leaf]) -> Selection:
     """Ask what chooses leaves, once for each of them, or raise."""
     selectors = dict.fromkeys((*owner.overrides, *owner.frozen, *owner.compositions))
-    found = {one: {leaf.key for leaf in leaves if _is_chosen(one, leaf)} for one in selectors}
+    found = {
+        one: {leaf.key for leaf in leaves if _is_chosen(owner, one, leaf)} for one in selectors
+    }
     for selector in (*owner.overrides, *owner.frozen):
         if not found[selector]:
             raise _nothing(owner, selector, leaves)
@@ -44,14 +48,23 @@ def select(owner: Owner, leaves: Sequence[Leaf]) -> Selection:
     return Selection(frozen, chosen, _overrides(owner, chosen, found))
 
 
-def _is_chosen(selector: Selector, leaf: Leaf) -> bool:
-    return selector == "*" or fnmatchcase(leaf.key, selector)
+def _is_chosen(owner: Owner, selector: Selector, leaf: Leaf) -> bool:
+    if isinstance(selector, str):
+        return selector == "*" or fnmatchcase(leaf.key, selector)
+    answer = selector(leaf.key, leaf.parameter)
+    if not isinstance(answer, bool | np.bool_):
+        raise TypeError(
+            f"{owner.name}.update: {selector!r}, asked of {format_path('params', leaf.path)}, must "
+            f"return True or False, got {described(answer)}"
+        )
+    return bool(answer)
 
 
 def _nothing(owner: Owner, selector: Selector, leaves: Sequence[Leaf]) -> ValueError:
+    what = "pattern" if isinstance(selector, str) else "function"
     keys = ", ".join(repr(leaf.key) for leaf in leaves[:10])
     return ValueError(
-        f"{owner.name}.update: the pattern {selector!r} matches no parameter; there are "
+        f"{owner.name}.update: the {what} {selector!r} matches no parameter; there are "
         f"{keys}{', ...' if leaves[10:] else ''}"
     )
 

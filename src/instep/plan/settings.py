@@ -1,13 +1,12 @@
 """What a plan depends on of its optimizer, where the optimizer does not hear of a change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import is_
-from typing import Any
 
 from instep.graph.program import Program
 from instep.hyperparameters import is_same
 from instep.rule import edition
-from instep.state import Owner
+from instep.state import Overrides, Owner
 
 
 class Settings:
@@ -39,7 +38,7 @@ class Settings:
         self._edition = present
         return True
 
-    def _are_overrides(self, given: Mapping[str, Any]) -> bool:
+    def _are_overrides(self, given: Overrides) -> bool:
         if len(given) == len(self._entries):
             for pattern, keys, values in self._entries:
                 entry = given.get(pattern)
