@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.graph.nodes import FIRST, sum_kind
+from instep.graph.nodes import FIRST, sum_kind, sum_scope
 from instep.interrupts import Call
 
 
@@ -154,8 +154,9 @@ class SumTable:
         return remote
 
     def add_up(self, numbers: set[int]) -> None:
-        """Fill the column of the tree for these sums."""
+        """Fill the column of the tree for those of these sums that are over the tree."""
         self.known |= numbers
+        numbers = {number for number in numbers if sum_scope(number) == "tree"}
         if self.remotes and (only := self.only_remote) is not None:
             only.add_up(numbers)
             return

@@ -166,7 +166,8 @@ def _joined(
         launches = [launch for level in levels for launch in level]
         for launch in launches:
             launch.add_to(first, sums)
-        for number in {entry.number for one in launches for entry in one.graph.sums}:
+        sums_here = [entry for one in launches for entry in one.graph.sums]
+        for number in {entry.number for entry in sums_here if entry.scope == "tree"}:
             first.total(sum_kind(number), sums.address + number * row_bytes, sums.stride - 1)
     for launch in (launch for one in now for launch in one.final):
         launch.add_to(last, sums)
