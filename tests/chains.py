@@ -3,7 +3,7 @@
 import bits
 import numpy as np
 
-from instep import LAMB, LARS, AdamW, Momentum, RMSProp, chain
+from instep import LAMB, LARS, AdamW, Momentum, NAdam, RMSProp, chain, partition
 from instep.schedules import Exponential
 from instep.transforms import (
     accumulate,
@@ -55,6 +55,21 @@ CHAINS = {
         lambda **settings: chain(
             *(Momentum(Exponential(0.1, factor=0.9)), decoupled_weight_decay(0.1, corrected=True)),
             *(trust_ratio(0.5), cautious(), average(0.9)),
+            **settings,
+        ),
+        True,
+    ),
+    "three rules": (
+        lambda **settings: chain(
+            *(skip_nonfinite(), accumulate(2), clip_by_global_norm(1.0)),
+            partition(
+                {
+                    "[lr]*": LAMB(),
+                    "*e*": chain(clip_by_global_norm(0.5), RMSProp()),
+                    "*": chain(NAdam(), cautious()),
+                }
+            ),
+            average(0.9),
             **settings,
         ),
         True,

@@ -50,8 +50,9 @@ def test_what_a_class_adds_to_those_it_comes_from_is_in_the_reference(name, memb
     assert everything or added == set(re.findall(r"\w+", members[1] if members else ""))
 
 
-def test_what_chains_add_is_in_the_reference():
-    assert "autoclass:: instep.composition.Chain\n" in REFERENCE
+@pytest.mark.parametrize("name", ["compound.Compound", "composition.Chain", "partitions.Partition"])
+def test_what_is_made_of_rules_is_in_the_reference(name):
+    assert f"autoclass:: instep.{name}\n" in REFERENCE
 
 
 @pytest.mark.parametrize("name", instep.optimizers.__all__)

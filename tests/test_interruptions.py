@@ -22,7 +22,18 @@ import whole_steps
 from remembering import Remembering
 from whole_steps import PLAIN, STRIDED, Problem, assert_whole, same
 
-from instep import LAMB, SGD, Adam, Momentum, Muon, ScheduleFreeAdamW, chain, interrupts
+from instep import (
+    LAMB,
+    SGD,
+    Adam,
+    Momentum,
+    Muon,
+    NAdam,
+    ScheduleFreeAdamW,
+    chain,
+    interrupts,
+    partition,
+)
 from instep.engines import blocked
 from instep.plan import step as plan
 from instep.transforms import (
@@ -67,6 +78,16 @@ PROBLEMS = {
             **settings,
         ),
         stride=3,
+    ),
+    "partitioned": Problem(
+        lambda **settings: chain(
+            *(skip_nonfinite(), clip_by_global_norm(0.5)),
+            partition({"a": NAdam(), "b": Remembering(), "*": chain(Momentum(), average(0.9))}),
+            **settings,
+        ),
+        PLAIN | {"c": (2,)},
+        missing=("c",),
+        stride=5,
     ),
     "with numbers": Problem(Remembering, PLAIN | {"c": (2,)}, missing=("c",), stride=3),
     "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=5),

@@ -13,9 +13,10 @@ from instep import optimizers, schedules
 from instep.composition import chain
 from instep.optimizer import Optimizer
 from instep.optimizers import *  # noqa: F403 - the table of optimizers says which
+from instep.partitions import partition
 from instep.transform import Transform
 
 __version__ = "0.1.0"
 
-__all__ = ["Optimizer", "Transform", "__version__", "chain", "schedules"]
+__all__ = ["Optimizer", "Transform", "__version__", "chain", "partition", "schedules"]
 __all__ += optimizers.__all__

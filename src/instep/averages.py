@@ -80,9 +80,11 @@ class _Answer:
         self, owner: Owner, call: str, state: State, params: Any, which: int | None
     ) -> None:
         leaves = validation.unchecked(call, params)
-        prefix, rule = _choose(owner, call, which)
-        self._rule = None if rule is None else _Answering(rule, owner)
-        self._states = {} if rule is None else _states(state, prefix, rule)
+        rules = _choose(owner, call, which)
+        self._rules = [
+            (_Answering(rule, owner), _states(state, prefix, rule)) for prefix, rule in rules
+        ]
+        self._states = {key: leaf for _, states in self._rules for key, leaf in states.items()}
         self.known = {leaf.key: leaf for leaf in leaves if leaf.key in self._states}
         for leaf in self.known.values():
             validation.check_array(call, leaf.path, leaf.parameter)
@@ -107,14 +109,15 @@ class _Answer:
         `beside` are arrays of the same kind. A step takes them for gradients, which no answer
         reads.
         """
-        if self._rule is None or not into:
-            return into
-        state = State(leaves={key: self._states[key] for key in into})
-        plan = Plan(self._rule, state, into, beside)
-        try:
-            new: dict[str, Any] = plan.step(self._rule, state, into)
-        finally:
-            plan.release()
+        new: dict[str, Any] = {}
+        for rule, states in self._rules:
+            state = State(leaves={key: states[key] for key in into if key in states})
+            own, own_beside = ({key: x[key] for key in state.leaves} for x in (into, beside))
+            plan = Plan(rule, state, own, own_beside)
+            try:
+                new |= plan.step(rule, state, own)
+            finally:
+                plan.release()
         return new
 
 
@@ -222,11 +225,15 @@ def _restore(container: Any, key: Any, entry: Any) -> None:
         container[key] = entry
 
 
-def _choose(owner: Owner, call: str, which: int | None) -> tuple[str, Rule | None]:
-    """Return the rule that answers, with its prefix: the only one, if `which` does not say."""
-    found = [(p, rule) for p, rule in owner.parts.items() if rule.answer_rule is not None]
-    if which is None and len(found) <= 1:
-        return found[0] if found else ("", None)
+def _choose(owner: Owner, call: str, which: int | None) -> list[tuple[str, Rule]]:
+    """Return the rules that answer, with their prefixes: `which` says where a leaf has several."""
+    found = [(prefix, rule) for prefix, rule in owner.parts.items() if rule.answer_rule is not None]
+    most = max(
+        sum(rule.answer_rule is not None for rule in composed.parts.values())
+        for composed in owner.compositions.values()
+    )
+    if which is None and most <= 1:
+        return found
     if not isinstance(which, int) or which not in range(len(found)):
         numbers = ", ".join(f"{i} for {rule!r}" for i, (_, rule) in enumerate(found))
         raise ValueError(
@@ -235,7 +242,7 @@ def _choose(owner: Owner, call: str, which: int | None) -> tuple[str, Rule | Non
             else f"{call}: no rule of {owner!r} has an answer of its own, got "
             f"which={which!r}; leave it out, or put average(decay) at the end of a chain"
         )
-    return found[which]
+    return [found[which]]
 
 
 def _states(state: State, prefix: str, rule: Rule) -> dict[str, LeafState]:

@@ -5,7 +5,7 @@ import json
 import numbers
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +59,17 @@ def _copied(value: Any) -> Any:
 
 
 def read_state_dict(
-    name: str, parts: Parts, given: Mapping[str, Any]
+    name: str, parts: Parts, branches: Sequence[Parts], given: Mapping[str, Any]
 ) -> tuple[list[tuple[Rule, dict[str, Any]]], State]:
-    """Return the hyperparameters of rules and the state in what `state_dict` returned, or raise."""
+    """Return the hyperparameters of rules and the state in what `state_dict` returned, or raise.
+
+    `branches` are the rules that a parameter may have been given.
+    """
     owner = f"{name}.load_state_dict"
     _check_header(owner, name, parts, given)
     values = _hyperparameters(owner, name, parts, copy.deepcopy(given["hyperparameters"]))
     entries = _mapping(owner, "'states'", given["states"])
-    leaves = {key: _leaf_state(owner, parts, given["t"], key, entries[key]) for key in entries}
+    leaves = {key: _leaf_state(owner, branches, given["t"], key, entries[key]) for key in entries}
     of_tree = _numbers(owner, parts, given.get("numbers", {}), has_stepped=bool(leaves))
     return values, State(given["t"], given["skipped"], leaves, of_tree)
 
@@ -128,7 +131,9 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**1000
 
 
-def _leaf_state(owner: str, parts: Parts, t: int, key: str, given: Mapping[str, Any]) -> LeafState:
+def _leaf_state(
+    owner: str, branches: Sequence[Parts], t: int, key: str, given: Mapping[str, Any]
+) -> LeafState:
     """Return the state of one parameter, or raise."""
     what = f"the state of {key!r}"
     for name in ("missed", "scalars", "slots"):
@@ -138,22 +143,9 @@ def _leaf_state(owner: str, parts: Parts, t: int, key: str, given: Mapping[str, 
         raise ValueError(f"{owner}: {key!r} missed {given['missed']!r} of {t} steps")
     scalars = _mapping(owner, f"'scalars' of {key!r}", given["scalars"])
     slots = _mapping(owner, f"'slots' of {key!r}", given["slots"])
-    remembered = {prefix + name for prefix, rule in parts.items() for name in rule.scalar_slots}
-    products = {
-        f"{prefix}{entry.name}_t"
-        for prefix, rule in parts.items()
-        for entry in rule.hyperparameters
-        if entry.domain.decays
-    }
-    _check_names(owner, f"{what} has the scalars", set(scalars) - products, remembered)
+    _check_fits(owner, what, branches, set(scalars), set(slots))
     for name, value in scalars.items():
         _check_number(owner, f"{name!r} of {key!r}", value)
-    rest = set(slots)
-    for prefix, rule in parts.items():
-        own = {name for name in slots if name.startswith(prefix)}
-        _check_slots(owner, what, prefix, rule, own)
-        rest -= own
-    _check_names(owner, f"{what} has the slots", rest, set())
     copies = {name: np.array(slot) for name, slot in slots.items()}
     for name, slot in copies.items():
         if slot.dtype.kind not in "fc":
@@ -163,6 +155,36 @@ def _leaf_state(owner: str, parts: Parts, t: int, key: str, given: Mapping[str, 
             )
     remembers = {name: float(value) for name, value in scalars.items()}
     return LeafState(copies, History(t - given["missed"], remembers))
+
+
+def _check_fits(
+    owner: str, what: str, branches: Sequence[Parts], scalars: set[str], slots: set[str]
+) -> None:
+    """Raise unless the state of a parameter has the names of the rules of a branch."""
+    for parts in branches[1:]:
+        try:
+            _check_leaf(owner, what, parts, scalars, slots)
+        except ValueError:
+            continue
+        return
+    _check_leaf(owner, what, branches[0], scalars, slots)
+
+
+def _check_leaf(owner: str, what: str, parts: Parts, scalars: set[str], slots: set[str]) -> None:
+    """Raise unless the state of a parameter has the names of these rules."""
+    remembered = {prefix + name for prefix, rule in parts.items() for name in rule.scalar_slots}
+    products = {
+        f"{prefix}{entry.name}_t"
+        for prefix, rule in parts.items()
+        for entry in rule.hyperparameters
+        if entry.domain.decays
+    }
+    _check_names(owner, f"{what} has the scalars", scalars - products, remembered)
+    for prefix, rule in parts.items():
+        own = {name for name in slots if name.startswith(prefix)}
+        _check_slots(owner, what, prefix, rule, own)
+    rest = {name for name in slots if not name.startswith(tuple(parts))}
+    _check_names(owner, f"{what} has the slots", rest, set())
 
 
 def _check_slots(owner: str, what: str, prefix: str, rule: Rule, given: set[str]) -> None:

@@ -1,12 +1,13 @@
 """Chains: transforms and one optimizer as one rule, which runs in the fewest passes."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from instep.compound import Compound, check_gathering, check_stages, compose
+from instep.compound import Compound, check_order, compose
 from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
+from instep.partitions import Partition, where_to_set
 from instep.rule import Rule, names_of
 from instep.state import Overrides, Selector
 from instep.transform import Transform
@@ -59,12 +60,20 @@ class Chain(Compound):
         main = self.__dict__.get("_main")
         if main is not None and any(entry.name == name for entry in main.hyperparameters):
             return getattr(main, name)
+        if isinstance(main, Partition) and not name.startswith("_"):
+            return getattr(main, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _names_to_set(self) -> str:
-        transforms = ", ".join(rule.name for rule in self._rules if rule is not self._main)
+        main = self._main
+        own = (
+            where_to_set(main.branches, "lr")
+            if isinstance(main, Partition)
+            else names_of(main.hyperparameters)
+        )
+        transforms = ", ".join(rule.name for rule in self._rules if rule is not main)
         rest = f"; those of {transforms} are set on the transforms themselves" if transforms else ""
-        return f"{names_of(self._main.hyperparameters)}{rest}"
+        return f"{own}{rest}"
 
     def __copy__(self) -> Self:
         new = super().__copy__()
@@ -130,13 +139,21 @@ def chain(
 
 def _composed(rules: Sequence[Rule]) -> dict[str, Any]:
     """Return what a chain has of its rules, by the names of its attributes."""
-    main = _check_order(rules)
+    main = _main_of(rules)
     place = rules.index(main)
-    structure = compose(rules[:place], {"*": main}, rules[place + 1 :])
+    before, after = rules[:place], rules[place + 1 :]
+    branches: Mapping[Selector, Optimizer] = {"*": main}
+    if isinstance(main, Partition):
+        branches = main.branches
+    for branch in branches.values():
+        own = list(branch.parts.values())
+        check_order([*before, *own, *after], len(before) + own.index(branch.main))
+    is_partition = isinstance(main, Partition)
+    structure = compose(before, branches, after, is_partition=is_partition)
     return {"_rules": rules, "_main": main, "_structure": structure}
 
 
-def _check_order(rules: Sequence[Rule]) -> Optimizer:
+def _main_of(rules: Sequence[Rule]) -> Optimizer:
     """Return the optimizer among `rules`, or raise."""
     for rule in rules:
         if isinstance(rule, type):
@@ -150,8 +167,6 @@ def _check_order(rules: Sequence[Rule]) -> Optimizer:
     found = [i for i, rule in enumerate(rules) if isinstance(rule, Optimizer)]
     if len(found) != 1:
         raise ValueError(f"chain: give exactly one optimizer, got {len(found)}")
-    check_stages(rules, found[0])
-    check_gathering(rules)
     main = rules[found[0]]
     assert isinstance(main, Optimizer)
     return main

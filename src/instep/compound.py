@@ -102,7 +102,7 @@ class Structure:
 
 
 class Compound(Optimizer):
-    """An optimizer that is made of other rules."""
+    """An optimizer that is made of other rules: what chains and partitions have in common."""
 
     def __init__(self, structure: Structure, settings: Mapping[str, Any]) -> None:
         self._begin()
@@ -126,7 +126,11 @@ class Compound(Optimizer):
 
 
 def compose(
-    before: Sequence[Rule], branches: Mapping[Selector, Optimizer], after: Sequence[Rule]
+    before: Sequence[Rule],
+    branches: Mapping[Selector, Optimizer],
+    after: Sequence[Rule],
+    *,
+    is_partition: bool,
 ) -> Structure:
     """Return what an optimizer is made of whose rules are these."""
     owns = [list(optimizer.parts.values()) for optimizer in branches.values()]
@@ -138,11 +142,19 @@ def compose(
         rules = first | own | last
         fork = (next(iter(own)), number, len(owns))
         refused = _late_guards(rules)
+        if is_partition:
+            _refuse_beside(own, last, refused)
         compositions[selector] = Composition(rules, branches[selector].main, refused, fork)
     return Structure(parts, compositions)
 
 
-def check_stages(rules: Sequence[Rule], main: int) -> None:
+def check_order(rules: Sequence[Rule], main: int) -> None:
+    """Raise unless rules stand in an order that makes sense; `main` is the optimizer's number."""
+    _check_stages(rules, main)
+    _check_gathering(rules)
+
+
+def _check_stages(rules: Sequence[Rule], main: int) -> None:
     """Raise unless transforms stand in the order of their stages, the optimizer among them."""
     latest: Rule = rules[main]
     for i, rule in enumerate(rules):
@@ -165,7 +177,7 @@ def check_stages(rules: Sequence[Rule], main: int) -> None:
             latest = rule
 
 
-def check_gathering(rules: Sequence[Rule]) -> None:
+def _check_gathering(rules: Sequence[Rule]) -> None:
     """Raise if a rule that gathers gradients cannot, or if one after it may turn calls away."""
     gatherer: Rule | None = None
     for rule in rules:
@@ -198,7 +210,7 @@ def _late_guard(rule: Rule, gatherer: Rule) -> ValueError:
 def _late_guards(rules: Mapping[str, Rule]) -> dict[str, Refused]:
     """Return what no rule can call after one that gathers gradients: to turn a call away.
 
-    Where the class attribute `guarded` says that a rule might, `check_gathering` refuses it.
+    Where the class attribute `guarded` says that a rule might, `check_order` refuses it.
     """
     found: dict[str, Refused] = {}
     gatherer: Rule | None = None
@@ -207,6 +219,39 @@ def _late_guards(rules: Mapping[str, Rule]) -> dict[str, Refused]:
             found[prefix] = {"require": partial(_late_guard, rule, gatherer)}
         gatherer = rule if rule.defines("period") else gatherer
     return found
+
+
+#: Functions that sum over the tree.
+_OVER_TREE = ("require", "tree_sum", "tree_sums", "tree_norm", "tree_max")
+
+
+def _refuse_beside(
+    own: Mapping[str, Rule], after: Mapping[str, Rule], refused: dict[str, Refused]
+) -> None:
+    """Refuse what rules in a branch of a partition and those after it cannot do."""
+    for prefix, rule in own.items():
+        if rule.guarded:
+            raise _guard_in_branch(rule)
+        refused[prefix] = {"require": partial(_guard_in_branch, rule)}
+    for prefix, rule in after.items():
+        if rule.guarded or rule.tree_numbers:
+            raise _sum_after_partition(rule)
+        refused[prefix] = dict.fromkeys(_OVER_TREE, partial(_sum_after_partition, rule))
+
+
+def _guard_in_branch(rule: Rule) -> ValueError:
+    return ValueError(
+        f"partition: {rule.name} may turn calls away, those of the whole tree, but stands in one "
+        f"branch; put what turns calls away before the partition, in a chain"
+    )
+
+
+def _sum_after_partition(rule: Rule) -> ValueError:
+    return ValueError(
+        f"chain: {rule.name} sums over the tree, but stands after a partition, whose branches come "
+        f"to it in different passes; put it before the partition, or into the branches, where it "
+        f"sums over their own leaves"
+    )
 
 
 def _name_parts(rules: Sequence[Rule]) -> dict[str, Rule]:

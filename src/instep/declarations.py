@@ -16,7 +16,7 @@ RESERVED = frozenset(
     {
         *("answer", "answer_in_place", "answer_rule", "averaged", "borrowed", "check_values"),
         *("complex", "defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
-        *("compositions", "hyperparameters", "initial_state"),
+        *("branches", "compositions", "hyperparameters", "initial_state"),
         *("load", "load_state_dict", "main", "moving", "name", "needs_value", "numbers"),
         *("optional_slots", "overrides", "part", "parts"),
         *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from instep import arrays, engines
@@ -14,7 +14,7 @@ from instep.plan import validation
 from instep.plan.assignment import Assigned, Assignment, assign
 from instep.plan.leaves import Leaf
 from instep.plan.selection import select
-from instep.state import Owner, State
+from instep.state import Owner, Selector, State
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class BucketExplanation:
         What is promised about bits.
     code
         What the engine makes of each pass.
+    branch
+        In a partition, what chose the leaves, and the rules that they have.
     """
 
     engine: str
@@ -59,6 +61,7 @@ class BucketExplanation:
     layouts: dict[str, str]
     note: str
     code: tuple[str, ...]
+    branch: str = ""
 
     @property
     def passes(self) -> int | None:
@@ -79,6 +82,7 @@ class BucketExplanation:
         leaves = f"{len(self.leaves)} tensor{'s' if len(self.leaves) != 1 else ''}"
         lines = [
             f"{self.engine}: {leaves} of {self.dtype} on {self.device}, {self.elements:,} elements",
+            *([f"  branch {self.branch}"] if self.branch else []),
             f"  chosen because: {self.reason}",
             f"  {self.note}",
         ]
@@ -167,7 +171,8 @@ def explain(owner: Owner, state: State, params: Any, grads: Any = None) -> Expla
             groups = {id(given.groups[given.group_of[i]].overrides) for i in chosen}
             layouts = _layouts(bucket.engine, given, leaves, chosen)
             found = _explain(bucket, flags, [leaves[i] for i in chosen], len(groups), layouts)
-            buckets.append(found)
+            branch = _branch(owner, selection.chosen[leaves[chosen[0]].key])
+            buckets.append(replace(found, branch=branch))
     return Explanation(repr(owner), tuple(buckets), _calls(owner, state.t))
 
 
@@ -208,11 +213,20 @@ def _layouts(
     return {key: how for key, how in found.items() if how}
 
 
-def _calls(owner: Owner, taken: int) -> str:
-    period = math.prod(getattr(rule, "period", 1) for rule in owner.parts.values())
-    if period == 1:
+def _branch(owner: Owner, selector: Selector) -> str:
+    if len(owner.compositions) == 1:
         return ""
-    return f"  {period} calls make a step; this is number {taken % period + 1} of them"
+    rules = owner.compositions[selector].parts.values()
+    return f"{selector!r}: {', '.join(rule.name for rule in rules)}"
+
+
+def _calls(owner: Owner, taken: int) -> str:
+    found = {}
+    for selector, composed in owner.compositions.items():
+        period = math.prod(rule.period for rule in composed.parts.values())
+        where = "" if len(owner.compositions) == 1 else f" of branch {selector!r}"
+        found[where] = period, f"make a step{where}; this is number {taken % period + 1} of them"
+    return "\n".join(f"  {period} calls {text}" for period, text in found.values() if period > 1)
 
 
 def _graphs(

@@ -135,7 +135,8 @@ class Stateful(Rule):
         from instep.checkpoint import read_state_dict
 
         with self._exclusive("load_state_dict"):
-            hyperparameters, new = read_state_dict(self.name, self.parts, state)
+            branches = [composed.parts for composed in self.compositions.values()]
+            hyperparameters, new = read_state_dict(self.name, self.parts, branches, state)
             self._settle()
             at_once(
                 [

@@ -11,7 +11,19 @@ import pytest
 from device_arrays import arrays_of, mirrors
 from remembering import Remembering
 
-from instep import Adafactor, Adam, AdamW, Muon, NAdam, RAdam, Rprop, chain, schedules, transforms
+from instep import (
+    Adafactor,
+    Adam,
+    AdamW,
+    Muon,
+    NAdam,
+    RAdam,
+    Rprop,
+    chain,
+    partition,
+    schedules,
+    transforms,
+)
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.sums import Verdicts
 from instep.transforms import accumulate, average, clip_by_global_norm, lookahead, skip_nonfinite
@@ -44,6 +56,11 @@ CHAINS = {
     "slow weights": lambda **how: chain(skip_nonfinite(), RAdam(), lookahead(4), **how),
     "remembering": lambda **how: chain(skip_nonfinite(), NAdam(), **how),
     "with numbers": lambda **how: chain(skip_nonfinite(), Remembering(), **how),
+    "partitioned": lambda **how: chain(
+        *(skip_nonfinite(), clip_by_global_norm(1.0)),
+        partition({"flat": AdamW(), "*": chain(clip_by_global_norm(0.5), NAdam())}),
+        **how,
+    ),
     "guarded twice": lambda **how: chain(
         skip_nonfinite(), transforms.scale_gradients(2.0), skip_nonfinite(), Rprop(), **how
     ),
@@ -191,7 +208,11 @@ def test_leaves_that_come_late_count_the_steps_taken(cupy, delay):
     assert taken[0] == taken[1] < optimizers[0].t
 
 
-@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
+#: Every branch of a partition has leaves: it has no plan for a tree without them.
+ON_PARTS = {name: make for name, make in CHAINS.items() if name != "partitioned"}
+
+
+@pytest.mark.parametrize("make", ON_PARTS.values(), ids=ON_PARTS)
 def test_plans_in_turn_go_on_from_where_others_have_left(make, cupy, delay):
     """What is undecided is settled first, and what was remembered then is remembered no more."""
     w, expected = ({n: xp.ones(5, "float32") for n in ("a", "flat")} for xp in (cupy, np))

@@ -39,7 +39,8 @@ class Muon(Optimizer):
     Notes
     -----
     The source is https://kellerjordan.github.io/posts/muon. Embeddings and output layers are
-    matrices that are better left to `AdamW`: give them to an optimizer of their own.
+    matrices that are better left to `AdamW`, with its own decay and rates: `partition` gives each
+    part of a tree an optimizer of its own, and all take one step together.
 
     Momentum, decay and step are fused. The five products are the array library's own, in the dtype
     of the arithmetic: on NumPy all engines give the same bits as long as its BLAS does, other
@@ -62,6 +63,20 @@ class Muon(Optimizer):
            [ 0. ,  0.6]])
     >>> params["b"]
     array([-0.25,  0.25])
+
+    Hidden matrices alone, with one bound for the norm of all gradients:
+
+    >>> from instep import AdamW, chain, partition
+    >>> from instep.transforms import clip_by_global_norm
+    >>> optimizer = chain(
+    ...     clip_by_global_norm(1.0),
+    ...     partition({"hidden/*": Muon(lr=0.02), "*": AdamW(lr=3e-4)}),
+    ... )
+    >>> params = {"hidden": [np.zeros((2, 2))], "embedding": np.zeros((5, 2))}
+    >>> params = optimizer.update(params, {"hidden": [np.eye(2)], "embedding": np.ones((5, 2))})
+    >>> params["hidden"][0].round(2)
+    array([[-0.02,  0.  ],
+           [ 0.  , -0.02]])
     """
 
     lr: NonNegative = 0.02

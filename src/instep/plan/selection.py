@@ -79,11 +79,19 @@ def _compositions(
     chosen: dict[str, Selector] = {}
     for selector in owner.compositions:
         new = found[selector] - chosen.keys()
+        if leaves and not found[selector]:
+            raise _nothing(owner, selector, leaves)
+        if leaves and not new:
+            raise ValueError(
+                f"{owner.name}.update: {selector!r} decides for no parameter, for those before it "
+                f"have all that it matches; put it before them"
+            )
         chosen |= dict.fromkeys(new, selector)
     for leaf in leaves:
         if leaf.key not in chosen and leaf.key not in frozen:
             raise ValueError(
-                f"{owner.name}.update: nothing in it is for {format_path('params', leaf.path)}"
+                f"{owner.name}.update: no branch is for {format_path('params', leaf.path)}; add "
+                f'one, such as "*" as the last, which is for all that is left'
             )
     return {leaf.key: chosen[leaf.key] for leaf in leaves if leaf.key not in frozen}
 

@@ -168,6 +168,13 @@ def _prepare_whole(program: Program, leaf: Leaf, slots: dict[str, Any], dtype: s
 
 
 def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -> None:
+    prefixes = tuple(part.prefix for part in program.parts)
+    if others := [name for name in slots if not name.startswith(prefixes)]:
+        raise ValueError(
+            f"{program.name}.update: {format_path('params', leaf.path)} is of another branch than "
+            f"in earlier steps, which left it {others[0]!r}; choose as before, use a new key for a "
+            f"new parameter, or forget all state with reset()"
+        )
     w_shape = tuple(leaf.parameter.shape)
     shapes = program.whole_shapes(w_shape) if program.whole else {}
     wanted = {name: (shape, program.dtype_of(name, dtype)) for name, shape in shapes.items()}
