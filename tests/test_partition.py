@@ -406,6 +406,24 @@ def test_a_state_of_other_rules_is_refused():
     assert moved.t == 1
 
 
+def test_a_branch_that_took_no_step_has_no_numbers_to_be_loaded():
+    w = {"a": np.zeros(2), "b": np.zeros(2)}
+    optimizer = partition({"a": Remembering(), "*": Remembering()})
+    optimizer.update(w, {"a": np.ones(2), "b": None})
+    other = partition({"a": Remembering(), "*": Remembering()})
+    other.load_state_dict(optimizer.state_dict())
+    for one in (optimizer, other):
+        x = copies(w)
+        one.update(x, {"a": np.ones(2), "b": np.ones(2)})
+        assert one.state_dict()["numbers"].keys() == {
+            *("Remembering_largest", "Remembering2_largest")
+        }
+    engine_runs.assert_same_state(other, optimizer)
+    state = optimizer.state_dict() | {"numbers": {"x": 1.0}}
+    with pytest.raises(ValueError, match="the state has the numbers x, expected none"):
+        partition({"a": Remembering(), "*": Remembering()}).load_state_dict(state)
+
+
 def test_answers_are_those_of_the_branches():
     w = {"a": np.zeros(2), "b": np.zeros(2), "c": np.zeros(2)}
     free = partition({"a": ScheduleFreeSGD(lr=1.0), "b": ScheduleFreeAdamW(), "*": SGD(lr=1.0)})

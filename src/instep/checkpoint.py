@@ -70,14 +70,18 @@ def read_state_dict(
     values = _hyperparameters(owner, name, parts, copy.deepcopy(given["hyperparameters"]))
     entries = _mapping(owner, "'states'", given["states"])
     leaves = {key: _leaf_state(owner, branches, given["t"], key, entries[key]) for key in entries}
-    of_tree = _numbers(owner, parts, given.get("numbers", {}), has_stepped=bool(leaves))
+    of_tree = _numbers(owner, branches if leaves else [{}], given.get("numbers", {}))
     return values, State(given["t"], given["skipped"], leaves, of_tree)
 
 
-def _numbers(owner: str, parts: Parts, given: Any, *, has_stepped: bool) -> dict[str, Any]:
-    """Return what rules remember of the tree."""
-    expected = {prefix + name for prefix, rule in parts.items() for name in rule.tree_numbers}
-    _check_names(owner, "the state has the numbers", set(given), expected if has_stepped else set())
+def _numbers(owner: str, branches: Sequence[Parts], given: Any) -> dict[str, Any]:
+    """Return what rules remember of the tree: those of a branch that took no step have nothing."""
+    known = [
+        {prefix + name for prefix, rule in parts.items() for name in rule.tree_numbers}
+        for parts in branches
+    ]
+    expected = set.intersection(*known) | set.union(*known).intersection(given)
+    _check_names(owner, "the state has the numbers", set(given), expected)
     for name, value in _mapping(owner, "'numbers'", given).items():
         _check_number(owner, repr(name), value)
     return {name: np.array(value, dtype=np.float64) for name, value in given.items()}
