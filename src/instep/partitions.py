@@ -62,10 +62,8 @@ class Partition(Compound):
         return f"partition({source(self._branches)}{''.join(settings)})"
 
     def __getattr__(self, name: str) -> Any:
-        remedy = ""
-        if not name.startswith("_"):
-            remedy = f", but {where_to_set(self._branches, name)}"
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{remedy}")
+        rest = "" if name.startswith("_") else f"; it has {where_to_set(self._branches, name)}"
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{rest}")
 
     def _names_to_set(self) -> str:
         return where_to_set(self._branches, "lr")
