@@ -37,7 +37,11 @@ class Objective:
                 f"{self._name}.update: {self._rules[0]} needs the value of the objective; give "
                 f"it, as in update(params, grads, value=loss)"
             )
-        found = _on_device(value) if arrays.library(self._place) == "cupy" else None
+        found = None
+        if arrays.library(self._place) == "cupy":
+            from instep.engines.cuda.foreign import number_there
+
+            found = number_there(value)
         self._place[...] = self._number(value) if found is None else found
 
     def _number(self, value: Any) -> float:
@@ -48,25 +52,3 @@ class Objective:
                 f"{self._name}.update: the value must be a real number, or an array of no "
                 f"dimensions that holds one; {error}"
             ) from error
-
-
-def _on_device(value: Any) -> Any:
-    """Return a real number in the memory of a device as an array of CuPy; None: it is elsewhere."""
-    import cupy
-
-    library = arrays.library(value)
-    if library == "torch" and value.is_cuda and value.dim() == 0:
-        value = value.detach().double()
-    if library != "cupy" and _place_of(value) == _CUDA:
-        value = cupy.from_dlpack(value)
-    is_one = isinstance(value, cupy.ndarray) and value.ndim == 0 and value.dtype.kind in "fiu"
-    return value if is_one else None
-
-
-#: What DLPack calls the memory of a CUDA device.
-_CUDA = 2
-
-
-def _place_of(value: Any) -> int | None:
-    tells = getattr(value, "__dlpack_device__", None)
-    return None if tells is None else int(tells()[0])

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from instep import arrays
 from instep.arrays import extent
 
 #: A device, and the handle of the stream there on which a library works, if it is known.
@@ -130,3 +131,21 @@ class Streams:
 def _are_apart(theirs: int | None, ours: int) -> TypeGuard[int]:
     """Return whether the stream of a library is known, and another than CuPy's."""
     return theirs is not None and max(theirs, _LEGACY) != max(ours, _LEGACY)
+
+
+#: What DLPack calls the memory of a CUDA device.
+_CUDA = 2
+
+
+def number_there(value: Any) -> Any:
+    """Return a real number in the memory of a device as an array of CuPy; None: it is elsewhere."""
+    import cupy
+
+    library = arrays.library(value)
+    if library == "torch" and value.is_cuda and value.dim() == 0:
+        value = value.detach().double()
+    tells = getattr(value, "__dlpack_device__", None)
+    if library != "cupy" and tells is not None and int(tells()[0]) == _CUDA:
+        value = cupy.from_dlpack(value)
+    is_one = isinstance(value, cupy.ndarray) and value.ndim == 0 and value.dtype.kind in "fiu"
+    return value if is_one else None
