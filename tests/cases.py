@@ -25,6 +25,7 @@ from instep import (
     Adan,
     AdEMAMix,
     AMSGrad,
+    BarzilaiBorwein,
     DAdaptAdamW,
     DoG,
     DoWG,
@@ -319,6 +320,20 @@ CASES = [
         textbook.dadapt_adamw,
         {"beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.5, "initial": 0.01},
         descent={"lr": 1.0},
+        **PRODUCTS,
+    ),
+    # The learning rate is that of the first step alone.
+    Case(
+        BarzilaiBorwein,
+        textbook.barzilai_borwein,
+        moves_at_rate_zero=True,
+        **PRODUCTS,
+    ),
+    Case(
+        BarzilaiBorwein,
+        textbook.barzilai_borwein,
+        {"lr": 0.1, "size": "long"},
+        moves_at_rate_zero=True,
         **PRODUCTS,
     ),
     Case(UserSignum, textbook.signum),

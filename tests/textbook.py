@@ -608,3 +608,18 @@ def dadapt_adamw(
         d = np.maximum(d, r / ((1 - beta) * np.sum(np.abs(s))))
         w = w - eta * weight_decay * w - m / (np.sqrt(v) + eps)
         yield w
+
+
+def barzilai_borwein(w, gradients, lr=0.001, size="short"):
+    """Barzilai & Borwein 1988, both of its rates; products are not zero here."""
+    before = None
+    for t, g in enumerate(gradients, 1):
+        eta = rate(lr, t)
+        if before is not None:
+            p, y = w - before[0], g - before[1]
+            product = np.abs(np.sum(inner(p, y)))
+            short = size == "short"
+            eta = product / np.sum(square(y)) if short else np.sum(square(p)) / product
+        before = w, g
+        w = w - eta * g
+        yield w

@@ -13,6 +13,7 @@ from instep.optimizers.ademamix import AdEMAMix
 from instep.optimizers.adopt import ADOPT
 from instep.optimizers.amsgrad import AMSGrad
 from instep.optimizers.asgd import ASGD
+from instep.optimizers.barzilai_borwein import BarzilaiBorwein
 from instep.optimizers.cocob import COCOB
 from instep.optimizers.dadapt import DAdaptAdamW
 from instep.optimizers.dog import DoG
@@ -61,6 +62,7 @@ __all__ = [
     "AdamMini",
     "AdamW",
     "Adan",
+    "BarzilaiBorwein",
     "DAdaptAdamW",
     "DoG",
     "DoWG",
