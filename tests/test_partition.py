@@ -193,6 +193,44 @@ def test_a_number_of_the_tree_may_not_differ_between_branches():
         optimizer.update(w, {"a": np.ones(2), "b": np.ones(2)})
 
 
+class Called(Optimizer):
+    """A rule that no engine can fuse."""
+
+    lr: float = 0.25
+
+    slots = ("m",)
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        m = s.m + xp.sign(g) * float(xp.any(xp.abs(g) > xp.tree_max(xp.abs(w))))
+        return w - h.lr * (g + m), {"m": m}
+
+
+@pytest.mark.parametrize("engine", ["auto", "array_api"])
+def test_a_rule_that_is_called_sums_with_those_that_are_fused(engine):
+    """Where a pass makes several sums at once, it comes to one after the other."""
+    expected = None
+    for choice in ("array_api", engine):
+        optimizer = chain(
+            *(skip_nonfinite(), clip_by_global_norm(2.0), clip_by_global_norm(1.0)),
+            partition({"a": Called(), "b": chain(clip_by_global_norm(0.5), Called()), "*": LAMB()}),
+            average(0.5),
+            engine=choice,
+        )
+        rng = np.random.default_rng(0)
+        params = {key: bits.ordinary(rng, 9, "float64") for key in "abcd"}
+        for step in range(5):
+            grads = {key: bits.ordinary(rng, 9, "float64") for key in "abcd"}
+            if step == 3:
+                grads["acd"[step % 3]][-1] = np.inf
+            optimizer.update(params, grads)
+        expected = expected or (params, optimizer)
+    assert optimizer.skipped == 1
+    engine_runs.assert_same_run((params, optimizer), expected)
+    called = {bucket.engine for bucket in optimizer.explain(params).buckets if bucket.graphs == ()}
+    assert called == {"array_api"}
+
+
 # How it runs -----------------------------------------------------------------------------------
 
 

@@ -56,11 +56,12 @@ class Chain(Compound):
         return f"chain({', '.join(parts + settings)})"
 
     def __getattr__(self, name: str) -> Any:
-        # Hyperparameters of the optimizer in the chain are read as if they were the chain's.
-        main = self.__dict__.get("_main")
-        if main is not None and any(entry.name == name for entry in main.hyperparameters):
-            return getattr(main, name)
-        if isinstance(main, Partition) and not name.startswith("_"):
+        # Hyperparameters of the optimizer in the chain are read as if they were the chain's, and
+        # so are the branches of a partition.
+        main = None if name.startswith("_") else self.__dict__.get("_main")
+        if isinstance(main, Partition) or (
+            main is not None and any(entry.name == name for entry in main.hyperparameters)
+        ):
             return getattr(main, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 

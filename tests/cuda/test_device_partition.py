@@ -8,7 +8,7 @@ import pytest
 from bits import ordinary
 from device_arrays import arrays_of, mirrors
 
-from instep import LAMB, SGD, Adam, AdamW, Momentum, NAdam, chain, partition
+from instep import LAMB, SGD, Adam, AdamW, Momentum, NAdam, Optimizer, chain, partition
 from instep.engines.cuda.counters import counters
 from instep.transforms import average, clip_by_global_norm, clip_by_norm, skip_nonfinite
 
@@ -76,6 +76,36 @@ def test_each_branch_has_the_bits_of_numpy_whatever_the_dtypes(cupy):
     got = {key: mirror.read() for key, mirror in params.items()}
     engine_runs.assert_same_run((got, optimizers[0]), (expected, optimizers[1]))
     assert optimizers[0].skipped == optimizers[1].skipped == 1
+
+
+class Called(Optimizer):
+    """A rule that no engine can fuse."""
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return w - g * float(xp.any(xp.abs(g) > 0)), {}
+
+
+def test_a_rule_that_is_called_sums_with_those_that_are_launched(cupy):
+    expected = sixty(0, ("float32", "float64"))
+    params = on_device(cupy, expected)
+    made = [
+        chain(
+            *(skip_nonfinite(), clip_by_global_norm(2.0)),
+            *(partition({"a*": Called(), "*": Momentum()}), average(0.5)),
+        )
+        for _ in range(2)
+    ]
+    for step in range(4):
+        grads = sixty(step + 1, ("float32", "float64"))
+        if step == 2:
+            grads["a07"][0, 0] = np.inf
+        made[0].update(params, on_device(cupy, grads))
+        made[1].update(expected, grads)
+    assert {bucket.engine for bucket in made[0].explain(params).buckets} == {"array_api", "cuda"}
+    got = {key: w.get() for key, w in params.items()}
+    engine_runs.assert_same_run((got, made[0]), (expected, made[1]))
+    assert made[0].skipped == made[1].skipped == 1
 
 
 def test_a_norm_before_a_partition_is_that_of_the_whole_tree(cupy):

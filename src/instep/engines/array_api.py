@@ -53,6 +53,8 @@ class ArrayAPIEngine(Engine):
 class ArrayAPIBucket(Bucket):
     """Leaves of one library, each updated by a call of the rule."""
 
+    is_called = True
+
     def __init__(self, program: Program, members: Sequence[Member]) -> None:
         self.positions = tuple(member.position for member in members)
         self._program = program
@@ -68,6 +70,7 @@ class ArrayAPIBucket(Bucket):
         self._grads: list[Any] = []
         self._rows_now: list[Row] = []
         self._results: list[tuple[Any, dict[str, Any]] | None] = []
+        self._added: list[set[int]] = []  # the sums over the tree to which each leaf has added
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         for position, expected in zip(self.positions, self._signatures, strict=True):
@@ -88,6 +91,7 @@ class ArrayAPIBucket(Bucket):
             sums.clear()  # first: an exception now leaves the rows as they were
         self._rows_now = [rows[row] for row in self._rows]
         self._results = [None] * len(self.positions)
+        self._added = [set() for _ in self.positions]
         self.guards = frozenset()
         for w, row in zip(self._params, self._rows_now, strict=True):
             self._program.check_rounding(row.numbers, DTYPES[arrays.dtype_name(w)].compute)
@@ -117,7 +121,8 @@ class ArrayAPIBucket(Bucket):
         program, w = self._program, self._params[i]
         namespace = arrays.namespace(w)
         compute = getattr(namespace, DTYPES[arrays.dtype_name(w)].compute)
-        xp = RuleNamespace(program.name, namespace, w, compute, self.positions[i], sums)
+        place = self.positions[i], sums, self._added[i]
+        xp = RuleNamespace(program.name, namespace, w, compute, *place)
         slots = {name: self._slots[i][name] for name in (*program.slots, *program.whole)}
         with np.errstate(all="ignore"):
             # The rule gets copies, for it may be written with operations in place.

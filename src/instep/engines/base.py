@@ -116,6 +116,9 @@ class Bucket(ABC):
     #: `reduce` has found no more sums.
     guards: frozenset[int] = frozenset()
 
+    #: Whether its rule is called with arrays, and so comes to its sums one after the other.
+    is_called: bool = False
+
     #: Numbers of the tree that a later bucket stores, when all have read what they were before.
     left_to_others: frozenset[str] = frozenset()
 

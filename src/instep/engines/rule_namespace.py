@@ -211,11 +211,17 @@ class RuleNamespace(ElementFunctions):
     """What a rule is called with: functions of elements, and those of whole arrays and trees."""
 
     def __init__(
-        self, rule: str, namespace: Any, like: Any, compute: Any, position: int, sums: SumTable
+        self,
+        rule: str,
+        namespace: Any,
+        like: Any,
+        compute: Any,
+        position: int,
+        sums: SumTable,
+        added: set[int],
     ) -> None:
         super().__init__(rule, namespace, like, compute)
-        self._position = position
-        self._sums = sums
+        self._position, self._sums, self._added = position, sums, added
         self._counting = Counting()
         self.guards: frozenset[int] = frozenset()
 
@@ -262,9 +268,10 @@ class RuleNamespace(ElementFunctions):
     def _over_tree(self, kind: str, own: Sequence[Callable[[], float]]) -> list[Any]:
         """Return what all tensors make of a sum or maximum, each with its own."""
         numbers = [self._counting.next("tree", kind) for _ in own]
-        if not self._sums.known.issuperset(numbers):
+        if not (self._added.issuperset(numbers) and self._sums.known.issuperset(numbers)):
             for number, make in zip(numbers, own, strict=True):
                 self._sums.row(number)[self._position] = make()
+            self._added.update(numbers)
             raise TreeSumError(numbers)
         return [self.number(float(self._sums.row(number)[-1])) for number in numbers]
 

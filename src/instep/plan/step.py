@@ -17,6 +17,7 @@ from instep.plan.judging import Judging
 from instep.plan.objective import Objective
 from instep.plan.overlaps import Apart
 from instep.plan.records import Records
+from instep.plan.reducing import reduce
 from instep.plan.remembered import look, remember
 from instep.plan.repetition import Repetition
 from instep.plan.selection import select
@@ -181,8 +182,7 @@ class Plan:
         candidates = self._candidates(state) if rows is None else [rows]
         for bucket in buckets:
             bucket.stage(candidates, sums)
-        while numbers := set().union(*(bucket.reduce(sums) for bucket in buckets)):
-            sums.add_up(numbers)
+        reduce(buckets, sums)
         if self._judging.is_forbidden(candidates, partial(rows_after, self._programs, state.t)):
             # A new plan is not kept: its state may start from what the user changes until then.
             state.skipped += 1
