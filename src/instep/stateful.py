@@ -102,7 +102,7 @@ class Stateful(Rule):
 
     @property
     def compositions(self) -> Mapping[Selector, Composed]:
-        """What a step does to which leaves: where several choose a leaf, the first."""
+        """What a step does to which leaves; the first that chooses a leaf decides."""
         return {"*": self}
 
     @property
