@@ -7,12 +7,15 @@ from instep import LAMB, LARS, AdamW, Momentum, NAdam, RMSProp, chain, partition
 from instep.schedules import Exponential
 from instep.transforms import (
     accumulate,
+    adaptive_clip,
     average,
     cautious,
+    centralize,
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
     decoupled_weight_decay,
+    grokfast,
     lookahead,
     maximize,
     project,
@@ -70,6 +73,14 @@ CHAINS = {
                 }
             ),
             average(0.9),
+            **settings,
+        ),
+        True,
+    ),
+    "unit by unit": (
+        lambda **settings: chain(
+            *(grokfast(1.5, 0.9), centralize(), adaptive_clip(0.1), adaptive_clip(units="last")),
+            *(Momentum(), average(0.9)),
             **settings,
         ),
         True,

@@ -14,13 +14,16 @@ from error_analysis import Rounded
 from instep import SGD, Adam, Rprop, arrays, chain, transforms
 from instep.transforms import (
     accumulate,
+    adaptive_clip,
     average,
     cautious,
+    centralize,
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
     conjugate,
     decoupled_weight_decay,
+    grokfast,
     lookahead,
     maximize,
     project,
@@ -96,6 +99,19 @@ def looked_ahead(w, gradients):
         yield w
 
 
+def amplified(w, gradients):
+    m = gradients[0]
+    for g in gradients:
+        m = 0.9 * m + (1 - 0.9) * g if g is not gradients[0] else g
+        w = w - LR * (g + 2.5 * m)
+        yield w
+
+
+def clipped_by_parameter(w, g):
+    limit = 0.05 * np.maximum(norm(w), 0.1)
+    return limit * (g / np.maximum(norm(g), limit))
+
+
 def agreeing(w, gradients):
     """Count in the arithmetic of the format, in which a change may be lost in rounding."""
     w, real, unit = w.value.astype(w.dtype), np.dtype(w.dtype).type, np.finfo(w.dtype).eps
@@ -112,6 +128,9 @@ TEXTBOOK = [
     (clip_by_value(0.5), with_gradients(lambda w, g: np.minimum(np.maximum(g, -0.5), 0.5))),
     (clip_by_norm(1.5), with_gradients(lambda w, g: 1.5 / np.maximum(norm(g), 1.5) * g)),
     (clip_by_global_norm(1.5), with_gradients(lambda w, g: 1.5 / np.maximum(norm(g), 1.5) * g)),
+    (adaptive_clip(0.05, 0.1), with_gradients(clipped_by_parameter)),
+    (centralize(), with_gradients(lambda w, g: g)),  # of a vector
+    (grokfast(2.5, 0.9), amplified),
     (weight_decay(0.2), with_gradients(lambda w, g: g + 0.2 * w)),
     (scale_gradients(0.7), with_gradients(lambda w, g: 0.7 * g)),
     (maximize(), with_gradients(lambda w, g: -g)),
@@ -289,6 +308,121 @@ def test_a_limit_of_nothing_is_refused():
 def enter(optimizer, params):
     with optimizer.answer_in_place(params):
         pass
+
+
+# Units ----------------------------------------------------------------------------------
+
+SHAPES = [(3, 4), (4, 3), (1, 5), (5, 1), (2, 3, 7), (3, 1, 2, 2), (1, 1), (0, 3), (2, 0), (7,), ()]
+
+
+def rows_of(x, units):
+    """Return a view of an array in C order whose rows are its units."""
+    return x.reshape(len(x), -1) if units == "first" else x.reshape(-1, x.shape[-1]).T
+
+
+def less_means(w, g, units):
+    if g.ndim > 1 and g.size:
+        rows = rows_of(g, units)
+        rows -= rows.mean(axis=1, keepdims=True)
+
+
+def clipped_by_unit(w, g, units):
+    if g.size:
+        pairs = [(w, g)] if g.ndim < 2 else zip(*(rows_of(x, units) for x in (w, g)), strict=True)
+        for unit, row in pairs:
+            limit = 0.5 * max(np.linalg.norm(unit), 0.1)
+            row[...] = row * limit / max(np.linalg.norm(row), limit)
+
+
+UNITS = [(centralize, (), less_means), (adaptive_clip, (0.5, 0.1), clipped_by_unit)]
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("units", ["first", "last"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize(("make", "arguments", "change"), UNITS)
+def test_units_are_those_of_a_loop(make, arguments, change, dtype, units, engine):
+    engine_runs.require(engine)
+    rng = np.random.default_rng(5)
+    params, grads = ({i: bits.ordinary(rng, s, dtype) for i, s in enumerate(SHAPES)} for _ in "wg")
+    expected = {key: g.copy() for key, g in grads.items()}
+    for key, g in expected.items():
+        change(params[key], g, units)
+    got = {key: w.copy() for key, w in params.items()}
+    chain(make(*arguments, units=units), SGD(1.0), engine=engine).update(got, grads)
+    for key, w in params.items():
+        np.testing.assert_allclose(got[key], w - expected[key], rtol=1e-13, atol=1e-13)
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("units", ["first", "last"])
+@pytest.mark.parametrize("dtype", [*bits.DTYPES, *bits.COMPLEX])
+@pytest.mark.parametrize(("make", "arguments", "change"), UNITS)
+def test_units_have_the_same_bits_on_every_engine(make, arguments, change, dtype, units, engine):
+    engine_runs.require(engine)
+    rng, runs = np.random.default_rng(6), []
+    start, *grads = ({i: bits.wild(rng, s, dtype) for i, s in enumerate(SHAPES)} for _ in range(3))
+    for where in (engine, "array_api"):
+        params = {key: w.copy(order="F") for key, w in start.items()}
+        optimizer = chain(make(*arguments, units=units), SGD(1.0), engine=where)
+        for call in grads:
+            optimizer.update(params, call)
+        runs.append((params, optimizer))
+    engine_runs.assert_same_run(*runs)
+
+
+@pytest.mark.parametrize("units", ["first", "last"])
+def test_every_library_has_the_bits_of_units(units, xp):
+    rng = np.random.default_rng(7)
+    w, g = (bits.ordinary(rng, (33, 70), "float32") for _ in "wg")
+    parts = centralize(units=units), adaptive_clip(0.5, units=units), SGD(1.0)
+    (got,) = chain(*parts).update([xp.asarray(w.copy())], [xp.asarray(g)])
+    bits.assert_same_bits(arrays.to_numpy(got), chain(*parts).update(w, g))
+
+
+@engine_runs.every_engine
+def test_a_unit_within_its_limit_keeps_its_bits_beside_one_that_explodes(engine):
+    """The squares of 3e30 are beyond float32, and those of 3e300 beyond float64."""
+    engine_runs.require(engine)
+    for dtype, large in [("float32", 3e30), ("float64", 3e300), ("float64", 3e-300)]:
+        w = np.ones((4, 2), dtype)
+        g = np.array([[3e-3, -0.0], [large, 4 / 3 * large], [np.nan, 1.0], [0.0, 0.0]], dtype)
+        new = w.copy()
+        chain(adaptive_clip(0.01, 0.0), maximize(), SGD(1.0), engine=engine).update(new, g)
+        change = np.array([0.006, 0.008]) * math.sqrt(2) if large > 1 else g[1]
+        bits.assert_same_bits(new[[0, 3]], (w + g)[[0, 3]])
+        np.testing.assert_allclose(new[1], 1 + change, rtol=4 * np.finfo(dtype).eps)
+        assert np.isnan(new[2]).all()
+
+
+@engine_runs.every_engine
+def test_units_of_nothing_stay_where_nothing_counts(engine):
+    engine_runs.require(engine)
+    w = chain(adaptive_clip(0.5, 0.0), SGD(1.0), engine=engine).update(np.zeros((2, 2)), np.eye(2))
+    assert not w.any()
+
+
+def test_the_mean_of_a_unit_is_rounded_once():
+    """Of numbers whose sum in float32 loses the small ones."""
+    g = np.array([[2.0**30, 1.0, 1.0, -(2.0**30)], [1.0, 0.0, 0.0, 0.0]], "float32")
+    w = chain(centralize(), SGD(1.0)).update(np.zeros((2, 4), "float32"), g)
+    np.testing.assert_array_equal(w[:, 1:3], [[-0.5, -0.5], [0.25, 0.25]])
+
+
+@pytest.mark.parametrize("make", [centralize, adaptive_clip])
+def test_units_lie_along_the_first_axis_or_the_last(make):
+    with pytest.raises(ValueError, match=f"{make.__name__}: units must be one of 'first', 'last'"):
+        make(units="rows")
+
+
+@engine_runs.every_engine
+def test_the_slow_mean_starts_at_the_first_gradient_of_each_parameter(engine):
+    engine_runs.require(engine)
+    optimizer = chain(grokfast(1.0, 0.5), SGD(1.0), engine=engine)
+    params = {"a": np.zeros(1), "b": np.zeros(1)}
+    for b in (None, np.array([4.0]), np.array([0.0])):
+        optimizer.update(params, {"a": np.array([2.0]), "b": b})
+    assert (params["a"].item(), params["b"].item()) == (-12.0, -10.0)
 
 
 # Averages -------------------------------------------------------------------------------

@@ -340,6 +340,21 @@ def same(xp, x):
     return x
 
 
+@engine_runs.every_engine
+def test_what_overflows_in_the_dtype_of_the_arithmetic_is_infinite_without_a_warning(engine):
+    engine_runs.require(engine)
+
+    def enlarge(xp, x, mean):
+        return xp.astype(x, xp.float64) * 2.0**200, mean
+
+    def rule(xp, w, g, s, h):
+        large, mean = xp.apply(enlarge, g, s.mean)
+        return large, {"mean": mean}
+
+    optimizer = type(with_rule(rule))(engine=engine)
+    assert np.isinf(optimizer.update(np.ones(2, "float32"), np.ones(2, "float32"))).all()
+
+
 def test_rules_of_one_form_do_not_know_about_forms():
     optimizer = SGD()
     assert optimizer.form((3, 4)) == Form(slots=())

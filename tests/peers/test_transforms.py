@@ -6,7 +6,9 @@ import pytest
 from instep import SGD, Adam, AdamW, chain
 from instep.transforms import (
     accumulate,
+    adaptive_clip,
     average,
+    centralize,
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
@@ -85,6 +87,9 @@ def optax_path(optax, transformation, gradients=GRADIENTS, after=None):
         ((weight_decay(0.3),), lambda o: [o.add_decayed_weights(0.3)]),
         ((scale_gradients(0.7),), lambda o: [o.scale(0.7)]),
         ((maximize(),), lambda o: [o.scale(-1.0)]),
+        ((centralize(),), lambda o: [o.centralize()]),
+        ((adaptive_clip(0.2, units="last"),), lambda o: [o.adaptive_grad_clip(0.2)]),
+        ((adaptive_clip(0.2, 0.5),), lambda o: [o.adaptive_grad_clip(0.2, 0.5, axis=-1)]),
         (
             (clip_by_global_norm(3.0), weight_decay(0.1), clip_by_value(0.2)),
             lambda o: [o.clip_by_global_norm(3.0), o.add_decayed_weights(0.1), o.clip(0.2)],

@@ -82,10 +82,11 @@ def apply(
                 f"{tuple(new.shape)}"
             )
     # The function may have computed in another dtype; state is of that of the arithmetic.
-    return [
-        xp.asarray(xp.astype(new, old.dtype, copy=False))
-        for new, old in zip(results, (x, *slots), strict=True)
-    ]
+    with np.errstate(all="ignore"):
+        return [
+            xp.asarray(xp.astype(new, old.dtype, copy=False))
+            for new, old in zip(results, (x, *slots), strict=True)
+        ]
 
 
 def _copied(xp: Any, array: Any) -> Any:

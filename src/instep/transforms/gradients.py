@@ -1,6 +1,6 @@
 """Elementwise changes of the gradient."""
 
-from instep.hyperparameters import NonNegative
+from instep.hyperparameters import DecayRate, NonNegative
 from instep.transform import Transform
 
 
@@ -101,3 +101,48 @@ class maximize(Transform):
     @staticmethod
     def rule(xp, w, g, s, h):
         return -g, {}
+
+
+class grokfast(Transform):
+    r"""Amplify what is slow in the gradient (Lee et al. 2024, arXiv:2405.20233, algorithm 1).
+
+    .. math::
+        m &\leftarrow \alpha m + (1 - \alpha)\, g \\
+        g &\leftarrow g + \lambda m
+
+    The running mean `m` starts at the first gradient.
+
+    Parameters
+    ----------
+    factor
+        Strength :math:`\lambda` with which the mean is added.
+    decay
+        Decay rate :math:`\alpha` of the mean.
+
+    Notes
+    -----
+    The same as the authors' `gradfilter_ema`. optax and PyTorch have none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import grokfast
+    >>> optimizer, w = chain(grokfast(factor=1.0, decay=0.5), SGD(lr=1.0)), np.zeros(1)
+    >>> for gradient in (2.0, 0.0):
+    ...     w = optimizer.update(w, np.array([gradient]))  # steps of -4 and -1
+    >>> w
+    array([-5.])
+    """
+
+    stage = "gradient"
+
+    factor: NonNegative = 2.0
+    decay: DecayRate = 0.98
+
+    slots = ("m",)
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        m = xp.where(h.t == 1, g, h.decay * s.m + (1 - h.decay) * g)
+        return g + h.factor * m, {"m": m}
