@@ -8,6 +8,7 @@ from instep import SGD, Adam, Optimizer, chain
 from instep.composition import Chain
 from instep.declarations import RESERVED
 from instep.graph.trace import Values
+from instep.partitions import Partition
 from instep.rule import Form, Rule
 from instep.transform import Transform
 
@@ -37,7 +38,7 @@ def public(*classes):
 
 
 def test_the_reserved_names_are_those_of_the_base_classes():
-    assert public(Rule, Optimizer, Transform, Chain, Values) == RESERVED
+    assert public(Rule, Optimizer, Transform, Chain, Partition, Values) == RESERVED
 
 
 @pytest.mark.parametrize("base", [Optimizer, Transform, SGD, Adam])
