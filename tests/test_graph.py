@@ -178,7 +178,7 @@ def test_what_a_sum_alone_decides_is_uniform():
 
 
 def branching(xp, w, g, s, h):
-    return (w - g if w > 0 else w), {}
+    return (w - g if xp.norm(g) > 0 else w), {}
 
 
 def branching_on_a_number(xp, w, g, s, h):
@@ -186,7 +186,7 @@ def branching_on_a_number(xp, w, g, s, h):
 
 
 def converting(xp, w, g, s, h):
-    return w - float(g), {}
+    return w - float(xp.norm(g)), {}
 
 
 UNFUSABLE = {
@@ -196,7 +196,7 @@ UNFUSABLE = {
     "array as a power": (lambda xp, w, g, s, h: (w - 2.0**g, {}), "power of an array", "exactly"),
     "branch": (branching, "branches on the value of an array", "xp.where"),
     "branch on a number": (branching_on_a_number, "value of the hyperparameter", "scalars"),
-    "float": (converting, "value of an array", "xp.where"),
+    "float": (converting, "makes a number of Python", "functions of xp"),
     "attribute": (lambda xp, w, g, s, h: (w - g.T, {}), "attribute 'T'", "same element"),
     "index": (lambda xp, w, g, s, h: (w - g[0], {}), "indexes an array", "same element"),
     "matrix product": (lambda xp, w, g, s, h: (w @ g, {}), "", ""),

@@ -39,6 +39,8 @@ def choose(requested: str, program: Program, w: Any, dtype: str, flags: Flags) -
         If the engine that was asked for cannot run, or cannot update such an array.
     FusionError
         If the engine that was asked for cannot run the rule.
+    RuleError
+        If no engine can.
     """
     library = str(arrays.library(w))
     if requested != "auto":
@@ -63,11 +65,11 @@ def _problem(
 ) -> str | FusionError | None:
     engine = load(name)
     problem = engine.unavailable() or engine.refuses(w)
-    if problem is None and engine.fuses:
+    if problem is None:
         try:
-            program.passes(dtype, flags)
+            program.passes(dtype, flags)  # what no engine can run is refused by all
         except FusionError as error:
-            return error
+            return error if engine.fuses else None
     return problem
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Never
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -33,6 +33,61 @@ class RuleError(TypeError):
 
 class UnknownNameError(AttributeError):
     """A rule reads a hyperparameter or a slot that does not exist."""
+
+
+class Complaints:
+    """What is raised about a rule that is called with symbols: it names the rule and its line.
+
+    Parameters
+    ----------
+    rule
+        Name of the rule.
+    function, entry
+        The rule, and the code of the function that calls it.
+    """
+
+    def __init__(self, rule: str, function: Callable[..., Any], entry: CodeType) -> None:
+        self.rule = rule
+        self._function, self._entry = function, entry
+        self._postponed: FusionError | None = None
+
+    def fail(self, what: str, remedy: str) -> Never:
+        """Raise a FusionError that names the rule, its line, the operation, and the way out."""
+        raise self.error(what, self._place(), remedy)
+
+    def error(self, what: str, place: str, remedy: str) -> FusionError:
+        """Return the error that `fail` raises."""
+        error = FusionError(
+            f"{self.rule}.rule cannot be fused: {what}{place}; {remedy}, or run the rule as it is "
+            f'with engine="array_api"'
+        )
+        error.what = f"{what}{place}"
+        return error
+
+    def postpone(self, what: str, remedy: str) -> None:
+        """Take note of what cannot be fused, and go on, for what is wrong on all engines."""
+        self._postponed = self._postponed or self.error(what, self._place(), remedy)
+
+    def raise_postponed(self) -> None:
+        """Raise what `fail` would have raised in the place of `postpone`."""
+        if self._postponed is not None:
+            raise self._postponed
+
+    def refuse(self, what: str, remedy: str) -> Never:
+        """Raise a RuleError that names the rule, its line, what it does there, and the way out."""
+        raise RuleError(f"{self.rule}.rule {what}{self._place()}; {remedy}")
+
+    def refuse_change(self, what: str, place: str | None = None) -> Never:
+        """Raise a RuleError for a rule that was called again, and does something else."""
+        raise RuleError(
+            f"{self.rule}.rule does not do the same in every call: the second time, {what}"
+            f"{self._place() if place is None else place}; it is called once for many steps, so "
+            f"give it what changes: random numbers as a hyperparameter that is an array, the "
+            f"number of the step as h.t, and what it remembers as slots"
+        )
+
+    def _place(self) -> str:
+        return place_above(self._entry) or place_of_rule(self._function)
 
 
 def refuse_number(rule: str, function: str) -> RuleError:

@@ -12,6 +12,15 @@ from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Array, C
 from instep.graph.recorder import Recorder, is_boolean, is_host
 from instep.graph.symbols import Extent, TracedArray, TracedScalar, WholeSlot
 
+#: Functions of elements that each library rounds in its own way.
+_INEXACT = frozenset(
+    {
+        *("exp", "expm1", "log", "log1p", "log2", "log10", "pow", "logaddexp"),
+        *("sin", "cos", "tan", "asin", "acos", "atan", "atan2"),
+        *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
+    }
+)
+
 
 class TracedNamespace(Functions):
     """The array namespace `xp` that a rule is traced with."""
@@ -36,11 +45,17 @@ class TracedNamespace(Functions):
             return lambda a, b: recorder.binary(name, a, b)
         if name in (*UNARY, "logical_not"):
             return lambda x: recorder.unary(name, x)
-        recorder.fail(
+        refuse = recorder.postpone if name in _INEXACT else recorder.fail
+        refuse(
             f"it calls xp.{name}, which is not among the operations that are rounded exactly "
             f"on every engine",
             "write it with + - * /, sqrt, abs, where, comparisons and the like",
         )
+        return lambda *values: self._inexact(name, recorder.promote(*values))
+
+    def _inexact(self, name: str, operands: tuple[TracedArray, ...]) -> TracedArray:
+        """Record what no graph can have: the error was postponed."""
+        return self._recorder.add(name, operands, operands[0].dtype)
 
     def positive(self, x: Any) -> Any:
         return x if is_host(x) else self._recorder.array(x)

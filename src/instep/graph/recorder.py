@@ -1,22 +1,22 @@
 """The growing list of nodes of one trace."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType
-from typing import Any, Never
+from typing import Any
 
 import numpy as np
 
 from instep.graph import host_expressions
 from instep.graph.counting import Counting
 from instep.graph.dtypes import BOUNDS, DTYPES, is_complex
-from instep.graph.errors import FusionError, place_above, place_of_rule
+from instep.graph.errors import Complaints
 from instep.graph.nodes import Array, Call, Graph, Node, Remembered, Scalar, Store, Sum
 from instep.graph.pairs import Pair
 from instep.graph.symbols import Extent, TracedArray, TracedScalar, WholeSlot
 
 
-class Recorder:
+class Recorder(Complaints):
     """The growing list of nodes of one trace.
 
     Parameters
@@ -30,7 +30,7 @@ class Recorder:
     """
 
     def __init__(self, name: str, compute: str, rule: Callable[..., Any], entry: CodeType) -> None:
-        self.rule = name
+        super().__init__(name, rule, entry)
         self.compute = compute
         self.nodes: list[Node] = []
         self.scalars: list[Scalar] = []
@@ -42,21 +42,14 @@ class Recorder:
         self.numbers: list[int] = []  # of sums, and of what is remembered
         self.counting = Counting()
         self._positions: dict[Node, int] = {}
-        self._function, self._entry = rule, entry
+        self._repeats = False
 
-    def fail(self, what: str, remedy: str) -> Never:
-        """Raise a FusionError that names the rule, its line, the operation, and the way out."""
-        place = place_above(self._entry) or place_of_rule(self._function)
-        raise self.error(what, place, remedy)
-
-    def error(self, what: str, place: str, remedy: str) -> FusionError:
-        """Return the error that `fail` raises."""
-        error = FusionError(
-            f"{self.rule}.rule cannot be fused: {what}{place}; {remedy}, or run the rule as it is "
-            f'with engine="array_api"'
-        )
-        error.what = f"{what}{place}"
-        return error
+    def begin_again(self) -> None:
+        """Record the same rule once more: what it does is known, and what is new is refused."""
+        self._repeats = True
+        self.counting = Counting()
+        for entries in (self.sums, self.calls, self.guards, self.remembered):
+            entries.clear()
 
     def next_sum(self, scope: str, kind: str) -> int:
         """Return the number of the sum over `scope` that the rule has come to."""
@@ -88,6 +81,8 @@ class Recorder:
         key = node if operation != "constant" else Node(operation, (), dtype, repr(value))
         position = self._positions.get(key)
         if position is None:
+            if self._repeats:
+                self.refuse_change(f"it {_described(node, self.scalars)}")
             position = self._positions[key] = len(self.nodes)
             self.nodes.append(node)
         least = Extent.FULL if operation == "load" else Extent.NUMBER
@@ -253,6 +248,15 @@ class Recorder:
             guards=tuple(self.guards),
             remembered=tuple(self.remembered),
         )
+
+
+def _described(node: Node, scalars: Sequence[Scalar]) -> str:
+    """Return what a rule does that has just made a node, the last of the scalars with it."""
+    if node.operation == "constant":
+        return f"computes with {node.value!r}"
+    if node.operation == "scalar":
+        return f"computes {scalars[-1].source}"
+    return f"comes to another {node.operation}"
 
 
 def is_boolean(x: Any) -> bool:

@@ -4,8 +4,9 @@ import enum
 from collections.abc import Callable
 from typing import Any, Never, Protocol
 
+from instep import numerics
 from instep.graph import nodes
-from instep.graph.host_expressions import BINARY, COMPARISONS, is_number
+from instep.graph.host_expressions import BINARY, COMPARISONS, FUNCTIONS, OPERATORS, is_number
 from instep.graph.pairs import Pair
 
 #: NumPy's functions that stand for an operator, which NumPy calls for its numbers and arrays.
@@ -19,6 +20,25 @@ class Recorder(Protocol):
     def unary(self, operation: str, x: Any) -> "TracedArray": ...
     def source(self, x: Any) -> str: ...
     def fail(self, what: str, remedy: str) -> Never: ...
+    def refuse(self, what: str, remedy: str) -> Never: ...
+
+
+#: Functions of xp that every engine has: NumPy's are not called in their place.
+_OF_XP = frozenset(
+    {
+        *(*FUNCTIONS, *OPERATORS, *numerics.CANONICAL, "sum", "max"),
+        *("zeros_like", "ones_like", "full_like", "conj", "real", "imag"),
+    }
+)
+
+#: What NumPy's functions are called in xp, where that is another name.
+_OTHER_NAMES = {
+    "absolute": "abs",
+    "amax": "max",
+    "conjugate": "conj",
+    "fabs": "abs",
+    "rint": "round",
+}
 
 
 class _Traced:
@@ -37,9 +57,16 @@ class _Traced:
         self._refuse(f"{function.__module__}.{function.__name__}".replace("numpy", "np", 1))
 
     def _refuse(self, function: str) -> Never:
+        name = function.rpartition(".")[2]
+        name = _OTHER_NAMES.get(name, name)
+        if name in _OF_XP:
+            self.recorder.refuse(
+                f"calls {function}, which means something else for each array library",
+                f"call xp.{name}",
+            )
         self.recorder.fail(
             f"it calls {function}, which is given a stand-in for an array or hyperparameter",
-            f"call the functions of xp, as in xp.{function.rpartition('.')[2]}",
+            f"call the functions of xp, as in xp.{name}",
         )
 
 
@@ -227,10 +254,28 @@ class TracedArray(_Traced):
             "use exactly rounded operations only",
         )
 
-    def _decide(self, *_: Any) -> Never:
+    def _decide(self) -> Never:
+        if self.full:
+            self.recorder.refuse(
+                "branches on the value of an array, which has one for each element",
+                "choose by xp.where, xp.minimum or xp.maximum, and join conditions by & | ~",
+            )
         self.recorder.fail("it branches on the value of an array", "use xp.where")
 
-    __bool__ = __float__ = __int__ = __index__ = __complex__ = _decide
+    def _convert(self, *_: Any) -> Never:
+        if self.full:
+            self.recorder.refuse(
+                "makes one number of an array, which has one for each element",
+                "call the functions of xp, as in xp.sqrt, in place of float() and of those of math",
+            )
+        self.recorder.fail(
+            "it makes a number of Python of one that is known in the midst of a step",
+            "call the functions of xp",
+        )
+
+    __bool__ = _decide
+    __float__ = __int__ = __index__ = __complex__ = __round__ = _convert
+    __floor__ = __ceil__ = __trunc__ = _convert
 
     def _list(self, *_: Any) -> Never:
         self.recorder.fail(

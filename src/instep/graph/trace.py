@@ -6,6 +6,8 @@ one node, so common subexpressions are computed once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -66,24 +68,58 @@ def trace(
 
     Raises
     ------
-    FusionError
-        If the rule does something that a kernel cannot.
+    FusionError, RuleError
+        If the rule does something that a kernel cannot, or that no engine can.
     """
     recorder = Recorder(name, DTYPES[dtype].compute, rule, _call.__code__)
     state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
     arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
     read = remembered.read(recorder, numbers)
-    given = {**objective(read), **_numbers(recorder, hyperparameters, varying, loaded), **options}
-    h = Values(name, "hyperparameter", given, powers)
-    s = _slots(recorder, loaded, slots, whole, read)
-    new = _call(recorder, rule, xp, loaded["w"], loaded["g"], s, h)
-    stores = _results(recorder, arrays, new, slots, whole, numbers)
-    return prune(recorder.graph(_kernel(name, dtype, gradient or dtype), arrays, stores))
+    values = {**objective(read), **_numbers(recorder, hyperparameters, varying, loaded), **options}
+    h = Values(name, "hyperparameter", values, powers)
+    given = xp, loaded["w"], loaded["g"], _slots(recorder, loaded, slots, whole, read), h
+    record = partial(_record, recorder, rule, given, arrays, slots, whole, numbers)
+    return prune(_twice(recorder, record))
 
 
-def _kernel(name: str, dtype: str, gradient: str) -> str:
-    return f"{name}_{dtype}" if gradient == dtype else f"{name}_{dtype}_{gradient}"
+def _twice(recorder: Recorder, record: Callable[[], Graph]) -> Graph:
+    """Return the graph that a rule leaves, or raise unless it leaves it again.
+
+    What it did when it was traced is what it is going to do in all steps, whatever it would look
+    up or draw in those.
+    """
+    first = record()
+    recorder.begin_again()
+    try:
+        second = record()
+    except FusionError as error:
+        recorder.refuse_change(error.what, "")
+    if _without_functions(first) != _without_functions(second):
+        recorder.refuse_change("it returns another of its values")
+    recorder.raise_postponed()
+    return first
+
+
+def _without_functions(graph: Graph) -> Graph:
+    """Return a graph without what it calls: a rule may make a function anew in each call."""
+    return replace(graph, calls=tuple(replace(call, function=print) for call in graph.calls))
+
+
+def _record(
+    recorder: Recorder,
+    rule: Callable[..., Any],
+    given: tuple[Any, ...],
+    arrays: Sequence[Array],
+    slots: Iterable[str],
+    whole: Sequence[str],
+    numbers: Mapping[str, int],
+) -> Graph:
+    """Return the graph of what a rule does with what it is given."""
+    stores = _results(recorder, arrays, _call(recorder, rule, *given), slots, whole, numbers)
+    w, g, *_ = arrays
+    kernel = f"{recorder.rule}_{w.dtype}" + (f"_{g.dtype}" if g.dtype != w.dtype else "")
+    return recorder.graph(kernel, arrays, stores)
 
 
 def _slots(
@@ -192,7 +228,7 @@ def _real(recorder: Recorder, array: Array, value: Any) -> TracedArray:
 #: outside, as the TimeoutError of a signal's handler, and are nothing to take another way for.
 _ERRORS_OF_RULES = (
     *(TypeError, AttributeError, ValueError, NameError, LookupError, ArithmeticError),
-    *(AssertionError, RuntimeError),
+    *(AssertionError, RuntimeError, StopIteration),
 )
 
 
