@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 from cases import ClippedAMSGrad, UserSignum
 
-from instep import SGD, Adafactor, AdaGrad, Adam, AdamW, Momentum, Optimizer, RMSProp, schedules
+from instep import (
+    SGD,
+    Adafactor,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Momentum,
+    Muon,
+    Optimizer,
+    RMSProp,
+    schedules,
+)
 from instep.hyperparameters import Domain, Schedule
 
 NEGATIVE = [-1.0, -1e-300, -1]
@@ -35,7 +46,8 @@ def refused(case, name):
     exponent = case.optimizer is Adafactor and name == "decay"
     if (name.startswith("beta") or name in ("decay", "momentum")) and not exponent:
         wrong += [(1.0, ValueError), (1, ValueError), (1.5, ValueError)]
-    if case.optimizer is UserSignum or name == "lowest":  # float alone: any finite number
+    any_float = name == "lowest" or (case.optimizer is Muon and name in ("ns_a", "ns_b", "ns_c"))
+    if case.optimizer is UserSignum or any_float:  # float alone: any finite number
         wrong = [entry for entry in wrong if entry[1] is TypeError or not math.isfinite(entry[0])]
     return wrong
 

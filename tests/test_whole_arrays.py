@@ -45,6 +45,16 @@ def subtract_mean(xp, x, mean, *, keep):
 
 
 RULES = [Muon, Adafactor, Whitened]
+
+#: What Muon does by default to the operand of its function.
+ORIGINAL = {
+    "ns_steps": 5,
+    "ns_a": 3.4445,
+    "ns_b": -4.775,
+    "ns_c": 2.0315,
+    "adjust_lr": "original",
+    "beyond_2d": "adamw",
+}
 every_rule = pytest.mark.parametrize("rule", RULES)
 
 
@@ -74,6 +84,9 @@ def run(rule, dtype="float64", steps=5, **keywords):
     [
         (Muon, textbook.muon, {}),
         (Muon, textbook.muon, {"weight_decay": 0.5, "momentum": 0.5, "lr": cases.changing(0.1)}),
+        (Muon, textbook.muon, {"beyond_2d": "flatten", "nesterov": False}),
+        (Muon, textbook.muon, {"beyond_2d": "batch", "adjust_lr": "match_rms_adamw"}),
+        (Muon, textbook.muon, {"ns_steps": 3, "ns_a": 2.0, "ns_b": -1.5, "ns_c": 0.5}),
         (Adafactor, textbook.adafactor, {}),
         (Adafactor, textbook.adafactor, {"lr": 0.1, "decay": 0.5, "d": 0.1}),
         (Adafactor, textbook.adafactor, {"lr": cases.changing(0.1), "relative_step": False}),
@@ -181,11 +194,38 @@ def test_muon_multiplies_no_matrix_by_a_view_of_itself(shape, monkeypatch):
     multiply = xp.matmul
     monkeypatch.setattr(xp, "matmul", recorded)
     x = np.random.default_rng(0).standard_normal(shape)
-    orthogonalized(xp, x)
+    orthogonalized(xp, x, **ORIGINAL)
     assert len(pairs) == 15
     for a, b in pairs:
         assert a is b or not np.shares_memory(a, b)
     assert any(np.array_equal(a, b.T) for a, b in pairs)
+
+
+@engine_runs.every_numpy_engine
+@pytest.mark.parametrize("beyond_2d", ["flatten", "batch"])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_engines_agree_on_arrays_that_muon_makes_matrices_of(dtype, beyond_2d, engine, threads):
+    engine_runs.require(engine)
+    keywords = {"beyond_2d": beyond_2d, "adjust_lr": "match_rms_adamw", "ns_steps": lambda t: t}
+    got = run(Muon, dtype, engine=engine, threads=threads, **keywords)
+    engine_runs.assert_same_run(got, run(Muon, dtype, engine="array_api", **keywords))
+    assert engine_runs.slots_of(got[1])["(2, 3, 4)"].keys() == {"m"}
+
+
+def test_matrices_of_a_batch_are_orthogonalized_each_by_itself():
+    g = np.random.default_rng(4).standard_normal((3, 6, 4))
+    g[1] *= 1e100
+    w = Muon(lr=1.0, beyond_2d="batch").update(np.zeros_like(g), g)
+    for each, gradient in zip(w, g, strict=True):
+        alone = Muon(lr=1.0).update(np.zeros((6, 4)), gradient)
+        np.testing.assert_allclose(each, alone, rtol=1e-12, atol=1e-12)
+
+
+def test_muon_says_what_its_options_may_be():
+    with pytest.raises(ValueError, match="Muon: beyond_2d must be one of 'adamw', 'flatten', 'ba"):
+        Muon(beyond_2d="stack")
+    with pytest.raises(ValueError, match=r"Muon: ns_steps must be an integer >= 1, got 2\.5"):
+        Muon(ns_steps=2.5)
 
 
 @engine_runs.every_engine

@@ -331,21 +331,31 @@ def muon(
     beta1=0.9,
     beta2=0.95,
     eps=1e-10,
+    nesterov=True,
+    ns_steps=5,
+    ns_a=3.4445,
+    ns_b=-4.775,
+    ns_c=2.0315,
+    adjust_lr="original",
+    beyond_2d="adamw",
 ):
     """Jordan et al. 2024 for matrices, AdamW for other arrays."""
-    if w.ndim != 2:
+    if w.ndim < 2 or (w.ndim > 2 and beyond_2d == "adamw"):
         yield from adamw(w, gradients, adamw_lr, beta1, beta2, eps, weight_decay)
         return
+    shape = (len(w), -1) if beyond_2d == "flatten" else (-1, *w.shape[-2:])
     m = 0 * w
     for t, g in enumerate(gradients, 1):
         m = momentum * m + g
-        x = g + momentum * m
-        x = x / np.linalg.norm(x)
-        for _ in range(5):
-            a = x @ x.conj().T
-            x = 3.4445 * x + (-4.775 * a + 2.0315 * (a @ a)) @ x
+        x = (g + momentum * m if nesterov else m).reshape(shape)
+        x = x / np.linalg.norm(x, axis=(-2, -1), keepdims=True)
+        for _ in range(ns_steps):
+            a = x @ x.conj().swapaxes(-2, -1)
+            x = ns_a * x + (ns_b * a + ns_c * (a @ a)) @ x
+        rows, columns = x.shape[-2:]
+        factor = max(1, rows / columns) if adjust_lr == "original" else 0.04 * max(rows, columns)
         w = (1 - rate(lr, t) * weight_decay) * w
-        w = w - rate(lr, t) * np.sqrt(max(1, w.shape[0] / w.shape[1])) * x
+        w = w - rate(lr, t) * np.sqrt(factor) * x.reshape(w.shape)
         yield w
 
 

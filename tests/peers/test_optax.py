@@ -296,4 +296,6 @@ def test_orthogonalization_of_muon_agrees_with_optax(shape):
         jax.numpy.asarray(x), coefficients, eps=0.0
     )
     factor = max(1, shape[0] / shape[1]) ** 0.5
-    np.testing.assert_allclose(orthogonalized(np, x), factor * expected, rtol=1e-12, atol=1e-12)
+    numbers = {"ns_steps": 5, "ns_a": 3.4445, "ns_b": -4.775, "ns_c": 2.0315}
+    ours = orthogonalized(np, x, **numbers, adjust_lr="original", beyond_2d="adamw")
+    np.testing.assert_allclose(ours, factor * expected, rtol=1e-12, atol=1e-12)

@@ -223,17 +223,30 @@ def test_the_mean_of_asgd_agrees_with_torch():
     assert not np.allclose(w, mean)
 
 
-def test_muon_agrees_with_torch_to_the_precision_of_its_products():
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({}, {}),
+        ({"nesterov": False, "weight_decay": 0.5}, {"nesterov": False, "weight_decay": 0.5}),
+        ({"adjust_lr": "match_rms_adamw"}, {"adjust_lr_fn": "match_rms_adamw"}),
+        (
+            {"ns_steps": 3, "ns_a": 2.0, "ns_b": -1.5, "ns_c": 0.5},
+            {"ns_steps": 3, "ns_coefficients": (2.0, -1.5, 0.5)},
+        ),
+    ],
+    ids=str,
+)
+def test_muon_agrees_with_torch_to_the_precision_of_its_products(ours, theirs):
     """torch computes them in bfloat16, whose 8 bits five iterations lose some of."""
     rng = np.random.default_rng(0)
     for shape in [(4, 6), (6, 4)]:
         w = np.zeros(shape)
         tensor = torch.nn.Parameter(torch.asarray(w.copy()))
-        ours = instep.Muon(lr=0.1)
-        theirs = torch.optim.Muon([tensor], lr=0.1, weight_decay=0.0)
+        mine = instep.Muon(lr=0.1, **ours)
+        other = torch.optim.Muon([tensor], **{"lr": 0.1, "weight_decay": 0.0} | theirs)
         for _ in range(3):
             g = rng.standard_normal(shape)
             tensor.grad = torch.asarray(g.copy())
-            ours.update(w, g)
-            theirs.step()
+            mine.update(w, g)
+            other.step()
         np.testing.assert_allclose(w, tensor.detach().numpy(), atol=0.03 * 0.3)
