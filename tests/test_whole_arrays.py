@@ -89,6 +89,7 @@ def run(rule, dtype="float64", steps=5, **keywords):
         (Muon, textbook.muon, {"ns_steps": 3, "ns_a": 2.0, "ns_b": -1.5, "ns_c": 0.5}),
         (Adafactor, textbook.adafactor, {}),
         (Adafactor, textbook.adafactor, {"lr": 0.1, "decay": 0.5, "d": 0.1}),
+        (Adafactor, textbook.adafactor, {"eps1": 0.7, "eps1_as": "bound"}),
         (Adafactor, textbook.adafactor, {"lr": cases.changing(0.1), "relative_step": False}),
     ],
 )
@@ -226,6 +227,27 @@ def test_muon_says_what_its_options_may_be():
         Muon(beyond_2d="stack")
     with pytest.raises(ValueError, match=r"Muon: ns_steps must be an integer >= 1, got 2\.5"):
         Muon(ns_steps=2.5)
+
+
+@engine_runs.every_numpy_engine
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])
+def test_engines_agree_on_an_adafactor_whose_eps_is_a_bound(dtype, engine, threads):
+    engine_runs.require(engine)
+    keywords = {"eps1": 0.5, "eps1_as": "bound"}
+    got = run(Adafactor, dtype, engine=engine, threads=threads, **keywords)
+    engine_runs.assert_same_run(got, run(Adafactor, dtype, engine="array_api", **keywords))
+
+
+@engine_runs.every_engine
+def test_a_bound_of_adafactor_lets_zeros_stay(engine):
+    engine_runs.require(engine)
+    for shape in [(3, 2), (3,)]:
+        w = np.ones(shape, "float32")
+        g = np.zeros(shape, "float32")
+        g[0] = 2.0
+        Adafactor(eps1=1e-7, eps1_as="bound", engine=engine).update(w, g)
+        assert (w[0] < 1).all()
+        assert (w[1:] == 1).all()
 
 
 @engine_runs.every_engine

@@ -301,19 +301,31 @@ def schedule_free_adamw(
         yield y
 
 
-def adafactor(w, gradients, lr=0.01, decay=0.8, d=1.0, eps1=1e-30, eps2=1e-3, relative_step=True):
+def adafactor(
+    w,
+    gradients,
+    lr=0.01,
+    decay=0.8,
+    d=1.0,
+    eps1=1e-30,
+    eps2=1e-3,
+    relative_step=True,
+    eps1_as="term",
+):
     """Shazeer & Stern 2018, algorithms 4 (two and more dimensions) and 5, with a given rate."""
     v, rows, columns = 0 * w, 0.0, 0.0
+    term, bound = (eps1, 0.0) if eps1_as == "term" else (0.0, eps1)
     for t, g in enumerate(gradients, 1):
         beta = 1 - t**-decay
-        squares = square(g) + eps1
+        squares = square(g) + term
         if w.ndim >= 2:
             rows = beta * rows + (1 - beta) * squares.mean(axis=-1)
             columns = beta * columns + (1 - beta) * squares.mean(axis=-2)
-            v = rows[..., :, None] * columns[..., None, :] / rows.mean(axis=-1)[..., None, None]
+            mean = np.maximum(rows.mean(axis=-1), bound)
+            v = rows[..., :, None] * columns[..., None, :] / mean[..., None, None]
         else:
             v = beta * v + (1 - beta) * squares
-        update = g / np.sqrt(v)
+        update = g / np.maximum(np.sqrt(v), bound)
         size = np.sqrt(np.sum(square(update)) / w.size)
         scale = np.sqrt(np.sum(square(w)) / w.size)
         relative = min(rate(lr, t), t**-0.5) if relative_step else rate(lr, t)

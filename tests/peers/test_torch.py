@@ -107,6 +107,8 @@ PEERS = [
         {"lr": 0.1, "weight_decay": 0.25, "alpha": 0.5, "t0": 5.0},
         {"lr": 0.1, "lambd": 0.25, "alpha": 0.5, "t0": 5.0},
     ),
+    Peer("Adafactor", "Adafactor", {"eps1": 2.0**-52, "eps1_as": "bound"}, {}),
+    Peer("Adafactor", "Adafactor", {"eps1": 0.7, "eps1_as": "bound"}, {"eps": (0.7, 1e-3)}),
     # torch adds no eps to squares, and bounds the mean by it: nothing that shows at 1e-30.
     Peer("Adafactor", "Adafactor", {}, {"eps": (1e-30, 1e-3)}),
     Peer(

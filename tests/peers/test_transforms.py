@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from instep import SGD, Adam, AdamW, chain
+from instep import SGD, Adafactor, Adam, AdamW, chain
 from instep.transforms import (
     accumulate,
     adaptive_clip,
@@ -235,6 +235,12 @@ def test_clipping_is_that_of_torch(torch):
 def test_options_of_optimizers_are_those_of_torch(torch, parts, keywords):
     expected = torch_path(torch, lambda p: torch.optim.Adam(p, LR, **keywords))
     assert_same_path(path(chain(*parts, Adam(LR))), expected)
+
+
+def test_a_decayed_adafactor_is_that_of_torch(torch):
+    expected = torch_path(torch, lambda p: torch.optim.Adafactor(p, LR, weight_decay=0.3))
+    adafactor = Adafactor(LR, eps1=2.0**-52, eps1_as="bound")
+    assert_same_path(path(chain(adafactor, decoupled_weight_decay(0.3))), expected)
 
 
 def test_a_clipped_averaged_adamw_is_that_of_torch(torch):

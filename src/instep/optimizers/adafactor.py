@@ -1,6 +1,6 @@
 """Adam without momentum, whose mean squares of a matrix are a row and a column."""
 
-from typing import Any
+from typing import Any, Literal
 
 from instep.hyperparameters import Epsilon, NonNegative, Positive
 from instep.optimizer import Optimizer
@@ -34,11 +34,15 @@ class Adafactor(Optimizer):
     d
         Largest root mean square of a step before it is scaled.
     eps1
-        Term :math:`\epsilon_1` in the mean squares.
+        Term :math:`\epsilon_1` in the mean squares, or their bound.
     eps2
         Least scale :math:`\epsilon_2` of an array.
     relative_step
         Whether :math:`\rho` falls with the step number; else it is `lr`.
+    eps1_as
+        ``"term"``, or ``"bound"``, as PyTorch has it: no term is added, but
+        :math:`u = g / \max(\sqrt{v}, \epsilon_1)` and
+        :math:`v = R\, C / \max(\mathrm{mean}(R), \epsilon_1)`.
 
     Notes
     -----
@@ -47,9 +51,10 @@ class Adafactor(Optimizer):
     libraries equal them to rounding. All else is fused, the root mean squares being canonical sums.
     An array of the size of each matrix is kept between the passes, for the root of `v`.
 
-    Keras has the same rule with lr 0.001. PyTorch has eps1 as a bound of the means instead of a
-    term. optax has a given lr, ``relative_step=False``, and factors the two largest dimensions
-    if they are 128 and more.
+    Keras has the same rule with lr 0.001. PyTorch's is that with ``eps1_as="bound"``, and eps1 is
+    ``np.finfo(w.dtype).eps`` there; its decay is `instep.transforms.decoupled_weight_decay`. optax
+    has a given lr, ``relative_step=False``, and factors the two largest dimensions if they are 128
+    and more.
 
     Examples
     --------
@@ -67,6 +72,7 @@ class Adafactor(Optimizer):
     eps1: Epsilon = 1e-30
     eps2: Epsilon = 1e-3
     relative_step: bool = True
+    eps1_as: Literal["term", "bound"] = "term"
 
     slots = ("root", "rows", "columns")
     real_slots = ("root", "rows", "columns", "factored")
@@ -87,30 +93,35 @@ class Adafactor(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         if h.kind == "factored":
-            root, rows, columns = xp.apply(
-                factored_root, abs(g), s.rows, s.columns, beta=h.beta, eps1=h.eps1
-            )
+            numbers = {"beta": h.beta, "eps1": h.eps1, "eps1_as": h.eps1_as}
+            root, rows, columns = xp.apply(factored_root, abs(g), s.rows, s.columns, **numbers)
             slots = {"rows": rows, "columns": columns}
         else:
             square, v = (xp.abs_sq(xp.astype(x, xp.float64)) for x in (g, s.root))
-            v = h.beta * v + (1 - h.beta) * (square + h.eps1)
+            if h.eps1_as == "term":
+                square = square + h.eps1
+            v = h.beta * v + (1 - h.beta) * square
             root = xp.astype(xp.sqrt(v), s.root.dtype)
             slots = {"root": root}
         root_of_count = xp.sqrt(xp.sum(xp.ones_like(root)))
-        u = g / root
+        u = g / (xp.maximum(root, h.eps1) if h.eps1_as == "bound" else root)
         clipped = u / xp.maximum(1.0, xp.norm(u) / root_of_count / h.d)
         scale = xp.maximum(h.eps2, xp.norm(w) / root_of_count)
         return w - h.rate * scale * clipped, slots
 
 
-def factored_root(xp: Any, size: Any, rows: Any, columns: Any, *, beta: float, eps1: float) -> Any:
+def factored_root(
+    xp: Any, size: Any, rows: Any, columns: Any, *, beta: float, eps1: float, eps1_as: str
+) -> Any:
     """Return the root mean squares that rows and columns stand for, and those of them."""
     dtype = size.dtype
     square, R, C = (xp.astype(x, xp.float64) for x in (size, rows, columns))
     square *= square  # in place where it can be, for its memory is most of the cost
-    R = beta * R * R + (1 - beta) * (xp.mean(square, axis=-1) + eps1)
-    C = beta * C * C + (1 - beta) * (xp.mean(square, axis=-2) + eps1)
+    term, bound = (eps1, 0.0) if eps1_as == "term" else (0.0, eps1)
+    R = beta * R * R + (1 - beta) * (xp.mean(square, axis=-1) + term)
+    C = beta * C * C + (1 - beta) * (xp.mean(square, axis=-2) + term)
     rows, columns = xp.sqrt(R), xp.sqrt(C)
-    share = rows / xp.sqrt(xp.mean(R, axis=-1, keepdims=True))
+    mean = xp.mean(R, axis=-1, keepdims=True)
+    share = rows / xp.sqrt(xp.where(mean < bound, bound * xp.ones_like(mean), mean))
     share, column = (xp.astype(x, dtype) for x in (share, columns))
     return share[..., None] * column[..., None, :], rows, columns
