@@ -25,9 +25,9 @@ class centralize(Transform):
 
     Notes
     -----
-    The same as `optax.centralize`. Sums are folded by halves in float64, by additions of whole
-    arrays. So all engines and libraries give the same bits, but for subnormal numbers on CuPy,
-    whose own functions take them for 0. An array of the size of the gradient is kept between the
+    The same as `optax.centralize`. Sums are folded by halves in float64, in additions of whole
+    arrays, so that they are the same bits on NumPy and CuPy; but CuPy's own functions take
+    subnormal numbers of float32 for 0. An array of the size of the gradient is kept between the
     passes.
 
     With ``complex="pairs"``, the two parts are one more axis, the last.
@@ -80,8 +80,8 @@ class adaptive_clip(Transform):
     Notes
     -----
     arXiv:2102.06171, equation 3. With ``units="last"``, the same as `optax.adaptive_grad_clip` for
-    kernels and matrices; timm has the units first. Norms of units are the same bits on all engines
-    and libraries, as the means of `centralize` are, and two arrays are kept between the passes.
+    kernels and matrices; timm has the units first. Norms of units are the same bits on NumPy and
+    CuPy, as the means of `centralize` are, and two arrays are kept between the passes.
 
     With ``complex="pairs"``, the two parts are one more axis, the last.
 
