@@ -1,6 +1,7 @@
 # ruff: noqa: SLF001  (it looks inside on purpose)
 """What the class of a rule declares is checked when it is made, or when a rule is constructed."""
 
+import engine_runs
 import numpy as np
 import pytest
 
@@ -127,9 +128,72 @@ def test_methods_may_be_replaced_by_methods():
     assert optimizer._told
 
 
-def test_hyperparameters_have_no_leading_underscore():
-    with pytest.raises(TypeError, match=r"can be called '_t', for .* underscore"):
-        declare(annotations={"_t": float}, _t=0.1)
+@pytest.mark.parametrize("name", ["name", "t", "numbers", "varying", "moving"])
+def test_a_method_in_the_place_of_an_attribute_is_refused(name):
+    with pytest.raises(TypeError, match=f"Declared: '{name}' is an attribute of .*<function"):
+        declare(**{name: lambda self: "mine"})
+
+
+@pytest.mark.parametrize("name", ["update", "save", "form", "scalars"])
+def test_an_attribute_in_the_place_of_a_method_is_refused(name):
+    with pytest.raises(TypeError, match=f"Declared: '{name}' is a method of .*<property"):
+        declare(**{name: property(lambda self: "mine")})
+
+
+def test_an_attribute_may_be_replaced_by_one():
+    assert declare(name=property(lambda self: "Mine"))().name == "Mine"
+
+
+@pytest.mark.parametrize("name", ["_t", "_values", "_owner", "__class__"])
+def test_nothing_has_a_leading_underscore(name):
+    said = f"'{name}', for .* underscore"
+    with pytest.raises(TypeError, match=f"no hyperparameter can be called {said}"):
+        declare(annotations={name: float}, **({name: 0.1} if name != "__class__" else {}))
+    for what in ("tensor_numbers", "tree_numbers"):
+        with pytest.raises(TypeError, match=f"no slot can be called {said}"):
+            declare(**{what: {name: 0.0}})
+    with pytest.raises(TypeError, match=f"no slot can be called {said}"):
+        declare(slots=(name,))
+    with pytest.raises(TypeError, match=f"no scalar can be called {said}"):
+        declare(scalar_slots={name: 0.0})
+
+
+@pytest.mark.parametrize("name", ["part", "_values", "__class__"])
+def test_scalars_returns_nothing_that_hyperparameters_have_for_themselves(name):
+    optimizer, w = declare(scalars=staticmethod(lambda h: {name: 1.0}))(), np.ones(2)
+    with pytest.raises(TypeError, match=rf"Declared\.scalars returned .* '{name}', which `h` has"):
+        optimizer.update(w, np.ones(2))
+    assert w.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "arguments"),
+    [("scalars", lambda h: {}, "h"), ("answer_rule", lambda xp, w, s, h: w, "xp, w, s, h")],
+)
+def test_what_else_is_static_is_refused_where_that_was_forgotten(name, function, arguments):
+    called = rf"{name}\({arguments}\)"
+    message = rf"Declared\.{name} is called as {called}, .* as {called}; put @staticmethod before"
+    with pytest.raises(TypeError, match=message):
+        declare(**{name: function})
+    declare(**{name: staticmethod(function)})
+
+
+@pytest.mark.parametrize(
+    "name", ["t0", "t12", "u1", "h0", "sum1", "sum0", "partial1", "g_at", "new_w", "double", "NULL"]
+)
+@engine_runs.every_engine
+def test_names_that_emitted_code_makes_up_are_as_good_as_others(name, engine):
+    engine_runs.require(engine)
+
+    def rule(xp, w, g, s, h):
+        slot = getattr(s, name) + g * xp.norm(g)
+        return w - slot * getattr(h, name) * slot, {name: slot}
+
+    members = {name: 0.5, "slots": (name,), "rule": staticmethod(rule)}
+    declared = declare(annotations={name: float}, **members)
+    w = np.zeros(4)
+    declared(engine=engine).update(w, np.ones(4))
+    assert w.tolist() == [-2.0] * 4
 
 
 def test_the_kind_of_a_form_is_no_hyperparameter():
@@ -197,9 +261,10 @@ def test_scalar_slots_are_a_dict_of_names_and_numbers(scalar_slots, message):
         declare(SGD, scalar_slots=scalar_slots)
 
 
-def test_whether_a_rule_is_guarded_is_true_or_false():
-    with pytest.raises(TypeError, match="Declared: the class attribute `guarded` must be True or"):
-        declare(Transform, guarded="False")
+@pytest.mark.parametrize("name", ["guarded", "needs_value"])
+def test_whether_a_rule_is_guarded_or_needs_the_value_is_true_or_false(name):
+    with pytest.raises(TypeError, match=f"Declared: the class attribute `{name}` must be True or"):
+        declare(Transform, **{name: "False"})
 
 
 @pytest.mark.parametrize(

@@ -33,17 +33,15 @@ _MEANINGS = {
     "g": "it is the gradient",
 }
 
+#: What is called as a method of a rule.
+_FUNCTIONS = FunctionType | staticmethod | classmethod
+
 
 def check_class(cls: Any) -> None:
     """Raise TypeError if a class of rules declares what it cannot mean."""
     hyperparameters = [entry.name for entry in cls.hyperparameters]
     for name in hyperparameters:
         _check_name(cls.__name__, "hyperparameter", name)
-        if name.startswith("_"):
-            raise TypeError(
-                f"{cls.__name__}: no hyperparameter can be called {name!r}, for attributes with a "
-                f"leading underscore belong to the base class; choose another name"
-            )
     if "kind" in hyperparameters and cls.defines("form"):
         raise TypeError(
             f"{cls.__name__}: no hyperparameter can be called 'kind', for h.kind is that of the "
@@ -56,7 +54,7 @@ def check_class(cls: Any) -> None:
         _check_slots(cls.__name__, "real_slots", cls.real_slots)
     _check_optional_slots(cls)
     _check_scalar_slots(cls, hyperparameters)
-    _check_signature(cls)
+    _check_signatures(cls)
     _check_numbers(cls, "tensor_numbers", hyperparameters)
     _check_numbers(cls, "tree_numbers", hyperparameters)
     if cls.needs_value and "value" in hyperparameters:
@@ -64,38 +62,58 @@ def check_class(cls: Any) -> None:
             f"{cls.__name__}: with needs_value, h.value is the value of the objective, and no "
             f"hyperparameter; choose another name"
         )
-    if not isinstance(cls.guarded, bool):
-        raise TypeError(
-            f"{cls.__name__}: the class attribute `guarded` must be True or False, got "
-            f"{described(cls.guarded)}"
-        )
-    for name, value in vars(cls).items():
-        hidden = [vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)]
-        hides = any(hasattr(found, "__get__") for found in hidden)
-        if hides and name in RESERVED - {"period"} and not hasattr(value, "__get__"):
-            what = "an attribute" if isinstance(hidden[-1], property) else "a method"
+    for name in ("guarded", "needs_value"):
+        if not isinstance(getattr(cls, name), bool):
             raise TypeError(
-                f"{cls.__name__}: {name!r} is {what} of the base class, and here it is "
-                f"{described(value)}; choose another name"
+                f"{cls.__name__}: the class attribute `{name}` must be True or False, got "
+                f"{described(getattr(cls, name))}"
             )
+    for name, value in vars(cls).items():
+        _check_hiding(cls, name, value)
 
 
-def _check_signature(cls: Any) -> None:
-    """Raise unless the rule that a class defines can be called as rules are."""
-    rule = vars(cls).get("rule")
-    if not isinstance(rule, FunctionType | staticmethod):
+def _check_hiding(cls: Any, name: str, value: Any) -> None:
+    """Raise if what a class calls by a name hides another thing of a base class."""
+    hidden = [vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)]
+    if name not in RESERVED or not any(hasattr(found, "__get__") for found in hidden):
         return
-    given = ["xp", "w", "g", "s", "h"]
-    if getattr(cls, "stage", "") == "step":
-        given.insert(2, "new")
-    own = ["self"] if isinstance(rule, FunctionType) else []
-    signature = inspect.signature(rule if isinstance(rule, FunctionType) else rule.__func__)
+    is_property = isinstance(hidden[-1], property)
+    if hasattr(value, "__get__"):
+        differs = isinstance(value, _FUNCTIONS if is_property else property)
+    else:
+        differs = name != "period"
+    if differs:
+        what = "an attribute" if is_property else "a method"
+        raise TypeError(
+            f"{cls.__name__}: {name!r} is {what} of the base class, and here it is "
+            f"{described(value)}; choose another name"
+        )
+
+
+def _check_signatures(cls: Any) -> None:
+    """Raise unless what a class defines can be called as rules are."""
+    new = ["new"] if getattr(cls, "stage", "") == "step" else []
+    given = {
+        "rule": ["xp", "w", *new, "g", "s", "h"],
+        "scalars": ["h"],
+        "answer_rule": ["xp", "w", "s", "h"],
+    }
+    for name, arguments in given.items():
+        function = vars(cls).get(name)
+        if isinstance(function, FunctionType | staticmethod):
+            _check_signature(f"{cls.__name__}.{name}", function, arguments)
+
+
+def _check_signature(title: str, function: Any, given: list[str]) -> None:
+    own = ["self"] if isinstance(function, FunctionType) else []
+    signature = inspect.signature(function if own else function.__func__)
     if not _takes(signature, [*own, *given]):
         forgotten = bool(own) and _takes(signature, given)
         remedy = "put @staticmethod before it" if forgotten else "change its signature"
+        name = title.rpartition(".")[2]
         raise TypeError(
-            f"{cls.__name__}.rule is called as rule({', '.join(given)}), and is defined as "
-            f"rule{signature}; {remedy}"
+            f"{title} is called as {name}({', '.join(given)}), and is defined as "
+            f"{name}{signature}; {remedy}"
         )
 
 
@@ -276,6 +294,11 @@ def _check_name(owner: str, kind: str, name: Any) -> None:
         raise TypeError(
             f"{owner}: {name!r} cannot be the name of a {kind}; give it one that could stand "
             f"after a dot, as in h.lr"
+        )
+    if name.startswith("_"):
+        raise TypeError(
+            f"{owner}: no {kind} can be called {name!r}, for attributes with a leading underscore "
+            f"belong to the base class; choose another name"
         )
     if name in RESERVED:
         because = _MEANINGS.get(name, f"the attribute `{name}` of the base class is another thing")

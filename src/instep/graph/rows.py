@@ -371,6 +371,11 @@ def _check_identifier(owner: str, name: Any) -> None:
             f"{owner}.scalars returned a value for {name!r}; give it a name that can stand after "
             f"`h.`"
         )
+    if hasattr(Values, name):
+        raise TypeError(
+            f"{owner}.scalars returned a value for {name!r}, which `h` has for itself; choose "
+            f"another name"
+        )
 
 
 def alive(reference: "weakref.ref[_Kept]") -> _Kept:
