@@ -34,7 +34,7 @@ _MEANINGS = {
 }
 
 #: What is called as a method of a rule.
-_FUNCTIONS = FunctionType | staticmethod | classmethod
+_FUNCTIONS = (FunctionType, staticmethod, classmethod)
 
 
 def check_class(cls: Any) -> None:
