@@ -144,8 +144,13 @@ def test_an_attribute_may_be_replaced_by_one():
     assert declare(name=property(lambda self: "Mine"))().name == "Mine"
 
 
-@pytest.mark.parametrize("name", ["_t", "_values", "_owner", "__class__"])
-def test_nothing_has_a_leading_underscore(name):
+def test_hyperparameters_have_no_leading_underscore():
+    with pytest.raises(TypeError, match=r"can be called '_t', for .* underscore"):
+        declare(annotations={"_t": float}, _t=0.1)
+
+
+@pytest.mark.parametrize("name", [*Values.__slots__, "__class__"])
+def test_nothing_is_called_as_what_a_rule_is_given_has_for_itself(name):
     said = f"'{name}', for .* underscore"
     with pytest.raises(TypeError, match=f"no hyperparameter can be called {said}"):
         declare(annotations={name: float}, **({name: 0.1} if name != "__class__" else {}))

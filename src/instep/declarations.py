@@ -25,6 +25,9 @@ RESERVED = frozenset(
     }
 )
 
+#: Attributes of `h` and `s` themselves.
+_HIDDEN = frozenset({"_kind", "_owner", "_powers", "_values"})
+
 #: Why, for names that mean something in a rule too.
 _MEANINGS = {
     "t": "h.t is the number of the step",
@@ -295,7 +298,7 @@ def _check_name(owner: str, kind: str, name: Any) -> None:
             f"{owner}: {name!r} cannot be the name of a {kind}; give it one that could stand "
             f"after a dot, as in h.lr"
         )
-    if name.startswith("_"):
+    if name.startswith("__") or name in _HIDDEN or (kind == "hyperparameter" and name[0] == "_"):
         raise TypeError(
             f"{owner}: no {kind} can be called {name!r}, for attributes with a leading underscore "
             f"belong to the base class; choose another name"
