@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import zlib
 from types import ModuleType
 
 import engine_runs
@@ -46,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "and those that compare with other libraries",
     )
     parser.addoption(
+        "--one-of",
+        type=int,
+        default=1,
+        help="of the tests with parameters run one of so many, the same ones each time",
+    )
+    parser.addoption(
         "--update-golden",
         action="store_true",
         help="write the files that hold what the engines emit, to be reviewed as code",
@@ -69,19 +76,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--xp`, leave out the tests that no other library changes."""
-    chosen = config.getoption("--xp")
-    if not chosen:
-        return
-    wanted = {"xp", "cupy"} if "cupy" in chosen else {"xp"}
-    left_out = [
-        item
-        for item in items
-        if wanted.isdisjoint(getattr(item, "fixturenames", ()))
-        and item.get_closest_marker("peers") is None
-    ]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    """Leave out what `--xp` and `--one-of` do not ask for."""
+    chosen, share = config.getoption("--xp"), config.getoption("--one-of")
+    wanted = {"xp", "cupy"} if "cupy" in (chosen or ()) else {"xp"}
+
+    def is_changed_by_library(item: pytest.Item) -> bool:
+        fixtures = getattr(item, "fixturenames", ())
+        return not wanted.isdisjoint(fixtures) or item.get_closest_marker("peers") is not None
+
+    def is_chosen(item: pytest.Item) -> bool:
+        if chosen and not is_changed_by_library(item):
+            return False
+        return not hasattr(item, "callspec") or zlib.crc32(item.nodeid.encode()) % share == 0
+
+    left_out = [item for item in items if not is_chosen(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if is_chosen(item)]
 
 
 @pytest.fixture
