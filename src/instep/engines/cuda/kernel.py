@@ -429,10 +429,11 @@ __device__ __forceinline__ void {name}(
     def _signature(self) -> str:
         name = kernel_name(self._graph, strided=self.strided)
         # Left to itself the compiler may spill a register to keep one more block on a
-        # multiprocessor. Where a pass has many arrays, or computes addresses or sums, it is
-        # asked for 512 threads only: they have tens of KB of loads in flight, which is more than
-        # any GPU needs to fill its memory bus.
+        # multiprocessor. Where a pass has many arrays or numbers, or computes addresses or sums,
+        # it is asked for 512 threads only: they have tens of KB of loads in flight, which is more
+        # than any GPU needs to fill its memory bus.
         many = len(self._operands) > 4 or self.strided or self._graph.sums
+        many = many or len(remembered_numbers(self._graph)) > 1
         blocks = f", {512 // threads_per_block(self._graph)}" if many else ""
         blocks = ", BLOCKS" if self._is_light else blocks
         return (
