@@ -432,8 +432,9 @@ __device__ __forceinline__ void {name}(
         # multiprocessor. Where a pass has many arrays or numbers, or computes addresses or sums,
         # it is asked for 512 threads only: they have tens of KB of loads in flight, which is more
         # than any GPU needs to fill its memory bus.
-        many = len(self._operands) > 4 or self.strided or self._graph.sums
-        many = many or len(remembered_numbers(self._graph)) > 1
+        numbers = remembered_numbers(self._graph)
+        is_heavy = len(self._operands) > 4 or len(numbers) > 1
+        many = is_heavy or self.strided or self._graph.sums
         blocks = f", {512 // threads_per_block(self._graph)}" if many else ""
         blocks = ", BLOCKS" if self._is_light else blocks
         return (
