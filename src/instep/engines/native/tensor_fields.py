@@ -9,14 +9,17 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 _WORD = 8
 
-#: Words of a tensor and of its storage that are looked at. PyTorch 2.11 has as many, 2.13 one less:
-#: what is behind that tells nothing, and so differs from try to try.
-_WORDS, _STORAGE_WORDS = 23, 8
+#: Words of a tensor and of its storage that are looked at: no version of PyTorch has had fewer.
+_WORDS, _STORAGE_WORDS = 22, 8
+
+#: Those from the lengths of axes on, which come after one more in PyTorch 2.11 than in 2.13. What
+#: is behind them is another's memory.
+_FROM_LENGTHS = 14
 
 #: What was in memory before may look like a field: then there is no only one.
 _ATTEMPTS = 8
@@ -73,8 +76,8 @@ def _read(address: int, words: int) -> list[int]:
     return [ctypes.c_uint64.from_address(address + _WORD * i).value for i in range(words)]
 
 
-def _words(tensor: Any) -> list[int]:
-    return _read(tensor._cdata, _WORDS)  # noqa: SLF001  (nothing public says where it is)
+def _words(tensor: Any, count: int = _WORDS) -> list[int]:
+    return _read(tensor._cdata, count)  # noqa: SLF001  (nothing public says where it is)
 
 
 def _only(places: Iterable[int]) -> int:
@@ -90,12 +93,12 @@ def _where(words: list[int], *values: int) -> int:
     return _WORD * _only(i for i in range(len(words)) if (*words[i : i + length],) == values)
 
 
-def _differing(a: Any, b: Any, shift: int = 0) -> set[int]:
+def _differing(count: int, a: Any, b: Any, shift: int = 0) -> set[int]:
     """Return the offsets of the words that differ in 32 bits, the low ones unless shifted.
 
     Whole words have bits that no field has: these hold what was in memory before.
     """
-    pairs = enumerate(zip(_words(a), _words(b), strict=True))
+    pairs = enumerate(zip(_words(a, count), _words(b, count), strict=True))
     return {_WORD * i for i, (x, y) in pairs if (x ^ y) >> shift & 0xFFFFFFFF}
 
 
@@ -118,26 +121,27 @@ def _found(torch: Any) -> Fields:
         words = _words(x)
         storage = _where(words, x.untyped_storage()._cdata)  # noqa: SLF001
         lengths = _where(words, 3, 3, 5, 7) + _WORD
+        differing = partial(_differing, lengths // _WORD + _FROM_LENGTHS)
         strides = _where(words, 35, 7, 1)
         if strides != lengths + _WORD * INLINE_AXES:
             raise _UnknownError
         # What each tensor has of its own: counts of references, room for axes, and more.
         room = set(range(lengths, lengths + 2 * _WORD * INLINE_AXES, _WORD))
-        apart = _differing(x, same) | room
-        fresh = _differing(x, torch.zeros(3, 5, 7)) | apart
-        kind = _only(_differing(torch.zeros(7), torch.zeros(7, dtype=torch.int32)) - fresh)
-        if kind not in _differing(_on_device(torch, 0), _on_device(torch, 1)):
+        apart = differing(x, same) | room
+        fresh = differing(x, torch.zeros(3, 5, 7)) | apart
+        kind = _only(differing(torch.zeros(7), torch.zeros(7, dtype=torch.int32)) - fresh)
+        if kind not in differing(_on_device(torch, 0), _on_device(torch, 1)):
             raise _UnknownError
-        negated = _differing(same, torch._neg_view(x).detach(), shift=32)  # noqa: SLF001
+        negated = differing(same, torch._neg_view(x).detach(), shift=32)  # noqa: SLF001
         version = _only(fresh - apart - {storage})
         return Fields(
             tensor=_where(_read(id(x), torch.Tensor.__basicsize__ // _WORD), x._cdata),  # noqa: SLF001
             storage=storage,
-            autograd=_only(_differing(torch.zeros(7), torch.zeros(7).requires_grad_()) - fresh),
+            autograd=_only(differing(torch.zeros(7), torch.zeros(7).requires_grad_()) - fresh),
             version=version,
             keys=_only(negated - fresh - {kind}),
             kind=kind,
-            offset=_only(_differing(line[3:10].detach(), line[4:11].detach()) - apart),
+            offset=_only(differing(line[3:10].detach(), line[4:11].detach()) - apart),
             axes=lengths - _WORD,
             lengths=lengths,
             strides=strides,
