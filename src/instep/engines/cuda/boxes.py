@@ -2,8 +2,9 @@
 
 from typing import ClassVar
 
-from instep.engines.cuda.kernel import Kernel, SumKernel, indented
+from instep.engines.cuda.kernel import Kernel, indented
 from instep.engines.cuda.lines import PACK, vectors
+from instep.engines.cuda.summing import SumKernel
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
 

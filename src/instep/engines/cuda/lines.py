@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from instep.engines.cuda.kernel import Kernel, Operand, SumKernel, indented
+from instep.engines.cuda.kernel import Kernel, Operand, indented
+from instep.engines.cuda.summing import SumKernel
 
 PACK = """\
 // V elements that lie side by side.
