@@ -37,12 +37,14 @@ class Objective:
                 f"{self._name}.update: {self._rules[0]} needs the value of the objective; give "
                 f"it, as in update(params, grads, value=loss)"
             )
-        found = None
-        if arrays.library(self._place) == "cupy":
-            from instep.engines.cuda.foreign import number_there
+        if arrays.library(self._place) != "cupy":
+            self._place[...] = self._number(value)
+            return
+        from instep.engines.cuda.foreign import number_there
 
+        with self._place.device:
             found = number_there(value)
-        self._place[...] = self._number(value) if found is None else found
+            self._place[...] = self._number(value) if found is None else found
 
     def _number(self, value: Any) -> float:
         try:
