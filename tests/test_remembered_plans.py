@@ -456,25 +456,33 @@ def test_a_schedule_that_goes_wrong_changes_nothing(lr):
         bits.assert_same_bits(w, before[name])
 
 
-@engine_runs.every_engine
-def test_what_a_schedule_sets_takes_effect_as_soon_as_on_every_engine(engine):
-    engine_runs.require(engine)
-    params, others = tree(), tree()
+MAKERS = [Adam, NAdam, lambda **settings: chain(clip_by_global_norm(9.0), Adam(**settings))]
 
-    def make(engine):
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("make", MAKERS, ids=["Adam", "NAdam", "chain"])
+@pytest.mark.parametrize("moving", ["lr", "beta2"])
+def test_what_a_schedule_sets_takes_effect_as_soon_as_on_every_engine(engine, make, moving):
+    """What comes before it in the order of hyperparameters is as it was."""
+    engine_runs.require(engine)
+
+    def run(engine):
         def cycle(step):
-            optimizer.beta1 = 0.5 + 0.4 / step
+            if step != 4:
+                rule.beta1, rule.eps = 0.5 + 0.4 / step, 1e-3 / step
             return 0.1
 
-        optimizer = Adam(lr=cycle, engine=engine)
-        return optimizer
+        optimizer = make(**{moving: cycle})
+        optimizer.engine = engine
+        rule = [*optimizer.parts.values()][-1]
+        params = tree()
+        for step in range(6):
+            optimizer.update(params, tree(seed=step))
+        return params
 
-    one, other = make(engine), make("array_api")
-    for step in range(6):
-        one.update(params, tree(seed=step))
-        other.update(others, tree(seed=step))
-    for name, w in params.items():
-        bits.assert_same_bits(w, others[name])
+    expected = run("array_api")
+    for name, w in run(engine).items():
+        bits.assert_same_bits(w, expected[name])
 
 
 # Interruptions -----------------------------------------------------------------------------------

@@ -25,10 +25,13 @@ class History:
         in which it had no gradient: nothing is counted for those that are left alone.
     scalars
         The numbers that the rule remembers (`Rule.scalar_slots`).
+    leaves
+        The most parameters that share it; 0 where nobody has counted.
     """
 
     taken: int = 0
     scalars: dict[str, float] = field(default_factory=dict)
+    leaves: int = field(default=0, compare=False)
 
 
 @dataclass(eq=False)

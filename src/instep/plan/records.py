@@ -58,23 +58,30 @@ class Records:
             state.plan.settle(state)
         if [*map(state.leaves.get, self.states)] != self._values:
             return False
-        if any(state.numbers.get(name) is not number for name, number in self.numbers.items()):
+        numbers = self.numbers
+        if numbers and any(state.numbers.get(name) is not x for name, x in numbers.items()):
             return False
         found = []
         for group, leaves in self._groups:
-            own = [*map(_history, leaves)]
-            first, history = own[0], group.history
-            if own.count(first) != len(own):
-                return False
+            first, history = leaves[0].history, group.history
+            is_one = True
+            if len(leaves) > 1:
+                own = [*map(_history, leaves)]
+                if own.count(first) != len(own):
+                    return False
+                is_one = len({*map(id, own)}) == 1
             if first is not history and first.scalars.keys() != history.scalars.keys():
                 return False
-            found.append((group, leaves, first, first is history and len({*map(id, own)}) == 1))
+            if not is_one or (first is not history and first.leaves != len(leaves)):
+                first = History(first.taken, dict(first.scalars))
+            found.append((group, leaves, first, is_one))
         state.plan = None
-        for group, leaves, first, is_shared in found:
-            if not is_shared:
-                group.history = History(first.taken, dict(first.scalars))
-                self._share(group, leaves)
-            group.missed = state.t - first.taken
+        for group, leaves, history, is_one in found:
+            if history is not group.history:
+                group.history = history
+                if not (is_one and leaves[0].history is history):
+                    self._share(group, leaves)
+            group.missed = state.t - history.taken
         return True
 
     def begin(self) -> None:
@@ -83,5 +90,6 @@ class Records:
             self._share(group, leaves)
 
     def _share(self, group: Group, leaves: Sequence[LeafState]) -> None:
+        group.history.leaves = len(leaves)
         for leaf in leaves:
             leaf.history = group.history

@@ -1,7 +1,8 @@
 """The short way: a step like an earlier one, but for its number, gradients and hyperparameters."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import chain, count
 from operator import call, itemgetter
 from typing import Any
@@ -12,7 +13,8 @@ from instep.engines.ranges import Written
 from instep.engines.sums import SumTable
 from instep.graph.derivation import Derivation, derivation
 from instep.graph.program import Program
-from instep.graph.rows import Flags, Group, Row
+from instep.graph.rows import Flags, Group, Part, Row
+from instep.hyperparameters import Hyperparameter, is_array
 from instep.interrupts import finish, require_frames
 from instep.plan.assignment import Assignment
 from instep.plan.overlaps import joined
@@ -102,9 +104,10 @@ class Repetition:
         self._derives = any(part.derives or part.period > 1 for part in parts)
         self._edition: object = None
         self._settings: tuple[Any, ...] = ()
-        # Whether the rows of a step follow from its number and the settings alone; and whether
-        # these survive in the dtypes of the arithmetic.
-        self._is_constant = self._is_checked = False
+        # Whether makers know the rows of a step; whether these follow from its number and the
+        # settings alone, without a schedule; and whether they survive in the dtypes of the
+        # arithmetic.
+        self._is_known = self._is_constant = self._is_checked = False
         # One group of one rule, as most optimizers are: its rows are made in half the time.
         is_alone = len(given.groups) == len(parts) == 1
         self._is_alone = is_alone and not (given.groups[0].overrides or self._derives)
@@ -131,12 +134,15 @@ class Repetition:
             settings = tuple(chain.from_iterable(map(call, self._readers, self._kept)))
         else:
             settings = self._readers[0](owner.__dict__)
-        overridden = chain.from_iterable([maker.overridden for maker in self._makers])
-        self._is_constant = {*map(type, settings), *map(type, overridden)} <= {float}
+        makers = self._makers
+        given = [*settings, *chain.from_iterable([maker.overridden for maker in makers])]
+        moving = [value for value in given if value.__class__ is not float]
+        self._is_constant = not moving
+        self._is_known = bool(makers) and not any(map(is_array, moving))
         self._is_checked = self._is_checked and settings == self._settings
         self._settings = settings
-        if self._is_constant:
-            for maker in self._makers:
+        if self._is_known:
+            for maker in makers:
                 maker.take(settings)
         self._edition = present  # last: after an exception all is read again
 
@@ -166,15 +172,11 @@ class Repetition:
     def _rows(self, step: int) -> list[Any]:
         """Return the rows of a step, or only their numbers, where no others are derived."""
         rows: list[Any] = []
-        if self._is_constant:
-            try:
-                rows = [maker.row(step) for maker in self._makers]
-            except _NO_VALUE:  # the rules raise their own
-                self._is_checked = False
-        if not rows:
+        if self._is_known:
+            rows = [maker.row(step, self._edition) for maker in self._makers]
+        else:
             for program, group in zip(self._programs, self._groups, strict=True):
-                make: Callable[..., Any] = program.row if self._derives else program.numbers
-                rows.append(make(step, group))
+                rows.append(_asked(program, group, step, derives=self._derives))
         if not (self._is_checked and self._is_constant):
             for i, compute in self.last.computes if self.last is not None else ():
                 numbers = rows[i][0] if self._derives else rows[i]
@@ -250,8 +252,9 @@ class Repetition:
         """Take note of a step, or of what is left of it: called again, it goes on."""
         for group in self._groups:
             group.history.taken = step - group.missed
-        for group, memory in zip(self._groups, memories, strict=False):
-            group.memory.update(memory)
+        if memories:
+            for group, memory in zip(self._groups, memories, strict=False):
+                group.memory.update(memory)
         state.t, state.plan = step, plan
 
     def learn(self, rows: Sequence[Row], tensors: Leaves | None) -> None:
@@ -284,7 +287,7 @@ class _RowMaker:
     def __init__(
         self, program: Program, group: Group, derived: Derivation | None, first: int
     ) -> None:
-        self._derived = derived
+        self._program, self._derived = program, derived
         overridden = {
             prefix + name: value
             for prefix, values in group.overrides.items()
@@ -296,25 +299,54 @@ class _RowMaker:
         places = dict(zip(fields, count())) | dict(zip(overridden, count(len(fields) + 1)))
         names: list[str | None] = []
         self._steps: list[tuple[int, int]] = []  # where those of the rules are, and their periods
+        self._of: list[tuple[Part, Hyperparameter | None]] = []  # what each number is
         for part in program.parts:
             names += [part.prefix + entry.name for entry in part.fields]
             self._steps.append((len(names), part.period))
             names.append(None)
+            self._of += [(part, entry) for entry in (*part.fields, None)]
         self._pick = _reader([len(fields) if name is None else places[name] for name in names])
         self._row: list[Any] = []
+        self._moving: list[tuple[int, Callable[[int], float], int]] = []
 
     def take(self, settings: tuple[Any, ...]) -> None:
-        """Take the settings of the rules, in their order."""
+        """Take the settings of the rules, in their order: numbers and schedules."""
         self._row = list(self._pick((*settings[self._own], 0, *self.overridden)))
+        self._moving = [
+            (place, partial(entry.at, part.owner, value), part.period)
+            for place, (value, (part, entry)) in enumerate(zip(self._row, self._of, strict=True))
+            if entry is not None and value.__class__ is not float
+        ]
 
-    def row(self, step: int) -> Any:
-        """Return the row of a step."""
+    def row(self, step: int, known: object) -> Any:
+        """Return the row of a step, given the edition of settings that was taken."""
         taken, numbers = step - self._group.missed, [*self._row]
+        for place, value_at, period in self._moving:
+            numbers[place] = value_at(step if period == 1 else -(-step // period))
+            if edition.present is not known:  # a schedule has set what those after it are to see
+                return self._rest(step, numbers[: place + 1])
         for place, period in self._steps:
             numbers[place] = taken if period == 1 else -(-taken // period)
         if self._derived is None:
             return numbers
-        return self._derived.row(numbers, self._group.history.scalars)
+        try:
+            return self._derived.row(numbers, self._group.history.scalars)
+        except _NO_VALUE:  # the rules raise their own
+            return self._rest(step, numbers)
+
+    def _rest(self, step: int, numbers: Sequence[float]) -> Any:
+        """Return the row for which the rules are asked, but for these first numbers."""
+        overrides = {prefix: dict(own) for prefix, own in self._group.overrides.items()}
+        for number, (part, entry) in zip(numbers, self._of, strict=False):
+            if entry is not None:
+                overrides.setdefault(part.prefix, {})[entry.name] = number
+        group = replace(self._group, overrides=overrides)
+        return _asked(self._program, group, step, derives=self._derived is not None)
+
+
+def _asked(program: Program, group: Group, step: int, *, derives: bool) -> Any:
+    """Return the row of a step, or only its numbers where no others are derived."""
+    return program.row(step, group) if derives else program.numbers(step, group)
 
 
 def _reader(names: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:

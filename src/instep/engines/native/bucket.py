@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -192,4 +192,7 @@ def _scalars(
     if len(made) == 1:
         ((make, row),) = made
         return lambda numbers: make(*numbers[row])
-    return lambda numbers: sum([make(*numbers[row]) for make, row in made], ())
+    if len(made) == 2:
+        (make, row), (other, its) = made
+        return lambda numbers: (*make(*numbers[row]), *other(*numbers[its]))
+    return lambda numbers: tuple(chain.from_iterable([make(*numbers[row]) for make, row in made]))
