@@ -9,6 +9,24 @@ import engine_runs
 import numpy as np
 import pytest
 
+from instep import (
+    LAMB,
+    SGD,
+    BarzilaiBorwein,
+    Muon,
+    Optimizer,
+    Prodigy,
+    chain,
+    partition,
+)
+from instep.transforms import (
+    centralize,
+    clip_by_global_norm,
+    project_norm,
+    skip_nonfinite,
+    trust_ratio,
+)
+
 CASES = [case for case in cases.CASES if case.over_tree]
 ESTIMATING = [case for case in CASES if "initial" in case.keywords]
 
@@ -77,3 +95,76 @@ def test_the_rate_of_barzilai_and_borwein_stays_where_none_can_be_found(engine, 
     ):
         optimizer.update(w, np.array(g))
         np.testing.assert_array_equal(w, expected)
+
+
+class WarmClip(Optimizer):
+    """Gradient descent, clipped to a length of 1 after two steps."""
+
+    lr: float = 0.1
+
+    @staticmethod
+    def scalars(h):
+        return {"warm": h.t > 2}
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        length = xp.tree_norm(g)
+        return w - h.lr * (g / length if h.warm else g), {}
+
+
+@engine_runs.every_engine
+def test_leaves_that_do_not_use_a_sum_have_their_part_in_it(engine):
+    engine_runs.require(engine)
+    optimizer, params = WarmClip(engine=engine), {"a": np.zeros(2), "b": np.zeros(2)}
+    for t in range(4):  # at the third step of `a`, `b` takes its second
+        optimizer.update(params, {"a": np.ones(2), "b": np.ones(2) if t else None})
+    np.testing.assert_allclose(params["a"], -0.1 * (1 + 1 + 1 / 2 + 1 / 2), rtol=1e-12)
+
+
+#: What comes after a guard and a transform of whole arrays, and reduces once more over tensors.
+LATE = {
+    "clip": lambda: (clip_by_global_norm(0.1), SGD(lr=1.0), project_norm(1.0)),
+    "LAMB": lambda: (clip_by_global_norm(0.1), LAMB()),
+    "Muon": lambda: (Muon(), trust_ratio()),
+    "Prodigy": lambda: (Prodigy(), project_norm(1.0)),
+    "BarzilaiBorwein": lambda: (BarzilaiBorwein(), trust_ratio()),
+    "partition": lambda: (
+        clip_by_global_norm(0.1),
+        partition({"bias": Prodigy(), "*": LAMB()}),
+        project_norm(1.0),
+    ),
+}
+
+
+every_late = pytest.mark.parametrize("rules", LATE.values(), ids=LATE)
+
+
+def of_two_kinds():
+    """Return leaves with units and without, in two dtypes."""
+    return {
+        "bias": np.ones(2),
+        "kernel": np.ones((2, 2)),
+        "other": np.ones((2, 2), "float32"),
+        "short": np.ones(3, "float32"),
+    }
+
+
+def rising(params, step):
+    """Return gradients, of which one is missing at the second step."""
+    grads = {name: np.linspace(1, 40, w.size).reshape(w.shape) for name, w in params.items()}
+    return grads | ({"bias": None} if step == 1 else {})
+
+
+@every_late
+@engine_runs.every_numpy_engine
+def test_no_leaf_reads_a_sum_to_which_others_are_to_add(engine, threads, rules):
+    """Leaves without units come to the sums over the tree before those with units."""
+    engine_runs.require(engine)
+    runs = []
+    for name in (engine, "array_api"):
+        params = of_two_kinds()
+        optimizer = chain(skip_nonfinite(), centralize(), *rules(), engine=name, threads=threads)
+        for step in range(3):
+            optimizer.update(params, rising(params, step))
+        runs.append((params, optimizer))
+    engine_runs.assert_same_run(*runs)

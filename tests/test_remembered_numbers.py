@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from remembering import Loop, Remembering
 
-from instep import Optimizer, chain
+from instep import Optimizer, Prodigy, chain
+from instep.graph.errors import RuleError
 from instep.transforms import accumulate, skip_nonfinite
 
 SHAPES = {"a": (5, 7), "b": (3,), "c": ()}
@@ -278,3 +279,58 @@ def test_steps_that_remember_numbers_are_repeated_the_short_way(dtypes):
         other.update(expected, grads)
     assert optimizer._state.plan._repetition.last is not None
     engine_runs.assert_same_run((params, optimizer), (expected, other))
+
+
+class Counted(Optimizer):
+    """What is remembered are constants, and a hyperparameter, that are no sums."""
+
+    lr: float = 0.1
+
+    slots = ("m",)
+    tensor_numbers = MappingProxyType({"k": 0.0, "j": 0.0})
+    tree_numbers = MappingProxyType({"n": 0.0, "rate": 0.0})
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        w = w - h.lr * g - 0.01 * s.rate * w - s.k
+        return w, {"m": g, "n": 4.0, "k": 5.0, "j": 11.0, "rate": h.lr}
+
+
+@engine_runs.every_engine
+def test_a_constant_is_remembered_whatever_number_it_is(engine):
+    engine_runs.require(engine)
+    optimizer, params = Counted(engine=engine), {"a": np.ones(3), "b": np.ones(2)}
+    for _ in range(3):
+        optimizer.update(params, {name: np.ones_like(w) for name, w in params.items()})
+    state = optimizer.state_dict()
+    assert state["numbers"] == {"n": 4.0, "rate": 0.1}
+    for entry in state["states"].values():
+        assert (float(entry["slots"]["k"]), float(entry["slots"]["j"])) == (5.0, 11.0)
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("leaf", ["a", "b", "c"])
+def test_a_number_of_the_tree_has_one_first_value(engine, leaf):
+    engine_runs.require(engine)
+    params = {"a": np.ones(2), "b": np.ones(2), "c": np.ones(2, "float32")}
+    optimizer = Prodigy(overrides={leaf: {"initial": 1e-3}}, engine=engine)
+    with pytest.raises(ValueError, match=r"'d' is one number of the tree.*no overrides of it"):
+        optimizer.update(params, {name: np.ones_like(w) for name, w in params.items()})
+    assert optimizer.t == 0
+
+
+@pytest.mark.parametrize("engine", ["auto", "array_api"])
+@pytest.mark.parametrize("bad", [None, "w", [1.0, 2.0]], ids=repr)
+@pytest.mark.parametrize("name", ["w", "m", "n"])
+def test_what_is_no_array_cannot_be_returned(engine, bad, name):
+    class Odd(Optimizer):
+        slots = ("m",)
+        tree_numbers = MappingProxyType({"n": 0.0})
+
+        @staticmethod
+        def rule(xp, w, g, s, h):
+            found = {"w": w, "m": g, "n": xp.tree_sum(g)} | {name: bad}
+            return found.pop("w"), found
+
+    with pytest.raises(RuleError, match=rf"Odd.rule returned .* for '{name}'; return an array"):
+        Odd(engine=engine).update(np.ones(2), np.ones(2))

@@ -14,7 +14,7 @@ import pytest
 import whole_steps
 from whole_steps import Problem, assert_whole
 
-from instep import SGD, Adam, Momentum, Muon, NAdam, RMSProp, chain
+from instep import SGD, Adam, AdamW, Momentum, Muon, NAdam, RMSProp, chain, partition
 from instep.plan import remembered
 from instep.plan.step import Plan
 from instep.transforms import (
@@ -483,6 +483,43 @@ def test_what_a_schedule_sets_takes_effect_as_soon_as_on_every_engine(engine, ma
     expected = run("array_api")
     for name, w in run(engine).items():
         bits.assert_same_bits(w, expected[name])
+
+
+@engine_runs.every_engine
+def test_what_a_schedule_sets_is_seen_by_the_groups_that_come_after(engine):
+    engine_runs.require(engine)
+    later = SGD(lr=0.1)
+
+    def cycle(step):
+        later.lr = 0.1 * step
+        return 1.0
+
+    optimizer = partition({"a": SGD(lr=cycle), "b": later}, engine=engine)
+    params = {"a": np.zeros(3), "b": np.zeros(3)}
+    path = []
+    for _ in range(4):
+        optimizer.update(params, {"a": np.ones(3), "b": np.ones(3)})
+        path.append(params["b"][0])
+    np.testing.assert_allclose(path, [-0.1, -0.3, -0.6, -1.0], rtol=1e-15)
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("overrides", [{}, {"a": {"weight_decay": 0.0}}, {"b": {"beta1": 0.5}}])
+def test_overrides_of_something_else_change_nothing_of_that(engine, overrides):
+    engine_runs.require(engine)
+
+    def cycle(step):
+        optimizer.eps = float(step)
+        return 1.0
+
+    optimizer = AdamW(lr=cycle, weight_decay=0.0, engine=engine, overrides=overrides)
+    params = {"a": np.zeros(1), "b": np.zeros(1)}
+    before, steps = 0.0, []
+    for _ in range(4):
+        optimizer.update(params, {"a": np.ones(1), "b": np.ones(1)})
+        steps.append(before - params["a"][0])
+        before = params["a"][0]
+    np.testing.assert_allclose(steps, [1 / (1 + t) for t in range(1, 5)], rtol=1e-12)
 
 
 # Interruptions -----------------------------------------------------------------------------------

@@ -256,6 +256,8 @@ def real(value: Any) -> float:
     if type(value) is float:
         return value
     value = _held(value)
+    if getattr(value, "requires_grad", False):
+        value = value.detach()  # PyTorch warns of a number that forgets its graph
     if not _is_number(value):
         raise TypeError(f"not a real number: {described(value)}")
     try:

@@ -5,6 +5,7 @@ that follows the array API standard, and the other engines are tested against it
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class ArrayAPIBucket(Bucket):
         for w, row in zip(self._params, self._rows_now, strict=True):
             self._program.check_rounding(row.numbers, DTYPES[arrays.dtype_name(w)].compute)
 
-    def reduce(self, sums: SumTable) -> set[int]:
+    def reduce(self, sums: SumTable, awaited: AbstractSet[int] = frozenset()) -> set[int]:
         # The rule runs from its start again whenever it has met a sum over the tree: what it
         # computed before is computed again, which only costs time.
         missing: set[int] = set()

@@ -3,6 +3,7 @@
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,11 +143,16 @@ class Bucket(ABC):
         """
 
     @abstractmethod
-    def reduce(self, sums: SumTable) -> set[int]:
+    def reduce(self, sums: SumTable, awaited: AbstractSet[int] = frozenset()) -> set[int]:
         """Run the next pass that reduces; return the numbers of the sums it wrote into `sums`.
 
-        An empty set: all sums are known, and `commit` is next.
+        It runs none that reads a sum over the tree which is `awaited`, for others are to add to it.
+        An empty set: there is nothing else to run, and if nothing is awaited, `commit` is next.
         """
+
+    def pending(self) -> AbstractSet[int]:
+        """Return the numbers of those sums over the tree to which it is going to add."""
+        return frozenset()
 
     @abstractmethod
     def release(self) -> None:

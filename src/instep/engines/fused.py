@@ -6,7 +6,8 @@ whole arrays are called.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -73,6 +74,25 @@ class Launch(ABC):
 
 
 _Launch = TypeVar("_Launch", bound=Launch)
+_Item = TypeVar("_Item")
+
+
+def in_turn(
+    many: Sequence[Sequence[_Item]], graphs: Callable[[_Item], Iterable[Graph]]
+) -> Iterator[list[_Item]]:
+    """Yield what runs together of several sequences of passes, each in its order.
+
+    A pass that reads a sum over the tree comes after all that add to it, in all sequences.
+    """
+    left = [list(one) for one in many]
+    while any(left):
+        adds = [{n for item in one for graph in graphs(item) for n in graph.adds} for one in left]
+        ready = []
+        for i, one in enumerate(left):
+            others = set().union(*adds[:i], *adds[i + 1 :])
+            if one and all(others.isdisjoint(graph.awaits) for graph in graphs(one[0])):
+                ready.append(one)
+        yield [one.pop(0) for one in ready or [one for one in left if one]]
 
 
 @dataclass(eq=False)
@@ -225,17 +245,20 @@ class FusedBucket(Bucket, Generic[_Launch]):
         sections = [
             (self.program.passes(dtype, key, gradient), chosen) for key, chosen in members.items()
         ]
-        depth = max(len(passes) for passes, _ in sections)
-        levels: list[list[_Launch]] = [[] for _ in range(depth)]
+        early = [[(graph, chosen) for graph in passes[:-1]] for passes, chosen in sections]
+        levels = [
+            [launch for graph, chosen in level for launch in self.launches(graph, chosen)]
+            for level in in_turn(early, lambda item: item[:1])
+        ]
+        final: list[_Launch] = []
         for passes, chosen in sections:
-            for level, graph in zip([*levels[: len(passes) - 1], levels[-1]], passes, strict=True):
-                level.extend(self.launches(graph, chosen))
+            final += self.launches(passes[-1], chosen)
         remembered = list(self._remembered(sections))
         for graph, chosen in remembered:  # when all have read what the numbers were before
-            levels[-1].extend(self.remembering(graph, chosen))
+            final += self.remembering(graph, chosen)
         return Arrangement(
-            levels[:-1],
-            levels[-1],
+            levels,
+            final,
             max(passes[0].sum_count for passes, _ in sections),
             frozenset(number for passes, _ in sections for number in passes[0].guards),
             remembered,
@@ -256,13 +279,19 @@ class FusedBucket(Bucket, Generic[_Launch]):
             if graph is not None and entries:
                 yield remembering(graph, entries), chosen
 
-    def reduce(self, sums: SumTable) -> set[int]:
+    def pending(self) -> AbstractSet[int]:
+        levels = [level for one in self.now for level in one.levels[self._level :]]
+        return {number for level in levels for launch in level for number in launch.graph.adds}
+
+    def reduce(self, sums: SumTable, awaited: AbstractSet[int] = frozenset()) -> set[int]:
         numbers: set[int] = set()
         if self._level == self._depth:
             return numbers
         with self.context:
             while not numbers and self._level < self._depth:
                 levels = [level for one in self.now for level in one.levels[self._level :][:1]]
+                if any(x.graph.awaits & awaited for level in levels for x in level):
+                    break
                 self.run(levels, sums)
                 for launch in (launch for level in levels for launch in level):
                     numbers.update(entry.number for entry in launch.graph.sums)

@@ -299,11 +299,19 @@ class RuleNamespace(ElementFunctions):
 
     def remembered(self, rule: str, name: str, value: Any) -> float:
         """Return what a rule has returned for a number."""
+        self._check_returned(rule, name, value)
         if isinstance(value, Pair) or not (self._are_numbers(value) or value.shape == ()):
             raise array_for_number(rule, name)
         if str(getattr(value, "dtype", type(value))).rpartition(".")[2].startswith("bool"):
             raise TypeError(f"{rule}.rule returned a boolean for {name!r}; return real numbers")
         return float(value)
+
+    def _check_returned(self, rule: str, name: str, value: Any) -> None:
+        """Raise if a rule has returned what is neither an array nor a number."""
+        if not (isinstance(value, Pair) or self._are_numbers(value) or hasattr(value, "dtype")):
+            raise RuleError(
+                f"{rule}.rule returned {value!r} for {name!r}; return an array, or a number"
+            )
 
     def stored(self, rule: str, name: str, value: Any, like: Any) -> Any:
         """Return `value` as a new array of the shape and dtype of `like`."""
@@ -318,6 +326,7 @@ class RuleNamespace(ElementFunctions):
                 f"`real_slots`, or return xp.real(x)"
             )
         value = self._array(value)
+        self._check_returned(rule, name, value)
         if self.is_complex(value):
             raise RuleError(
                 f"{rule}.rule returned an array of complex numbers for {name!r}, which is not made "

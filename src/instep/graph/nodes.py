@@ -223,6 +223,17 @@ class Graph:
         names = {store.array for store in self.stores}
         return tuple(array for array in self.arrays if array.name in names)
 
+    @cached_property
+    def adds(self) -> frozenset[int]:
+        """Numbers of the sums over the tree in which this pass has a part."""
+        return frozenset(entry.number for entry in self.sums if entry.scope == "tree")
+
+    @cached_property
+    def awaits(self) -> frozenset[int]:
+        """Numbers of those that it reads: by then all leaves must have had their part in them."""
+        read = {int(str(node.value)) for node in self.nodes if node.operation == "reduced"}
+        return frozenset(n for n in read if sum_scope(n) == "tree" and sum_kind(n) != "remembered")
+
     @property
     def bytes_per_element(self) -> int:
         """Memory traffic of this pass, in bytes for an element."""

@@ -35,7 +35,9 @@ def cut(graph: Graph) -> tuple[Graph, ...]:
     remembers = _keep(graph, remembered=graph.remembered) if graph.remembered else None
     in_the_end = [key for one in (last, remembers) if one for key in _breaks_in(one, breaks)]
     renewed = [call.array for call in graph.calls if call.slots]
-    needed = _closure(graph, breaks, [*graph.guards, *renewed, *in_the_end])
+    # Another leaf may need a sum over the tree that this one has only its part in.
+    of_tree = [entry.number for entry in graph.sums if entry.scope == "tree"]
+    needed = _closure(graph, breaks, [*of_tree, *renewed, *in_the_end])
     level_of = {key: levels[entry.node] for key, entry in breaks.items() if key in needed}
     _postpone_sums(graph, breaks, level_of)
     passes = []

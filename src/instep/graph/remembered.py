@@ -28,7 +28,8 @@ def keep(recorder: Recorder, numbers: Mapping[str, int], returned: Mapping[str, 
             x = _number(recorder, name, returned[name])
             if sum_scope(number) == "tree" and "tensor" in _scopes(recorder, x):
                 raise tensor_for_tree(recorder.rule, name)
-            if recorder.nodes[x.position].value != number:
+            node = recorder.nodes[x.position]
+            if (node.operation, node.value) != ("reduced", number):
                 recorder.remembered.append(Remembered(name, number, x.position))
 
 

@@ -198,14 +198,13 @@ class Part:
 
         `lent` are the numbers of the optimizer in a chain, NaN where they are arrays.
         """
-        values = self.rule.__dict__
-        given = {**values, **overrides} if overrides else values
+        values = self.rule.__dict__  # as it is now: a schedule may set what comes after it
         numbers: list[float] = []
         varying: list[str] = []
         own_step = -(-step // self.period)
         for entry in self.fields:
             name = entry.name
-            value = given[name]
+            value = overrides[name] if name in overrides else values[name]
             if value.__class__ is not float:
                 if not is_array(value):
                     value = entry.at(self.owner, value, own_step)

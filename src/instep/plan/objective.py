@@ -50,7 +50,8 @@ class Objective:
         try:
             return real(value)
         except (TypeError, OverflowError) as error:
-            raise type(error)(
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
                 f"{self._name}.update: the value must be a real number, or an array of no "
                 f"dimensions that holds one; {error}"
             ) from error

@@ -320,6 +320,8 @@ class _RowMaker:
 
     def row(self, step: int, known: object) -> Any:
         """Return the row of a step, given the edition of settings that was taken."""
+        if edition.present is not known:  # a schedule of another group has set something
+            return _asked(self._program, self._group, step, derives=self._derived is not None)
         taken, numbers = step - self._group.missed, [*self._row]
         for place, value_at, period in self._moving:
             numbers[place] = value_at(step if period == 1 else -(-step // period))

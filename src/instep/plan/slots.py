@@ -52,7 +52,8 @@ def _bucket(
         *([given.row(i) for i in own.members], varying),
     )
     between = _allocate_between(engine, program, chosen)
-    _place_numbers(engine, program, chosen, given.row(own.members[0]), state.numbers, numbers)
+    rows = list({id(row): row for row in map(given.row, own.members)}.values())
+    _place_numbers(engine, program, chosen, rows, state.numbers, numbers)
     members = []
     for i, leaf, slots, drafts, read in zip(
         own.members, chosen, found, between, varying, strict=True
@@ -131,17 +132,29 @@ def _place_numbers(
     engine: Engine,
     program: Program,
     leaves: Sequence[Leaf],
-    row: Row,
+    rows: Sequence[Row],
     known: Mapping[str, Any],
     numbers: dict[str, Any],
 ) -> None:
-    """Give the tree its numbers, where the engine has them: those that are `known`, or new ones."""
+    """Give the tree its numbers, where the engine has them: those that are `known`, or new ones.
+
+    `rows` are those of the leaves.
+    """
+    firsts = [first_values(program, row) for row in rows]
     for name in of_tree(program):
         w = leaves[0].parameter
+        if name not in known and not _agree(
+            [*firsts, *([numbers] if name in numbers else [])], name
+        ):
+            raise ValueError(
+                f"{program.name}.update: {name!r} is one number of the tree, and parameters have "
+                f"different values of the hyperparameter with which it starts; give all the same: "
+                f"no overrides of it"
+            )
         if name not in numbers and name in known and engine.holds(known[name], w):
             numbers[name] = known[name]
         elif name not in numbers:
-            value = float(known[name]) if name in known else first_values(program, row)[name]
+            value = float(known[name]) if name in known else firsts[0][name]
             numbers[name] = engine.number(value, w)
         elif not engine.holds(numbers[name], w):
             raise ValueError(
@@ -149,6 +162,11 @@ def _place_numbers(
                 f"parameters on several devices; put {format_path('params', leaves[0].path)} where "
                 f"the others are"
             )
+
+
+def _agree(starts: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Return whether a number is the same in all of these."""
+    return len({repr(float(start[name])) for start in starts}) == 1
 
 
 def _prepare_whole(program: Program, leaf: Leaf, slots: dict[str, Any], dtype: str) -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, zip_longest
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from instep.engines.base import Fit, Joined, Leaves, Member, Repeater
-from instep.engines.fused import Arrangement
+from instep.engines.fused import Arrangement, in_turn
 from instep.engines.host import HostBucket, empty_like
 from instep.engines.native.arguments import Entry
 from instep.engines.native.check import Placed, SignatureCheck, is_supported
@@ -162,7 +162,7 @@ def _joined(
     for bucket in buckets:
         add_reading(bucket, first, sums)
     row_bytes = sums.values.itemsize * sums.stride
-    for levels in zip_longest(*(one.levels for one in now), fillvalue=()):
+    for levels in in_turn([one.levels for one in now], lambda level: [x.graph for x in level]):
         launches = [launch for level in levels for launch in level]
         for launch in launches:
             launch.add_to(first, sums)
