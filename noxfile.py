@@ -23,10 +23,15 @@ SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 TORCH_BACKEND = "virtualenv"
 
 # On a CI machine each slow test runs once, in the environment that the README makes; those that
-# compare with peers run at a desk alone. Of the others, those environments that differ from it by
-# the versions of what is installed run a share.
+# compare with peers run at a desk alone. The others, where they have parameters, are divided among
+# that one, which `.ci/run` gives the first share, and those with other versions.
 SELECTION = ("-m", "not slow") if "CI" in os.environ else ()
-HALF, THIRD = ((*SELECTION, "--one-of", str(n)) if SELECTION else () for n in (2, 3))
+
+
+def share(number: int, count: int) -> tuple[str, ...]:
+    """Return the options that choose a share of the tests, at a desk all."""
+    return (*SELECTION, "--share", f"{number}/{count}") if SELECTION else ()
+
 
 # Nothing is built but the project itself.
 WHEELS = ("--only-binary", ":all:", "--no-binary", PROJECT["project"]["name"])
@@ -91,7 +96,7 @@ def group(name: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Run the suite on the installed Pythons, with the newest dependencies."""
     session.install(".[compare]", *group("tests"))
-    session.run("pytest", *HALF, *session.posargs)
+    session.run("pytest", *share(2, 3), *session.posargs)
 
 
 # On a CI machine the oldest Python is enough.
@@ -99,7 +104,7 @@ def tests(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run the suite with the oldest version of every dependency that pyproject.toml allows."""
     session.install(*WHEELS, "--resolution", "lowest-direct", ".[compare]", *group("tests"))
-    session.run("pytest", *THIRD, *session.posargs)
+    session.run("pytest", *share(3, 3), *session.posargs)
 
 
 @nox.session
@@ -114,7 +119,7 @@ def minimal(session: nox.Session) -> None:
     """Run the suite with NumPy and array-api-compat alone: no compiler, no extras."""
     session.install("numpy", "array-api-compat", *group("tests"))
     session.install("--no-deps", ".")
-    session.run("pytest", "tests", *HALF, *session.posargs)
+    session.run("pytest", "tests", *share(2, 3), *session.posargs)
 
 
 @nox.session(venv_backend=TORCH_BACKEND)

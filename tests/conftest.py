@@ -3,12 +3,12 @@
 import importlib
 import importlib.util
 import os
-import zlib
 from types import ModuleType
 
 import engine_runs
 import hypothesis
 import pytest
+import shares
 import stand_in
 
 # Set before JAX is imported: float64 is off by default there, and another platform than the
@@ -47,10 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "and those that compare with other libraries",
     )
     parser.addoption(
-        "--one-of",
-        type=int,
-        default=1,
-        help="of the tests with parameters run one of so many, the same ones each time",
+        "--share",
+        type=shares.share,
+        default=(1, 1),
+        metavar="NUMBER/COUNT",
+        help="of the tests with parameters that are not slow run one share of so many, and all "
+        "others",
     )
     parser.addoption(
         "--update-golden",
@@ -76,8 +78,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `--xp` and `--one-of` do not ask for."""
-    chosen, share = config.getoption("--xp"), config.getoption("--one-of")
+    """Leave out what `--xp` and `--share` do not ask for."""
+    chosen, share = config.getoption("--xp"), config.getoption("--share")
     wanted = {"xp", "cupy"} if "cupy" in (chosen or ()) else {"xp"}
 
     def is_changed_by_library(item: pytest.Item) -> bool:
@@ -87,7 +89,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def is_chosen(item: pytest.Item) -> bool:
         if chosen and not is_changed_by_library(item):
             return False
-        return not hasattr(item, "callspec") or zlib.crc32(item.nodeid.encode()) % share == 0
+        is_divided = hasattr(item, "callspec") and item.get_closest_marker("slow") is None
+        return not is_divided or shares.has(item.nodeid, *share)
 
     left_out = [item for item in items if not is_chosen(item)]
     if left_out:

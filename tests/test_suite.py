@@ -1,21 +1,26 @@
 """The suite itself: what it must be so that others can run it their way."""
 
+import argparse
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import cases
 import pytest
+import shares
 
 pytestmark = pytest.mark.slow  # they run parts of the suite
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_tests_are_called_the_same_in_every_process(request):
-    """They are handed out by name where several processes share them."""
+def collected(*arguments):
+    """Return the names of the tests that another process would run."""
+    options = "--collect-only", "-q", "-p", "no:cacheprovider"
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"],
+        [sys.executable, "-m", "pytest", *options, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -23,15 +28,64 @@ def test_tests_are_called_the_same_in_every_process(request):
         env={**os.environ, "PYTHONHASHSEED": "20"},
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    there = {line for line in ran.stdout.splitlines() if "::" in line}
+    return {line for line in ran.stdout.splitlines() if "::" in line}
+
+
+@pytest.fixture(scope="module")
+def every_test():
+    """Return the names of all tests."""
+    return collected("--share", "1/1", "tests")
+
+
+def test_tests_are_called_the_same_in_every_process(request, every_test):
+    """They are handed out by name where several processes share them."""
     here = {item.nodeid for item in request.session.items if item.nodeid.startswith("tests/")}
-    assert here - there == set()
+    assert here - every_test == set()
+
+
+def test_shares_divide_the_tests_with_parameters():
+    choice = "-m", "not slow", "tests/test_nonfinite.py"
+    parts = [collected("--share", f"{number}/3", *choice) for number in (1, 2, 3)]
+    whole = collected("--share", "1/1", *choice)
+    assert set.union(*parts) == whole
+    assert sum(map(len, parts)) == len(whole)
+    assert all(len(part) > len(whole) / 4 for part in parts)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [("-m", "slow", "tests/test_nonfinite.py"), ("tests/test_house.py", "-k", "circle")],
+    ids=["slow", "without parameters"],
+)
+def test_every_share_has_what_is_slow_or_has_no_parameters(choice):
+    first, second = (collected("--share", f"{number}/2", *choice) for number in (1, 2))
+    assert first == second
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "-1/2", "1/2/3", "a/b", "1/0"])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="a share is"):
+        shares.share(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "file"), [(3, "tests/test_textbook.py"), (2, "tests/cuda/test_device_bits.py")]
+)
+def test_every_share_has_every_rule(every_test, count, file):
+    names = [name for name in every_test if name.startswith(file)]
+    for number in range(1, count + 1):
+        part = {name for name in names if shares.has(name, number, count)}
+        words = {word for name in part for word in re.findall(r"\w+", name)}
+        assert {case.optimizer.__name__ for case in cases.CLASSES} <= words
 
 
 def run(*arguments, **environment):
     """Run a part of the suite in another process, with a cache that cannot be written."""
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-o", "cache_dir=/dev/null/cache", *arguments],
+        [
+            *(sys.executable, "-m", "pytest", "-o", "cache_dir=/dev/null/cache"),
+            *("--share", "1/1", *arguments),
+        ],
         capture_output=True,
         check=False,
         cwd=ROOT,
