@@ -27,6 +27,16 @@ every_numpy_engine = pytest.mark.parametrize(
 every_engine = pytest.mark.parametrize("engine", ["native", "blocked", "array_api"])
 
 
+def divided(first, second):
+    """Divide the numbers of threads between two dtypes that are stepped by the same loops."""
+    runs = [
+        *((first, "native", 1), (first, "blocked", 1)),
+        *((second, "native", 2), (second, "blocked", 1)),
+    ]
+    ids = [f"{dtype}-{name}, {n} threads" for dtype, name, n in runs]
+    return pytest.mark.parametrize(("dtype", "engine", "threads"), runs, ids=ids)
+
+
 def slots_of(optimizer):
     """Return copies of all state arrays: {leaf: {slot: array}}."""
     states = optimizer.state_dict()["states"]

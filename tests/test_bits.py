@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-STEPS = 50
+STEPS = 20
 
 
 def run(case, leaves, gradients, engine, threads=None):
@@ -52,8 +52,7 @@ def test_engines_agree_on_every_layout(case, engine, threads, reference, eager_t
 
 
 @pytest.mark.slow  # all of them together
-@engine_runs.every_numpy_engine
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@engine_runs.divided("float16", "float64")
 @cases.every_class
 def test_engines_agree_on_other_dtypes(case, dtype, engine, threads, reference, eager_threads):
     assert_agrees_on_every_layout(case, dtype, engine, threads, reference)

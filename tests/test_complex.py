@@ -24,7 +24,7 @@ from instep.transforms import (
     skip_nonfinite,
 )
 
-STEPS = 50
+STEPS = 20
 
 CLASSES = [case for case in cases.CLASSES if case.moduli]
 
@@ -58,8 +58,7 @@ def reference():
 
 
 @pytest.mark.slow  # all of them together
-@engine_runs.every_numpy_engine
-@both
+@engine_runs.divided(*COMPLEX)
 @every_class
 def test_engines_agree_on_every_layout(case, dtype, engine, threads, reference, eager_threads):
     engine_runs.require(engine)

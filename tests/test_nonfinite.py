@@ -24,14 +24,18 @@ from instep.transforms import (
 STEPS = 6
 POISONED = "b", 17  # a leaf, and the number of one of its elements
 
-every_poison = pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf], ids=str)
-
 
 def elementwise_chain(**settings):
     return chain(
         *(scale_gradients(0.5), clip_by_value(2.0), weight_decay(0.1), maximize(), accumulate(2)),
         *(AdamW(0.1), project(-3.0, 3.0), lookahead(2), average(0.9)),
         **settings,
+    )
+
+
+def chain_with_norms(**settings):
+    return chain(
+        *(clip_by_global_norm(1.0), clip_by_norm(1.0), SGD(0.1), project_norm(1.0)), **settings
     )
 
 
@@ -64,28 +68,39 @@ def assert_same_but(got, expected, leaf, element):
             bits.assert_same_bits(*same, key)
 
 
+def makers_and_dtypes(chosen, **chains):
+    """Return cases in float32, a case of each class in the other dtypes, and chains in all."""
+    makers = [
+        (case.make, str(case), bits.DTYPES if case in cases.CLASSES else ["float32"])
+        for case in chosen
+    ]
+    makers += [(make, name, bits.DTYPES) for name, make in chains.items()]
+    return [
+        pytest.param(make, dtype, id=f"{name}-{dtype}")
+        for make, name, dtypes in makers
+        for dtype in dtypes
+    ]
+
+
 @pytest.mark.slow  # all of them together
 @engine_runs.every_engine
-@every_poison
-@pytest.mark.parametrize("dtype", bits.DTYPES)
 @pytest.mark.parametrize(
-    "make",
-    [
-        *(pytest.param(case.make, id=str(case)) for case in cases.CASES if case.elementwise),
-        pytest.param(elementwise_chain, id="a chain of elementwise transforms"),
-    ],
+    ("make", "dtype"),
+    makers_and_dtypes(
+        [case for case in cases.CASES if case.elementwise], elementwise=elementwise_chain
+    ),
 )
-def test_a_gradient_that_is_not_finite_in_one_element_changes_no_other(make, dtype, poison, engine):
+def test_a_gradient_that_is_not_finite_in_one_element_changes_no_other(make, dtype, engine):
     engine_runs.require(engine)
     expected = run(make, engine, dtype)
     assert all(np.isfinite(w).all() for w in expected[0].values())
-    for at in ([0], [2, 3]):
+    for poison, at in ((np.nan, [0]), (np.inf, [0]), (np.nan, [2, 3]), (-np.inf, [2, 3])):
         got = run(make, engine, dtype, poison, at)
         assert_same_but(got, expected, *POISONED)
 
 
 @engine_runs.every_engine
-@every_poison
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize(
     "make",
     [
@@ -115,20 +130,9 @@ def zeros_of(params):
 
 @pytest.mark.slow  # all of them together
 @engine_runs.every_engine
-@pytest.mark.parametrize("dtype", bits.DTYPES)
 @pytest.mark.parametrize(
-    "make",
-    [
-        *(pytest.param(case.make, id=str(case)) for case in cases.CASES),
-        pytest.param(elementwise_chain, id="a chain of elementwise transforms"),
-        pytest.param(
-            lambda **settings: chain(
-                *(clip_by_global_norm(1.0), clip_by_norm(1.0), SGD(0.1), project_norm(1.0)),
-                **settings,
-            ),
-            id="a chain with norms",
-        ),
-    ],
+    ("make", "dtype"),
+    makers_and_dtypes(cases.CASES, elementwise=elementwise_chain, norms=chain_with_norms),
 )
 def test_zero_gradients_make_nothing_that_is_not_finite(make, dtype, engine):
     """From the first step and after others, on parameters that are zero and on others."""

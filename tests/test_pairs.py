@@ -24,8 +24,7 @@ def parts(z):
 
 
 @pytest.mark.slow  # all of them together
-@engine_runs.every_numpy_engine
-@both
+@engine_runs.divided(*COMPLEX)
 @cases.every_class
 def test_the_bits_are_those_of_the_parts(case, dtype, engine, threads, eager_threads):
     engine_runs.require(engine)
