@@ -26,12 +26,10 @@ TORCH_BACKEND = "virtualenv"
 # compare with peers run at a desk alone. The others, where they have parameters, are divided among
 # that one, which `.ci/run` gives the first share, and those with other versions.
 SELECTION = ("-m", "not slow") if "CI" in os.environ else ()
+SECOND, THIRD = ((*SELECTION, "--share", f"{n}/3") if SELECTION else () for n in (2, 3))
 
-
-def share(number: int, count: int) -> tuple[str, ...]:
-    """Return the options that choose a share of the tests, at a desk all."""
-    return (*SELECTION, "--share", f"{number}/{count}") if SELECTION else ()
-
+# Kernels take long on the stand-in: half of its tests with parameters, in which every rule is.
+HALF = ("--share", "1/2") if "CI" in os.environ else ()
 
 # Nothing is built but the project itself.
 WHEELS = ("--only-binary", ":all:", "--no-binary", PROJECT["project"]["name"])
@@ -96,7 +94,7 @@ def group(name: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Run the suite on the installed Pythons, with the newest dependencies."""
     session.install(".[compare]", *group("tests"))
-    session.run("pytest", *share(2, 3), *session.posargs)
+    session.run("pytest", *SECOND, *session.posargs)
 
 
 # On a CI machine the oldest Python is enough.
@@ -104,7 +102,7 @@ def tests(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run the suite with the oldest version of every dependency that pyproject.toml allows."""
     session.install(*WHEELS, "--resolution", "lowest-direct", ".[compare]", *group("tests"))
-    session.run("pytest", *share(3, 3), *session.posargs)
+    session.run("pytest", *THIRD, *session.posargs)
 
 
 @nox.session
@@ -119,7 +117,7 @@ def minimal(session: nox.Session) -> None:
     """Run the suite with NumPy and array-api-compat alone: no compiler, no extras."""
     session.install("numpy", "array-api-compat", *group("tests"))
     session.install("--no-deps", ".")
-    session.run("pytest", "tests", *share(2, 3), *session.posargs)
+    session.run("pytest", "tests", *SECOND, *session.posargs)
 
 
 @nox.session(venv_backend=TORCH_BACKEND)
@@ -142,7 +140,7 @@ def stand_in(session: nox.Session) -> None:
     shutil.copytree(source, copy, copy_function=shutil.copyfile, dirs_exist_ok=True)
     session.install(".", str(copy), *group("tests"))
     on_cpu = ("python", "-m", "cupy_on_cpu")
-    session.run(*on_cpu, "-m", "pytest", "tests", "--xp", "cupy", *session.posargs)
+    session.run(*on_cpu, "-m", "pytest", "tests", "--xp", "cupy", *HALF, *session.posargs)
     session.run(*on_cpu, "benchmarks/device.py")  # so that it keeps working
 
 
