@@ -58,7 +58,7 @@ class Composition:
             own_xp = xp if refused is None else _Limited(xp, refused)
             arrays = (before, w, g) if stage == "step" else (w, g)
             result = rule.rule(own_xp, *arrays, own_s, own_h)
-            names = (*rule.state_slots(), *rule.numbers)
+            names = (*rule.state_slots(), *rule.numbers, *rule.scopes)
             value, new = check_result(rule.name, result, names)
             slots |= {prefix + name: slot for name, slot in new.items()}
             if stage != "gradient":
@@ -234,7 +234,7 @@ def _refuse_beside(
             raise _guard_in_branch(rule)
         refused[prefix] = {"require": partial(_guard_in_branch, rule)}
     for prefix, rule in after.items():
-        if rule.guarded or rule.tree_numbers:
+        if rule.guarded or rule.tree_numbers or rule.tree_readings:
             raise _sum_after_partition(rule)
         refused[prefix] = dict.fromkeys(_OVER_TREE, partial(_sum_after_partition, rule))
 

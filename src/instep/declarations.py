@@ -18,10 +18,10 @@ RESERVED = frozenset(
         *("complex", "defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
         *("branches", "compositions", "hyperparameters", "initial_state"),
         *("load", "load_state_dict", "main", "moving", "name", "needs_value", "numbers"),
-        *("optional_slots", "overrides", "part", "parts"),
+        *("optional_slots", "overrides", "part", "parts", "readings", "scopes"),
         *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),
         *("slots", "stage", "state_dict", "state_slots", "t", "tensor_numbers", "threads"),
-        *("tree_numbers", "update", "varying"),
+        *("tensor_readings", "tree_numbers", "tree_readings", "update", "varying"),
     }
 )
 
@@ -60,6 +60,7 @@ def check_class(cls: Any) -> None:
     _check_signatures(cls)
     _check_numbers(cls, "tensor_numbers", hyperparameters)
     _check_numbers(cls, "tree_numbers", hyperparameters)
+    _check_readings(cls)
     if cls.needs_value and "value" in hyperparameters:
         raise TypeError(
             f"{cls.__name__}: with needs_value, h.value is the value of the objective, and no "
@@ -263,6 +264,22 @@ def _check_numbers(cls: Any, what: str, hyperparameters: list[str]) -> None:
                 f"{cls.__name__}: {name!r}, one of the {what}, must start at a number, or at the "
                 f"value of a hyperparameter whose name is given, got {described(start)}"
             )
+
+
+def _check_readings(cls: Any) -> None:
+    taken = {*cls.tensor_numbers, *cls.tree_numbers}
+    taken.update(() if hasattr(cls.slots, "__get__") else cls.slots)
+    taken.update(() if hasattr(cls.scalar_slots, "__get__") else cls.scalar_slots)
+    taken.update(entry.name for entry in cls.hyperparameters)
+    for what in ("tensor_readings", "tree_readings"):
+        names = getattr(cls, what)
+        _check_slots(cls.__name__, what, names)
+        if wrong := [name for name in names if name in taken]:
+            raise TypeError(
+                f"{cls.__name__}: {wrong[0]!r} is one of the {what}, and something else has that "
+                f"name; give one of them another"
+            )
+        taken.update(names)
 
 
 def _is_real(value: Any) -> bool:

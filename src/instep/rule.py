@@ -120,6 +120,11 @@ class Rule:
     tensor_numbers: ClassVar[Mapping[str, float | str]] = {}
     tree_numbers: ClassVar[Mapping[str, float | str]] = {}
 
+    #: Numbers of a step that `rule` returns beside its slots, and that users find in `readings`:
+    #: one for each tensor, and those for the tree. They are made of sums and hyperparameters.
+    tensor_readings: ClassVar[tuple[str, ...]] = ()
+    tree_readings: ClassVar[tuple[str, ...]] = ()
+
     #: Whether `rule` reads ``h.value``, the value of the objective that `update` is given,
     #: as a number that a sum leaves.
     needs_value: ClassVar[bool] = False
@@ -283,6 +288,12 @@ class Rule:
     def numbers(self) -> Mapping[str, float | str]:
         """The numbers that sums leave and that are remembered, with their first values."""
         return {**self.tensor_numbers, **self.tree_numbers}
+
+    @property
+    def scopes(self) -> Mapping[str, str]:
+        """The numbers that can be read of a step: whether each tensor has one, or the tree."""
+        of_tensors = dict.fromkeys(self.tensor_readings, "tensor")
+        return {**of_tensors, **dict.fromkeys(self.tree_readings, "tree")}
 
     def form(self, shape: tuple[int, ...]) -> Form:
         """Return what the rule keeps for a parameter of this shape: some of its slots, or all."""

@@ -71,6 +71,9 @@ class State:
         Those of steps before, by what is asked first of trees that they may be for.
     changes
         Number of changes of settings: plans made before one are not used after it.
+    last
+        What is known of the last step, or of the call that was turned away since; None if nothing
+        is: there was none, or an exception came in its midst.
     """
 
     t: int = 0
@@ -80,6 +83,7 @@ class State:
     plan: Any = None
     plans: dict[Any, Any] = field(default_factory=dict)
     changes: int = 0
+    last: Any = None
 
     @property
     def remembered(self) -> set[str]:

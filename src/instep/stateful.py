@@ -6,12 +6,15 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from instep.interrupts import at_once
 from instep.rule import Rule
 from instep.state import Composed, Selector, State
 from instep.turns import is_within_another_call, new_lock
+
+if TYPE_CHECKING:
+    from instep.readings import Readings
 
 
 class Stateful(Rule):
@@ -37,7 +40,10 @@ class Stateful(Rule):
             self._check_ready("copy")
             self._settle()
             # A plan holds addresses of arrays and compiled code; the next step makes a new one.
-            values = {**self.__dict__, "_state": replace(self._state, plan=None, plans={})}
+            values = {
+                **self.__dict__,
+                "_state": replace(self._state, plan=None, plans={}, last=None),
+            }
         del values["_lock"]
         return values
 
@@ -110,6 +116,25 @@ class Stateful(Rule):
         """Number of steps taken."""
         self._settle()
         return self._state.t
+
+    @property
+    def readings(self) -> "Readings":
+        """What the last step has computed anyway: hyperparameters, norms and counts, by name.
+
+        It has hyperparameters as they were at that step, schedules evaluated, what rules derive
+        from them and remember, and what they let be read, such as the norm before clipping. In a
+        chain and a partition the name of a rule stands before that of a number, as in the state.
+        What differs from leaf to leaf is in the attribute `leaves`, by path. A call that was turned
+        away is read as a step. Before a step, after `load`, and for a copy, it is empty; and where
+        an exception came in the midst of an `update`.
+
+        Reading waits for a device; a step costs the same whether it is read or not.
+        """
+        from instep.readings import readings
+
+        with self._exclusive("readings"):
+            self._settle()
+            return readings(self.name, self._state, partial(self._exclusive, "readings"))
 
     def reset(self) -> None:
         """Forget all state and start again from step 1."""

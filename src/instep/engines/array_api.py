@@ -72,6 +72,7 @@ class ArrayAPIBucket(Bucket):
         self._rows_now: list[Row] = []
         self._results: list[tuple[Any, dict[str, Any]] | None] = []
         self._added: list[set[int]] = []  # the sums over the tree to which each leaf has added
+        self.read: dict[int, dict[str, float]] = {}
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         for position, expected in zip(self.positions, self._signatures, strict=True):
@@ -94,6 +95,7 @@ class ArrayAPIBucket(Bucket):
         self._results = [None] * len(self.positions)
         self._added = [set() for _ in self.positions]
         self.guards = frozenset()
+        self.read.clear()
         for w, row in zip(self._params, self._rows_now, strict=True):
             self._program.check_rounding(row.numbers, DTYPES[arrays.dtype_name(w)].compute)
 
@@ -144,14 +146,20 @@ class ArrayAPIBucket(Bucket):
                     Values(program.name, "slot", given | numbers),
                     program.hyperparameters(self._rows_now[i], xp.host_number, varying, numbers),
                 ),
-                (*slots, *numbers),
+                (*slots, *numbers, *program.readings),
             )
             self.guards |= xp.guards
+            self.read[self.positions[i]] = {
+                name: xp.remembered(program.name, name, value)
+                for name, value in new_slots.items()
+                if name in program.readings
+            }
             return xp.stored(program.name, "w", new, w), {
                 name: xp.remembered(program.name, name, value)
                 if name in numbers
                 else xp.stored(program.name, name, value, slots[name])
                 for name, value in new_slots.items()
+                if name not in program.readings
             }
 
     def commit(self, sums: SumTable) -> Mapping[int, Any]:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,9 @@ class Bucket(ABC):
 
     #: Whether its rule is called with arrays, and so comes to its sums one after the other.
     is_called: bool = False
+
+    #: What its rule has returned to be read, if it is called: by position of the leaf, and name.
+    read: Mapping[int, Mapping[str, float]] = MappingProxyType({})
 
     #: Numbers of the tree that a later bucket stores, when all have read what they were before.
     left_to_others: frozenset[str] = frozenset()

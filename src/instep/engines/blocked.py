@@ -59,7 +59,7 @@ class BlockedBucket(HostBucket["BlockedLaunch"]):
                 number: sums.values[number, columns(number, leaves)]
                 for number in range(graph.sum_count)
             }
-            values = uniform.remembered(
+            values = uniform.made(
                 graph, [*np.array([scalars[leaf.row] for leaf in leaves]).T], reduced
             )
             for entry in graph.remembered:

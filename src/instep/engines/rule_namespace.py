@@ -287,11 +287,11 @@ class RuleNamespace(ElementFunctions):
         results = calls.apply(self._rule, function, xp, x, list(slots), numbers)
         return tuple(results) if slots else results[0]
 
-    def require(self, condition: Any) -> None:
-        """Turn the step away unless the condition holds everywhere in the tree."""
+    def require(self, condition: Any) -> Any:
+        """Turn the step away unless the condition holds everywhere; return where it does not."""
         self.guards |= {self._counting.following("tree", "sum")}
         failures = self.where(self._array(condition), 0.0, 1.0)
-        self.tree_sum(self._namespace.broadcast_to(failures, self._like.shape))
+        return self.tree_sum(self._namespace.broadcast_to(failures, self._like.shape))
 
     def branch_off(self, branch: int, branches: int) -> None:
         """Take note that the rules of one branch begin, of so many."""

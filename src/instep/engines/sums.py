@@ -58,6 +58,10 @@ class RemoteSums(ABC):
         """Add up the tree for these sums on the device, which has all leaves."""
 
     @abstractmethod
+    def has(self, position: int) -> bool:
+        """Return whether the leaf at a position is on the device."""
+
+    @abstractmethod
     def fetch(self, number: int) -> Mapping[int, float]:
         """Return a sum for each leaf of the device, by position. Waits."""
 
@@ -144,6 +148,15 @@ class SumTable:
             return found
         (remote,) = self.remotes.values()
         return remote.total(number)
+
+    def of(self, number: int, position: int) -> float:
+        """Return a sum for the leaf at a position, or the one over the tree. Waits."""
+        if sum_scope(number) == "tree":
+            return self.total(number)
+        for remote in self.remotes.values():
+            if remote.has(position):
+                return remote.fetch(number)[position]
+        return float(self.values[number, position])
 
     @property
     def only_remote(self) -> RemoteSums | None:

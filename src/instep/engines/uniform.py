@@ -46,10 +46,11 @@ def value(
             return UFUNCS[operation](*operands)
 
 
-def remembered(graph: Graph, scalars: Sequence[Any], reduced: Mapping[int, Any]) -> dict[str, Any]:
-    """Return what a step makes of the numbers that are remembered."""
+def made(graph: Graph, scalars: Sequence[Any], reduced: Mapping[int, Any]) -> dict[str, Any]:
+    """Return what a step makes of the numbers that are remembered, or are read, by name."""
     values: list[Any] = []
     with np.errstate(all="ignore"):
         for node in graph.nodes:
             values.append(value(node, [values[i] for i in node.operands], scalars, reduced))
-    return {entry.name: values[entry.node] for entry in graph.remembered}
+    found = {entry.name: values[entry.node] for entry in graph.remembered}
+    return found | {entry.name: values[entry.node] for entry in graph.readings}

@@ -195,11 +195,12 @@ class TracedNamespace(Functions):
             for x in summands
         ]
 
-    def require(self, condition: Any) -> None:
+    def require(self, condition: Any) -> TracedArray:
         """Record that the step happens only if the condition holds everywhere in the tree."""
         failures = self.where(self._recorder.array(condition), 0.0, 1.0)
-        self._reduce(failures.widened(), "tree", "sum")
+        count = self._reduce(failures.widened(), "tree", "sum")
         self._recorder.guards.append(self._recorder.sums[-1].number)
+        return count
 
     def branch_off(self, branch: int, branches: int) -> None:
         """Take note that the rules of one branch begin, of so many."""

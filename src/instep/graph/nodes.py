@@ -137,6 +137,14 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """A number that can be read after the step: node `node`, the same for all elements."""
+
+    name: str
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A function of the array library, applied to a whole array between two passes.
 
@@ -196,6 +204,9 @@ class Graph:
     remembered
         New values of numbers. They are made when all sums are known, by a graph of their own,
         `remembers` of the last pass, and take the place of the old ones when that has run.
+    readings
+        What can be read after the step. It is made when it is read, by a graph of its own, `reads`
+        of the last pass.
     """
 
     name: str
@@ -210,6 +221,8 @@ class Graph:
     guards: tuple[int, ...] = ()
     remembered: tuple[Remembered, ...] = ()
     remembers: "Graph | None" = None
+    readings: tuple[Reading, ...] = ()
+    reads: "Graph | None" = None
 
     @cached_property
     def loaded(self) -> tuple[Array, ...]:
@@ -263,5 +276,6 @@ class Graph:
         lines += [f"  {s.kind} {s.number} over the {s.scope} of %{s.node}" for s in self.sums]
         lines += [f"  store {store.array} = %{store.node}" for store in self.stores]
         lines += [f"  remember {entry.name} = %{entry.node}" for entry in self.remembered]
+        lines += [f"  read {entry.name} = %{entry.node}" for entry in self.readings]
         lines += [f"  then {call.array} = {call.name}({call.array})" for call in self.calls]
         return "\n".join(lines)

@@ -1,16 +1,16 @@
 """Passes over graphs: dead code, and the cut at sums and calls. Each is idempotent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from instep.graph.dtypes import DTYPES
-from instep.graph.nodes import Call, Graph, Node, Remembered, Store, Sum
+from instep.graph.nodes import Call, Graph, Node, Reading, Remembered, Store, Sum
 
 
 def prune(graph: Graph) -> Graph:
     """Return `graph` without nodes that nothing needs, and without stores that change nothing."""
     stores = [store for store in graph.stores if not _stores_what_it_loaded(graph, store)]
-    return _keep(graph, stores, graph.sums, graph.calls, graph.remembered)
+    return _keep(graph, stores, graph.sums, graph.calls, graph.remembered, graph.readings)
 
 
 def cut(graph: Graph) -> tuple[Graph, ...]:
@@ -33,7 +33,8 @@ def cut(graph: Graph) -> tuple[Graph, ...]:
     stores = [store for store in graph.stores if not _stores_what_it_loaded(graph, store)]
     last = _keep(graph, stores)
     remembers = _keep(graph, remembered=graph.remembered) if graph.remembered else None
-    in_the_end = [key for one in (last, remembers) if one for key in _breaks_in(one, breaks)]
+    reads = _keep(graph, readings=graph.readings) if graph.readings else None
+    in_the_end = [key for one in (last, remembers, reads) if one for key in _breaks_in(one, breaks)]
     renewed = [call.array for call in graph.calls if call.slots]
     # Another leaf may need a sum over the tree that this one has only its part in.
     of_tree = [entry.number for entry in graph.sums if entry.scope == "tree"]
@@ -50,12 +51,17 @@ def cut(graph: Graph) -> tuple[Graph, ...]:
             passes.append(_keep(graph, drafts, (), calls))
         if sums:
             passes.append(_keep(graph, (), sums))
-    return (*passes, replace(last, remembers=remembers))
+    return (*passes, replace(last, remembers=remembers, reads=reads))
 
 
 def remembering(graph: Graph, entries: Iterable[Remembered]) -> Graph:
     """Return the part of a graph that makes these numbers."""
     return _keep(graph, remembered=entries)
+
+
+def reading(graph: Graph, names: Collection[str]) -> Graph:
+    """Return the part of a graph that makes the readings of these names."""
+    return _keep(graph, readings=[entry for entry in graph.readings if entry.name in names])
 
 
 def _postpone_sums(
@@ -120,11 +126,14 @@ def _keep(
     sums: Iterable[Sum] = (),
     calls: Iterable[Call] = (),
     remembered: Iterable[Remembered] = (),
+    readings: Iterable[Reading] = (),
 ) -> Graph:
     """Return the part of `graph` that these need, renumbered."""
     stores, sums, calls, remembered = tuple(stores), tuple(sums), tuple(calls), tuple(remembered)
+    readings = tuple(readings)
     alive: set[int] = set()
-    entries: tuple[Store | Sum | Call | Remembered, ...] = (*stores, *sums, *calls, *remembered)
+    entries: tuple[Store | Sum | Call | Remembered | Reading, ...]
+    entries = (*stores, *sums, *calls, *remembered, *readings)
     pending = [entry.node for entry in entries]
     while pending:
         position = pending.pop()
@@ -145,4 +154,5 @@ def _keep(
         sums=tuple(replace(entry, node=position_of[entry.node]) for entry in sums),
         calls=tuple(replace(entry, node=position_of[entry.node]) for entry in calls),
         remembered=tuple(replace(entry, node=position_of[entry.node]) for entry in remembered),
+        readings=tuple(replace(entry, node=position_of[entry.node]) for entry in readings),
     )

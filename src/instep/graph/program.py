@@ -43,6 +43,11 @@ class Program:
         for part in self.parts:
             part.multiply(_products(owner, part, part in mains, remembered))
         self.powers, self.remembered = _powers(self.parts), _remembered(self.parts, owner)
+        self.readings = {
+            part.prefix + name: scope
+            for part in self.parts
+            for name, scope in part.rule.scopes.items()
+        }
         self._lender = mains[0] if any(part.borrowed for part in self.parts) else None
         self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
@@ -218,6 +223,7 @@ class Program:
                 between=self.between,
                 real_slots=self.real_slots,
                 numbers=self.remembered,
+                readings=self.readings,
             )
             self._passes[key] = cut(graph)
         return self._passes[key]

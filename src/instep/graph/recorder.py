@@ -11,7 +11,7 @@ from instep.graph import host_expressions
 from instep.graph.counting import Counting
 from instep.graph.dtypes import BOUNDS, DTYPES, is_complex
 from instep.graph.errors import Complaints
-from instep.graph.nodes import Array, Call, Graph, Node, Remembered, Scalar, Store, Sum
+from instep.graph.nodes import Array, Call, Graph, Node, Reading, Remembered, Scalar, Store, Sum
 from instep.graph.pairs import Pair
 from instep.graph.symbols import Extent, TracedArray, TracedScalar, WholeSlot
 
@@ -39,6 +39,7 @@ class Recorder(Complaints):
         self.between: list[Array] = []
         self.guards: list[int] = []
         self.remembered: list[Remembered] = []
+        self.readings: list[Reading] = []
         self.numbers: list[int] = []  # of sums, and of what is remembered
         self.counting = Counting()
         self._positions: dict[Node, int] = {}
@@ -48,7 +49,8 @@ class Recorder(Complaints):
         """Record the same rule once more: what it does is known, and what is new is refused."""
         self._repeats = True
         self.counting = Counting()
-        for entries in (self.sums, self.calls, self.guards, self.remembered):
+        made = self.sums, self.calls, self.guards, self.remembered, self.readings
+        for entries in made:
             entries.clear()
 
     def next_sum(self, scope: str, kind: str) -> int:
@@ -247,6 +249,7 @@ class Recorder(Complaints):
             calls=tuple(self.calls),
             guards=tuple(self.guards),
             remembered=tuple(self.remembered),
+            readings=tuple(self.readings),
         )
 
 

@@ -1,10 +1,10 @@
-"""Numbers that a rule remembers from step to step, made of what sums leave."""
+"""Numbers that a rule remembers from step to step, or lets be read, made of what sums leave."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from instep.graph.errors import RuleError
-from instep.graph.nodes import Remembered, sum_scope
+from instep.graph.nodes import Reading, Remembered, sum_kind, sum_scope
 from instep.graph.pairs import Pair
 from instep.graph.recorder import Recorder
 from instep.graph.symbols import TracedArray
@@ -26,11 +26,27 @@ def keep(recorder: Recorder, numbers: Mapping[str, int], returned: Mapping[str, 
     for name, number in numbers.items():
         if name in returned and name != OBJECTIVE:
             x = _number(recorder, name, returned[name])
-            if sum_scope(number) == "tree" and "tensor" in _scopes(recorder, x):
+            if sum_scope(number) == "tree" and "tensor" in map(sum_scope, _sums(recorder, x)):
                 raise tensor_for_tree(recorder.rule, name)
             node = recorder.nodes[x.position]
             if (node.operation, node.value) != ("reduced", number):
                 recorder.remembered.append(Remembered(name, number, x.position))
+
+
+def let_read(recorder: Recorder, scopes: Mapping[str, str], returned: Mapping[str, Any]) -> None:
+    """Record what the rule has returned to be read, given the scopes of these numbers."""
+    for name in (name for name in scopes if name in returned):
+        x = _number(recorder, name, returned[name])
+        for number in _sums(recorder, x):
+            if sum_kind(number) == "remembered":
+                raise RuleError(
+                    f"{recorder.rule}.rule: {name!r} is to be read, and is made of what steps "
+                    f"before have left, or of h.value; make it of sums of this step and of "
+                    f"hyperparameters, or remember it, as one of the numbers"
+                )
+            if (scopes[name], sum_scope(number)) == ("tree", "tensor"):
+                raise tensor_for_tree(recorder.rule, name)
+        recorder.readings.append(Reading(name, x.position))
 
 
 def _number(recorder: Recorder, name: str, value: Any) -> TracedArray:
@@ -44,14 +60,14 @@ def _number(recorder: Recorder, name: str, value: Any) -> TracedArray:
     return recorder.number(x)
 
 
-def _scopes(recorder: Recorder, x: TracedArray) -> Iterator[str]:
-    """Yield the scopes of the sums that a number is made of."""
+def _sums(recorder: Recorder, x: TracedArray) -> Iterator[int]:
+    """Yield the numbers of the sums that a number is made of."""
     pending = [x.position]
     while pending:
         node = recorder.nodes[pending.pop()]
         pending += node.operands
         if node.operation == "reduced":
-            yield sum_scope(int(str(node.value)))
+            yield int(str(node.value))
 
 
 def array_for_number(rule: str, name: str) -> RuleError:
@@ -66,8 +82,8 @@ def tensor_for_tree(rule: str, name: str) -> RuleError:
     """Return the error for a number of the tree that is made of a number of one tensor."""
     return RuleError(
         f"{rule}.rule: {name!r} is a number of the tree, and is made here of a number of one "
-        f"tensor; sum over the tree, with xp.tree_sum(x) or xp.tree_norm(x), or make {name!r} one "
-        f"of the tensor_numbers"
+        f"tensor; sum over the tree, with xp.tree_sum(x) or xp.tree_norm(x), or let {name!r} "
+        f"be one for each tensor"
     )
 
 

@@ -38,6 +38,7 @@ def trace(
     between: tuple[str, ...] = (),
     real_slots: Collection[str] = (),
     numbers: Mapping[str, int] = MappingProxyType({}),
+    readings: Mapping[str, str] = MappingProxyType({}),
 ) -> Graph:
     """Return the graph of `rule` for parameters of storage dtype `dtype`.
 
@@ -63,8 +64,9 @@ def trace(
         arrays that these are given and return.
     real_slots
         Those of slots and arrays between that are real where the parameter is complex.
-    numbers
-        What is remembered: names, and the numbers by which the graph knows them.
+    numbers, readings
+        What is remembered: names, and the numbers by which the graph knows them. And what the rule
+        returns to be read: names, and scopes.
 
     Raises
     ------
@@ -79,7 +81,7 @@ def trace(
     values = {**objective(read), **_numbers(recorder, hyperparameters, varying, loaded), **options}
     h = Values(name, "hyperparameter", values, powers)
     given = xp, loaded["w"], loaded["g"], _slots(recorder, loaded, slots, whole, read), h
-    record = partial(_record, recorder, rule, given, arrays, slots, whole, numbers)
+    record = partial(_record, recorder, rule, given, arrays, slots, whole, numbers, readings)
     return prune(_twice(recorder, record))
 
 
@@ -114,9 +116,11 @@ def _record(
     slots: Iterable[str],
     whole: Sequence[str],
     numbers: Mapping[str, int],
+    readings: Mapping[str, str],
 ) -> Graph:
     """Return the graph of what a rule does with what it is given."""
-    stores = _results(recorder, arrays, _call(recorder, rule, *given), slots, whole, numbers)
+    returned = _call(recorder, rule, *given)
+    stores = _results(recorder, arrays, returned, slots, whole, numbers, readings)
     w, g, *_ = arrays
     kernel = f"{recorder.rule}_{w.dtype}" + (f"_{g.dtype}" if g.dtype != w.dtype else "")
     return recorder.graph(kernel, arrays, stores)
@@ -143,11 +147,13 @@ def _results(
     slots: Iterable[str],
     whole: Sequence[str],
     numbers: Mapping[str, int],
+    readings: Mapping[str, str],
 ) -> list[Store]:
     """Record what a rule has returned."""
-    new, new_slots = check_result(recorder.rule, returned, (*slots, *whole, *numbers))
+    new, new_slots = check_result(recorder.rule, returned, (*slots, *whole, *numbers, *readings))
     recorder.check_whole(whole, new_slots)
     remembered.keep(recorder, numbers, new_slots)
+    remembered.let_read(recorder, readings, new_slots)
     return _stores(recorder, arrays, new, new_slots)
 
 

@@ -1,6 +1,6 @@
 """The short way: a step like an earlier one, but for its number, gradients and hyperparameters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, count
@@ -17,15 +17,13 @@ from instep.graph.rows import Flags, Group, Part, Row
 from instep.hyperparameters import Hyperparameter, is_array
 from instep.interrupts import finish, require_frames
 from instep.plan.assignment import Assignment
+from instep.plan.last import LastStep
 from instep.plan.overlaps import joined
 from instep.rule import edition
 from instep.state import Owner, State
 
 #: The numbers of a step, by group, in the order of `Program.names`.
 Numbers = Sequence[Sequence[float]]
-
-#: What each group remembers anew; nothing where no numbers are derived.
-Memories = Sequence[Mapping[str, float]]
 
 #: What arithmetic without a value raises.
 _NO_VALUE = (ArithmeticError, ValueError, TypeError)
@@ -91,8 +89,9 @@ class Repetition:
         given: Assignment,
         buckets: Sequence[Bucket],
         sums: SumTable,
+        noted: LastStep,
     ) -> None:
-        self._programs, self._sums = given.programs, sums
+        self._programs, self._sums, self._noted = given.programs, sums, noted
         self._groups, self._buckets = given.groups, buckets
         self.last: Way | None = None
         self._ways: dict[tuple[Flags, ...], Way | None] = {}
@@ -152,21 +151,21 @@ class Repetition:
         if self._edition is not edition.present:
             self._read(owner)
         numbers: Numbers
-        memories: Memories = ()
+        rows: Sequence[Any]
         if self._is_alone and self._is_constant and self._is_checked:
-            numbers = ((*self._settings, step - self._groups[0].missed),)
+            numbers = rows = ((*self._settings, step - self._groups[0].missed),)
         else:
             numbers = rows = self._rows(step)
         if self._derives:
-            numbers, flags, memories = zip(*rows)  # noqa: B905  (which takes longer)
-            if not self._turn_to(flags):
+            numbers, flags, _ = zip(*rows)  # noqa: B905  (which takes longer)
+            if not self._turn_to(flags, state):
                 return [Row(*row) for row in rows]
         assert self.last is not None
         joint = self.last.joined
         scalars = joint.scalars(numbers)
         joint.begin()
         run = self._run_one if len(self._groups) == 1 else self._run_all
-        run(joint, scalars, state, plan, step, memories)
+        run(joint, scalars, state, plan, step, rows)
         return None
 
     def _rows(self, step: int) -> list[Any]:
@@ -184,13 +183,13 @@ class Repetition:
             self._is_checked = True
         return rows
 
-    def _turn_to(self, flags: tuple[Flags, ...]) -> bool:
+    def _turn_to(self, flags: tuple[Flags, ...], state: State) -> bool:
         """Take the way of a step with these flags; return False where none has gone it."""
         way = self._ways.get(flags)
         if way is None:
             return False
         if way is not self.last:
-            self.last = None
+            self.last = state.last = None  # which the sums are to leave
             way.begin(self._sums)
             self.last = way
         return True
@@ -202,25 +201,29 @@ class Repetition:
         state: State,
         plan: Any,
         step: int,
-        memories: Memories,
+        rows: Sequence[Any],
     ) -> None:
         """Do what a step of one group changes."""
         (group,) = self._groups
         history, taken = group.history, step - group.missed
-        memory = {**history.scalars, **memories[0]} if memories else history.scalars
+        memory = {**history.scalars, **rows[0][2]} if self._derives else history.scalars
+        noted = self._noted
         try:
             if joint.run(*scalars):
-                # One assignment: no handler comes in its midst.
+                # Assignments alone: no handler comes in their midst.
                 history.taken, history.scalars, state.t, state.plan = taken, memory, step, plan
+                noted.rows, state.last = rows, noted
             else:
-                state.skipped += 1
+                noted.rows, state.last, state.skipped = rows, noted, state.skipped + 1
         except BaseException:  # from a handler of a signal: before the one call, or after it
             try:
                 is_done = joint.is_done()
             except BaseException:  # noqa: BLE001  (from a second one)
                 is_done = joint.is_done()
+            state.last = None
             if is_done:
                 history.taken, history.scalars, state.t, state.plan = taken, memory, step, plan
+                noted.rows, state.last = rows, noted
             raise
 
     def _run_all(
@@ -230,32 +233,35 @@ class Repetition:
         state: State,
         plan: Any,
         step: int,
-        memories: Memories,
+        rows: Sequence[Any],
     ) -> None:
         """Do the same for several groups."""
         require_frames(6)
         try:
             if joint.run(*scalars):
-                self._note(state, plan, step, memories)
+                self._note(state, plan, step, rows)
             else:
-                state.skipped += 1
+                noted = self._noted
+                noted.rows, state.last, state.skipped = rows, noted, state.skipped + 1
         except BaseException:
 
             def rest() -> None:
+                state.last = None
                 if joint.is_done():
-                    self._note(state, plan, step, memories)
+                    self._note(state, plan, step, rows)
 
             finish(rest)
             raise
 
-    def _note(self, state: State, plan: Any, step: int, memories: Memories) -> None:
+    def _note(self, state: State, plan: Any, step: int, rows: Sequence[Any]) -> None:
         """Take note of a step, or of what is left of it: called again, it goes on."""
         for group in self._groups:
             group.history.taken = step - group.missed
-        if memories:
-            for group, memory in zip(self._groups, memories, strict=False):
+        if self._derives:
+            for group, (_, _, memory) in zip(self._groups, rows, strict=True):
                 group.memory.update(memory)
-        state.t, state.plan = step, plan
+        noted = self._noted
+        state.t, state.plan, noted.rows, state.last = step, plan, rows, noted
 
     def learn(self, rows: Sequence[Row], tensors: Leaves | None) -> None:
         """Take note of the step that was just taken, the long way, with these rows.

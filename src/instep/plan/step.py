@@ -14,6 +14,7 @@ from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
 from instep.plan.assignment import assign
 from instep.plan.judging import Judging
+from instep.plan.last import LastStep
 from instep.plan.objective import Objective
 from instep.plan.overlaps import Apart
 from instep.plan.records import Records
@@ -68,7 +69,8 @@ class Plan:
         # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
         self._is_kept = self._verified = False
         self._repeats = not (self._stand_ins.replaces or given.arrays)
-        self._repetition = Repetition(owner, given, self.buckets, self._sums)
+        self._last = LastStep(given, self._active, self.buckets, self._sums)
+        self._repetition = Repetition(owner, given, self.buckets, self._sums, self._last)
         for leaf in self._active:  # the arrays are the user's: keep none of them
             leaf.forget()
         if self._fit(params, grads) is Fit.DIFFERENT:
@@ -178,14 +180,15 @@ class Plan:
         """Take the step that `accepts` has looked at, with these rows where they are known."""
         sums, buckets = self._sums, self.buckets
         self._repetition.last = None  # until it is known which way this step goes
-        sums.begin()
         candidates = self._candidates(state) if rows is None else [rows]
+        self._last.begin(state, candidates)
+        sums.begin()
         for bucket in buckets:
             bucket.stage(candidates, sums)
         reduce(buckets, sums)
         if self._judging.is_forbidden(candidates, partial(rows_after, self._programs, state.t)):
             # A new plan is not kept: its state may start from what the user changes until then.
-            state.skipped += 1
+            state.skipped, state.last = state.skipped + 1, self._last
             return params
         require_frames()
         is_new = not self._is_kept
@@ -211,7 +214,7 @@ class Plan:
         if self.waits:
             # Whatever was set in the midst of the step: this plan is to hear of it.
             kept = {"plan": self} if self._is_kept else {}
-            self._judging.judge([partial(state.__dict__.update, kept)])
+            self._judging.judge([partial(state.__dict__.update, kept, last=self._last)])
             # The state of a new plan may start from what the user changes before the first step
             # that is taken: the first verdict is waited for. The others are not.
             if not self._is_kept:
@@ -230,7 +233,8 @@ class Plan:
 
         With these rows, where it is not known yet what they remember.
         """
-        notes: list[Call] = [partial(state.__dict__.update, {"t": state.t + 1, "plan": self})]
+        note = partial(state.__dict__.update, {"t": state.t + 1, "plan": self, "last": self._last})
+        notes: list[Call] = [note]
         if not self._is_kept:
             notes.append(partial(state.leaves.update, self._records.states))
             notes.append(partial(state.numbers.update, self._records.numbers))
@@ -264,4 +268,5 @@ class Plan:
         """Take note of what devices have judged, and wait until at most `most` calls are left."""
         while (taken := self._judging.hear(most)) is not None:
             skipped = [partial(state.__dict__.update, {"skipped": state.skipped + 1})]
-            at_once([*self._judging.noting(taken), *(self._notes(state) if taken else skipped)])
+            heard = [*self._judging.noting(taken), *self._last.noting(state.t)]
+            at_once([*heard, *(self._notes(state) if taken else skipped)])

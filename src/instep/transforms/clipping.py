@@ -71,12 +71,14 @@ class clip_by_norm(Transform):
     """
 
     stage = "gradient"
+    tensor_readings = ("norm",)
 
     max_norm: Positive = 1.0
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        return within(xp, g, xp.norm(g), h.max_norm), {}
+        norm = xp.norm(g)
+        return within(xp, g, norm, h.max_norm), {"norm": norm}
 
 
 class clip_by_global_norm(Transform):
@@ -108,12 +110,14 @@ class clip_by_global_norm(Transform):
     """
 
     stage = "gradient"
+    tree_readings = ("norm",)
 
     max_norm: Positive = 1.0
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        return within(xp, g, xp.tree_norm(g), h.max_norm), {}
+        norm = xp.tree_norm(g)
+        return within(xp, g, norm, h.max_norm), {"norm": norm}
 
 
 def within(xp: Any, x: Any, norm: Any, limit: Any) -> Any:

@@ -32,11 +32,11 @@ class skip_nonfinite(Transform):
 
     stage = "gradient"
     guarded = True
+    tree_readings = ("count",)
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        xp.require(xp.isfinite(g))
-        return g, {}
+        return g, {"count": xp.require(xp.isfinite(g))}
 
 
 class accumulate(Transform):

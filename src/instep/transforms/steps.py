@@ -122,6 +122,7 @@ class trust_ratio(Transform):
     """
 
     stage = "step"
+    tensor_readings = ("ratio",)
 
     eta: NonNegative = 1.0
 
@@ -130,4 +131,4 @@ class trust_ratio(Transform):
         change = new - w
         w_norm, norm = xp.norm(w), xp.norm(change)
         ratio = xp.where((w_norm > 0) & (norm > 0), h.lr * h.eta * w_norm / norm, 1.0)
-        return w + ratio * change, {}
+        return w + ratio * change, {"ratio": ratio}

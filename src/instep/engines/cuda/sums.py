@@ -74,6 +74,9 @@ class DeviceSums(RemoteSums):
                 counters.launches += 1
                 kernel((1,), (LANES,), (np.uint64(row), np.int64(self.columns - 1)))
 
+    def has(self, position: int) -> bool:
+        return position in self._positions
+
     def fetch(self, number: int) -> dict[int, float]:
         row = self._table[number].get()
         return {position: float(row[position]) for position in self._positions}
