@@ -113,7 +113,7 @@ class _Answer:
         for rule, states in self._rules:
             state = State(leaves={key: states[key] for key in into if key in states})
             own, own_beside = ({key: x[key] for key in state.leaves} for x in (into, beside))
-            plan = Plan(rule, state, own, own_beside)
+            plan = Plan(rule, state, own, own_beside, value=None)
             try:
                 new |= plan.step(rule, state, own)
             finally:

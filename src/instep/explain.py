@@ -10,6 +10,7 @@ from instep import arrays, engines
 from instep.graph import FusionError, Graph, Sum
 from instep.graph.program import Program, programs_of
 from instep.graph.rows import Flags
+from instep.graph.told import Told
 from instep.plan import validation
 from instep.plan.assignment import Assigned, Assignment, assign
 from instep.plan.leaves import Leaf
@@ -161,7 +162,7 @@ def explain(owner: Owner, state: State, params: Any, grads: Any = None) -> Expla
     else:
         leaves = [leaf for leaf in leaves if leaf.gradient is not None]
         validation.check(owner.name, params, leaves)
-    given = assign(owner, state, programs_of(owner), leaves, selection)
+    given = assign(owner, state, programs_of(owner), leaves, selection, Told(owner.name, math.nan))
     buckets = []
     for bucket in given.buckets:
         members: dict[Flags, list[int]] = {}  # leaves with other flags run other passes

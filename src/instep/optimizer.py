@@ -145,8 +145,8 @@ class Optimizer(Stateful):
             dtypes: they are converted once, as they are loaded, to the dtype of the arithmetic.
             None in the place of an array leaves its parameter alone. Gradients are never modified.
         value
-            The value of the objective, for rules that need it: a real number, or an array of no
-            dimensions that holds one, of any library. One on a device is not waited for.
+            The value of the objective, for rules and schedules that need it: a real number, or an
+            array of no dimensions, of any library. One on a device, for rules, is not waited for.
 
         Returns
         -------
@@ -198,7 +198,7 @@ class Optimizer(Stateful):
                 from instep.plan.step import Plan
 
                 self._settle()
-                plan = Plan(self, state, params, grads)
+                plan = Plan(self, state, params, grads, value)
             plan.objective.take(value)
             return plan.step(self, state, params)
         finally:

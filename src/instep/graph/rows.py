@@ -13,6 +13,7 @@ import numpy as np
 from instep import declarations
 from instep.correctly_rounded import numbers_for, power
 from instep.graph.host_expressions import shown
+from instep.graph.told import Told
 from instep.graph.trace import Values, varying_name
 from instep.hyperparameters import Hyperparameter, is_array
 from instep.rule import Rule
@@ -92,11 +93,14 @@ class Group:
         Number of steps in which these leaves had no gradient.
     history
         What they have been through.
+    told
+        What schedules are told of the objective.
     """
 
     overrides: Overridden
     missed: int
     history: History
+    told: Told
 
     @property
     def memory(self) -> dict[str, float]:
@@ -207,7 +211,7 @@ class Part:
             value = overrides[name] if name in overrides else values[name]
             if value.__class__ is not float:
                 if not is_array(value):
-                    value = entry.at(self.owner, value, own_step)
+                    value = entry.at(self.owner, group.told.to(value), own_step)
                 elif name in overrides or name in self.varying:
                     varying.append(name)
                     value = math.nan

@@ -8,6 +8,7 @@ from instep import arrays, engines
 from instep.graph.dtypes import is_complex
 from instep.graph.program import Program
 from instep.graph.rows import Group, Row, Varying
+from instep.graph.told import Told
 from instep.plan import stand_ins, validation, varying
 from instep.plan.kinds import NOBODY
 from instep.plan.leaves import Leaf
@@ -91,8 +92,9 @@ def assign(
     programs: Mapping[Selector, Program],
     leaves: Sequence[Leaf],
     selection: Selection,
+    told: Told,
 ) -> Assignment:
-    """Give leaves their groups, programs and engines."""
+    """Give leaves their groups, programs and engines. Schedules are told the value of the step."""
     groups: dict[Any, Group] = {}
     keys, of_groups = [], list[Program]()
     for leaf in leaves:
@@ -103,7 +105,7 @@ def assign(
         key = (id(overrides), history.taken, tuple(sorted(memory.items())))
         new = History(history.taken, memory)
         if key not in groups:
-            groups[key] = Group(overrides, state.t - new.taken, new)
+            groups[key] = Group(overrides, state.t - new.taken, new, told)
             of_groups.append(program)
         keys.append(key)
     numbers = {key: number for number, key in enumerate(groups)}

@@ -1,9 +1,10 @@
-"""The value of the objective, where a rule asks for it."""
+"""The value of the objective, where a rule or a schedule asks for it."""
 
 from typing import Any
 
 from instep import arrays
 from instep.graph.remembered import OBJECTIVE
+from instep.graph.told import Told
 from instep.hyperparameters import real
 from instep.state import Owner
 
@@ -20,18 +21,24 @@ class Objective:
     ----------
     is_needed
         Whether a rule asks for it.
+    told
+        What schedules are told.
     """
 
-    def __init__(self, owner: Owner, numbers: dict[str, Any]) -> None:
-        self._name = owner.name
+    def __init__(self, owner: Owner, numbers: dict[str, Any], told: Told) -> None:
+        self._name, self.told = owner.name, told
         self._rules = [rule.name for rule in owner.parts.values() if rule.needs_value]
         self._place = numbers.pop(OBJECTIVE, None)
         self.is_needed = self._place is not None
 
     def take(self, value: Any) -> None:
-        """Take the value for a step. That of a device is not waited for, if the place is there."""
-        if not self.is_needed:
-            return
+        """Take the value for a step, for rules and schedules."""
+        self.told.value = value
+        if self.is_needed:
+            self.place(value)
+
+    def place(self, value: Any) -> None:
+        """Take the value for rules. That of a device is not waited for, if the place is there."""
         if value is None:
             raise ValueError(
                 f"{self._name}.update: {self._rules[0]} needs the value of the objective; give "

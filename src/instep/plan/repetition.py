@@ -14,6 +14,7 @@ from instep.engines.sums import SumTable
 from instep.graph.derivation import Derivation, derivation
 from instep.graph.program import Program
 from instep.graph.rows import Flags, Group, Part, Row
+from instep.graph.told import asks
 from instep.hyperparameters import Hyperparameter, is_array
 from instep.interrupts import finish, require_frames
 from instep.plan.assignment import Assignment
@@ -107,6 +108,7 @@ class Repetition:
         # settings alone, without a schedule; and whether they survive in the dtypes of the
         # arithmetic.
         self._is_known = self._is_constant = self._is_checked = False
+        self._is_told = False  # whether a schedule asks for the value of the objective
         # One group of one rule, as most optimizers are: its rows are made in half the time.
         is_alone = len(given.groups) == len(parts) == 1
         self._is_alone = is_alone and not (given.groups[0].overrides or self._derives)
@@ -137,6 +139,7 @@ class Repetition:
         given = [*settings, *chain.from_iterable([maker.overridden for maker in makers])]
         moving = [value for value in given if value.__class__ is not float]
         self._is_constant = not moving
+        self._is_told = any(map(asks, moving))
         self._is_known = bool(makers) and not any(map(is_array, moving))
         self._is_checked = self._is_checked and settings == self._settings
         self._settings = settings
@@ -145,11 +148,13 @@ class Repetition:
                 maker.take(settings)
         self._edition = present  # last: after an exception all is read again
 
-    def step(self, owner: Owner, state: State, plan: Any) -> list[Row] | None:
+    def step(self, owner: Owner, state: State, plan: Any, value: Any) -> list[Row] | None:
         """Take a step, unless it runs what none has run: then its rows are returned."""
         step = state.t + 1
         if self._edition is not edition.present:
             self._read(owner)
+        if self._is_told:
+            self._groups[0].told.value = value
         numbers: Numbers
         rows: Sequence[Any]
         if self._is_alone and self._is_constant and self._is_checked:
@@ -317,9 +322,10 @@ class _RowMaker:
 
     def take(self, settings: tuple[Any, ...]) -> None:
         """Take the settings of the rules, in their order: numbers and schedules."""
+        told = self._group.told
         self._row = list(self._pick((*settings[self._own], 0, *self.overridden)))
         self._moving = [
-            (place, partial(entry.at, part.owner, value), part.period)
+            (place, partial(entry.at, part.owner, told.to(value)), part.period)
             for place, (value, (part, entry)) in enumerate(zip(self._row, self._of, strict=True))
             if entry is not None and value.__class__ is not float
         ]

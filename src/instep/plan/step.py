@@ -10,6 +10,7 @@ from instep.engines.base import Fit, Leaves
 from instep.engines.sums import SumTable, Verdicts
 from instep.graph.program import programs_of, rows_after
 from instep.graph.rows import Row
+from instep.graph.told import Told
 from instep.interrupts import Call, at_once, finish, require_frames
 from instep.plan import slots, validation
 from instep.plan.assignment import assign
@@ -38,7 +39,7 @@ class Plan:
     plan, are given to each method: they are freed where nobody refers to them any more.
     """
 
-    def __init__(self, owner: Owner, state: State, params: Any, grads: Any) -> None:
+    def __init__(self, owner: Owner, state: State, params: Any, grads: Any, value: Any) -> None:
         # Settings that are changed from now on, by a schedule in the midst of a step too, end it.
         self._changes = state.changes
         self.look = look(params, grads)
@@ -55,12 +56,13 @@ class Plan:
         self._read_params, self._read_grads = (tree.LeafReader(x, unseen) for x in (params, grads))
         self._held = self._seen = _NOTHING  # by the user, and by the engines
         programs = programs_of(owner, is_kept=True, remembered=state.remembered)
-        given = assign(owner, state, programs, self._active, selection)
+        told = Told(owner.name, value)
+        given = assign(owner, state, programs, self._active, selection, told)
         self._stand_ins = StandIns(self._active)
         self._settings = Settings(owner, [*programs.values()], with_arrays=bool(given.arrays))
         self._groups, self._programs = given.groups, given.programs
         self.buckets, states, numbers = slots.buckets(given, self._active, state, owner.threads)
-        self.objective = Objective(owner, numbers)
+        self.objective = Objective(owner, numbers, told)
         self._records = Records(self._active, states, numbers, self._groups, given.group_of, state)
         self.is_heavy = any(own.program.between for own in given.buckets)
         self._sums = SumTable(len(leaves), len(self.buckets))
@@ -131,7 +133,7 @@ class Plan:
 
     def release(self) -> None:
         """Keep no arrays of the user: the step is over, or an exception came in its way."""
-        self._held = self._seen = _NOTHING
+        self._held, self._seen, self.objective.told.value = _NOTHING, _NOTHING, None
         for bucket in self.buckets:
             bucket.release()
 
@@ -158,10 +160,10 @@ class Plan:
         if seen is None or not last.fits(*seen):
             return False
         if self.objective.is_needed:
-            self.objective.take(value)
+            self.objective.place(value)
         if stand_ins.are_needed:
             stand_ins.announce(held[0])
-        rows = self._repetition.step(owner, state, self)
+        rows = self._repetition.step(owner, state, self, value)
         if rows is not None:
             try:
                 self._fit(params, grads)
@@ -191,8 +193,7 @@ class Plan:
             state.skipped, state.last = state.skipped + 1, self._last
             return params
         require_frames()
-        is_new = not self._is_kept
-        if is_new:
+        if is_new := not self._is_kept:
             state.plan = None
             self._records.begin()
         notes = self._notes(state, candidates[0])
@@ -250,8 +251,8 @@ class Plan:
 
     def _candidates(self, state: State) -> list[list[Row]]:
         """Return the rows of the step, for every number of undecided steps that may be taken."""
-        if self.waits:
-            self.settle(state, Verdicts.MOST)
+        if self.waits:  # a schedule that is told values is to know of which steps
+            self.settle(state, 0 if self.objective.told.is_asked else Verdicts.MOST)
         found = self._judging.candidates(partial(rows_after, self._programs, state.t))
         if found is None:
             self.settle(state)

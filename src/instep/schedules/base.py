@@ -34,20 +34,20 @@ class Schedule(ABC):
     #: Arrays of NumPy leave ``array * schedule`` to the schedule, which refuses it once, in words.
     __array_ufunc__ = None
 
-    def __call__(self, step: int) -> float:
-        """Return the value at a step, counted from 1."""
+    def __call__(self, step: int, value: float | None = None) -> float:
+        """Return what it is at a step, counted from 1, given the value of the objective or not."""
         if type(step) is not int or not 1 <= step < _MOST_STEPS:
             step = self._checked_step(step)
         try:
-            value = self._at(step)
+            found = self._at(step) if value is None else self._at(step, value)
         except OverflowError:
-            value = math.inf
-        if not math.isfinite(value):
+            found = math.inf
+        if not math.isfinite(found):
             raise RangeError(
                 f"{self!r}: its value at step {step} is beyond the range of floats; give arguments "
                 f"nearer to 0 or 1, or end it before with Join"
             )
-        return value
+        return found
 
     def _checked_step(self, step: Any) -> Any:
         """Return the number of a step as arithmetic takes it, or raise."""
@@ -84,8 +84,13 @@ class Schedule(ABC):
         return Product((other, self))
 
     @abstractmethod
-    def _at(self, step: int) -> float:
-        """Return the value at a step that is at least 1."""
+    def _at(self, step: int, value: float | None = None) -> float:
+        """Return what it is at a step that is at least 1; only what needs the value is given it."""
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether optimizers call it with the value of the objective, which `update` is given."""
+        return False
 
     @property
     def span(self) -> int:
@@ -128,8 +133,12 @@ class _Combination(Schedule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", validate_values(self, "parts", self.parts))
 
-    def _values(self, step: int) -> list[float]:
-        return [evaluate(self, part, step) for part in self.parts]
+    def _values(self, step: int, value: float | None) -> list[float]:
+        return [evaluate(self, part, step, value) for part in self.parts]
+
+    @property
+    def needs_value(self) -> bool:
+        return any(map(needs_value, self.parts))
 
     @property
     def span(self) -> int:
@@ -155,8 +164,8 @@ class Sum(_Combination):
     [1.25, 0.75, 0.25]
     """
 
-    def _at(self, step: int) -> float:
-        return reduce(operator.add, self._values(step))  # `sum` rounds as this Python does
+    def _at(self, step: int, value: float | None = None) -> float:
+        return reduce(operator.add, self._values(step, value))  # `sum` rounds as this Python does
 
 
 @dataclass(frozen=True)
@@ -185,8 +194,8 @@ class Product(_Combination):
     >>> schedule.parts[0].report(3.0)
     """
 
-    def _at(self, step: int) -> float:
-        return reduce(operator.mul, self._values(step))
+    def _at(self, step: int, value: float | None = None) -> float:
+        return reduce(operator.mul, self._values(step, value))
 
 
 def validate_values(owner: Schedule, name: str, values: Any) -> tuple[Value, ...]:
@@ -213,14 +222,23 @@ def validate_value(owner: Schedule, name: str, value: Any) -> Value:
     return checked
 
 
-def evaluate(owner: Schedule, value: Value, step: int) -> float:
-    """Return the value at a step of a schedule, a function or a number, or raise."""
-    if isinstance(value, Schedule):
-        return value(step)
-    if not callable(value):
-        return value
-    found = value(step)
-    text = f"{type(owner).__name__}: {value!r} must return a finite number, got {described(found)}"
+def needs_value(part: Value) -> bool:
+    """Return whether a part of a schedule asks for the value of the objective."""
+    return getattr(part, "needs_value", False) is True
+
+
+def evaluate(owner: Schedule, part: Value, step: int, value: float | None = None) -> float:
+    """Return what a schedule, a function or a number is at a step, or raise.
+
+    Given the value of the objective, what asks for it is told.
+    """
+    if not callable(part):
+        return part
+    told: tuple[float, ...] = () if value is None or not needs_value(part) else (value,)
+    if isinstance(part, Schedule):
+        return part(step, *told)
+    found = part(step, *told)
+    text = f"{type(owner).__name__}: {part!r} must return a finite number, got {described(found)}"
     try:
         number = real(found)
     except TypeError:

@@ -8,6 +8,7 @@ from instep.schedules.base import (
     Schedule,
     Value,
     evaluate,
+    needs_value,
     span_of,
     validate_value,
     validate_values,
@@ -50,10 +51,15 @@ class WarmUp(Schedule):
         super().__post_init__()
         object.__setattr__(self, "then", validate_value(self, "then", self.then))
 
-    def _at(self, step: int) -> float:
+    def _at(self, step: int, value: float | None = None) -> float:
         if step > self.steps:
-            return evaluate(self, self.then, step - self.steps)
-        return along_line(self.start, evaluate(self, self.then, 1), progress(step, self.steps))
+            return evaluate(self, self.then, step - self.steps, value)
+        then = evaluate(self, self.then, 1, value)
+        return along_line(self.start, then, progress(step, self.steps))
+
+    @property
+    def needs_value(self) -> bool:
+        return needs_value(self.then)
 
     @property
     def span(self) -> int:
@@ -102,9 +108,13 @@ class Join(Schedule):
         if list(self.boundaries) != sorted(set(self.boundaries)):
             raise ValueError(f"Join: boundaries must increase, got {self.boundaries!r}")
 
-    def _at(self, step: int) -> float:
+    def _at(self, step: int, value: float | None = None) -> float:
         begun = [0, *(end for end in self.boundaries if step > end)]
-        return evaluate(self, self.schedules[len(begun) - 1], step - begun[-1])
+        return evaluate(self, self.schedules[len(begun) - 1], step - begun[-1], value)
+
+    @property
+    def needs_value(self) -> bool:
+        return any(map(needs_value, self.schedules))
 
     @property
     def span(self) -> int:
@@ -139,8 +149,12 @@ class After(Schedule):
         super().__post_init__()
         object.__setattr__(self, "of", validate_value(self, "of", self.of))
 
-    def _at(self, step: int) -> float:
-        return evaluate(self, self.of, step + self.steps)
+    def _at(self, step: int, value: float | None = None) -> float:
+        return evaluate(self, self.of, step + self.steps, value)
+
+    @property
+    def needs_value(self) -> bool:
+        return needs_value(self.of)
 
     @property
     def span(self) -> int:

@@ -24,6 +24,8 @@ class _Told(NamedTuple):
     best_metric: float
     bad_reports: int = 0  # since the best one
     cooling: int = 0  # reports that are not judged yet
+    total: float = 0.0  # of values that make no report yet
+    values: int = 0  # their number
 
 
 @dataclass
@@ -50,6 +52,10 @@ class ReduceOnPlateau(Schedule):
         The value does not fall below this.
     best
         Which metric is the best: ``"smallest"``, as of a loss, or ``"largest"``, as of an accuracy.
+    values
+        If not 0, the reports are made of the values of the objective that ``update(params, grads,
+        value=loss)`` is given: the mean over so many steps is one. A call that is repeated, for it
+        failed or was turned away, counts once, and of those that `accumulate` gathers the last.
 
     Notes
     -----
@@ -75,11 +81,19 @@ class ReduceOnPlateau(Schedule):
     cooldown: StepsOrNone = 0
     smallest: Finite = 0.0
     best: Literal["smallest", "largest"] = "smallest"
+    values: StepsOrNone = 0
     _told: _Told = field(init=False, repr=False)
+    # The last step of which a value was told, and what had been told before it.
+    _before: tuple[int, _Told] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._told = _Told(self.start, math.inf if self.best == "smallest" else -math.inf)
+        self._before = 0, self._told
+
+    @property
+    def needs_value(self) -> bool:
+        return self.values > 0
 
     def __setattr__(self, name: str, value: Any) -> None:
         hint = typing.get_type_hints(type(self), include_extras=True).get(name)
@@ -89,11 +103,27 @@ class ReduceOnPlateau(Schedule):
             validate_choice(self, name, value, ("smallest", "largest"))
         super().__setattr__(name, value)
 
-    def _at(self, step: int) -> float:
+    def _at(self, step: int, value: float | None = None) -> float:
+        if value is not None and self.values:
+            last, before = self._before
+            before = self._told if step > last else before
+            self.__dict__.update(_before=(step, before), _told=self._heard(before, value))
         return self._told.value
+
+    def _heard(self, told: _Told, value: float) -> _Told:
+        """Return what reports have come to with one more value."""
+        total, count = told.total + value, told.values + 1
+        if count < self.values:
+            return told._replace(total=total, values=count)
+        return self._reported(told, total / count)
 
     def report(self, metric: float) -> None:
         """Tell the metric of an epoch: a number, whose NaN counts as no improvement."""
+        if self.values:
+            raise TypeError(
+                f"ReduceOnPlateau.report: with values={self.values}, the values that `update` is "
+                f"given are the metric; leave `values` out to report one"
+            )
         try:
             metric = real(metric)
         except TypeError:
@@ -105,8 +135,12 @@ class ReduceOnPlateau(Schedule):
                 f"ReduceOnPlateau.report: the metric must be within the range of floats, got "
                 f"{described(metric)}"
             ) from None
-        value, best_metric, bad_reports, cooling = self._told
-        if self._improves(metric):
+        self._told = self._reported(self._told, metric)
+
+    def _reported(self, told: _Told, metric: float) -> _Told:
+        """Return what reports have come to with one more."""
+        value, best_metric, bad_reports, cooling = told[:4]
+        if self._improves(best_metric, metric):
             best_metric, bad_reports = metric, 0
         else:
             bad_reports += 1
@@ -115,9 +149,8 @@ class ReduceOnPlateau(Schedule):
         if bad_reports > self.patience:
             value = max(value * self.factor, self.smallest)
             cooling, bad_reports = self.cooldown, 0
-        self._told = _Told(value, best_metric, bad_reports, cooling)
+        return _Told(value, best_metric, bad_reports, cooling)
 
-    def _improves(self, metric: float) -> bool:
-        best = self._told.best_metric
+    def _improves(self, best: float, metric: float) -> bool:
         margin = self.threshold * abs(best) if math.isfinite(best) else 0.0
         return metric < best - margin if self.best == "smallest" else metric > best + margin
