@@ -153,14 +153,12 @@ class Repetition:
         step = state.t + 1
         if self._edition is not edition.present:
             self._read(owner)
-        if self._is_told:
-            self._groups[0].told.value = value
         numbers: Numbers
         rows: Sequence[Any]
         if self._is_alone and self._is_constant and self._is_checked:
             numbers = rows = ((*self._settings, step - self._groups[0].missed),)
         else:
-            numbers = rows = self._rows(step)
+            numbers = rows = self._rows(step, value)
         if self._derives:
             numbers, flags, _ = zip(*rows)  # noqa: B905  (which takes longer)
             if not self._turn_to(flags, state):
@@ -173,9 +171,11 @@ class Repetition:
         run(joint, scalars, state, plan, step, rows)
         return None
 
-    def _rows(self, step: int) -> list[Any]:
+    def _rows(self, step: int, value: Any) -> list[Any]:
         """Return the rows of a step, or only their numbers, where no others are derived."""
         rows: list[Any] = []
+        if self._is_told:
+            self._groups[0].told.value = value
         if self._is_known:
             rows = [maker.row(step, self._edition) for maker in self._makers]
         else:
