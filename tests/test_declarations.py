@@ -29,6 +29,8 @@ SETTINGS = {
     "overrides": None,
     "frozen": ("a",),
     "complex": "pairs",
+    "rounding": "stochastic",
+    "seed": 1,
 }
 
 

@@ -18,7 +18,7 @@ every_choice = pytest.mark.parametrize("engine", ["auto", "native", "blocked", "
 
 #: What is said of a rule that is not the same in every call, before and after the line.
 CHANGES = r"does not do the same in every call: the second time, "
-PURE = r"it is called once for many steps, so give it what changes: random numbers as a hyper"
+PURE = r"it is called once for many steps, so give it what changes: random numbers of xp"
 
 
 def require(engine):

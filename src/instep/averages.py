@@ -45,6 +45,14 @@ class _Answering(Rule):
         return self._threads
 
     @property
+    def seed(self) -> int:
+        return 0
+
+    @property
+    def rounding(self) -> str:
+        return "nearest"
+
+    @property
     def complex(self) -> str:
         return self._complex
 

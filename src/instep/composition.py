@@ -12,6 +12,9 @@ from instep.rule import Rule, names_of
 from instep.state import Overrides, Selector
 from instep.transform import Transform
 
+#: The settings of an optimizer, which in a chain are those of the chain.
+_SETTINGS = ("engine", "threads", "overrides", "frozen", "complex", "rounding", "seed")
+
 
 class Chain(Compound):
     """What `chain` returns: transforms and one optimizer, applied in order as a single rule.
@@ -28,6 +31,8 @@ class Chain(Compound):
         overrides: Overrides | None = None,
         frozen: Sequence[Selector] | None = None,
         complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
+        rounding: str | None = None,
+        seed: int | None = None,
     ) -> None:
         self.__dict__.update(_composed(rules))
         main = self._main
@@ -37,6 +42,8 @@ class Chain(Compound):
             "overrides": overrides,
             "frozen": frozen,
             "complex": complex,
+            "rounding": rounding,
+            "seed": seed,
         }
         settings = {k: getattr(main, k) if x is None else x for k, x in given.items()}
         super().__init__(self._structure, settings)
@@ -50,7 +57,7 @@ class Chain(Compound):
         parts = [repr(rule) for rule in self._rules]
         settings = [
             f"{name}={source(getattr(self, name))}"
-            for name in ("engine", "threads", "overrides", "frozen", "complex")
+            for name in _SETTINGS
             if not is_same(getattr(self, name), getattr(self._main, name))
         ]
         return f"chain({', '.join(parts + settings)})"
@@ -96,6 +103,8 @@ def chain(
     overrides: Overrides | None = None,
     frozen: Sequence[Selector] | None = None,
     complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
+    rounding: str | None = None,
+    seed: int | None = None,
 ) -> Chain:
     """Compose transforms and one optimizer into one optimizer, which takes the fewest passes.
 
@@ -107,7 +116,7 @@ def chain(
     ----------
     *rules
         Transforms and exactly one optimizer.
-    engine, threads, overrides, frozen, complex
+    engine, threads, overrides, frozen, complex, rounding, seed
         As for `Optimizer`; by default those of the optimizer in the chain. From then on they are
         attributes of the chain, and those of the optimizer in it are not looked at.
         In `overrides`, hyperparameters of the optimizer have their own names, and those of
@@ -134,7 +143,14 @@ def chain(
     [array([-0.6]), array([-0.8])]
     """
     return Chain(
-        *rules, engine=engine, threads=threads, overrides=overrides, frozen=frozen, complex=complex
+        *rules,
+        engine=engine,
+        threads=threads,
+        overrides=overrides,
+        frozen=frozen,
+        complex=complex,
+        rounding=rounding,
+        seed=seed,
     )
 
 

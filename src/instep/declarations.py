@@ -17,11 +17,11 @@ RESERVED = frozenset(
         *("answer", "answer_in_place", "answer_rule", "averaged", "borrowed", "check_values"),
         *("complex", "defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
         *("branches", "compositions", "hyperparameters", "initial_state"),
-        *("load", "load_state_dict", "main", "moving", "name", "needs_value", "numbers"),
-        *("optional_slots", "overrides", "part", "parts", "readings", "scopes"),
-        *("period", "real_slots", "reset", "rule", "save", "scalar_slots", "scalars", "skipped"),
-        *("slots", "stage", "state_dict", "state_slots", "t", "tensor_numbers", "threads"),
-        *("tensor_readings", "tree_numbers", "tree_readings", "update", "varying"),
+        *("load", "load_state_dict", "main", "moving", "name", "needs_random", "needs_value"),
+        *("numbers", "optional_slots", "overrides", "part", "parts", "readings", "scopes"),
+        *("period", "real_slots", "reset", "rounding", "rule", "save", "scalar_slots", "scalars"),
+        *("seed", "skipped", "slots", "stage", "state_dict", "state_slots", "t", "tensor_numbers"),
+        *("tensor_readings", "threads", "tree_numbers", "tree_readings", "update", "varying"),
     }
 )
 
@@ -66,7 +66,7 @@ def check_class(cls: Any) -> None:
             f"{cls.__name__}: with needs_value, h.value is the value of the objective, and no "
             f"hyperparameter; choose another name"
         )
-    for name in ("guarded", "needs_value"):
+    for name in ("guarded", "needs_random", "needs_value"):
         if not isinstance(getattr(cls, name), bool):
             raise TypeError(
                 f"{cls.__name__}: the class attribute `{name}` must be True or False, got "

@@ -1,10 +1,11 @@
 """The base class of all optimizers: the step, and its answer. Nothing about engines."""
 
+import operator
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from instep import arrays
 from instep.interrupts import Block, Call, block, require_frames, together
@@ -37,6 +38,18 @@ def _validate_threads(owner: str, value: Any) -> int | None:
     raise ValueError(f"{owner}: threads must be None or an integer >= 1, got {value!r}")
 
 
+def _validate_rounding(owner: str, value: Any) -> str:
+    if value not in ("nearest", "stochastic"):
+        raise ValueError(f"{owner}: rounding must be 'nearest' or 'stochastic', got {value!r}")
+    return str(value)
+
+
+def _validate_seed(owner: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{owner}: seed must be an integer, got {value!r}")
+    return operator.index(value)
+
+
 def _validate_overrides(owner: str, value: Any) -> Overrides:
     if not isinstance(value, Mapping) or not all(
         is_selector(one) and isinstance(entry, Mapping) for one, entry in value.items()
@@ -62,6 +75,18 @@ def _validate_frozen(owner: str, value: Any) -> tuple[Selector, ...]:
 def is_selector(value: Any) -> bool:
     """Return whether a value can choose leaves."""
     return isinstance(value, str) or (callable(value) and not isinstance(value, type))
+
+
+#: The settings of an optimizer, each with the function that validates it.
+_SETTINGS: Mapping[str, Any] = {
+    "complex": _validate_complex,
+    "engine": _validate_engine,
+    "threads": _validate_threads,
+    "rounding": _validate_rounding,
+    "seed": _validate_seed,
+    "overrides": _validate_overrides,
+    "frozen": _validate_frozen,
+}
 
 
 class Optimizer(Stateful):
@@ -108,6 +133,11 @@ class Optimizer(Stateful):
         What complex parameters are: with ``"modulus"`` each is one number, whose gradient has a
         magnitude and a phase; with ``"pairs"`` real and imaginary parts are numbers of their own,
         as in PyTorch. Their gradient is the direction of steepest ascent in both parts.
+    rounding
+        How parameters of 16 bits are rounded when they are stored: ``"nearest"``, or
+        ``"stochastic"``, up or down by chance, so that small steps are not lost.
+    seed
+        An integer. What a rule draws, and rounding by chance, follow from it, path and step.
 
     Attributes
     ----------
@@ -115,19 +145,15 @@ class Optimizer(Stateful):
         Number of steps taken.
     """
 
-    _settings: ClassVar[Mapping[str, Any]] = {
-        "complex": _validate_complex,
-        "engine": _validate_engine,
-        "threads": _validate_threads,
-        "overrides": _validate_overrides,
-        "frozen": _validate_frozen,
-    }
+    _settings = _SETTINGS
 
     engine: str = field(default="auto", kw_only=True)
     threads: int | None = field(default=None, kw_only=True)
     overrides: Overrides = field(default_factory=dict, kw_only=True)
     frozen: Sequence[Selector] = field(default=(), kw_only=True)
     complex: str = field(default="modulus", kw_only=True)
+    rounding: str = field(default="nearest", kw_only=True)
+    seed: int = field(default=0, kw_only=True)
 
     def update(self, params: Any, grads: Any, *, value: Any = None) -> Any:
         """Take one step: change `params` in place along `grads`.

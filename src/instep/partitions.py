@@ -18,6 +18,8 @@ _SETTINGS: Mapping[str, Any] = {
     "overrides": {},
     "frozen": (),
     "complex": "modulus",
+    "rounding": "nearest",
+    "seed": 0,
 }
 
 
@@ -36,6 +38,8 @@ class Partition(Compound):
         overrides: Overrides | None = None,
         frozen: Sequence[Selector] = (),
         complex: str = "modulus",  # noqa: A002 - as the setting of every optimizer
+        rounding: str = "nearest",
+        seed: int = 0,
     ) -> None:
         _check(branches)
         settings = {
@@ -44,6 +48,8 @@ class Partition(Compound):
             "overrides": {} if overrides is None else overrides,
             "frozen": frozen,
             "complex": complex,
+            "rounding": rounding,
+            "seed": seed,
         }
         self._branches = dict(branches)
         super().__init__(compose((), self._branches, (), is_partition=True), settings)
@@ -90,6 +96,8 @@ def partition(
     overrides: Overrides | None = None,
     frozen: Sequence[Selector] = (),
     complex: str = "modulus",  # noqa: A002 - as the setting of every optimizer
+    rounding: str = "nearest",
+    seed: int = 0,
 ) -> Partition:
     """Give each part of a tree an optimizer of its own, and step them all as one.
 
@@ -103,7 +111,7 @@ def partition(
     branches
         Optimizers, or chains of one, by what chooses their leaves: patterns of paths, as in the
         module `fnmatch`, or functions of path and array. The first that matches decides.
-    engine, threads, overrides, frozen, complex
+    engine, threads, overrides, frozen, complex, rounding, seed
         As for `Optimizer`, for all branches. In `overrides`, a name is that of a hyperparameter of
         the optimizer that updates the leaf, and is for those optimizers that have it.
 
@@ -134,6 +142,8 @@ def partition(
         overrides=overrides,
         frozen=frozen,
         complex=complex,
+        rounding=rounding,
+        seed=seed,
     )
 
 

@@ -129,6 +129,9 @@ class Rule:
     #: as a number that a sum leaves.
     needs_value: ClassVar[bool] = False
 
+    #: Whether `rule` calls `xp.random`.
+    needs_random: ClassVar[bool] = False
+
     #: The mathematics. ``rule(xp, w, g, s, h)`` returns new values and a dict of new slots.
     rule: ClassVar[Callable[..., Any]]
 

@@ -20,7 +20,7 @@ from instep.graph.dtypes import DTYPES
 from instep.graph.numbers import of_tree
 from instep.graph.pairs import PairNamespace
 from instep.graph.program import Program
-from instep.graph.remembered import tree_disagrees
+from instep.graph.remembered import PLACE, tree_disagrees
 from instep.graph.rows import Row
 from instep.graph.trace import Values, check_result
 
@@ -124,8 +124,12 @@ class ArrayAPIBucket(Bucket):
         program, w = self._program, self._params[i]
         namespace = arrays.namespace(w)
         compute = getattr(namespace, DTYPES[arrays.dtype_name(w)].compute)
-        place = self.positions[i], sums, self._added[i]
-        xp = RuleNamespace(program.name, namespace, w, compute, *place)
+        place = self._numbers[i].get(PLACE)
+        place = None if place is None else float(place)
+        numbers = dict(zip(program.names, self._rows_now[i].numbers, strict=True))
+        at = int(numbers[program.rounds_at]) if program.rounds_at else None
+        own = self.positions[i], sums, self._added[i], place, at
+        xp = RuleNamespace(program.name, namespace, w, compute, *own)
         slots = {name: self._slots[i][name] for name in (*program.slots, *program.whole)}
         with np.errstate(all="ignore"):
             # The rule gets copies, for it may be written with operations in place.

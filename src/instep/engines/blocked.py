@@ -22,6 +22,7 @@ from instep.graph.program import Program
 from instep.graph.rows import Row
 from instep.interrupts import Call, at_once
 from instep.numerics import LANES, TILE, canonical_sum
+from instep.words import random
 
 #: Elements of a block. 256 KiB of float32: a few blocks stay in the second-level cache, and the
 #: cost of calling a ufunc (0.5 us) is small beside its work (15 us). Four tiles of a sum.
@@ -125,7 +126,10 @@ class BlockedLaunch(HostLaunch):
         walked = leaf.is_walked(graph)
         blocks = _lines(leaf, arrays) if walked else bucket.gathering.tiles(graph, arrays)
         scalars = self._scalars[leaf.row]
-        tiles = [self._procedure.reduce(block, scalars, reduced) for block in blocks]
+        tiles = []
+        for i, block in enumerate(blocks):
+            first = i * BLOCK  # as many are gathered
+            tiles.append(self._procedure.reduce(block, scalars, reduced, first))
         for k, entry in enumerate(graph.sums):
             of_tiles = np.concatenate([np.zeros(0), *(found[k] for found in tiles)])
             with np.errstate(all="ignore"):
@@ -138,13 +142,14 @@ class BlockedLaunch(HostLaunch):
         arrays, scalars, done = bucket.arrays(leaf), self._scalars[leaf.row], self._progress[i]
         if leaf.is_walked(self.graph):
             for block in _lines(leaf, arrays, done):
-                done += len(block[0])
-                stores = self._procedure.stores(block, scalars, reduced)
+                first, done = done, done + len(block[0])
+                stores = self._procedure.stores(block, scalars, reduced, first)
                 self._progress.store(i, done, stores)
             return
-        arrays = [array.transpose(leaf.axes) for array in arrays]
+        if not self.graph.in_order:
+            arrays = [array.transpose(leaf.axes) for array in arrays]
         for stop, block, stores in bucket.gathering.boxes(self.graph, arrays, done):
-            at_once(self._procedure.stores(block, scalars, reduced))
+            at_once(self._procedure.stores(block, scalars, reduced, stop - len(block[0])))
             self._progress.store(i, stop, stores)
 
 
@@ -227,20 +232,28 @@ class Procedure:
             self._copies[position] = (dtype, count[dtype])
 
     def reduce(
-        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Mapping[int, float]
+        self,
+        block: Sequence[NDArray[Any]],
+        scalars: Sequence[float],
+        reduced: Mapping[int, float],
+        first: int,
     ) -> list[NDArray[np.float64]]:
-        """Return the sums of the tiles of a block."""
-        values = self._evaluate(block, scalars, reduced)
+        """Return the sums of the tiles of a block that begins with the element of this number."""
+        values = self._evaluate(block, scalars, reduced, first)
         with np.errstate(all="ignore"):
             return [
                 _TILES[entry.kind](values[entry.node], len(block[0])) for entry in self.graph.sums
             ]
 
     def stores(
-        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Mapping[int, float]
+        self,
+        block: Sequence[NDArray[Any]],
+        scalars: Sequence[float],
+        reduced: Mapping[int, float],
+        first: int,
     ) -> list[Call]:
-        """Evaluate the pass on a block; return the calls that store the results."""
-        values = self._evaluate(block, scalars, reduced)
+        """Evaluate the pass on such a block; return the calls that store the results."""
+        values = self._evaluate(block, scalars, reduced, first)
         for position, register in self._copies.items():
             copy = self._buffers[register][: len(block[0])]
             copy[...] = values[position]
@@ -251,7 +264,11 @@ class Procedure:
         ]
 
     def _evaluate(
-        self, block: Sequence[NDArray[Any]], scalars: Sequence[float], reduced: Mapping[int, float]
+        self,
+        block: Sequence[NDArray[Any]],
+        scalars: Sequence[float],
+        reduced: Mapping[int, float],
+        first: int,
     ) -> list[Any]:
         """Return the values of all nodes for one block."""
         graph, length = self.graph, len(block[0])
@@ -266,6 +283,11 @@ class Procedure:
                     values.append(uniform.value(node, operands, scalars, reduced))
                     continue
                 out = self._buffers[self._register[position]][:length]
+                if node.operation == "random":
+                    *place, step = map(int, operands)
+                    out[...] = random(first, length, place, step, int(str(node.value)))
+                    values.append(out)
+                    continue
                 _apply(node.operation, operands, out)
                 values.append(out)
         return values
@@ -310,6 +332,8 @@ def _apply(operation: str, operands: list[Any], out: NDArray[Any]) -> None:
             condition, a, b = operands
             np.copyto(out, b)
             np.copyto(out, a, where=condition)
+        case "bits":
+            np.copyto(out, operands[0].view(out.dtype))
         case _:
             uniform.UFUNCS[operation](*operands, out=out)
 

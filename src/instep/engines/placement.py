@@ -72,8 +72,8 @@ class Placement:
 
     def is_walked(self, graph: Graph) -> bool:
         """Return whether a pass can walk the arrays where they lie."""
-        # A sum takes the elements in C order; without one, any order is as good.
-        return self.c_order or (self.line and not graph.sums)
+        # A sum takes the elements in C order; without one, or their numbers, any is as good.
+        return self.c_order or (self.line and not graph.in_order)
 
 
 def is_aligned(array: Any) -> bool:

@@ -1,17 +1,24 @@
 """The namespace that a rule is called with on arrays of any library."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from instep import arrays, numerics
+from instep import arrays, numerics, words
 from instep.engines import calls
 from instep.engines.numbers import Number, value_of
 from instep.engines.sums import SumTable
 from instep.graph.counting import Counting
-from instep.graph.errors import RuleError, refuse_booleans
+from instep.graph.dtypes import DTYPES, NARROW
+from instep.graph.errors import (
+    RuleError,
+    random_of_array,
+    random_without_place,
+    refuse_booleans,
+)
 from instep.graph.functions import Functions
 from instep.graph.host_expressions import (
     FUNCTIONS,
@@ -219,10 +226,13 @@ class RuleNamespace(ElementFunctions):
         position: int,
         sums: SumTable,
         added: set[int],
+        place: float | None,
+        rounds_at: int | None,
     ) -> None:
         super().__init__(rule, namespace, like, compute)
         self._position, self._sums, self._added = position, sums, added
         self._counting = Counting()
+        self._place, self._rounds_at = place, rounds_at
         self.guards: frozenset[int] = frozenset()
 
     def sum(self, x: Any, **keywords: Any) -> Any:
@@ -287,6 +297,27 @@ class RuleNamespace(ElementFunctions):
         results = calls.apply(self._rule, function, xp, x, list(slots), numbers)
         return tuple(results) if slots else results[0]
 
+    def random(self, step: Any) -> Any:
+        """Return numbers in [0, 1), one for each element."""
+        if self._place is None:
+            raise random_without_place(self._rule)
+        if not self._is_host(step):
+            raise random_of_array(self._rule)
+        dtype = DTYPES[arrays.dtype_name(self._like)].compute
+        drawn = [self._draw(int(plain(step))) for _ in range(1 + (dtype == "float64"))]
+        return self._there(words.uniform(words.NumpyWords(), drawn[0], drawn[-1], dtype))
+
+    def _draw(self, step: int) -> Any:
+        """Return random words, one for each element, as an array of NumPy."""
+        assert self._place is not None
+        shape, place = tuple(self._like.shape), words.halves(self._place)
+        drawn = words.random(0, math.prod(shape), place, step, self._counting.draw())
+        return drawn.reshape(shape)
+
+    def _there(self, x: Any) -> Any:
+        """Return an array of NumPy as one of the library, where the parameter is."""
+        return self._namespace.asarray(x, device=arrays.namespace_device(self._like))
+
     def require(self, condition: Any) -> Any:
         """Turn the step away unless the condition holds everywhere; return where it does not."""
         self.guards |= {self._counting.following("tree", "sum")}
@@ -343,6 +374,10 @@ class RuleNamespace(ElementFunctions):
             value = xp.broadcast_to(value, like.shape)
         # By way of the compute dtype, as in a graph; a copy always: a rule may return its gradient.
         value = xp.astype(value, self._compute, copy=False)
+        if self._rounds_at is not None and arrays.dtype_name(like) in NARROW:
+            x, chance = arrays.to_numpy(value), self._draw(self._rounds_at)
+            by_chance = words.rounded(words.NumpyWords(), x, chance, arrays.dtype_name(like))
+            value = self._there(by_chance)
         value = xp.asarray(xp.astype(value, like.dtype, copy=True))
         if arrays.is_traced(value):  # though the arrays of the step are not, where jax.jit runs
             raise TypeError(

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from instep.graph import Graph, Node
+from instep.words import OF_WORDS
 
 #: NumPy's functions by the names of operations.
 UFUNCS: Mapping[str, Callable[..., Any]] = {
     "round": np.rint,
     "abs": np.absolute,
+    **OF_WORDS,
     **{
         name: getattr(np, name)
         for name in (
@@ -38,8 +40,8 @@ def value(
             return dtype(node.value)
         case "reduced":
             return dtype(reduced[int(str(node.value))])
-        case "cast":
-            return dtype(operands[0])
+        case "cast" | "bits":
+            return dtype(operands[0]) if node.operation == "cast" else operands[0].view(dtype)
         case "where":
             return np.where(*operands)[()]
         case operation:

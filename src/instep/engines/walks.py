@@ -62,8 +62,8 @@ class Walk:
     def of(cls, graph: Graph, shape: Sequence[int], strides: Sequence[Sequence[int]]) -> "Walk":
         """Return the walk of a pass over arrays of a shape with these strides.
 
-        Sums take the elements in C order. Without them the order is free: the one in which most
-        arrays lie, forwards.
+        Sums take the elements in C order, and so are these counted. Else the order is free: the one
+        in which most arrays lie, forwards.
         """
         loaded, stored = set(graph.loaded), set(graph.stored)
         uses = tuple((array in loaded) + (array in stored) for array in graph.arrays)
@@ -73,7 +73,7 @@ class Walk:
             if n > 1
         }
         axes, starts = list(columns), [0] * len(uses)
-        if not graph.sums:
+        if not graph.in_order:
             ranks = _ranks(axes, columns, uses)
             axes.sort(key=lambda axis: ranks[axis])
             for axis in axes:

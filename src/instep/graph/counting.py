@@ -16,6 +16,12 @@ class Counting:
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._stride = {"tensor": 1, "tree": 1}
+        self._draws = 0
+
+    def draw(self) -> int:
+        """Return the number of the draw that the rule has come to."""
+        self._draws += 1
+        return self._draws - 1
 
     def following(self, scope: str, kind: str) -> int:
         """Return the number of the sum that comes next, if it is such a one."""

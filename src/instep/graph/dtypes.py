@@ -39,13 +39,16 @@ DTYPES: Mapping[str, DType] = {
     "complex128": DType(16, compute="float64", state="float64", part="float64"),
 }
 
+#: The dtypes of 16 bits, in which nothing is computed.
+NARROW = frozenset({"float16", "bfloat16"})
+
 #: The dtype of complex numbers whose parts have this one.
 COMPLEX: Mapping[str, str] = {dtype.part: name for name, dtype in DTYPES.items() if dtype.part}
 
 
 def is_complex(dtype: str) -> bool:
     """Return whether a dtype, of those that parameters may have, is one of complex numbers."""
-    return bool(DTYPES[dtype].part)
+    return dtype in DTYPES and bool(DTYPES[dtype].part)
 
 
 def state_dtype(dtype: str, *, is_real: bool) -> str:

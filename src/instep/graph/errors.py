@@ -82,7 +82,7 @@ class Complaints:
         raise RuleError(
             f"{self.rule}.rule does not do the same in every call: the second time, {what}"
             f"{self._place() if place is None else place}; it is called once for many steps, so "
-            f"give it what changes: random numbers as a hyperparameter that is an array, the "
+            f"give it what changes: random numbers of xp.random or of an array in `h`, the "
             f"number of the step as h.t, and what it remembers as slots"
         )
 
@@ -104,6 +104,19 @@ def refuse_booleans(rule: str, function: str) -> RuleError:
         f"{rule}.rule: xp.{function} is given booleans; give it numbers, as in "
         f"xp.{function}(xp.where(x, 1.0, 0.0))"
     )
+
+
+def random_without_place(rule: str) -> RuleError:
+    """Return the error for random numbers that a rule draws without saying so before."""
+    return RuleError(
+        f"{rule}.rule calls xp.random, and {rule} does not say that it draws random numbers; set "
+        f"needs_random = True in its class"
+    )
+
+
+def random_of_array(rule: str) -> RuleError:
+    """Return the error for an array where random numbers want the number of the step."""
+    return RuleError(f"{rule}.rule: xp.random is given an array; give it the step, h.t")
 
 
 def place_above(entry: CodeType) -> str:

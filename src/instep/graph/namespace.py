@@ -5,12 +5,13 @@ from typing import Any
 
 from instep import numerics
 from instep.graph.dtypes import BOUNDS, COMPLEX, DTYPES, is_complex
-from instep.graph.errors import refuse_booleans
+from instep.graph.errors import random_of_array, random_without_place, refuse_booleans
 from instep.graph.functions import Functions
 from instep.graph.host_expressions import is_number
 from instep.graph.nodes import ARITHMETIC, COMPARISONS, LOGICAL, UNARY, Array, Call, Sum
 from instep.graph.recorder import Recorder, is_boolean, is_host
 from instep.graph.symbols import Extent, TracedArray, TracedScalar, WholeSlot
+from instep.graph.words import uniform
 
 #: Functions of elements that each library rounds in its own way.
 _INEXACT = frozenset(
@@ -194,6 +195,15 @@ class TracedNamespace(Functions):
             else self.tree_sum(x)
             for x in summands
         ]
+
+    def random(self, step: Any) -> TracedArray:
+        """Record numbers in [0, 1), one for each element."""
+        place = self._recorder.place
+        if place is None:
+            raise random_without_place(self._rule)
+        if not is_host(step):
+            raise random_of_array(self._rule)
+        return uniform(self._recorder, place, step)
 
     def require(self, condition: Any) -> TracedArray:
         """Record that the step happens only if the condition holds everywhere in the tree."""

@@ -13,12 +13,21 @@ UNARY = ("negative", "abs", "sqrt", "floor", "ceil", "trunc", "round")
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 LOGICAL = ("logical_and", "logical_or", "logical_xor")
 LEAVES = ("load", "scalar", "constant", "reduced")
-#: To another dtype; to the parts of complex numbers that were loaded, and to such, to be stored.
-CONVERSIONS = ("cast", "real", "imag", "complex")
+#: To another dtype; to the parts of complex numbers that were loaded, and to such, to be stored; to
+#: the bits of a number, and from them.
+CONVERSIONS = ("cast", "real", "imag", "complex", "bits")
+#: On words of 32 bits without a sign, uint32. They can also be added, subtracted and multiplied,
+#: modulo 2**32, compared and chosen.
+#: `random` gives each element one, as `words.random` says.
+OF_WORDS = ("random", "bit_and", "bit_or", "bit_xor", "shift_left", "shift_right")
 
-#: Every operation that an engine must be able to emit. All are exactly rounded by IEEE 754.
+#: Every operation that an engine must be able to emit. All are exactly rounded by IEEE 754, and
+#: those on words are exact.
 OPERATIONS = frozenset(
-    (*ARITHMETIC, *UNARY, *COMPARISONS, *LOGICAL, "logical_not", "where", *LEAVES, *CONVERSIONS)
+    (
+        *(*ARITHMETIC, *UNARY, *COMPARISONS, *LOGICAL, "logical_not", "where"),
+        *(*LEAVES, *CONVERSIONS, *OF_WORDS),
+    )
 )
 
 
@@ -35,8 +44,8 @@ class Node:
     """One operation on the values of one element.
 
     `operands` are positions in `Graph.nodes`. `value` is the name of the array that a `load`
-    reads, the number of a `constant`, the position of a `scalar` in `Graph.scalars`, or the
-    number of the sum that is `reduced`.
+    reads, the number of a `constant`, the position of a `scalar` in `Graph.scalars`, the
+    number of the sum that is `reduced`, or that of the draw of `random` words.
     """
 
     operation: str
@@ -247,6 +256,16 @@ class Graph:
         read = {int(str(node.value)) for node in self.nodes if node.operation == "reduced"}
         return frozenset(n for n in read if sum_scope(n) == "tree" and sum_kind(n) != "remembered")
 
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether elements have to be walked in C order: for sums, and where they draw."""
+        return bool(self.sums) or self.draws
+
+    @property
+    def draws(self) -> bool:
+        """Whether elements get random words."""
+        return any(node.operation == "random" for node in self.nodes)
+
     @property
     def bytes_per_element(self) -> int:
         """Memory traffic of this pass, in bytes for an element."""
@@ -257,7 +276,8 @@ class Graph:
         """The nodes whose value is the same for all elements of a tensor."""
         found: set[int] = set()
         for position, node in enumerate(self.nodes):
-            if node.operation not in ("load", "complex") and found.issuperset(node.operands):
+            varies = node.operation in ("load", "random", "complex")
+            if not varies and found.issuperset(node.operands):
                 found.add(position)
         return frozenset(found)
 
@@ -270,6 +290,8 @@ class Graph:
             match node.operation:
                 case "scalar":
                     operands = [f"h{node.value}"]
+                case "random":
+                    operands.append(f"draw {node.value}")
                 case "load" | "constant" | "reduced":
                     operands = [str(node.value)]
             lines.append(f"  %{position}: {node.dtype} = {node.operation} {', '.join(operands)}")

@@ -8,13 +8,14 @@ from instep import declarations
 from instep.graph.nodes import Graph, sum_scope
 from instep.graph.passes import remembering
 from instep.graph.program import Program
-from instep.graph.remembered import OBJECTIVE
+from instep.graph.remembered import OBJECTIVE, PLACE
 from instep.graph.rows import Row
 
 
 def of_tensors(program: Program) -> list[str]:
     """Return the names of the numbers that each tensor has."""
-    return [name for name, number in program.remembered.items() if sum_scope(number) == "tensor"]
+    remembered = program.remembered.items()
+    return [name for name, n in remembered if sum_scope(n) == "tensor" and name != PLACE]
 
 
 def of_tree(program: Program) -> list[str]:

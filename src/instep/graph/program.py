@@ -10,7 +10,7 @@ from instep.graph import Graph, cut, trace
 from instep.graph.dtypes import BOUNDS, state_dtype
 from instep.graph.evaluation import compile_expressions
 from instep.graph.nodes import numbers_of
-from instep.graph.remembered import OBJECTIVE
+from instep.graph.remembered import OBJECTIVE, PLACE
 from instep.graph.rows import NOTHING, Flags, Group, Part, Row, Varying, alive, product_of
 from instep.graph.trace import Values, objective, varying_name
 from instep.state import Composed, Owner, Selector
@@ -48,6 +48,9 @@ class Program:
             for part in self.parts
             for name, scope in part.rule.scopes.items()
         }
+        # The number of the step with which parameters of 16 bits are rounded by chance.
+        is_random = owner.rounding == "stochastic"
+        self.rounds_at = f"{mains[0].prefix}t" if is_random else ""
         self._lender = mains[0] if any(part.borrowed for part in self.parts) else None
         self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
@@ -224,6 +227,7 @@ class Program:
                 real_slots=self.real_slots,
                 numbers=self.remembered,
                 readings=self.readings,
+                rounds_at=self.rounds_at,
             )
             self._passes[key] = cut(graph)
         return self._passes[key]
@@ -300,8 +304,11 @@ def _remembered(parts: Sequence[Part], owner: Owner) -> dict[str, int]:
     own = {part.prefix + name for part in parts for name in part.rule.numbers}
     if any(part.rule.needs_value for part in parts):
         own.add(OBJECTIVE)
+    is_random = owner.rounding == "stochastic" or any(part.rule.needs_random for part in parts)
+    places = [PLACE] if is_random else []
+    own.update(places)
     found = numbers_of(
-        [part.prefix + name for part in parts for name in part.rule.tensor_numbers],
+        [*places, *(part.prefix + name for part in parts for name in part.rule.tensor_numbers)],
         [
             *(prefix + name for prefix, rule in owner.parts.items() for name in rule.tree_numbers),
             *([OBJECTIVE] if any(rule.needs_value for rule in owner.parts.values()) else ()),

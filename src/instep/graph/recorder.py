@@ -42,6 +42,8 @@ class Recorder(Complaints):
         self.readings: list[Reading] = []
         self.numbers: list[int] = []  # of sums, and of what is remembered
         self.counting = Counting()
+        self.place: TracedArray | None = None  # of the tensor, where a rule draws random numbers
+        self.rounds_at = ""  # the name of the step, where 16 bits are rounded by chance
         self._positions: dict[Node, int] = {}
         self._repeats = False
 
@@ -87,8 +89,9 @@ class Recorder(Complaints):
                 self.refuse_change(f"it {_described(node, self.scalars)}")
             position = self._positions[key] = len(self.nodes)
             self.nodes.append(node)
-        least = Extent.FULL if operation == "load" else Extent.NUMBER
-        extent = max((operand.extent for operand in operands), default=least)
+        extent = max((operand.extent for operand in operands), default=Extent.NUMBER)
+        if operation in ("load", "random"):
+            extent = Extent.FULL
         return TracedArray(self, position, dtype, extent)
 
     def load(self, array: Array) -> TracedArray:

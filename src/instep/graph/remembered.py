@@ -12,19 +12,27 @@ from instep.graph.symbols import TracedArray
 #: What graphs call the value of the objective: a number that a step is given, and does not make.
 OBJECTIVE = "h.value"
 
+#: And what they call the place of a tensor, of which its random numbers are made.
+PLACE = "h.place"
+
+#: Both are no state.
+GIVEN = frozenset({OBJECTIVE, PLACE})
+
 
 def read(recorder: Recorder, numbers: Mapping[str, int]) -> dict[str, TracedArray]:
     """Return the numbers as the rule sees them: what they were before the step."""
     recorder.numbers += numbers.values()
-    return {
+    found = {
         name: recorder.add("reduced", (), "float64", number) for name, number in numbers.items()
     }
+    recorder.place = found.get(PLACE)
+    return found
 
 
 def keep(recorder: Recorder, numbers: Mapping[str, int], returned: Mapping[str, Any]) -> None:
     """Record what the rule has returned for the numbers."""
     for name, number in numbers.items():
-        if name in returned and name != OBJECTIVE:
+        if name in returned and name not in GIVEN:
             x = _number(recorder, name, returned[name])
             if sum_scope(number) == "tree" and "tensor" in map(sum_scope, _sums(recorder, x)):
                 raise tensor_for_tree(recorder.rule, name)

@@ -12,15 +12,16 @@ from types import MappingProxyType
 from typing import Any
 
 from instep.graph import remembered
-from instep.graph.dtypes import DTYPES, is_complex, state_dtype
+from instep.graph.dtypes import DTYPES, NARROW, is_complex, state_dtype
 from instep.graph.errors import FusionError, RuleError, UnknownNameError, is_about_rules, place_of
 from instep.graph.namespace import TracedNamespace
 from instep.graph.nodes import Array, Graph, Store
 from instep.graph.pairs import Pair, PairNamespace
 from instep.graph.passes import prune
 from instep.graph.recorder import Recorder
-from instep.graph.remembered import OBJECTIVE
+from instep.graph.remembered import GIVEN, OBJECTIVE
 from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
+from instep.graph.words import rounded
 
 
 def trace(
@@ -39,6 +40,7 @@ def trace(
     real_slots: Collection[str] = (),
     numbers: Mapping[str, int] = MappingProxyType({}),
     readings: Mapping[str, str] = MappingProxyType({}),
+    rounds_at: str = "",
 ) -> Graph:
     """Return the graph of `rule` for parameters of storage dtype `dtype`.
 
@@ -53,8 +55,9 @@ def trace(
         with the names of base and exponent.
     options
         Values in `h` that the rule may branch on: they are part of what is compiled.
-    slots
-        Names of the state arrays.
+    slots, real_slots
+        Names of the state arrays, and of those, and of arrays between, that are real where the
+        parameter is complex.
     dtype, gradient
         Names in `DTYPES`. A gradient of another dtype is converted as it is loaded.
     varying
@@ -62,11 +65,9 @@ def trace(
     whole, between
         Names of slots of other shapes, which only functions on whole arrays touch, and of the
         arrays that these are given and return.
-    real_slots
-        Those of slots and arrays between that are real where the parameter is complex.
-    numbers, readings
-        What is remembered: names, and the numbers by which the graph knows them. And what the rule
-        returns to be read: names, and scopes.
+    numbers, readings, rounds_at
+        What is remembered: names, and the numbers by which the graph knows them. What the rule
+        returns to be read: names, and scopes. The step by which 16 bits are rounded by chance.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def trace(
     state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
     arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
     xp, loaded = _load(recorder, arrays)
-    read = remembered.read(recorder, numbers)
+    recorder.rounds_at, read = rounds_at, remembered.read(recorder, numbers)
     values = {**objective(read), **_numbers(recorder, hyperparameters, varying, loaded), **options}
     h = Values(name, "hyperparameter", values, powers)
     given = xp, loaded["w"], loaded["g"], _slots(recorder, loaded, slots, whole, read), h
@@ -135,7 +136,7 @@ def _slots(
 ) -> "Values":
     """Return `s`: what a rule sees of its state."""
     values = {name: loaded[name] for name in slots}
-    values |= {name: number for name, number in numbers.items() if name != OBJECTIVE}
+    values |= {name: number for name, number in numbers.items() if name not in GIVEN}
     values |= {name: WholeSlot(recorder, name) for name in whole}
     return Values(recorder.rule, "slot", values)
 
@@ -219,7 +220,10 @@ def _stored(recorder: Recorder, array: Array, value: Any) -> Store:
         )
     x = _real(recorder, array, value)
     # By way of the compute dtype, so that no engine has to round float64 to 16 bits.
-    x = recorder.cast(recorder.cast(x, recorder.compute), array.dtype)
+    x = recorder.cast(x, recorder.compute)
+    if recorder.rounds_at and array.dtype in NARROW:
+        x = rounded(recorder, x.widened(), array.dtype)
+    x = recorder.cast(x, array.dtype)
     return Store(array.name, x.position)
 
 
@@ -297,7 +301,7 @@ class Values:
         try:
             return self._values[name]
         except KeyError:
-            known = ", ".join(one for one in self._values if one != OBJECTIVE) or "none"
+            known = ", ".join(one for one in self._values if one not in GIVEN) or "none"
             is_value = self._kind == "hyperparameter" and name == "value"
             remedy = "for the value of the objective, set needs_value = True" if is_value else ""
             raise UnknownNameError(

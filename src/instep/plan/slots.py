@@ -8,20 +8,22 @@ from instep.engines import Bucket, Engine
 from instep.engines.base import Member
 from instep.graph.numbers import first_values, of_tensors, of_tree
 from instep.graph.program import Program
+from instep.graph.remembered import PLACE
 from instep.graph.rows import Row
 from instep.plan.assignment import Assigned, Assignment
 from instep.plan.leaves import Leaf
-from instep.state import LeafState, State
+from instep.state import LeafState, Owner, State
 from instep.tree import format_path
+from instep.words import place_of
 
 
 def buckets(
-    given: Assignment, leaves: Sequence[Leaf], state: State, threads: int | None
+    given: Assignment, leaves: Sequence[Leaf], state: State, owner: Owner
 ) -> tuple[list[Bucket], dict[int, LeafState], dict[str, Any]]:
     """Return buckets, the states of the leaves by their numbers, and the numbers of the tree."""
     states: dict[int, LeafState] = {}
     numbers: dict[str, Any] = {}
-    found = [_bucket(given, own, leaves, state, states, numbers, threads) for own in given.buckets]
+    found = [_bucket(given, own, leaves, state, states, numbers, owner) for own in given.buckets]
     later: frozenset[str] = frozenset()
     for bucket, own in zip(found[::-1], given.buckets[::-1], strict=True):
         bucket.left_to_others, bucket.programs = later, given.programs
@@ -36,7 +38,7 @@ def _bucket(
     state: State,
     states: dict[int, LeafState],
     numbers: dict[str, Any],
-    threads: int | None,
+    owner: Owner,
 ) -> Bucket:
     """Return the bucket of leaves that one engine takes together.
 
@@ -69,10 +71,13 @@ def _bucket(
             kept = kept | drafts | read
         remembered = {name: slots[name] for name in of_tensors(program)}
         remembered |= {name: numbers[name] for name in of_tree(program)}
+        if PLACE in program.remembered:
+            place = place_of(owner.seed, format_path("", leaf.path))
+            remembered[PLACE] = engine.number(place, leaf.parameter)
         members.append(
             Member(leaf.position, row, leaf.parameter, leaf.gradient, kept, read, remembered)
         )
-    return engine.bucket(program, members, threads)
+    return engine.bucket(program, members, owner.threads)
 
 
 def _allocate(

@@ -61,7 +61,7 @@ class Plan:
         self._stand_ins = StandIns(self._active)
         self._settings = Settings(owner, [*programs.values()], with_arrays=bool(given.arrays))
         self._groups, self._programs = given.groups, given.programs
-        self.buckets, states, numbers = slots.buckets(given, self._active, state, owner.threads)
+        self.buckets, states, numbers = slots.buckets(given, self._active, state, owner)
         self.objective = Objective(owner, numbers, told)
         self._records = Records(self._active, states, numbers, self._groups, given.group_of, state)
         self.is_heavy = any(own.program.between for own in given.buckets)

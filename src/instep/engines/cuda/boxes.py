@@ -104,7 +104,7 @@ class BoxStores(_Strided):
         return [
             f"constexpr int V = {self._vector};",
             f"constexpr int E = {elements_in_flight(self._graph)};  // a thread takes at once",
-            f"constexpr int ARRAYS = {len(self._graph.arrays)};",
+            f"constexpr int ARRAYS = {len(self._graph.arrays) + bool(self._draws)};",
             "constexpr int ROOM = E * (THREADS + THREADS / 4);",
         ]
 
@@ -223,13 +223,19 @@ __device__ __forceinline__ void locate(
             "#pragma unroll",
             "for (int k = 0; k < E; ++k)",
             "    if (here >> k & 1)",
-            f"        {self._call('{}_i[k]')}",
+            f"        {self._call('{}_i[k]', f'element + k * box.step[{self._number}]')}",
             "if (turned) {",
             *(f"    {line}" for line in self._exchange(back=True)),
             "}",
             *stores,
             *moves,
+            *([f"element += box.next[{self._number}];"] if self._draws else []),
         ]
+
+    @property
+    def _number(self) -> int:
+        """The position of the numbers of elements, in C order, as if they were an array."""
+        return len(self._graph.arrays)
 
     def _kernel(self) -> str:
         operands, positions = self._operands, self._positions
@@ -237,6 +243,10 @@ __device__ __forceinline__ void locate(
             f"{o.type}* {o.name}_at = &pointer({o.name}, box.at[{positions[o.name]}]);"
             for o in operands
         ]
+        of_vector = self._call("{}_pack.at[k]", f"box.at[{self._number}] + i + k")
+        number, draws = self._number, bool(self._draws)
+        begins += [f"long long element = box.at[{number}];"] * draws
+        enter = [f"element += r * box.down[{number}] + c * box.along[{number}];"] * draws
         return f"""\
 {self._signature()}
 {{
@@ -259,9 +269,9 @@ __device__ __forceinline__ void locate(
 {indented(self._addresses(), 2)}
 {indented(begins, 2)}
         if (layout[4]) {{
-{indented(vectors(operands, self._call, "{}_at", "size"), 3)}
+{indented(vectors(operands, [of_vector], "{}_at", "size"), 3)}
             size -= whole;
-{indented([f"{o.name}_at += whole;" for o in operands], 3)}
+{indented([f"{o.name}_at += whole;" for o in operands] + ["element += whole;"] * draws, 3)}
         }}
         // A thread takes E elements of a column at once. Of what is turned, it reads and writes E
         // of a row, so that the threads of a warp go down the columns.
@@ -271,7 +281,7 @@ __device__ __forceinline__ void locate(
         const unsigned r_turned = threadIdx.x % tall, c_turned = threadIdx.x / tall;
         const unsigned mine_staged = r * pitch + c, turned_staged = r_turned * pitch + c_turned;
         const unsigned mine = r < high && c < box.columns ? threadIdx.x : size;
-{indented(self._enter(), 2)}
+{indented([*self._enter(), *enter], 2)}
         #pragma unroll 1
         for (unsigned begin = 0; begin < size; begin += tall * width) {{
 {indented(self._piece(), 3)}
@@ -299,11 +309,12 @@ class StridedSums(_Strided, SumKernel):
 
     def _reach(self) -> str:
         positions, many = self._positions, len(self._graph.arrays)
+        fields = ", ".join(f"{name} = 0" for name in positions)
         moves = [f"at.{name} += index * axis[{1 + i}];" for name, i in positions.items()]
         return f"""\
 // Byte offsets of an element from the first one.
 struct Offsets {{
-    long long {", ".join(f"{name} = 0" for name in positions)};
+{indented([f"long long {fields};"] if fields else [], 1)}
 }};
 
 // The layout: the elements of a stage; those of a line, if something goes through shared memory;
@@ -338,6 +349,7 @@ __device__ __forceinline__ T& kept(double* const room, const long long bytes, co
 }}"""
 
     def _add(self) -> str:
+        place = "start + begun + (part + k) * THREADS"
         many, positions = len(self._graph.arrays), self._positions
         facts, tables, ins, puts, loads = [], [], [], [], []
         for j, o in enumerate(self._operands):
@@ -441,6 +453,6 @@ __device__ __forceinline__ T& kept(double* const room, const long long bytes, co
                 #pragma unroll
                 for (int k = 0; k < E; ++k)
                     if (begun + (part + k) * THREADS < end)
-{indented([self._call("{}_i[k]", "(part + k) % V")], 6)}
+{indented([self._call("{}_i[k]", place, "(part + k) % V")], 6)}
             }}
     }}"""

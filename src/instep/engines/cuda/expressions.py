@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from instep.graph import Graph, Node
+from instep.graph.nodes import CONVERSIONS, LEAVES, OF_WORDS
 
 #: How C++ spells a dtype.
 TYPES = {
     "bool": "bool",
+    "uint32": "unsigned",
     "float16": "__half",
     "bfloat16": "__nv_bfloat16",
     "float32": "float",
@@ -65,13 +67,14 @@ _TAKEN = """
     width high tall apart here there mine r_turned c_turned mine_staged turned_staged
     lane kept stage line lines begin begun end places row j room many passed ahead all left most
     over part p load store put take values step
+    Words philox chosen round draw d words early late element at_step
 """
 
 _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())
 
 #: Names that the text makes up, by number: of values (`t0`), sums, scalars and what is uniform.
 #: And names in capitals: these are macros, of C and of what the text includes.
-_GENERATED = re.compile(r"(h|number|partial|sum|t|u)[0-9]+|[A-Z][A-Z0-9_]*")
+_GENERATED = re.compile(r"(draw|h|number|partial|sum|t|u|words)[0-9]+|[A-Z][A-Z0-9_]*")
 
 #: Names that the text makes of the name of an array.
 _FORMS = (
@@ -87,6 +90,14 @@ def _is_free(name: str) -> bool:
 
 # How tightly an expression binds.
 _CHOICE, _LOGICAL, _COMPARISON, _SUM, _PRODUCT, _SIGN, _ATOM = range(7)
+
+_OF_WORDS = {
+    "bit_and": "&",
+    "bit_or": "|",
+    "bit_xor": "^",
+    "shift_left": "<<",
+    "shift_right": ">>",
+}
 
 _INFIX = {
     "add": ("+", _SUM),
@@ -202,7 +213,7 @@ class Expressions:
     def _compute(self, position: int, node: Node) -> None:
         text, binding = self._expression(node)
         self._text[position] = (text, binding)
-        leaf = node.operation in ("load", "scalar", "constant", "reduced", "real", "imag")
+        leaf = node.operation in (*LEAVES, "real", "imag", "random")
         name = self._wanted.get(position)
         if name is None and not leaf and (self._uses[position] > 1 or len(text) > _WIDTH):
             name = f"t{self._count}"
@@ -226,6 +237,8 @@ class Expressions:
             return f"{_FUNCTIONS[operation]}{suffix}({arguments})", _ATOM
         binding = _ATOM
         match operation:
+            case operation if operation in OF_WORDS:
+                text = self._word(node)
             case "negative" | "logical_not":
                 sign = "-" if operation == "negative" else "!"
                 text, binding = f"{sign}{self._operand(operands[0], _ATOM)}", _SIGN
@@ -234,14 +247,8 @@ class Expressions:
                 if self._are_one_and_other_zero(*operands[1:]):
                     a, b = (_UNKNOWN_ZERO.get(text, text) for text in (a, b))
                 text, binding = f"{condition} ? {a} : {b}", _CHOICE
-            case "cast":
-                text = self._cast(node)
-            case "real" | "imag":
-                member = "x" if operation == "real" else "y"
-                text = f"{self._operand(operands[0], _ATOM)}.{member}"
-            case "complex":
-                re, im = (self._operand(i, _CHOICE) for i in operands)
-                text = f"make_{TYPES[node.dtype]}({re}, {im})"
+            case operation if operation in CONVERSIONS:
+                text = self._conversion(node)
             case "load":
                 text = self._names.arrays[str(node.value)]
             case "reduced":
@@ -259,6 +266,27 @@ class Expressions:
             return False
         a, b = (float(str(node.value)) for node in nodes)
         return {abs(a), abs(b)} == {0.0, 1.0} and math.copysign(1.0, a) != math.copysign(1.0, b)
+
+    def _word(self, node: Node) -> str:
+        """Return the text of a random word, or of an operation on words."""
+        if node.operation == "random":
+            return f"draw{node.value}"
+        left, right = (self._operand(i, _SIGN) for i in node.operands)
+        return f"({left} {_OF_WORDS[node.operation]} {right})"
+
+    def _conversion(self, node: Node) -> str:
+        """Return the text of a conversion."""
+        match node.operation:
+            case "real" | "imag":
+                member = "x" if node.operation == "real" else "y"
+                return f"{self._operand(node.operands[0], _ATOM)}.{member}"
+            case "complex":
+                re, im = (self._operand(i, _CHOICE) for i in node.operands)
+                return f"make_{TYPES[node.dtype]}({re}, {im})"
+            case "bits":
+                name = "__float_as_uint" if node.dtype == "uint32" else "__uint_as_float"
+                return f"{name}({self._operand(node.operands[0], _CHOICE)})"
+        return self._cast(node)
 
     def _cast(self, node: Node) -> str:
         source = self._graph.nodes[node.operands[0]].dtype
@@ -288,6 +316,8 @@ def literal(value: str | float, dtype: str) -> str:
     """Return a constant as a C++ literal of exactly this value, rounded to `dtype`."""
     if dtype == "bool":
         return "true" if value else "false"
+    if dtype == "uint32":
+        return f"{int(value)}u"
     with np.errstate(over="ignore"):
         number = float(np.float32(value)) if dtype == "float32" else float(value)
     suffix = "f" if dtype == "float32" else ""

@@ -13,6 +13,7 @@ from instep.engines.cuda.canonical_sum import (
     combined,
 )
 from instep.engines.cuda.expressions import NARROW_TYPES, TYPES, Expressions, Names
+from instep.engines.cuda.random import Draws
 from instep.graph import Graph, sum_kind, sum_scope
 from instep.graph.dtypes import DTYPES
 from instep.numerics import LANES, TILE
@@ -140,7 +141,7 @@ class Kernel(ABC):
             for i, array in enumerate(graph.arrays)
             if array in loaded or array in stored
         ]
-        self._vector = vector_length(graph)
+        self._vector, self._draws = vector_length(graph), Draws(graph)
 
     def text(self) -> str:
         """Return the text."""
@@ -148,6 +149,7 @@ class Kernel(ABC):
             self._heading(),
             self._uniform(),
             *([LARGER] if any(x.kind == "maximum" for x in self._graph.sums) else []),
+            *self._draws.functions,
             self._element(),
             self._tables(),
             *([self._candidate()] if self._graph.guards else []),
@@ -369,6 +371,7 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
             wanted.setdefault(store.node, f"new_{self._names.arrays[store.array]}")
         expressions = Expressions(graph, self._names, rest, wanted)
         parameters = ["const Uniform& h", *(operand.parameter for operand in self._operands)]
+        parameters += self._draws.parameters
         if graph.sums:
             parameters += [f"double& sum{entry.number}" for entry in graph.sums]
             results = [
@@ -390,8 +393,10 @@ __device__ __forceinline__ void {name}(
 {indented([*expressions.statements, *results], 1)}
 }}"""
 
-    def _call(self, forms: str, lane: str = "") -> str:
+    def _call(self, forms: str, element: str, lane: str = "", *, made: bool = False) -> str:
+        """Return the call of the rule for an element, whose random words may be made already."""
         arguments = ["h", *(forms.format(operand.name) for operand in self._operands)]
+        arguments += self._draws.arguments(element, made=made)
         if self._graph.sums:
             arguments += [f"sum{entry.number}[{lane}]" for entry in self._graph.sums]
             return f"accumulate({', '.join(arguments)});"

@@ -1,10 +1,11 @@
 """Kernels on lines: tensors whose arrays lie in memory without gaps, and in one order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from instep.engines.cuda.kernel import Kernel, Operand, indented
 from instep.engines.cuda.summing import SumKernel
+from instep.words import BLOCK
 
 PACK = """\
 // V elements that lie side by side.
@@ -34,11 +35,11 @@ def aligned(operands: Sequence[Operand], address: str) -> str:
 
 
 def vectors(
-    operands: Sequence[Operand], call: Callable[[str], str], address: str, count: str
+    operands: Sequence[Operand], of_element: Sequence[str], address: str, count: str
 ) -> list[str]:
     """Return what runs a pass on the `whole` first of `count` elements, 16 bytes at a time.
 
-    `address` is the form of the names of where arrays begin.
+    `address` is the form of the names of where arrays begin, `of_element` what is done for each.
     """
     places = [(o, f"pack({address.format(o.name)}, i)") for o in operands]
     loads = [
@@ -54,7 +55,7 @@ def vectors(
         *(f"    {line}" for line in loads),
         "    #pragma unroll",
         "    for (int k = 0; k < V; ++k)",
-        f"        {call('{}_pack.at[k]')}",
+        *(f"        {line}" for line in of_element),
         *(f"    {line}" for line in stores),
         "}",
     ]
@@ -86,8 +87,25 @@ class _Line(Kernel):
 class LineStores(_Line):
     """A pass that stores: a block takes a chunk of a tensor."""
 
+    def _of_vector(self) -> list[str]:
+        """Return what is done for element `k` of a vector."""
+        if not self._draws:
+            return [self._call("{}_pack.at[k]", "")]
+        # Vectors begin with elements of a number that can be divided by their length.
+        element = "k" if self._vector % BLOCK == 0 else "start + i + k"
+        made = self._draws.made(f"(start + i + k) / {BLOCK}")
+        return [
+            "{",
+            f"    if (k % {BLOCK} == 0) {{",
+            *(f"        {line}" for line in made),
+            "    }",
+            f"    {self._call('{}_pack.at[k]', element, made=True)}",
+            "}",
+        ]
+
     def _kernel(self) -> str:
-        vectors_ = indented(vectors(self._operands, self._call, "{}", "count"), 1)
+        whole = vectors(self._operands, self._of_vector(), "{}", "count")
+        vectors_ = indented([*self._draws.variables, *whole], 1)
         return f"""\
 {self._signature()}
 {{
@@ -103,7 +121,7 @@ class LineStores(_Line):
     #pragma unroll 1
     for (int i = whole + threadIdx.x; i < count; i += THREADS) {{
 {indented(self._loads("i"), 2)}
-{indented([self._call("{}_i")], 2)}
+{indented([self._call("{}_i", "start + i")], 2)}
 {indented([f"{o.name}[i] = {o.name}_i;" for o in self._operands if o.stored], 2)}
     }}
 }}"""
@@ -126,7 +144,7 @@ class LineSums(_Line, SumKernel):
 {indented(loads, 3)}
             #pragma unroll
             for (int k = 0; k < V; ++k)
-{indented([self._call("{}_pack.at[k]", "k")], 4)}
+{indented([self._call("{}_pack.at[k]", "start + i + k", "k")], 4)}
         }}
     }}
 
@@ -137,5 +155,5 @@ class LineSums(_Line, SumKernel):
             if (i + k >= count)
                 break;
 {indented(self._loads("i + k"), 3)}
-{indented([self._call("{}_i", "k")], 3)}
+{indented([self._call("{}_i", "start + i + k", "k")], 3)}
         }}"""

@@ -43,6 +43,10 @@ def boxes(graph: Graph, leaf: Placement, most: int) -> tuple[int, NDArray[np.int
     from row to row. A box of one long row is cut into rows of threads.
     """
     walk = Walk.of(graph, leaf.shape, leaf.strides)
+    all_steps, starts = list(walk.steps), list(walk.starts)
+    if graph.draws:  # the numbers of elements are as an array of theirs
+        all_steps.append(tuple(math.prod(walk.shape[i + 1 :]) for i in range(len(walk.shape))))
+        starts.append(0)
     last, many = len(walk.shape) - 1, elements_in_flight(graph)
     fastest = [walk.fastest(i) if use else last for i, use in enumerate(walk.uses)]
     votes = {axis: walk.uses[i] for i, axis in enumerate(fastest) if axis != last}
@@ -60,15 +64,15 @@ def boxes(graph: Graph, leaf: Placement, most: int) -> tuple[int, NDArray[np.int
     cuts = []
     for axis, length in zip(axes, lengths, strict=True):
         n = walk.shape[axis]
-        cuts.append([-(-n // length), length, n, *(steps[axis] for steps in walk.steps)])
+        cuts.append([-(-n // length), length, n, *(steps[axis] for steps in all_steps)])
     if is_row:
         rows = -(-lengths[0] // width)
-        cuts.insert(1, [1, rows, rows, *(width * steps[last] for steps in walk.steps)])
+        cuts.insert(1, [1, rows, rows, *(width * steps[last] for steps in all_steps)])
     is_dense = is_row and all(
         use == 0 or steps[last] == size
         for use, steps, size in zip(walk.uses, walk.steps, walk.sizes, strict=True)
     )
-    words = [turned, width, high, is_row, is_dense, len(cuts), *walk.starts]
+    words = [turned, width, high, is_row, is_dense, len(cuts), *starts]
     words += [word for cut in cuts for word in cut]
     # A leaf without elements has no boxes.
     count = min(math.prod(parts for parts, *_ in cuts), leaf.size)

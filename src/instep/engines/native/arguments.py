@@ -29,6 +29,7 @@ class Entry(enum.IntEnum):
     COLUMN = 2  # its column in the table of sums
     TILES = 3  # tiles of its canonical sum
     FIRST_TILE = 4  # position of its first tile among those of all tensors
+    FIRST = 5  # number of its first element: others than 0 are of blocks of a tensor
 
 
 def entry_words(graph: Graph) -> int:

@@ -43,7 +43,7 @@ class NativeBucket(HostBucket[CompiledLaunch]):
                 leaf.slots[name].ctypes.data for name in program.arrays
             ]
             tiles = max(1, -(-leaf.size // TILE))
-            row[width:] = [leaf.size, 0, leaf.position, tiles, first_tile]
+            row[width:] = [leaf.size, 0, leaf.position, tiles, first_tile, 0]
             first_tile += tiles
         self._table, self.addresses, self._new_addresses = table, table[:, :2], table[:, width - 1]
         for leaf in self.leaves if self.unwritable else ():  # the new array lies as the old

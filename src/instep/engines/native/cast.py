@@ -9,6 +9,7 @@ from collections.abc import Mapping
 #: How LLVM spells a dtype. Arrays of 16 bits are loaded and stored as integers.
 TYPES = {
     "bool": "i1",
+    "uint32": "i32",
     "float16": "i16",
     "bfloat16": "i16",
     "float32": "float",
@@ -17,8 +18,12 @@ TYPES = {
     "complex128": "[2 x double]",
 }
 
-#: The instructions that make ``%result`` of ``%value``.
+#: The instructions that make ``%result`` of ``%value``. Words are below 2**31, where processors
+#: convert in one instruction.
 _CONVERSIONS: Mapping[tuple[str, str], str] = {
+    ("uint32", "float32"): "%result = sitofp i32 %value to float",
+    ("uint32", "float64"): "%result = sitofp i32 %value to double",
+    ("float64", "uint32"): "%result = fptoui double %value to i32",
     ("float32", "float64"): "%result = fpext float %value to double",
     ("float64", "float32"): "%result = fptrunc double %value to float",
     ("float16", "float32"): """

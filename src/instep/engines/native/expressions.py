@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from instep.engines.native.cast import TYPES, cast, splat, vector
 from instep.engines.native.joining import BOTH, TURNED
+from instep.engines.native.random import random_words
 from instep.engines.native.target import Traits
 from instep.graph import Graph, Node, sum_scope
 from instep.graph.dtypes import DTYPES
@@ -28,6 +29,23 @@ _BINARY = {
     "greater_equal": "fcmp oge",
     "equal": "fcmp oeq",
     "not_equal": "fcmp une",
+}
+#: The same of words.
+_OF_WORDS = {
+    "add": "add",
+    "subtract": "sub",
+    "multiply": "mul",
+    "bit_and": "and",
+    "bit_or": "or",
+    "bit_xor": "xor",
+    "shift_left": "shl",
+    "shift_right": "lshr",
+    "less": "icmp ult",
+    "less_equal": "icmp ule",
+    "greater": "icmp ugt",
+    "greater_equal": "icmp uge",
+    "equal": "icmp eq",
+    "not_equal": "icmp ne",
 }
 _ORDERED = ("less", "less_equal", "greater", "greater_equal")
 _INTRINSICS = {
@@ -112,6 +130,8 @@ class Expressions:
             name = f"%{prefix}{position}"
             if node.operation == "load":
                 lines += self.load(name, node, width, index)
+            elif node.operation == "random":
+                lines += random_words(name, position, width, index)
             else:
                 operands = [self.value(prefix, width, i) for i in node.operands]
                 lines += self.operation(name, node, operands, width)
@@ -174,7 +194,7 @@ class Expressions:
         source, width = _parts(source, width)
         kind = vector(TYPES[source], width)
         match node.operation:
-            case operation if operation in _BINARY:
+            case operation if operation in _BINARY or operation in _OF_WORDS:
                 return self.binary(name, operation, source, operands, width)
             case operation if operation in _INTRINSICS:
                 return [f"{name} = {self.call(_INTRINSICS[operation], source, width, operands)}"]
@@ -196,6 +216,8 @@ class Expressions:
             case "cast":
                 source, width = _parts(source, width)
                 return self.cast(name, operands[0], source, _parts(node.dtype, 1)[0], width)
+            case "bits":
+                return [f"{name} = bitcast {kind} {operands[0]} to {elements(node.dtype, width)}"]
             case "complex":
                 return _whole(name, operands, kind, order)
             case operation if operation == BOTH:
@@ -226,6 +248,9 @@ class Expressions:
     ) -> list[str]:
         """Return an operation on two values."""
         lines: list[str] = []
+        kind = vector(TYPES[dtype], width)
+        if dtype == "uint32":
+            return [f"{name} = {_OF_WORDS[operation]} {kind} {operands[0]}, {operands[1]}"]
         if operation in _ORDERED and not self._traits.orders_signaling:
             # LLVM makes `max(a, b) > c` of `a > c or b > c`, also where the maximum of a signaling
             # NaN and a number is a NaN (aarch64: fmaxnm). A canonical NaN is quiet.
@@ -234,7 +259,6 @@ class Expressions:
                     f"{name}_{side} = {self.call('canonicalize', dtype, width, [operand])}"
                 )
             operands = [f"{name}_a", f"{name}_b"]
-        kind = vector(TYPES[dtype], width)
         return [*lines, f"{name} = {_BINARY[operation]} {kind} {operands[0]}, {operands[1]}"]
 
     def call(self, intrinsic: str, dtype: str, width: int, operands: Iterable[str]) -> str:
@@ -310,6 +334,8 @@ def literal(node: Node) -> str:
     """Return a constant as LLVM writes it: the bits of a double, or a truth value."""
     if node.dtype == "bool":
         return str(bool(node.value)).lower()
+    if node.dtype == "uint32":
+        return str(int(node.value))  # type: ignore[arg-type]
     number = float(node.value)  # type: ignore[arg-type]
     if node.dtype == "float32":
         (number,) = struct.unpack("f", struct.pack("f", number))

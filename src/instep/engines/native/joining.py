@@ -35,7 +35,8 @@ def _twins(graph: Graph) -> dict[int, int]:
             other = replace(node, operands=tuple([twins.get(i, i) for i in node.operands]))
         kinds = {node.dtype, *(graph.nodes[i].dtype for i in node.operands)}
         place = places[other] if node.operands and other in places else position
-        if place > position and "bool" not in kinds and imaginary.isdisjoint(node.operands):
+        are_floats = kinds.isdisjoint(("bool", "uint32"))
+        if place > position and are_floats and imaginary.isdisjoint(node.operands):
             twins[position] = place
             imaginary.add(place)
     return twins
@@ -60,7 +61,7 @@ class _Joining:
             elif position not in self._twin:
                 operands = tuple([self._one(i) for i in node.operands])
                 place = self._add(replace(node, operands=operands))
-                is_read = node.operation == "load"
+                is_read = node.operation in ("load", "random")
                 self._single[position] = self._turn(place, node.dtype) if is_read else place
         stores = [replace(store, node=self._stored(store.node)) for store in graph.stores]
         self.graph = replace(graph, nodes=tuple(self._new), stores=tuple(stores))

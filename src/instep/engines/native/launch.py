@@ -176,9 +176,8 @@ class NativeLaunch(CompiledLaunch):
         partials = _partials(graph, max(1, tiles))
         self._arguments = Arguments(table, chunks, self.scalars, partials)
         self._tiles = partials, *(table[:, width + place] for place in _OF_TILES)
-        self._kernel_address = address_of(
-            compile_kernel(emit(graph, traits(), in_rows=bool(self._gathered)))
-        )
+        in_rows = bool(self._gathered) and not graph.in_order
+        self._kernel_address = address_of(compile_kernel(emit(graph, traits(), in_rows=in_rows)))
         self._strided = self._strided_leaves(bucket, most_threads)
         start_workers(max(self._threads, self._strided.threads if self._strided else 1))
 
@@ -282,7 +281,7 @@ def _add_up(calls: Calls, kind: str, x: NDArray[np.float64]) -> int:
     while len(x) > 1:
         tiles = -(-len(x) // TILE)
         row = np.zeros((1, entry_words(graph)), dtype=np.int64)
-        row[0] = [x.ctypes.data, len(x), 0, 0, tiles, 0]
+        row[0] = [x.ctypes.data, len(x), 0, 0, tiles, 0, 0]
         chunk = np.array([[0, 0, 0, tiles]], dtype=np.int64)
         arguments = Arguments(row, chunk, None, np.zeros((1, tiles)))
         calls.kept.append(arguments)

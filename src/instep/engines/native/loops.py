@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 
 from instep.engines.native.arguments import Argument, Entry, scalar_layout
 from instep.engines.native.expressions import Expressions
+from instep.engines.native.random import before_loops
 from instep.engines.native.target import Traits
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
@@ -68,6 +69,15 @@ class Loops:
         for position, node in enumerate(graph.nodes):
             if position in graph.uniform:
                 lines += self.code.uniform(position, node, self.width)
+        if graph.draws:
+            first = fields + Entry.FIRST
+            lines += [
+                f"%first_element_at = getelementptr i64, ptr %entry_row, i64 {first}",
+                "%first_element = load i64, ptr %first_element_at",
+            ]
+        for position, node in enumerate(graph.nodes):
+            if node.operation == "random":
+                lines += before_loops(position, node, self.width)
         return lines
 
 

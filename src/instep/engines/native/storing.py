@@ -19,7 +19,8 @@ class Storing(Loops):
             return function(["ret void"])
         lines = [
             *self.prologue(),
-            *self.cut("%begin", "%end"),
+            # Random words are made for the elements of whole vectors, counted from the first.
+            *self.cut("%begin", "%end", 2**62 if self.graph.in_order else SHORTEST_PEELED),
             "br label %h_loop",
             *self.loop("h", 1, "%begin", "%head_end", "entry", "v_loop"),
             *self.loop("v", self.width, "%head_end", "%vectors_end", "h_loop", "t_loop"),
@@ -86,7 +87,7 @@ class Storing(Loops):
             *self.loop("t", 1, "0", "%end", "each_row", "row_done"),
         ]
 
-    def cut(self, begin: str, end: str, shortest: int = SHORTEST_PEELED) -> list[str]:
+    def cut(self, begin: str, end: str, shortest: int) -> list[str]:
         """Return what cuts a line into elements to `head_end`, vectors to `vectors_end`, elements.
 
         In a line of more than `shortest` elements, the first are those up to where the vectors of

@@ -113,7 +113,7 @@ class _Tables:
         self.sizes = walk.sizes
         if leaf.size == 0:
             return
-        if graph.sums:
+        if graph.in_order:
             copied = tuple(
                 use > 0 and not fit for use, fit in zip(walk.uses, leaf.contiguous, strict=True)
             )
@@ -140,6 +140,7 @@ class _Tables:
         blocks[:, Block.LENGTH] = sizes // blocks[:, Block.ROWS]
         blocks[:, Block.TILES] = -(-sizes // TILE)
         blocks[:, Block.FIRST_TILE] = first_tile + np.arange(len(blocks)) * (REDUCED // TILE)
+        blocks[:, Block.FIRST] = np.arange(len(blocks)) * REDUCED if graph.in_order else 0
         self.blocks.append(blocks)
         longest, rows = int(sizes.max()), int(blocks[:, Block.ROWS].max())
         self.room = [

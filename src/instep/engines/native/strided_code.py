@@ -63,6 +63,7 @@ class Block(enum.IntEnum):
     LENGTH = 4  # elements of each
     TILES = 5
     FIRST_TILE = 6
+    FIRST = 7  # number of its first element, where they are counted
 
 
 class Part(enum.IntEnum):
@@ -121,6 +122,7 @@ block_begins:
   %block = getelementptr [{len(Block)} x i64], ptr %blocks, i64 %taken
 {loads("block", named(Block, "leaf"), "ptr")}
 {loads("block", named(Block, "rows", "length", "tiles", "first_tile"))}
+{loads("block", {"first_element": Block.FIRST})}
 {loads("leaf", named(Leaf, "kernel"), "ptr")}
 {loads("leaf", {"scalars_row": Leaf.ROW, "column": Leaf.COLUMN})}
   %is_reducing = icmp ne i64 %reduces, 0
@@ -137,6 +139,7 @@ block_begins:
 {store("entry_row", Entry.COLUMN, "%column")}
 {store("entry_row", Entry.TILES, "%tiles")}
 {store("entry_row", Entry.FIRST_TILE, "%first_tile")}
+{store("entry_row", Entry.FIRST, "%first_element")}
   call void %kernel(ptr %arguments)
   call void @move(ptr %block, ptr %arrays, i64 %array_count, ptr %own_buffers, i64 {STORED})
   br label %take
