@@ -28,6 +28,9 @@ NAMES_OF_OPTIMIZERS = instep.optimizers.__all__
 
 Passes = Callable[[str], tuple[Graph, ...]]
 
+#: The n and m of a matrix for which forms are looked at.
+MATRIX = (3, 4)
+
 #: Steps of a path, and the learning rates among which the best is shown.
 STEPS = 60
 RATES = tuple(digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5))
@@ -147,7 +150,8 @@ that fuse: {engines}. `array_api` makes a sweep for every operation.
 {table(in_order())}
 
 State is kept in the dtype of the parameters, for 16-bit parameters in float32, and for complex ones
-in a real dtype where it is a square or magnitude. A step after the first is counted; what a function
+in a real dtype where it is a square or magnitude. Where it has another shape than a matrix of n rows
+and m columns, that is said. A step after the first is counted; what a function
 on whole arrays reads and writes is not. {{doc}}`../complex` says what complex parameters mean: with
 `complex="pairs"` an element of complex64 costs twice what one of float32 does, and all rules work.
 """
@@ -162,10 +166,9 @@ def table(names: list[str]) -> str:
     for name in names:
         for label, passes in forms(name):
             shown = " | ".join(bytes_moved(passes, dtype) for dtype in DTYPES)
-            arrays = [f"`{slot}`" for slot in label.state]
             remembered = (name for name in label.program.remembered if name != OBJECTIVE)
             numbers = [f"`{name}` (one number)" for name in remembered]
-            state = ", ".join([*arrays, *numbers]) or "none"
+            state = ", ".join([*label.state, *numbers]) or "none"
             title = (
                 f"{name}{label.suffix}"
                 if len(names) == 1
@@ -188,17 +191,20 @@ class Form:
 
     def __init__(self, program: Program, suffix: str) -> None:
         self.program, self.suffix = program, suffix
-        self.state = [*program.slots, *(f"{name} (small)" for name in program.whole)]
+        self.state = [f"`{slot}`" for slot in program.slots]
+        for slot, shape in program.whole_shapes(MATRIX).items() if program.whole else ():
+            letters = " by ".join("nm"[MATRIX.index(side)] for side in shape)
+            self.state.append(f"`{slot}`" if shape == MATRIX else f"`{slot}` ({letters})")
 
 
 def forms(name: str) -> list[tuple[Form, Passes]]:
     """Return the forms of an optimizer, each with the passes by dtype."""
     base = Program(getattr(instep, name)())
     row = base.row(1000, Group({}, 0, History(0, base.memory())))
-    programs = {shape: base.for_shape(shape) for shape in ((3, 4), (3,))}
+    programs = {shape: base.for_shape(shape) for shape in (MATRIX, (3,))}
     several = len(set(map(id, programs.values()))) > 1
     found = []
-    for shape, program in programs.items() if several else [((3, 4), programs[3, 4])]:
+    for shape, program in programs.items() if several else [(MATRIX, programs[MATRIX])]:
         suffix = {2: ", matrices", 1: ", other arrays"}[len(shape)] if several else ""
 
         def passes(dtype: str, program: Program = program) -> tuple[Graph, ...]:

@@ -25,6 +25,7 @@ from whole_steps import PLAIN, STRIDED, Problem, assert_whole, same
 from instep import (
     LAMB,
     SGD,
+    SOAP,
     Adam,
     Momentum,
     Muon,
@@ -91,6 +92,9 @@ PROBLEMS = {
     ),
     "with numbers": Problem(Remembering, PLAIN | {"c": (2,)}, missing=("c",), stride=3),
     "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=5),
+    "bases": Problem(
+        lambda **settings: SOAP(every=2, **settings), PLAIN | {"s1": (3, 5)}, stride=7
+    ),
 }
 
 

@@ -11,7 +11,7 @@ import instep
 DOCS = Path(__file__).parent.parent / "docs"
 
 #: Optimizers whose first step, which explain shows, has no gradient before it, and so reads less.
-FIRST_STEPS_DIFFER = {"ADOPT", "Adan", "MARS", "OptimisticGD"}
+FIRST_STEPS_DIFFER = {"ADOPT", "Adan", "MARS", "OptimisticGD", "SOAP"}
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import cases
 import engine_runs
 import numpy as np
 import pytest
+import stand_in
 import textbook
 
-from instep import SGD, Adafactor, Muon, Optimizer, chain
+from instep import SGD, SOAP, Adafactor, Muon, Optimizer, chain
 from instep.graph import FusionError
 from instep.optimizers.muon import orthogonalized
 from instep.rule import Form
@@ -44,7 +45,7 @@ def subtract_mean(xp, x, mean, *, keep):
     return x, mean
 
 
-RULES = [Muon, Adafactor, Whitened]
+RULES = [Muon, SOAP, Adafactor, Whitened]
 
 #: What Muon does by default to the operand of its function.
 ORIGINAL = {
@@ -58,15 +59,21 @@ ORIGINAL = {
 every_rule = pytest.mark.parametrize("rule", RULES)
 
 
+def drawn(rng, shape, dtype):
+    """Return an array of normal numbers, real or complex."""
+    array = np.asarray(rng.standard_normal(shape)).astype(dtype)
+    imaginary = 1j * rng.standard_normal(shape) if np.iscomplexobj(array) else 0
+    return (array + imaginary).astype(dtype)
+
+
 def problem(dtype="float64", steps=5):
     rng = np.random.default_rng(0)
-    params = {str(shape): np.asarray(rng.standard_normal(shape)).astype(dtype) for shape in SHAPES}
-    params["view"] = rng.standard_normal((10, 8)).astype(dtype)[::2, ::-1]
-    params["Fortran"] = np.asfortranarray(rng.standard_normal((5, 8)).astype(dtype))
+    params = {str(shape): drawn(rng, shape, dtype) for shape in SHAPES}
+    params["view"] = drawn(rng, (10, 8), dtype)[::2, ::-1]
+    params["Fortran"] = np.asfortranarray(drawn(rng, (5, 8), dtype))
     params["empty"] = np.zeros((0, 3), dtype)
     gradients = [
-        {key: np.asarray(rng.standard_normal(w.shape)).astype(dtype) for key, w in params.items()}
-        for _ in range(steps)
+        {key: drawn(rng, w.shape, dtype) for key, w in params.items()} for _ in range(steps)
     ]
     return params, gradients
 
@@ -87,6 +94,10 @@ def run(rule, dtype="float64", steps=5, **keywords):
         (Muon, textbook.muon, {"beyond_2d": "flatten", "nesterov": False}),
         (Muon, textbook.muon, {"beyond_2d": "batch", "adjust_lr": "match_rms_adamw"}),
         (Muon, textbook.muon, {"ns_steps": 3, "ns_a": 2.0, "ns_b": -1.5, "ns_c": 0.5}),
+        (SOAP, textbook.soap, {}),
+        (SOAP, textbook.soap, {"every": 1, "lr": cases.changing(0.1), "beta1": 0.5}),
+        (SOAP, textbook.soap, {"every": 3, "weight_decay": 0.5, "beyond_2d": "flatten"}),
+        (SOAP, textbook.soap, {"every": 4, "longest": 5, "beyond_2d": "batch", "eps": 0.1}),
         (Adafactor, textbook.adafactor, {}),
         (Adafactor, textbook.adafactor, {"lr": 0.1, "decay": 0.5, "d": 0.1}),
         (Adafactor, textbook.adafactor, {"eps1": 0.7, "eps1_as": "bound"}),
@@ -113,6 +124,8 @@ def test_numpy_engines_agree_to_the_bit(rule, dtype, engine, threads):
 
 @every_rule
 def test_array_libraries_agree_to_rounding(rule, xp):
+    if rule is SOAP and xp.__name__.endswith("cupy") and not stand_in.has_driver():
+        pytest.skip("the stand-in for CuPy has no cuSOLVER")
     params, gradients = problem("float32")
     asarray = xp.asarray
     theirs = {key: asarray(w.copy()) for key, w in params.items() if key != "view"}
@@ -211,6 +224,50 @@ def test_engines_agree_on_arrays_that_muon_makes_matrices_of(dtype, beyond_2d, e
     got = run(Muon, dtype, engine=engine, threads=threads, **keywords)
     engine_runs.assert_same_run(got, run(Muon, dtype, engine="array_api", **keywords))
     assert engine_runs.slots_of(got[1])["(2, 3, 4)"].keys() == {"m"}
+
+
+@engine_runs.every_numpy_engine
+@pytest.mark.parametrize("beyond_2d", ["flatten", "batch"])
+@pytest.mark.parametrize("dtype", ["float16", "complex64"])
+def test_engines_agree_on_bases_of_sides_that_are_not_too_long(dtype, beyond_2d, engine, threads):
+    engine_runs.require(engine)
+    keywords = {"beyond_2d": beyond_2d, "every": 2, "longest": 5, "lr": lambda t: 0.1 / t}
+    got = run(SOAP, dtype, engine=engine, threads=threads, **keywords)
+    engine_runs.assert_same_run(got, run(SOAP, dtype, engine="array_api", **keywords))
+    slots = engine_runs.slots_of(got[1])
+    assert {name: slot.shape for name, slot in slots["(6, 4)"].items()} == {
+        "m": (6, 4),
+        "v": (6, 4),
+        "R": (4, 4),
+        "QR": (4, 4),
+    }
+    expected = {"R": (2, 4, 4), "L": (2, 3, 3)} if beyond_2d == "batch" else {"L": (2, 2)}
+    assert expected.items() <= {k: x.shape for k, x in slots["(2, 3, 4)"].items()}.items()
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_bases_are_orthogonal_and_nearly_diagonalize(dtype, engine):
+    engine_runs.require(engine)
+    _, optimizer = run(SOAP, dtype, steps=30, engine=engine, every=1)
+    for key, slots in engine_runs.slots_of(optimizer).items():
+        for side in ("L", "R") if "L" in slots else ():
+            basis, of = slots[f"Q{side}"], slots[side]
+            unit = basis.conj().T @ basis
+            np.testing.assert_allclose(unit, np.eye(len(unit)), atol=1e-5, err_msg=key)
+            diagonal = basis.conj().T @ of @ basis
+            rest = diagonal - np.diag(np.diag(diagonal))
+            assert np.linalg.norm(rest) < 0.5 * np.linalg.norm(diagonal), key
+
+
+@engine_runs.every_engine
+def test_a_first_step_on_numbers_that_are_not_finite_is_one_like_others(engine):
+    engine_runs.require(engine)
+    optimizer, w = SOAP(engine=engine), np.ones((3, 2))
+    optimizer.update(w, np.full((3, 2), np.nan))
+    assert (w == 1).all()
+    optimizer.update(w, np.ones((3, 2)))
+    assert np.isnan(w).all()
 
 
 def test_matrices_of_a_batch_are_orthogonalized_each_by_itself():
@@ -315,7 +372,7 @@ def test_a_function_that_fails_leaves_everything_as_it_was(engine):
     engine_runs.assert_same_run((params, optimizer), (expected, reference))
 
 
-@pytest.mark.parametrize("rule", [Muon, Adafactor])
+@pytest.mark.parametrize("rule", [Muon, SOAP, Adafactor])
 def test_in_a_chain_it_is_the_same_rule(rule):
     params, gradients = problem()
     chained = chain(clip_by_global_norm(1e30), rule())
@@ -327,7 +384,7 @@ def test_in_a_chain_it_is_the_same_rule(rule):
 
 
 @engine_runs.every_numpy_engine
-@pytest.mark.parametrize("rule", [Muon, Adafactor])
+@pytest.mark.parametrize("rule", [Muon, SOAP, Adafactor])
 def test_engines_agree_on_a_chain(rule, engine, threads):
     engine_runs.require(engine)
 

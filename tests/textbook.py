@@ -371,6 +371,69 @@ def muon(
         yield w
 
 
+def soap(
+    w,
+    gradients,
+    lr=0.003,
+    beta1=0.95,
+    beta2=0.95,
+    eps=1e-8,
+    weight_decay=0.0,
+    every=10,
+    longest=10_000,
+    beyond_2d="adamw",
+):
+    """Vyas et al. 2024, algorithm 3, whose first step makes the bases; AdamW for other arrays."""
+    keywords = (lr, beta1, beta2, eps, weight_decay, every, longest)
+    is_matrix = w.ndim == 2 and min(w.shape) <= longest
+    if not is_matrix and (w.ndim <= 2 or beyond_2d == "adamw"):
+        yield from adamw(w, gradients, lr, beta1, beta2, eps, weight_decay)
+    elif not is_matrix:
+        yield from of_matrices(soap, w, gradients, keywords, beyond_2d)
+    if not is_matrix:
+        return
+    m, v, (left, right) = 0 * w, 0 * square(w), map(np.eye, w.shape)
+    rows, columns = 0 * left, 0 * right
+    for t, g in enumerate(gradients):
+        if t:
+            m = beta1 * m + (1 - beta1) * g
+            v = beta2 * v + (1 - beta2) * square(left.conj().T @ g @ right)
+            mean = left.conj().T @ m @ right / (1 - beta1**t)
+            step = left @ (mean / (np.sqrt(v / (1 - beta2**t)) + eps)) @ right.conj().T
+            w = w - rate(lr, t + 1) * (step + weight_decay * w)
+        yield w
+        rows = beta2 * rows + (1 - beta2) * g @ g.conj().T
+        columns = beta2 * columns + (1 - beta2) * g.conj().T @ g
+        if t % every == 0 and len(rows) <= longest:
+            left, order = eigenbasis(rows, left if t else None)
+            v = v[order]
+        if t % every == 0 and len(columns) <= longest:
+            right, order = eigenbasis(columns, right if t else None)
+            v = v[:, order]
+
+
+def eigenbasis(symmetric, basis=None):
+    """Eigenvectors, by one step of orthogonal iteration, and how their values were ordered."""
+    if basis is None:
+        basis = np.linalg.eigh(symmetric)[1]
+    vectors = symmetric @ basis
+    order = np.argsort(-np.sum(basis.conj() * vectors, axis=0).real)
+    _, upper = np.linalg.qr(vectors[:, order])
+    sizes = np.abs(np.diag(upper))
+    independent = sizes > 4e-15 * sizes.max()
+    return np.linalg.qr(vectors[:, order] * independent)[0], order
+
+
+def of_matrices(loop, w, gradients, keywords, beyond_2d):
+    """Follow the matrix that an array of more dimensions is, or the matrices of a stack."""
+    if beyond_2d == "flatten":
+        flat = [g.reshape(len(g), -1) for g in gradients]
+        yield from (x.reshape(w.shape) for x in loop(w.reshape(len(w), -1), flat, *keywords))
+    else:
+        ways = (loop(x, [g[i] for g in gradients], *keywords) for i, x in enumerate(w))
+        yield from map(np.stack, zip(*ways, strict=True))
+
+
 def ademamix(
     w,
     gradients,

@@ -175,7 +175,7 @@ class Rule:
                 if hyperparameter.domain.fixed and self.__dict__.get(name, value) != value:
                     raise AttributeError(
                         f"{self.name}: {name} cannot be changed, from {getattr(self, name):g} to "
-                        f"{value:g}: step numbers depend on it; make a new {self.name}"
+                        f"{value:g}: what it has kept depends on it; make a new {self.name}"
                     )
                 if self.defines("check_values"):  # it is set at every step
                     values = {**self.__dict__, name: value}

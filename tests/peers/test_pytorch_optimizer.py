@@ -95,6 +95,38 @@ def test_a_rule_agrees_with_pytorch_optimizer(entry):
             )
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({}, {}),
+        (
+            {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "every": 3},
+            {"lr": 0.1, "betas": (0.5, 0.9), "precondition_frequency": 3},
+        ),
+    ],
+    ids=str,
+)
+def test_soap_agrees_with_pytorch_optimizer(ours, theirs):
+    """On matrices whose bases their gradients determine. It decays weights after a step."""
+    rng = np.random.default_rng(0)
+    params = {str(shape): rng.standard_normal(shape) for shape in [(4, 5), (5, 4), (5, 5)]}
+    tensors = {name: torch.nn.Parameter(torch.asarray(w.copy())) for name, w in params.items()}
+    ours = instep.SOAP(eps=0.0, **ours)
+    theirs = pytorch_optimizer.SOAP(list(tensors.values()), eps=0.0, weight_decay=0.0, **theirs)
+    for t in range(1, STEPS + 1):
+        grads = {name: rng.standard_normal(w.shape) for name, w in params.items()}
+        for name, g in grads.items():
+            tensors[name].grad = torch.asarray(g.copy())
+        ours.update(params, grads)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "float32", torch.float64)  # in which it decomposes
+            theirs.step()
+        for name, w in params.items():
+            np.testing.assert_allclose(
+                w, tensors[name].detach().numpy(), rtol=1e-12, atol=1e-12, err_msg=f"step {t}"
+            )
+
+
 def begin(optimizer):
     """Let MARS take the first gradient for the one before it, as the paper does, and not 0."""
     for group in optimizer.param_groups:

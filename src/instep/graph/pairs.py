@@ -47,9 +47,7 @@ class PairNamespace:
         """Apply a function of the array library to the whole of `x`."""
         x = self.parts.join(x.re, x.im) if isinstance(x, Pair) else x
         result = self.parts.apply(function, x, *slots, **numbers)
-        if slots:
-            return self._from_whole(result[0]), *result[1:]
-        return self._from_whole(result)
+        return tuple(map(self._from_whole, result)) if slots else self._from_whole(result)
 
     def _from_whole(self, x: Any) -> Any:
         return x if self.parts.split(x) is None else self.pair(x)

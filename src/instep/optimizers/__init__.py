@@ -38,6 +38,7 @@ from instep.optimizers.rprop import Rprop
 from instep.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from instep.optimizers.sgd import SGD
 from instep.optimizers.signum import Signum
+from instep.optimizers.soap import SOAP
 from instep.optimizers.stable_adamw import StableAdamW
 from instep.optimizers.tiger import Tiger
 from instep.optimizers.yogi import Yogi
@@ -50,6 +51,7 @@ __all__ = [
     "LARS",
     "MARS",
     "SGD",
+    "SOAP",
     "AMSGrad",
     "AdEMAMix",
     "AdaBelief",

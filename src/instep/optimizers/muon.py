@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from instep.hyperparameters import DecayRate, Domain, Epsilon, NonNegative, Schedule
 from instep.optimizer import Optimizer
 from instep.optimizers.adam import AdamW
+from instep.optimizers.matrices import adjoint
 from instep.rule import Form
 
 
@@ -160,12 +161,7 @@ def orthogonalized(
     square = xp.real(x) * xp.real(x) + xp.imag(x) * xp.imag(x) if is_complex else x * x
     x = _over(xp, x, xp.sqrt(xp.sum(square, axis=(-2, -1), keepdims=True)))
     for _ in range(int(ns_steps)):
-        # NumPy takes a shorter way (BLAS's syrk) for a matrix and a view of its transpose, and
-        # OpenBLAS's kernel of it for ARM's SME reads memory that it has not written: NaN, or other
-        # bits at every call. A copy is no view. It costs 9 % at 1024 x 1024 (Zen 3).
-        adjoint = xp.matrix_transpose(xp.conj(x) if is_complex else x)
-        transposed = xp.asarray(adjoint, copy=True)
-        product = xp.matmul(x, transposed)
+        product = xp.matmul(x, adjoint(xp, x))
         x = ns_a * x + xp.matmul(ns_b * product + ns_c * xp.matmul(product, product), x)
     if rows > columns:
         x = xp.matrix_transpose(x)
