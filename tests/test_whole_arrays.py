@@ -12,7 +12,7 @@ import pytest
 import stand_in
 import textbook
 
-from instep import SGD, SOAP, Adafactor, Muon, Optimizer, chain
+from instep import SGD, SOAP, Adafactor, Muon, Optimizer, Shampoo, chain
 from instep.graph import FusionError
 from instep.optimizers.muon import orthogonalized
 from instep.rule import Form
@@ -45,7 +45,7 @@ def subtract_mean(xp, x, mean, *, keep):
     return x, mean
 
 
-RULES = [Muon, SOAP, Adafactor, Whitened]
+RULES = [Muon, SOAP, Shampoo, Adafactor, Whitened]
 
 #: What Muon does by default to the operand of its function.
 ORIGINAL = {
@@ -98,6 +98,10 @@ def run(rule, dtype="float64", steps=5, **keywords):
         (SOAP, textbook.soap, {"every": 1, "lr": cases.changing(0.1), "beta1": 0.5}),
         (SOAP, textbook.soap, {"every": 3, "weight_decay": 0.5, "beyond_2d": "flatten"}),
         (SOAP, textbook.soap, {"every": 4, "longest": 5, "beyond_2d": "batch", "eps": 0.1}),
+        (Shampoo, textbook.shampoo, {}),
+        (Shampoo, textbook.shampoo, {"every": 3, "beyond_2d": "flatten", "eps": 0.1}),
+        (Shampoo, textbook.shampoo, {"lr": cases.changing(0.1), "longest": 5, "eps": 1e-3}),
+        (Shampoo, textbook.shampoo, {"beyond_2d": "batch", "eps": 1e-3, "longest": 3}),
         (Adafactor, textbook.adafactor, {}),
         (Adafactor, textbook.adafactor, {"lr": 0.1, "decay": 0.5, "d": 0.1}),
         (Adafactor, textbook.adafactor, {"eps1": 0.7, "eps1_as": "bound"}),
@@ -124,7 +128,7 @@ def test_numpy_engines_agree_to_the_bit(rule, dtype, engine, threads):
 
 @every_rule
 def test_array_libraries_agree_to_rounding(rule, xp):
-    if rule is SOAP and xp.__name__.endswith("cupy") and not stand_in.has_driver():
+    if rule in (SOAP, Shampoo) and xp.__name__.endswith("cupy") and not stand_in.has_driver():
         pytest.skip("the stand-in for CuPy has no cuSOLVER")
     params, gradients = problem("float32")
     asarray = xp.asarray
@@ -372,7 +376,7 @@ def test_a_function_that_fails_leaves_everything_as_it_was(engine):
     engine_runs.assert_same_run((params, optimizer), (expected, reference))
 
 
-@pytest.mark.parametrize("rule", [Muon, SOAP, Adafactor])
+@pytest.mark.parametrize("rule", [Muon, SOAP, Shampoo, Adafactor])
 def test_in_a_chain_it_is_the_same_rule(rule):
     params, gradients = problem()
     chained = chain(clip_by_global_norm(1e30), rule())
@@ -384,7 +388,7 @@ def test_in_a_chain_it_is_the_same_rule(rule):
 
 
 @engine_runs.every_numpy_engine
-@pytest.mark.parametrize("rule", [Muon, SOAP, Adafactor])
+@pytest.mark.parametrize("rule", [Muon, SOAP, Shampoo, Adafactor])
 def test_engines_agree_on_a_chain(rule, engine, threads):
     engine_runs.require(engine)
 

@@ -412,6 +412,38 @@ def soap(
             v = v[:, order]
 
 
+def shampoo(w, gradients, lr=0.01, eps=1e-6, every=1, longest=10_000, beyond_2d="adagrad"):
+    """Gupta, Koren & Singer 2018, algorithm 1; of vectors and long sides, the diagonal."""
+    if w.ndim > 2 and beyond_2d != "adagrad":
+        yield from of_matrices(shampoo, w, gradients, (lr, eps, every, longest), beyond_2d)
+    elif w.ndim != 2:
+        total = 0 * square(w)
+        for t, g in enumerate(gradients, 1):
+            total = total + square(g)
+            w = w - rate(lr, t) * (g / np.sqrt(total + eps))
+            yield w
+    if w.ndim != 2:
+        return
+    totals = [np.zeros((n, n)) for n in w.shape]
+    for t, g in enumerate(gradients, 1):
+        totals[0] = totals[0] + g @ g.conj().T
+        totals[1] = totals[1] + g.conj().T @ g
+        if t % every == 1 % every:
+            left, right = (
+                inverse_root(total if len(total) <= longest else np.diag(np.diag(total)), eps)
+                for total in totals
+            )
+        w = w - rate(lr, t) * (left @ g @ right)
+        yield w
+
+
+def inverse_root(total, eps):
+    """The fourth root of the inverse of a matrix plus `eps`, whose values are above rounding."""
+    vectors, values, _ = np.linalg.svd(total, hermitian=True)
+    values = np.maximum(values, 2.0**-48 * values.max()) + eps
+    return vectors * values**-0.25 @ vectors.conj().T
+
+
 def eigenbasis(symmetric, basis=None):
     """Eigenvectors, by one step of orthogonal iteration, and how their values were ordered."""
     if basis is None:

@@ -127,6 +127,22 @@ def test_soap_agrees_with_pytorch_optimizer(ours, theirs):
             )
 
 
+def test_shampoo_agrees_with_pytorch_optimizer():
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((4, 6))
+    tensor = torch.nn.Parameter(torch.asarray(w.copy()))
+    ours = instep.Shampoo(lr=0.1, eps=1e-3)
+    theirs = pytorch_optimizer.Shampoo([tensor], lr=0.1, matrix_eps=1e-3)
+    for t in range(1, STEPS + 1):
+        g = rng.standard_normal(w.shape)
+        tensor.grad = torch.asarray(g.copy())
+        ours.update(w, g)
+        theirs.step()
+        np.testing.assert_allclose(
+            w, tensor.detach().numpy(), rtol=1e-12, atol=1e-12, err_msg=f"step {t}"
+        )
+
+
 def begin(optimizer):
     """Let MARS take the first gradient for the one before it, as the paper does, and not 0."""
     for group in optimizer.param_groups:

@@ -37,6 +37,7 @@ from instep.optimizers.rmsprop import RMSProp
 from instep.optimizers.rprop import Rprop
 from instep.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from instep.optimizers.sgd import SGD
+from instep.optimizers.shampoo import Shampoo
 from instep.optimizers.signum import Signum
 from instep.optimizers.soap import SOAP
 from instep.optimizers.stable_adamw import StableAdamW
@@ -86,6 +87,7 @@ __all__ = [
     "Rprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
+    "Shampoo",
     "Signum",
     "StableAdamW",
     "Tiger",

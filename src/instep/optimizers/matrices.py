@@ -41,9 +41,10 @@ def outer(xp: Any, side: str, x: Any) -> Any:
 
 
 def eigen(xp: Any, x: Any) -> Any:
-    """Return the eigenvalues and eigenvectors of a Hermitian matrix, of zeros where not finite.
+    """Return the eigenvalues and eigenvectors of a Hermitian matrix, NaN for what is not finite.
 
-    Of what is not finite a library may say that it did not converge.
+    Of that a library may say that it did not converge.
     """
     finite = xp.all(xp.isfinite(x), axis=(-2, -1), keepdims=True)
-    return xp.linalg.eigh(xp.where(finite, x, xp.zeros_like(x)))
+    values, vectors = xp.linalg.eigh(xp.where(finite, x, xp.zeros_like(x)))
+    return xp.where(finite[..., 0], values, xp.full_like(values, xp.nan)), vectors

@@ -57,7 +57,8 @@ class SOAP(Optimizer):
     and the decompositions are the array library's own, in the dtype of the arithmetic: on NumPy all
     engines give the same bits as long as its BLAS and LAPACK do, other libraries and machines equal
     them to rounding. Directions that no gradient has had yet, as a tall matrix has some after one,
-    are given by QR of zeros in their place: the same in all libraries.
+    are given by QR of zeros in their place: the same in all libraries. Among eigenvectors of equal
+    eigenvalues the library chooses.
 
     The authors' code adds :math:`\epsilon` to :math:`\sqrt{v}` itself, decays by 0.01 and after the
     step, has bases for every axis of an array, and skips the first step of all other arrays, too;
@@ -67,10 +68,10 @@ class SOAP(Optimizer):
     --------
     >>> import numpy as np
     >>> from instep import SOAP
-    >>> optimizer, w = SOAP(lr=0.5, eps=0), np.zeros((2, 2))
+    >>> optimizer, w = SOAP(lr=0.5), np.zeros((2, 2))
     >>> for _ in range(2):
-    ...     w = optimizer.update(w, np.array([[1.0, 2.0], [2.0, -1.0]]))
-    >>> abs(np.linalg.svd(w, compute_uv=False)).round(6)
+    ...     w = optimizer.update(w, np.array([[1.0, 2.0], [0.0, 1.0]]))
+    >>> np.linalg.svd(w, compute_uv=False).round(6)  # Adam's step along singular vectors
     array([0.5, 0.5])
     """
 
