@@ -294,7 +294,7 @@ class Rule:
 
     @property
     def scopes(self) -> Mapping[str, str]:
-        """The numbers that can be read of a step: whether each tensor has one, or the tree."""
+        """The numbers that can be read of a step, and whether each tensor has one, or the tree."""
         of_tensors = dict.fromkeys(self.tensor_readings, "tensor")
         return {**of_tensors, **dict.fromkeys(self.tree_readings, "tree")}
 

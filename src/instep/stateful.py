@@ -119,7 +119,7 @@ class Stateful(Rule):
 
     @property
     def readings(self) -> "Readings":
-        """What the last step has computed anyway: hyperparameters, norms and counts, by name.
+        """What the last step has computed anyway, hyperparameters, norms and counts, by name.
 
         It has hyperparameters as they were at that step, schedules evaluated, what rules derive
         from them and remember, and what they let be read, such as the norm before clipping. In a
