@@ -76,7 +76,12 @@ class ElementFunctions(Functions):
     def _operation(self, name: str) -> Any:
         # Operators where there are some: libraries want arrays here, the standard allows numbers.
         own = name in (*ARITHMETIC, *COMPARISONS)
-        operation: Any = OPERATORS[name] if own else getattr(self._namespace, name)
+        operation: Any = OPERATORS[name] if own else getattr(self._namespace, name, None)
+        if operation is None:
+            raise RuleError(
+                f"{self._rule}.rule: xp.{name} is no function of the array API standard, nor of "
+                f"this library"
+            )
         if not callable(operation) or isinstance(operation, type):
             return operation
 

@@ -3,7 +3,8 @@
 import math
 import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from keyword import iskeyword
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -100,7 +101,7 @@ class Group:
     overrides: Overridden
     missed: int
     history: History
-    told: Told
+    told: Told = field(default_factory=partial(Told, "", None))
 
     @property
     def memory(self) -> dict[str, float]:
@@ -343,6 +344,9 @@ class _Numbers(Values):
     """`h` as `scalars` sees it: without the hyperparameters that are arrays."""
 
     __slots__ = ("_varying",)
+
+    _function = "scalars"
+    _of_value = "the value of the objective is for the rule alone"
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from instep.graph import remembered
 from instep.graph.dtypes import DTYPES, NARROW, is_complex, state_dtype
@@ -285,6 +285,9 @@ class Values:
 
     __slots__ = ("_kind", "_owner", "_powers", "_values")
 
+    #: What sees them, of the rule.
+    _function: ClassVar[str] = "rule"
+
     def __init__(
         self,
         owner: str,
@@ -302,12 +305,16 @@ class Values:
             return self._values[name]
         except KeyError:
             known = ", ".join(one for one in self._values if one not in GIVEN) or "none"
-            is_value = self._kind == "hyperparameter" and name == "value"
-            remedy = "for the value of the objective, set needs_value = True" if is_value else ""
+            remedy = f"there are {known}"
+            if self._kind == "hyperparameter" and name == "value":
+                remedy = self._of_value
             raise UnknownNameError(
-                f"{self._owner}.rule reads the {self._kind} {name!r}, which does not exist; "
-                f"{remedy or f'there are {known}'}"
+                f"{self._owner}.{self._function} reads the {self._kind} {name!r}, which does not "
+                f"exist; {remedy}"
             ) from None
+
+    #: The remedy where the value of the objective is read.
+    _of_value: ClassVar[str] = "for the value of the objective, set needs_value = True"
 
     def __contains__(self, name: str) -> bool:
         return name in self._values or name in self._powers

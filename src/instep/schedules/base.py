@@ -28,7 +28,8 @@ class RangeError(ValueError, OverflowError):
 class Schedule(ABC):
     """The base of all schedules: callable with a step number from 1, and drawn by `plot`.
 
-    ``a + b`` and ``a * b`` are a `Sum` and a `Product`, of schedules, functions and numbers.
+    ``a + b`` and ``a * b`` are a `Sum` and a `Product`, of schedules, functions and numbers. One of
+    your own is a frozen dataclass with a method `at`.
     """
 
     #: Arrays of NumPy leave ``array * schedule`` to the schedule, which refuses it once, in words.
@@ -39,7 +40,7 @@ class Schedule(ABC):
         if type(step) is not int or not 1 <= step < _MOST_STEPS:
             step = self._checked_step(step)
         try:
-            found = self._at(step) if value is None else self._at(step, value)
+            found = self.at(step) if value is None else self.at(step, value)
         except OverflowError:
             found = math.inf
         if not math.isfinite(found):
@@ -84,7 +85,7 @@ class Schedule(ABC):
         return Product((other, self))
 
     @abstractmethod
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         """Return what it is at a step that is at least 1; only what needs the value is given it."""
 
     @property
@@ -164,7 +165,7 @@ class Sum(_Combination):
     [1.25, 0.75, 0.25]
     """
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         return reduce(operator.add, self._values(step, value))  # `sum` rounds as this Python does
 
 
@@ -194,7 +195,7 @@ class Product(_Combination):
     >>> schedule.parts[0].report(3.0)
     """
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         return reduce(operator.mul, self._values(step, value))
 
 

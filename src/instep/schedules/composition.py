@@ -51,7 +51,7 @@ class WarmUp(Schedule):
         super().__post_init__()
         object.__setattr__(self, "then", validate_value(self, "then", self.then))
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         if step > self.steps:
             return evaluate(self, self.then, step - self.steps, value)
         then = evaluate(self, self.then, 1, value)
@@ -108,7 +108,7 @@ class Join(Schedule):
         if list(self.boundaries) != sorted(set(self.boundaries)):
             raise ValueError(f"Join: boundaries must increase, got {self.boundaries!r}")
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         begun = [0, *(end for end in self.boundaries if step > end)]
         return evaluate(self, self.schedules[len(begun) - 1], step - begun[-1], value)
 
@@ -149,7 +149,7 @@ class After(Schedule):
         super().__post_init__()
         object.__setattr__(self, "of", validate_value(self, "of", self.of))
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         return evaluate(self, self.of, step + self.steps, value)
 
     @property

@@ -43,7 +43,7 @@ class NesterovMomentum(Schedule):
 
     friction: Positive = 3.0
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         return (step - 1) / (step - 1 + self.friction)
 
 
@@ -107,7 +107,7 @@ class Chebyshev(Schedule):
                 f"{self.smallest!r}"
             )
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         n = self.steps
         size = 1 << (n - 1).bit_length()
         entry = _entry(int(step - 1) % n, size)

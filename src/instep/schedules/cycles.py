@@ -52,7 +52,7 @@ class CosineRestarts(Schedule):
     end: Finite = 0.0
     growth: Steps = 1
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         done, length = step - 1, self.steps
         if self.growth == 1:
             done %= length
@@ -117,7 +117,7 @@ class Cyclic(Schedule):
             object.__setattr__(self, "down", validate(self, "down", self.down, Steps))
         validate_choice(self, "each", self.each, ("cycle", "step"))
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         down = self.up if self.down is None else self.down
         cycle, done = divmod(step - 1, self.up + down)
         share = done / self.up if done <= self.up else (self.up + down - done) / down
@@ -183,7 +183,7 @@ class OneCycle(Schedule):
                 f"as long, got {self.rising!r}"
             )
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         start = self.peak / self.start_divisor
         done, top, last = min(step, self.steps) - 1, self.rising * self.steps - 1, self.steps - 1
         curve, begun, highest = CURVES[self.curve], top, self.peak
@@ -244,7 +244,7 @@ class WarmUpStableDecay(Schedule):
         super().__post_init__()
         validate_choice(self, "curve", self.curve, CURVES)
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         if step <= self.warm_up:
             return along_line(self.start, self.peak, progress(step, self.warm_up))
         done = progress(max(step - self.warm_up - self.stable, 1), self.decay)

@@ -30,7 +30,7 @@ class Constant(Schedule):
 
     value: Finite
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         return self.value
 
 
@@ -63,7 +63,7 @@ class Linear(Schedule):
     end: Finite
     steps: Steps
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         return along_line(self.start, self.end, progress(step, self.steps))
 
     @property
@@ -106,7 +106,7 @@ class Polynomial(Schedule):
     steps: Steps
     power: Positive = 1.0
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         left = power(1 - progress(step, self.steps), self.power)
         return self.end + (self.start - self.end) * left
 
@@ -145,7 +145,7 @@ class StepDecay(Schedule):
     factor: NonNegative
     every: Steps
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         return self.start * power(self.factor, (step - 1) // self.every)
 
     @property
@@ -179,7 +179,7 @@ class Exponential(Schedule):
     start: Finite
     factor: NonNegative
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         return self.start * power(self.factor, step - 1)
 
 
@@ -215,7 +215,7 @@ class InverseTime(Schedule):
     rate: NonNegative
     power: Positive = 1.0
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         return self.start / power(1 + self.rate * (step - 1), self.power)
 
 
@@ -256,7 +256,7 @@ class Cosine(Schedule):
     end: Finite = 0.0
     power: Positive = 1.0
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         left = along_cosine(1.0, 0.0, progress(step, self.steps))
         if self.power != 1:  # which would take as long as the cosine
             left = power(left, self.power)
@@ -296,7 +296,7 @@ class REX(Schedule):
     steps: Steps
     end: Finite = 0.0
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         left = 1 - progress(step, self.steps)
         return self.end + (self.start - self.end) * (left / (0.5 + 0.5 * left))
 

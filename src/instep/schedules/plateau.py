@@ -103,7 +103,7 @@ class ReduceOnPlateau(Schedule):
             validate_choice(self, name, value, ("smallest", "largest"))
         super().__setattr__(name, value)
 
-    def _at(self, step: int, value: float | None = None) -> float:
+    def at(self, step: int, value: float | None = None) -> float:
         if value is not None and self.values:
             last, before = self._before
             before = self._told if step > last else before
