@@ -181,7 +181,6 @@ class NumpyWords:
 OF_WORDS = {
     "bit_and": np.bitwise_and,
     "bit_or": np.bitwise_or,
-    "bit_xor": np.bitwise_xor,
     "shift_left": np.left_shift,
     "shift_right": np.right_shift,
 }

@@ -19,7 +19,7 @@ CONVERSIONS = ("cast", "real", "imag", "complex", "bits")
 #: On words of 32 bits without a sign, uint32. They can also be added, subtracted and multiplied,
 #: modulo 2**32, compared and chosen.
 #: `random` gives each element one, as `words.random` says.
-OF_WORDS = ("random", "bit_and", "bit_or", "bit_xor", "shift_left", "shift_right")
+OF_WORDS = ("random", "bit_and", "bit_or", "shift_left", "shift_right")
 
 #: Every operation that an engine must be able to emit. All are exactly rounded by IEEE 754, and
 #: those on words are exact.

@@ -94,7 +94,6 @@ _CHOICE, _LOGICAL, _COMPARISON, _SUM, _PRODUCT, _SIGN, _ATOM = range(7)
 _OF_WORDS = {
     "bit_and": "&",
     "bit_or": "|",
-    "bit_xor": "^",
     "shift_left": "<<",
     "shift_right": ">>",
 }

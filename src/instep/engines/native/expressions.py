@@ -37,7 +37,6 @@ _OF_WORDS = {
     "multiply": "mul",
     "bit_and": "and",
     "bit_or": "or",
-    "bit_xor": "xor",
     "shift_left": "shl",
     "shift_right": "lshr",
     "less": "icmp ult",
