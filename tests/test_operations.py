@@ -254,7 +254,7 @@ def test_every_operation_of_a_graph_is_tried():
             rule = optimizer_of(expression)()
             (graph,) = Program(rule).passes(dtype, ())
             used |= {node.operation for node in graph.nodes}
-    # Words, and what sums leave, are tried in test_random.py and test_sums.py.
+    # Words, and what sums leave, are tried in test_random.py and test_canonical_sum.py.
     (graph,) = Program(SGD(rounding="stochastic")).passes("float16", ())
     used |= {node.operation for node in graph.nodes}
     assert used == OPERATIONS
