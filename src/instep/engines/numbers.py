@@ -40,7 +40,8 @@ class Number:
     @property
     def dtype(self) -> Any:
         """The dtype that it has in the library."""
-        return self.owner.asarray(self.value.item(), dtype=self.owner.float64).dtype
+        dtype = self.owner.float64 if self.is_real else self.owner.bool
+        return self.owner.asarray(self.value.item(), dtype=dtype).dtype
 
     shape, ndim, size = (), 0, 1
 
