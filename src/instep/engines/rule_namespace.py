@@ -324,7 +324,7 @@ class RuleNamespace(ElementFunctions):
         return self._namespace.asarray(x, device=arrays.namespace_device(self._like))
 
     def require(self, condition: Any) -> Any:
-        """Turn the step away unless the condition holds everywhere; return where it does not."""
+        """Turn the step away unless the condition holds everywhere; return how often it fails."""
         self.guards |= {self._counting.following("tree", "sum")}
         failures = self.where(self._array(condition), 0.0, 1.0)
         return self.tree_sum(self._namespace.broadcast_to(failures, self._like.shape))

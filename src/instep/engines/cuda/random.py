@@ -5,30 +5,30 @@ from instep.words import BLOCK, MULTIPLIERS, ROUNDS, WEYL
 
 _PHILOX = f"""\
 // The random words of {BLOCK} elements: Philox-4x32-10 of their number, the step and the draw.
-struct Words {{{{
+struct Words {{
     unsigned at[{BLOCK}];
-}}}};
+}};
 
 __device__ __forceinline__ Words philox(
     unsigned k, unsigned l, const unsigned at_step, const unsigned draw, const long long block)
-{{{{
+{{
     unsigned a = (unsigned)block, b = (unsigned)(block >> 32), c = at_step, d = draw;
     #pragma unroll
-    for (int round = 0; round < {ROUNDS}; ++round, k += {WEYL[0]}u, l += {WEYL[1]}u) {{{{
+    for (int round = 0; round < {ROUNDS}; ++round, k += {WEYL[0]}u, l += {WEYL[1]}u) {{
         const unsigned high_a = __umulhi({MULTIPLIERS[0]}u, a), low_a = {MULTIPLIERS[0]}u * a;
         const unsigned high_c = __umulhi({MULTIPLIERS[1]}u, c), low_c = {MULTIPLIERS[1]}u * c;
         a = high_c ^ b ^ k, b = low_c, c = high_a ^ d ^ l, d = low_a;
-    }}}}
-    return {{{{a, b, c, d}}}};
-}}}}
+    }}
+    return {{a, b, c, d}};
+}}
 
 // That of one of them, without an array that would have to be in memory.
 __device__ __forceinline__ unsigned chosen(const Words& words, const long long element)
-{{{{
+{{
     const unsigned early = element & 1 ? words.at[1] : words.at[0];
     const unsigned late = element & 1 ? words.at[3] : words.at[2];
     return element & 2 ? late : early;
-}}}}""".format()
+}}"""
 
 
 class Draws:
@@ -61,11 +61,9 @@ class Draws:
 
     def arguments(self, element: str, *, made: bool = False) -> list[str]:
         """Return the words of an element, of a block that is made, or is to be."""
-        return [
-            f"chosen({name if made else self._words(node, f'({element}) / {BLOCK}')}, {element})"
-            for node in self._nodes
-            for name in [f"words{node.value}"]
-        ]
+        block = f"({element}) / {BLOCK}"
+        words = [f"words{node.value}" if made else self._words(node, block) for node in self._nodes]
+        return [f"chosen({one}, {element})" for one in words]
 
     @staticmethod
     def _words(node: Node, block: str) -> str:
