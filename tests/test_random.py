@@ -210,7 +210,7 @@ def test_a_seed_is_an_integer(seed):
         Adam(seed=seed)
 
 
-@pytest.mark.parametrize("rounding", ["up", None, 1, []])
+@pytest.mark.parametrize("rounding", ["up", 0, 1, []])
 def test_a_rounding_is_one_of_two(rounding):
     with pytest.raises(ValueError, match="'nearest' or 'stochastic'"):
         Adam(rounding=rounding)

@@ -49,8 +49,20 @@ class _Answering(Rule):
         return 0
 
     @property
-    def rounding(self) -> str:
-        return "nearest"
+    def rounding(self) -> str | None:
+        return None
+
+    @property
+    def master(self) -> bool:
+        return False
+
+    @property
+    def state_dtype(self) -> str | None:
+        return None
+
+    @property
+    def min_float8_size(self) -> int:
+        return 0
 
     @property
     def complex(self) -> str:

@@ -13,7 +13,10 @@ from instep.state import Overrides, Selector
 from instep.transform import Transform
 
 #: The settings of an optimizer, which in a chain are those of the chain.
-_SETTINGS = ("engine", "threads", "overrides", "frozen", "complex", "rounding", "seed")
+_SETTINGS = (
+    *("engine", "threads", "overrides", "frozen", "complex", "rounding", "master", "state_dtype"),
+    *("min_float8_size", "seed"),
+)
 
 
 class Chain(Compound):
@@ -32,6 +35,9 @@ class Chain(Compound):
         frozen: Sequence[Selector] | None = None,
         complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
         rounding: str | None = None,
+        master: bool | None = None,
+        state_dtype: str | None = None,
+        min_float8_size: int | None = None,
         seed: int | None = None,
     ) -> None:
         self.__dict__.update(_composed(rules))
@@ -43,6 +49,9 @@ class Chain(Compound):
             "frozen": frozen,
             "complex": complex,
             "rounding": rounding,
+            "master": master,
+            "state_dtype": state_dtype,
+            "min_float8_size": min_float8_size,
             "seed": seed,
         }
         settings = {k: getattr(main, k) if x is None else x for k, x in given.items()}
@@ -104,6 +113,9 @@ def chain(
     frozen: Sequence[Selector] | None = None,
     complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
     rounding: str | None = None,
+    master: bool | None = None,
+    state_dtype: str | None = None,
+    min_float8_size: int | None = None,
     seed: int | None = None,
 ) -> Chain:
     """Compose transforms and one optimizer into one optimizer, which takes the fewest passes.
@@ -122,6 +134,8 @@ def chain(
         In `overrides`, hyperparameters of the optimizer have their own names, and those of
         transforms the name of the transform before it: ``weight_decay_rate`` is the `rate` of
         `weight_decay`, ``weight_decay2_rate`` that of a second one.
+    master, state_dtype, min_float8_size
+        The same, of how parameters and state are kept.
 
     Returns
     -------
@@ -150,6 +164,9 @@ def chain(
         frozen=frozen,
         complex=complex,
         rounding=rounding,
+        master=master,
+        state_dtype=state_dtype,
+        min_float8_size=min_float8_size,
         seed=seed,
     )
 

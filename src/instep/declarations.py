@@ -15,7 +15,17 @@ from instep.hyperparameters import described, real
 RESERVED = frozenset(
     {
         *("answer", "answer_in_place", "answer_rule", "averaged", "borrowed", "check_values"),
-        *("complex", "defines", "engine", "eval_params", "explain", "form", "frozen", "guarded"),
+        *(
+            "complex",
+            "defines",
+            "engine",
+            "eval_params",
+            "exact_slots",
+            "explain",
+            "form",
+            "frozen",
+        ),
+        *("guarded", "master", "min_float8_size", "square_slots", "state_dtype"),
         *("branches", "compositions", "hyperparameters", "initial_state"),
         *("load", "load_state_dict", "main", "moving", "name", "needs_random", "needs_value"),
         *("numbers", "optional_slots", "overrides", "part", "parts", "readings", "scopes"),
@@ -55,6 +65,8 @@ def check_class(cls: Any) -> None:
         cls.slots = tuple(cls.slots)
     if not hasattr(cls.real_slots, "__get__"):
         _check_slots(cls.__name__, "real_slots", cls.real_slots)
+    for what in ("exact_slots", "square_slots"):
+        _check_slots(cls.__name__, what, getattr(cls, what))
     _check_optional_slots(cls)
     _check_scalar_slots(cls, hyperparameters)
     _check_signatures(cls)

@@ -75,7 +75,7 @@ class BucketExplanation:
         return self.passes
 
     @property
-    def bytes_per_element(self) -> int | None:
+    def bytes_per_element(self) -> float | None:
         """Memory traffic of a step in bytes for an element, over all passes."""
         return sum(graph.bytes_per_element for graph in self.graphs) or None
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from instep import arrays
+from instep.graph.kept import STATE_DTYPES
 from instep.interrupts import Block, Call, block, require_frames, together
 from instep.plan.remembered import alike
 from instep.state import Overrides, Selector, State
@@ -38,10 +39,33 @@ def _validate_threads(owner: str, value: Any) -> int | None:
     raise ValueError(f"{owner}: threads must be None or an integer >= 1, got {value!r}")
 
 
-def _validate_rounding(owner: str, value: Any) -> str:
-    if value not in ("nearest", "stochastic"):
-        raise ValueError(f"{owner}: rounding must be 'nearest' or 'stochastic', got {value!r}")
-    return str(value)
+def _validate_rounding(owner: str, value: Any) -> str | None:
+    if value not in (None, "nearest", "stochastic"):
+        raise ValueError(
+            f"{owner}: rounding must be None, 'nearest' or 'stochastic', got {value!r}"
+        )
+    return None if value is None else str(value)
+
+
+def _validate_state_dtype(owner: str, value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and value in STATE_DTYPES):
+        return value
+    choices = ", ".join(map(repr, STATE_DTYPES))
+    raise ValueError(f"{owner}: state_dtype must be None or one of {choices}, got {value!r}")
+
+
+def _validate_min_float8_size(owner: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < 0:
+        raise ValueError(
+            f"{owner}: min_float8_size must be a number of elements, an integer >= 0, got {value!r}"
+        )
+    return operator.index(value)
+
+
+def _validate_master(owner: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{owner}: master must be True or False, got {value!r}")
+    return value
 
 
 def _validate_seed(owner: str, value: Any) -> int:
@@ -83,6 +107,9 @@ _SETTINGS: Mapping[str, Any] = {
     "engine": _validate_engine,
     "threads": _validate_threads,
     "rounding": _validate_rounding,
+    "master": _validate_master,
+    "state_dtype": _validate_state_dtype,
+    "min_float8_size": _validate_min_float8_size,
     "seed": _validate_seed,
     "overrides": _validate_overrides,
     "frozen": _validate_frozen,
@@ -134,8 +161,21 @@ class Optimizer(Stateful):
         magnitude and a phase; with ``"pairs"`` real and imaginary parts are numbers of their own,
         as in PyTorch. Their gradient is the direction of steepest ascent in both parts.
     rounding
-        How parameters of 16 bits are rounded when they are stored: ``"nearest"``, or
-        ``"stochastic"``, up or down by chance, so that small steps are not lost.
+        How parameters of 16 bits, and state in 16 or 8, are rounded when they are stored:
+        ``"nearest"``, or ``"stochastic"``, up or down by chance, so that small steps are not lost.
+        By default parameters to the nearest, and state by chance.
+    master
+        Whether parameters of 16 bits are kept whole, as float32, in the state: the rule runs on
+        them, and the parameter is what they are rounded to. Of bfloat16 that takes 2 bytes, for it
+        is the upper half itself.
+    state_dtype
+        What state arrays are kept in: ``"float32"``, ``"bfloat16"``, as words of 16 bits, or
+        ``"float8"``, words of 8 bits and a scale for every 256 elements. By default what the
+        arithmetic has: float32, or float64 for parameters of 64 bits. Copies and means of
+        parameters, and state of other shapes, are kept in that always.
+    min_float8_size
+        Elements from which tensors have state in 8 bits; that of smaller ones is kept as by
+        default.
     seed
         An integer. What a rule draws, and rounding by chance, follow from it, path and step.
 
@@ -152,7 +192,10 @@ class Optimizer(Stateful):
     overrides: Overrides = field(default_factory=dict, kw_only=True)
     frozen: Sequence[Selector] = field(default=(), kw_only=True)
     complex: str = field(default="modulus", kw_only=True)
-    rounding: str = field(default="nearest", kw_only=True)
+    rounding: str | None = field(default=None, kw_only=True)
+    master: bool = field(default=False, kw_only=True)
+    state_dtype: str | None = field(default=None, kw_only=True)
+    min_float8_size: int = field(default=4096, kw_only=True)
     seed: int = field(default=0, kw_only=True)
 
     def update(self, params: Any, grads: Any, *, value: Any = None) -> Any:

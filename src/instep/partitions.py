@@ -18,7 +18,10 @@ _SETTINGS: Mapping[str, Any] = {
     "overrides": {},
     "frozen": (),
     "complex": "modulus",
-    "rounding": "nearest",
+    "rounding": None,
+    "master": False,
+    "state_dtype": None,
+    "min_float8_size": 4096,
     "seed": 0,
 }
 
@@ -38,7 +41,10 @@ class Partition(Compound):
         overrides: Overrides | None = None,
         frozen: Sequence[Selector] = (),
         complex: str = "modulus",  # noqa: A002 - as the setting of every optimizer
-        rounding: str = "nearest",
+        rounding: str | None = None,
+        master: bool = False,
+        state_dtype: str | None = None,
+        min_float8_size: int = 4096,
         seed: int = 0,
     ) -> None:
         _check(branches)
@@ -49,6 +55,9 @@ class Partition(Compound):
             "frozen": frozen,
             "complex": complex,
             "rounding": rounding,
+            "master": master,
+            "state_dtype": state_dtype,
+            "min_float8_size": min_float8_size,
             "seed": seed,
         }
         self._branches = dict(branches)
@@ -96,7 +105,10 @@ def partition(
     overrides: Overrides | None = None,
     frozen: Sequence[Selector] = (),
     complex: str = "modulus",  # noqa: A002 - as the setting of every optimizer
-    rounding: str = "nearest",
+    rounding: str | None = None,
+    master: bool = False,
+    state_dtype: str | None = None,
+    min_float8_size: int = 4096,
     seed: int = 0,
 ) -> Partition:
     """Give each part of a tree an optimizer of its own, and step them all as one.
@@ -114,6 +126,8 @@ def partition(
     engine, threads, overrides, frozen, complex, rounding, seed
         As for `Optimizer`, for all branches. In `overrides`, a name is that of a hyperparameter of
         the optimizer that updates the leaf, and is for those optimizers that have it.
+    master, state_dtype, min_float8_size
+        The same, of how parameters and state are kept.
 
     Returns
     -------
@@ -143,6 +157,9 @@ def partition(
         frozen=frozen,
         complex=complex,
         rounding=rounding,
+        master=master,
+        state_dtype=state_dtype,
+        min_float8_size=min_float8_size,
         seed=seed,
     )
 

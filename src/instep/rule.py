@@ -109,6 +109,13 @@ class Rule:
     #: Those that there are only while an option is on, and its name, as in ``{"x": "amsgrad"}``.
     optional_slots: ClassVar[Mapping[str, str]] = {}
 
+    #: Those that are kept as ever, whatever `state_dtype` says: means of parameters, say, and sums
+    #: of gradients. So are those that start as a copy of the parameter.
+    exact_slots: ClassVar[tuple[str, ...]] = ()
+
+    #: Those that hold squares, or other numbers from 0 on: in 8 bits their roots are kept.
+    square_slots: ClassVar[tuple[str, ...]] = ()
+
     #: Numbers that are remembered from step to step, with their initial values. `scalars` sees
     #: the old value in `h` and returns the new one under the same name; `rule` sees the new one.
     scalar_slots: ClassVar[Mapping[str, float]] = {}

@@ -1,4 +1,4 @@
-"""Words of 32 bits, and what is made of them: random numbers, and rounding by chance.
+"""Words of 32 bits, and what is made of them: random numbers.
 
 All is written in integer arithmetic, modulo 2**32, and so exact on every engine: once for arrays of
 NumPy, and once for what a trace records, by the functions of `Words`.
@@ -32,14 +32,24 @@ class Words(Protocol):
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """Return one of two words."""
 
+    def largest(self, x: Any) -> Any:
+        """Return for each element the largest word of its block (see `BLOCK`)."""
+
+
+#: Elements that have what is made for many in common, counted in C order from the first of a
+#: tensor: the scale of state in 8 bits, and words for rounding by chance.
+BLOCK = 256
 
 #: Multipliers, and what is added to the key after each round (Salmon, Moraes, Dror, Shaw 2011).
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 
-#: Words of a block.
-BLOCK = 4
+#: Words that are made at once.
+AT_ONCE = 4
+
+#: From here on are the numbers of the draws with which numbers are rounded; rules draw those below.
+ROUNDING = 1 << 31
 
 
 def philox(counter: Sequence[Any], key: Sequence[Any]) -> list[Any]:
@@ -68,15 +78,41 @@ def random(
 ) -> NDArray[np.uint32]:
     """Return a random word for each element of a tensor from `first` on, so many.
 
-    Elements are counted in C order. Four of them have the words of one block. Its key is the place,
-    two words that are those of the tensor alone; its counter is the number of the block, two words,
-    then the step and the draw.
+    Elements are counted in C order. Four of them have the words that are made at once. The key is
+    the place, two words that are those of the tensor alone; the counter is the number of the four,
+    two words, then the step and the draw.
+    """
+    start, stop = first // AT_ONCE, -(-(first + count) // AT_ONCE)
+    found = np.stack(_made(start, stop, place, step, draw), axis=-1).reshape(-1)
+    return found[first - AT_ONCE * start :][:count]
+
+
+def shared(
+    first: int, count: int, place: Sequence[int], step: int, draw: int
+) -> NDArray[np.uint32]:
+    """Return a random word for each element as `random` does, of which a quarter are made.
+
+    A block has 64 words, of 16 counters: the first of each, then the second, and so on. Its first
+    64 elements have these words, the next 64 have them turned left by 8 bits, then by 16 and 24.
+    Each word is as random by itself as if it were made alone, and so are the upper bytes together.
     """
     start, stop = first // BLOCK, -(-(first + count) // BLOCK)
-    block = np.arange(start, stop, dtype=np.uint64)
-    counter = (block & np.uint64(MASK), block >> np.uint64(32), step & MASK, draw)
-    found = np.stack(np.broadcast_arrays(*philox(counter, place)), axis=-1).reshape(-1)
-    return found[first - BLOCK * start :][:count]
+    counters = BLOCK // AT_ONCE // AT_ONCE
+    made = _made(counters * start, counters * stop, place, step, draw)
+    own = np.stack([word.reshape(-1, counters) for word in made], axis=1)
+    own = own.reshape(stop - start, 1, BLOCK // AT_ONCE)
+    turns = np.arange(0, 32, 8, dtype=np.uint32).reshape(-1, 1)
+    turned: NDArray[np.uint32] = (own << turns) | (own >> (np.uint32(32) - turns) % np.uint32(32))
+    return turned.reshape(-1)[first - BLOCK * start :][:count]
+
+
+def _made(
+    start: int, stop: int, place: Sequence[int], step: int, draw: int
+) -> Sequence[NDArray[np.uint32]]:
+    """Return the four words of each of these counters."""
+    number = np.arange(start, stop, dtype=np.uint64)
+    counter = (number & np.uint64(MASK), number >> np.uint64(32), step & MASK, draw)
+    return np.broadcast_arrays(*philox(counter, place))
 
 
 def uniform(words: Words, word: Any, other: Any, dtype: str) -> Any:
@@ -86,64 +122,6 @@ def uniform(words: Words, word: Any, other: Any, dtype: str) -> Any:
     top = words.as_float(words.operate("shift_right", word, 5), dtype)
     rest = words.as_float(words.operate("shift_right", other, 6), dtype)
     return (top * 2.0**26 + rest) * 2.0**-53
-
-
-_SIGN, _INFINITE = 0x80000000, 0x7F800000
-
-
-def rounded(words: Words, x: Any, chance: Any, dtype: str) -> Any:
-    """Return float32 numbers that are rounded up or down by chance to a dtype of 16 bits.
-
-    The chance of each of the two neighbours is as large as the number is near to it, so that what
-    is left of many steps is right in the mean. It follows from the random words `chance`. What is
-    infinite or NaN stays so. Finite numbers of bfloat16 stay finite, and those of float16 below
-    65536; larger ones are left to the conversion, which makes them infinite.
-    """
-    bits = words.bits(x)
-    size = words.operate("bit_and", bits, ~_SIGN & MASK)
-    to_dtype = {"bfloat16": _to_bfloat16, "float16": _to_float16}[dtype]
-    found, end = to_dtype(words, size, chance)
-    found = words.operate("bit_or", found, words.operate("bit_and", bits, _SIGN))
-    is_inside = words.operate("less", size, end)
-    return words.from_bits(words.where(is_inside, found, bits))
-
-
-def _to_bfloat16(words: Words, size: Any, chance: Any) -> tuple[Any, int]:
-    """Return the bits of what positive numbers become, and of those from which they do not."""
-    found = _cut(words, size, chance, 16)
-    return _bounded(words, found, 0x7F7F0000), _INFINITE
-
-
-def _to_float16(words: Words, size: Any, chance: Any) -> tuple[Any, int]:
-    """Return the same for float16, of which numbers below 2**-14 are multiples of 2**-24."""
-    normal = _bounded(words, _cut(words, size, chance, 13), 0x477FE000)
-    exponent = words.operate("shift_right", size, 23)
-    is_small = words.operate("less", exponent, 113)
-    exponent = words.where(is_small, exponent, 112)
-    is_subnormal = words.operate("equal", exponent, 0)
-    leading = words.where(is_subnormal, 0, 1 << 23)
-    digits = words.operate("bit_or", words.operate("bit_and", size, (1 << 23) - 1), leading)
-    # How many digits are below the place of 2**-24. Of more than 31, the last are left out.
-    below = words.operate("subtract", 126, words.where(is_subnormal, 1, exponent))
-    near = words.where(words.operate("less", below, 32), below, 31)
-    far = words.operate("subtract", below, near)
-    far = words.where(words.operate("less", far, 32), far, 31)
-    last = words.operate("subtract", words.operate("shift_left", 1, near), 1)
-    some = words.operate("bit_and", chance, last)
-    raised = words.operate("add", words.operate("shift_right", digits, far), some)
-    places = words.as_float(words.operate("shift_right", raised, near), "float32")
-    small = words.bits(places * 2.0**-24)
-    return words.where(is_small, small, normal), 0x47800000
-
-
-def _cut(words: Words, size: Any, chance: Any, places: int) -> Any:
-    """Return numbers without so many of the last binary places, which are rounded by chance."""
-    some = words.operate("bit_and", chance, (1 << places) - 1)
-    return words.operate("bit_and", words.operate("add", size, some), -(1 << places) & MASK)
-
-
-def _bounded(words: Words, size: Any, largest: int) -> Any:
-    return words.where(words.operate("less", largest, size), largest, size)
 
 
 def place_of(seed: int, path: str) -> float:
@@ -175,6 +153,19 @@ class NumpyWords:
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         return np.where(condition, np.uint32(a), np.uint32(b))
+
+    def largest(self, x: NDArray[np.uint32]) -> Any:
+        return repeated(np.maximum.reduceat(x.reshape(-1), starts(x.size)), x.size).reshape(x.shape)
+
+
+def starts(size: int) -> NDArray[np.int64]:
+    """Return the numbers of the elements with which blocks begin."""
+    return np.arange(0, size, BLOCK)
+
+
+def repeated(x: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return for each of so many elements what its block has."""
+    return np.repeat(x, BLOCK)[:size]
 
 
 #: NumPy's functions by the names of operations on words, where these have other names there.

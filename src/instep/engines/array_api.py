@@ -12,6 +12,7 @@ import numpy as np
 
 from instep import arrays
 from instep.engines.base import Bucket, Engine, Fit, Member
+from instep.engines.kept_arrays import KeptArrays
 from instep.engines.ranges import Range
 from instep.engines.rule_namespace import RuleNamespace, TreeSumError
 from instep.engines.sums import SumTable
@@ -127,44 +128,42 @@ class ArrayAPIBucket(Bucket):
         place = self._numbers[i].get(PLACE)
         place = None if place is None else float(place)
         numbers = dict(zip(program.names, self._rows_now[i].numbers, strict=True))
-        at = int(numbers[program.rounds_at]) if program.rounds_at else None
-        own = self.positions[i], sums, self._added[i], place, at
+        keeping = program.keeping(arrays.dtype_name(w))
+        step = int(numbers[keeping.rounds_at]) if keeping.rounds_at else 0
+        own = self.positions[i], sums, self._added[i], place
         xp = RuleNamespace(program.name, namespace, w, compute, *own)
-        slots = {name: self._slots[i][name] for name in (*program.slots, *program.whole)}
+        pairs = PairNamespace(program.name, xp) if arrays.is_complex(w) else None
         with np.errstate(all="ignore"):
             # The rule gets copies, for it may be written with operations in place.
-            given = {"w": w, "g": self._grads[i]}
-            given = {name: xp.computable(x) for name, x in given.items()}
-            given |= {name: namespace.asarray(x, copy=True) for name, x in slots.items()}
+            kept = KeptArrays(keeping, xp, pairs, w, self._slots[i], step)
+            g = xp.computable(self._grads[i])
+            given = {name: kept.slot(name) for name in (*program.slots, *program.whole)}
             numbers = {name: xp.number(float(x)) for name, x in self._numbers[i].items()}
             varying = {name: xp.computable(x) for name, x in self._varying[i].items()}
-            of_rule: Any = xp
-            if arrays.is_complex(w):
-                of_rule = PairNamespace(program.name, xp)
-                alone = program.real_slots.union(program.whole)
-                given = {k: x if k in alone else of_rule.pair(x) for k, x in given.items()}
             new, new_slots = check_result(
                 program.name,
                 program.rule(
-                    *(of_rule, given.pop("w"), given.pop("g")),
+                    *(pairs or xp, kept.parameter(), g if pairs is None else pairs.pair(g)),
                     Values(program.name, "slot", given | numbers),
                     program.hyperparameters(self._rows_now[i], xp.host_number, varying, numbers),
                 ),
-                (*slots, *numbers, *program.readings),
+                (*given, *numbers, *program.readings),
             )
             self.guards |= xp.guards
+            of_rule = {
+                name: xp.remembered(program.name, name, value)
+                for name, value in new_slots.items()
+                if name in program.readings or name in numbers
+            }
             self.read[self.positions[i]] = {
-                name: xp.remembered(program.name, name, value)
-                for name, value in new_slots.items()
-                if name in program.readings
+                name: x for name, x in of_rule.items() if name in program.readings
             }
-            return xp.stored(program.name, "w", new, w), {
-                name: xp.remembered(program.name, name, value)
-                if name in numbers
-                else xp.stored(program.name, name, value, slots[name])
-                for name, value in new_slots.items()
-                if name not in program.readings
-            }
+            w, state = kept.new_parameter(program.name, new)
+            state |= {name: x for name, x in of_rule.items() if name in numbers}
+            for name, value in new_slots.items():
+                if name not in of_rule:
+                    state |= kept.new_slot(program.name, name, value)
+            return w, state
 
     def commit(self, sums: SumTable) -> Mapping[int, Any]:
         replaced = {}

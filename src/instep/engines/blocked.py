@@ -17,12 +17,13 @@ from instep.engines.base import Bucket, Member
 from instep.engines.host import HostBucket, HostEngine, HostLaunch, columns
 from instep.engines.placement import Placement
 from instep.engines.sums import SumTable
-from instep.graph import Graph, sum_scope
+from instep.graph import Graph, Node, sum_scope
 from instep.graph.program import Program
 from instep.graph.rows import Row
 from instep.interrupts import Call, at_once
 from instep.numerics import LANES, TILE, canonical_sum
-from instep.words import random
+from instep.words import BLOCK as OF_STATE
+from instep.words import random, shared
 
 #: Elements of a block. 256 KiB of float32: a few blocks stay in the second-level cache, and the
 #: cost of calling a ufunc (0.5 us) is small beside its work (15 us). Four tiles of a sum.
@@ -124,7 +125,7 @@ class BlockedLaunch(HostLaunch):
     ) -> None:
         graph, arrays = self.graph, bucket.arrays(leaf)
         walked = leaf.is_walked(graph)
-        blocks = _lines(leaf, arrays) if walked else bucket.gathering.tiles(graph, arrays)
+        blocks = _lines(graph, leaf, arrays) if walked else bucket.gathering.tiles(graph, arrays)
         scalars = self._scalars[leaf.row]
         tiles = []
         for i, block in enumerate(blocks):
@@ -141,25 +142,36 @@ class BlockedLaunch(HostLaunch):
     ) -> None:
         arrays, scalars, done = bucket.arrays(leaf), self._scalars[leaf.row], self._progress[i]
         if leaf.is_walked(self.graph):
-            for block in _lines(leaf, arrays, done):
+            for block in _lines(self.graph, leaf, arrays, done):
                 first, done = done, done + len(block[0])
                 stores = self._procedure.stores(block, scalars, reduced, first)
                 self._progress.store(i, done, stores)
             return
-        if not self.graph.in_order:
-            arrays = [array.transpose(leaf.axes) for array in arrays]
-        for stop, block, stores in bucket.gathering.boxes(self.graph, arrays, done):
+        if self.graph.has_blocks:
+            parts = bucket.gathering.lines(self.graph, arrays, done)
+        else:
+            if not self.graph.in_order:
+                arrays = [array.transpose(leaf.axes) for array in arrays]
+            parts = bucket.gathering.boxes(self.graph, arrays, done)
+        for stop, block, stores in parts:
             at_once(self._procedure.stores(block, scalars, reduced, stop - len(block[0])))
             self._progress.store(i, stop, stores)
 
 
 def _lines(
-    leaf: Placement, arrays: Sequence[NDArray[Any]], begin: int = 0
+    graph: Graph, leaf: Placement, arrays: Sequence[NDArray[Any]], begin: int = 0
 ) -> Iterator[list[NDArray[Any]]]:
     """Yield the blocks of arrays that are lines, from element `begin` on."""
-    lines = [array.transpose(leaf.axes).reshape(-1) for array in arrays]
+    each = [spec.per for spec in graph.arrays]
+    lines = [
+        array.transpose(leaf.axes).reshape(-1) if per == 1 else array
+        for array, per in zip(arrays, each, strict=True)
+    ]
     for start in range(begin, leaf.size, BLOCK):
-        yield [line[start : start + BLOCK] for line in lines]
+        yield [
+            line[start // per : (start + BLOCK) // per]
+            for line, per in zip(lines, each, strict=True)
+        ]
 
 
 class _Float64Namespace:
@@ -188,6 +200,7 @@ class Procedure:
     def __init__(self, graph: Graph, longest: int = 0) -> None:
         self.graph = graph
         self._index = {array.name: i for i, array in enumerate(graph.arrays)}
+        self._per = {array.name: array.per for array in graph.arrays}
         self._plan_registers()
         # Here, for nothing may fail for lack of memory once a step has begun to store.
         self._buffers = {
@@ -203,7 +216,7 @@ class Procedure:
         count: dict[str, int] = {}
         self._register: dict[int, tuple[str, int]] = {}
         for position, node in enumerate(graph.nodes):
-            if position in graph.uniform or node.operation == "load":
+            if position in graph.uniform or self._is_read(node):
                 continue
             dead = [
                 i
@@ -224,12 +237,16 @@ class Procedure:
                 if i not in early:
                     free.setdefault(self._register[i][0], []).append(self._register[i][1])
         # What is stored as it was loaded must be read before another store overwrites it.
-        loads = {s.node for s in graph.stores if graph.nodes[s.node].operation == "load"}
+        loads = {s.node for s in graph.stores if self._is_read(graph.nodes[s.node])}
         self._copies: dict[int, tuple[str, int]] = {}
         for position in sorted(loads):
             dtype = graph.nodes[position].dtype
             count[dtype] = count.get(dtype, -1) + 1
             self._copies[position] = (dtype, count[dtype])
+
+    def _is_read(self, node: Node) -> bool:
+        """Return whether a node is what lies in memory, element by element."""
+        return node.operation == "load" and self._per[str(node.value)] == 1
 
     def reduce(
         self,
@@ -259,8 +276,9 @@ class Procedure:
             copy[...] = values[position]
             values[position] = copy
         return [
-            partial(setitem, block[self._index[store.array]], ..., values[store.node])
+            partial(setitem, block[self._index[store.array]], ..., value)
             for store in self.graph.stores
+            for value in [_every(values[store.node], self._per[store.array])]
         ]
 
     def _evaluate(
@@ -276,19 +294,21 @@ class Procedure:
         with np.errstate(all="ignore"):
             for position, node in enumerate(graph.nodes):
                 operands = [values[i] for i in node.operands]
-                if node.operation == "load":
+                if self._is_read(node):
                     values.append(block[self._index[str(node.value)]])
                     continue
                 if position in graph.uniform:
                     values.append(uniform.value(node, operands, scalars, reduced))
                     continue
                 out = self._buffers[self._register[position]][:length]
-                if node.operation == "random":
+                if node.operation in _DRAWS:
                     *place, step = map(int, operands)
-                    out[...] = random(first, length, place, step, int(str(node.value)))
-                    values.append(out)
-                    continue
-                _apply(node.operation, operands, out)
+                    draw = int(str(node.value))
+                    out[...] = _DRAWS[node.operation](first, length, place, step, draw)
+                elif node.operation == "load":
+                    _repeat(block[self._index[str(node.value)]], out)
+                else:
+                    _apply(node.operation, operands, out)
                 values.append(out)
         return values
 
@@ -320,6 +340,22 @@ class Procedure:
         return "\n".join(lines)
 
 
+#: What gives elements random words.
+_DRAWS = {"random": random, "shared": shared}
+
+
+def _every(x: Any, per: int) -> Any:
+    """Return what one of so many elements has: the first of each block."""
+    return x if per == 1 or not isinstance(x, np.ndarray) else x[::per]
+
+
+def _repeat(x: NDArray[Any], out: NDArray[Any]) -> None:
+    """Give every element what its block has."""
+    whole = len(out) // OF_STATE
+    out[: whole * OF_STATE].reshape(whole, OF_STATE)[...] = x[:whole, np.newaxis]
+    out[whole * OF_STATE :] = x[whole:]
+
+
 def _apply(operation: str, operands: list[Any], out: NDArray[Any]) -> None:
     match operation:
         case "cast":
@@ -334,6 +370,9 @@ def _apply(operation: str, operands: list[Any], out: NDArray[Any]) -> None:
             np.copyto(out, a, where=condition)
         case "bits":
             np.copyto(out, operands[0].view(out.dtype))
+        case "largest":
+            (x,) = operands
+            _repeat(np.maximum.reduceat(x, range(0, len(x), OF_STATE)), out)
         case _:
             uniform.UFUNCS[operation](*operands, out=out)
 

@@ -138,6 +138,8 @@ class FusedBucket(Bucket, Generic[_Launch]):
     ----------
     compute
         Dtype of the arithmetic.
+    names
+        Of the arrays that passes use beside parameter and gradient.
     addresses
         Of parameter and gradient of each leaf, as of the last `fit`.
     numbers
@@ -155,9 +157,10 @@ class FusedBucket(Bucket, Generic[_Launch]):
         self.positions = tuple(member.position for member in members)
         self.program = program
         self.dtype = members[0].parameter.dtype
+        self.names = program.arrays(self.dtype.name)
         self.gradient_dtype = members[0].gradient.dtype
         self.compute = DTYPES[self.dtype.name].compute
-        self.leaves = [Placement.of(member, program.arrays) for member in members]
+        self.leaves = [Placement.of(member, self.names) for member in members]
         self.numbers = [member.numbers for member in members]
         self.own_rows = sorted({member.row for member in members})
         self.addresses = np.zeros((len(members), 2), dtype=np.int64)

@@ -38,9 +38,32 @@ class Gathering:
             stop = min(start + GATHERED, arrays[0].size)
             block = [buffer[: stop - start] for buffer in self.buffers]
             for i, spec in enumerate(graph.arrays):
-                if spec.name in loaded:
+                if spec.per > 1:
+                    block[i] = arrays[i][start // spec.per : -(-stop // spec.per)]
+                elif spec.name in loaded:
                     block[i] = _line(arrays[i], start, stop, block[i])
             yield block
+
+    def lines(
+        self, graph: Graph, arrays: Sequence[NDArray[Any]], begin: int
+    ) -> Iterator[tuple[int, list[NDArray[Any]], list[Call]]]:
+        """Yield the same as `boxes`, in blocks of whole tiles: of arrays in C order."""
+        stored = {array.name for array in graph.stored}
+        for start in range(begin, arrays[0].size, GATHERED):
+            stop = min(start + GATHERED, arrays[0].size)
+            block: list[NDArray[Any]] = []
+            stores: list[Call] = []
+            for buffer, array, spec in zip(self.buffers, arrays, graph.arrays, strict=True):
+                if spec.per > 1:
+                    block.append(array[start // spec.per : -(-stop // spec.per)])
+                    continue
+                copy = buffer[: stop - start]
+                line = _line(array, start, stop, copy)
+                block.append(copy if spec.name in stored else line)
+                if spec.name in stored:
+                    copy[...] = line
+                    stores += _scattered(copy, array, start, stop)
+            yield stop, block, stores
 
     def boxes(
         self, graph: Graph, arrays: Sequence[NDArray[Any]], begin: int
@@ -81,6 +104,16 @@ def _line(array: NDArray[Any], start: int, stop: int, copy: NDArray[Any]) -> NDA
         copy[done : done + part.size].reshape(part.shape)[...] = part
         done += part.size
     return copy
+
+
+def _scattered(copy: NDArray[Any], array: NDArray[Any], start: int, stop: int) -> Iterator[Call]:
+    """Yield the calls that write elements, in C order, where they lie."""
+    array, done = np.atleast_1d(array), 0
+    for index, lengths in boxes_of_line(array.shape, start, stop):
+        box = tuple(slice(i, i + n) for i, n in zip(index, lengths, strict=True))
+        part = array[box]
+        yield partial(setitem, array, box, copy[done : done + part.size].reshape(part.shape))
+        done += part.size
 
 
 def boxes(shape: Sequence[int], most: int) -> Iterator[tuple[int, tuple[Any, ...]]]:

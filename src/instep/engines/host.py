@@ -84,7 +84,7 @@ class HostBucket(FusedBucket[_Launch]):
     @cached_property
     def gathering(self) -> Gathering:
         """Memory for copies of arrays that are no line. Ask for it before the last pass."""
-        slots = [self.leaves[0].slots[name].dtype for name in self.program.arrays]
+        slots = [self.leaves[0].slots[name].dtype for name in self.names]
         return Gathering(
             [self.dtype, self.gradient_dtype, *slots], max(leaf.size for leaf in self.leaves)
         )
@@ -135,7 +135,7 @@ class HostBucket(FusedBucket[_Launch]):
 
     def arrays(self, leaf: Placement) -> list[NDArray[Any]]:
         """Return the arrays of a leaf in the order of `Graph.arrays`."""
-        slots = [leaf.slots[name] for name in self.program.arrays]
+        slots = [leaf.slots[name] for name in self.names]
         return [self._params[leaf.position], self._grads[leaf.position], *slots]
 
 

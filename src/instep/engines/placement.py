@@ -46,12 +46,13 @@ class Placement:
     def of(cls, member: Member, names: Sequence[str]) -> "Placement":
         """Look at the arrays of a member: its slots are taken in the order of `names`."""
         w, shape = member.parameter, member.parameter.shape
-        arrays = [w, member.gradient, *(member.slots[name] for name in names)]
+        arrays = [w, member.gradient, *(_of_elements(member.slots[name], w) for name in names)]
         aligned = [is_aligned(array) for array in arrays]
         axes = dense_axes(shape, w.strides, w.itemsize)
         line = axes is not None and all(
             is_so and same_walk(shape, array.strides, dense_strides(shape, axes, array.itemsize))
             for is_so, array in zip(aligned, arrays, strict=True)
+            if not isinstance(array, _OfBlocks)
         )
         return cls(
             member.position,
@@ -65,7 +66,8 @@ class Placement:
             [array.strides for array in arrays],
             aligned,
             [
-                is_so and is_c_order(shape, array.strides, array.itemsize)
+                isinstance(array, _OfBlocks)
+                or (is_so and is_c_order(shape, array.strides, array.itemsize))
                 for is_so, array in zip(aligned, arrays, strict=True)
             ],
         )
@@ -74,6 +76,19 @@ class Placement:
         """Return whether a pass can walk the arrays where they lie."""
         # A sum takes the elements in C order; without one, or their numbers, any is as good.
         return self.c_order or (self.line and not graph.in_order)
+
+
+def _of_elements(array: Any, w: Any) -> Any:
+    """Return an array as one item for each element of `w`: those of a block are one in memory."""
+    return array if array.shape == w.shape else _OfBlocks(array, w)
+
+
+class _OfBlocks:
+    """How what is kept for blocks of a parameter lies, whatever its shape."""
+
+    def __init__(self, array: Any, w: Any) -> None:
+        self.flags, self.itemsize = array.flags, array.itemsize
+        self.strides = (0,) * w.ndim
 
 
 def is_aligned(array: Any) -> bool:

@@ -12,7 +12,7 @@ from instep.engines import calls
 from instep.engines.numbers import Number, value_of
 from instep.engines.sums import SumTable
 from instep.graph.counting import Counting
-from instep.graph.dtypes import DTYPES, NARROW
+from instep.graph.dtypes import DTYPES
 from instep.graph.errors import (
     RuleError,
     random_of_array,
@@ -195,6 +195,10 @@ class ElementFunctions(Functions):
             return x
         return self._namespace.astype(x, self._compute, copy=True)
 
+    def copied(self, x: Any) -> Any:
+        """Return a copy of an array as it is."""
+        return self._namespace.asarray(x, copy=True)
+
     def is_complex(self, x: Any) -> bool:
         """Return whether `x` is an array of complex numbers."""
         return not self._are_numbers(x) and arrays.is_complex(x)
@@ -232,12 +236,11 @@ class RuleNamespace(ElementFunctions):
         sums: SumTable,
         added: set[int],
         place: float | None,
-        rounds_at: int | None,
     ) -> None:
         super().__init__(rule, namespace, like, compute)
         self._position, self._sums, self._added = position, sums, added
         self._counting = Counting()
-        self._place, self._rounds_at = place, rounds_at
+        self._place = place
         self.guards: frozenset[int] = frozenset()
 
     def sum(self, x: Any, **keywords: Any) -> Any:
@@ -309,17 +312,20 @@ class RuleNamespace(ElementFunctions):
         if not self._is_host(step):
             raise random_of_array(self._rule)
         dtype = DTYPES[arrays.dtype_name(self._like)].compute
-        drawn = [self._draw(int(plain(step))) for _ in range(1 + (dtype == "float64"))]
-        return self._there(words.uniform(words.NumpyWords(), drawn[0], drawn[-1], dtype))
+        number = int(plain(step))
+        drawn = [
+            self.drawn(words.random, number, self._counting.draw())
+            for _ in range(1 + (dtype == "float64"))
+        ]
+        return self.there(words.uniform(words.NumpyWords(), drawn[0], drawn[-1], dtype))
 
-    def _draw(self, step: int) -> Any:
+    def drawn(self, make: Callable[..., Any], step: int, draw: int) -> Any:
         """Return random words, one for each element, as an array of NumPy."""
         assert self._place is not None
         shape, place = tuple(self._like.shape), words.halves(self._place)
-        drawn = words.random(0, math.prod(shape), place, step, self._counting.draw())
-        return drawn.reshape(shape)
+        return make(0, math.prod(shape), place, step, draw).reshape(shape)
 
-    def _there(self, x: Any) -> Any:
+    def there(self, x: Any) -> Any:
         """Return an array of NumPy as one of the library, where the parameter is."""
         return self._namespace.asarray(x, device=arrays.namespace_device(self._like))
 
@@ -351,16 +357,31 @@ class RuleNamespace(ElementFunctions):
 
     def stored(self, rule: str, name: str, value: Any, like: Any) -> Any:
         """Return `value` as a new array of the shape and dtype of `like`."""
-        xp = self._namespace
-        if arrays.is_complex(like):
+        xp, is_complex = self._namespace, arrays.is_complex(like)
+        dtype = arrays.parts(like)[0].dtype if is_complex else like.dtype
+        parts = self.parts(rule, name, value, is_complex=is_complex, shape=like.shape)
+        made = [xp.asarray(xp.astype(x, dtype, copy=True)) for x in parts]
+        return arrays.joined(*made) if is_complex else made[0]
+
+    def parts(
+        self, rule: str, name: str, value: Any, *, is_complex: bool, shape: tuple[int, ...]
+    ) -> list[Any]:
+        """Return what a rule returned for an array, in the dtype of the arithmetic: both parts.
+
+        By way of that dtype, as in a graph.
+        """
+        values: Sequence[Any] = [value]
+        if is_complex:
             values = (value.re, value.im) if isinstance(value, Pair) else (value, 0.0)
-            part = arrays.parts(like)[0]
-            return arrays.joined(*(self.stored(rule, name, x, part) for x in values))
-        if isinstance(value, Pair):
+        elif isinstance(value, Pair):
             raise RuleError(
                 f"{rule}.rule returns complex numbers for {name!r}, which is real; leave it out of "
                 f"`real_slots`, or return xp.real(x)"
             )
+        return [self._computed(rule, name, x, tuple(shape)) for x in values]
+
+    def _computed(self, rule: str, name: str, value: Any, shape: tuple[int, ...]) -> Any:
+        xp = self._namespace
         value = self._array(value)
         self._check_returned(rule, name, value)
         if self.is_complex(value):
@@ -370,20 +391,14 @@ class RuleNamespace(ElementFunctions):
             )
         if xp.isdtype(value.dtype, "bool"):
             raise TypeError(f"{rule}.rule returned a boolean for {name!r}; return real numbers")
-        if tuple(value.shape) != tuple(like.shape):
+        if tuple(value.shape) != shape:
             if value.shape != ():
                 raise ValueError(
                     f"{rule}.rule returned {name!r} of shape {tuple(value.shape)} for an array of "
-                    f"shape {tuple(like.shape)}; a rule must keep shapes"
+                    f"shape {shape}; a rule must keep shapes"
                 )
-            value = xp.broadcast_to(value, like.shape)
-        # By way of the compute dtype, as in a graph; a copy always: a rule may return its gradient.
+            value = xp.broadcast_to(value, shape)
         value = xp.astype(value, self._compute, copy=False)
-        if self._rounds_at is not None and arrays.dtype_name(like) in NARROW:
-            x, chance = arrays.to_numpy(value), self._draw(self._rounds_at)
-            by_chance = words.rounded(words.NumpyWords(), x, chance, arrays.dtype_name(like))
-            value = self._there(by_chance)
-        value = xp.asarray(xp.astype(value, like.dtype, copy=True))
         if arrays.is_traced(value):  # though the arrays of the step are not, where jax.jit runs
             raise TypeError(
                 f"{rule}.rule returned {name!r} without values, because the step runs inside of a "

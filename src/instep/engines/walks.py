@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from instep.graph import Graph
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import itemsize
 
 #: Bytes of a box of an array at most: a copy of it is still in the second-level cache when the pass
 #: reads it.
@@ -95,7 +95,7 @@ class Walk:
             tuple(lengths[kept]),
             tuple(zip(*joined[kept], strict=True)),
             tuple(starts),
-            tuple(DTYPES[array.dtype].itemsize for array in graph.arrays),
+            tuple(itemsize(array.dtype) for array in graph.arrays),
             uses,
         )
 

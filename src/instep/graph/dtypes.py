@@ -39,6 +39,15 @@ DTYPES: Mapping[str, DType] = {
     "complex128": DType(16, compute="float64", state="float64", part="float64"),
 }
 
+#: Bytes of the words in which state is kept as codes.
+WORDS: Mapping[str, int] = {"uint8": 1, "uint16": 2, "uint32": 4}
+
+
+def itemsize(dtype: str) -> int:
+    """Return the bytes of an element of an array of numbers, or of codes."""
+    return WORDS[dtype] if dtype in WORDS else DTYPES[dtype].itemsize
+
+
 #: The dtypes of 16 bits, in which nothing is computed.
 NARROW = frozenset({"float16", "bfloat16"})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import itemsize
 
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "copysign")
 UNARY = ("negative", "abs", "sqrt", "floor", "ceil", "trunc", "round")
@@ -16,10 +16,11 @@ LEAVES = ("load", "scalar", "constant", "reduced")
 #: To another dtype; to the parts of complex numbers that were loaded, and to such, to be stored; to
 #: the bits of a number, and from them.
 CONVERSIONS = ("cast", "real", "imag", "complex", "bits")
-#: On words of 32 bits without a sign, uint32. They can also be added, subtracted and multiplied,
-#: modulo 2**32, compared and chosen.
-#: `random` gives each element one, as `words.random` says.
-OF_WORDS = ("random", "bit_and", "bit_or", "shift_left", "shift_right")
+#: That give each element a word of 32 bits: as `words.random` and `words.shared` say.
+DRAWS = ("random", "shared")
+#: On words without a sign, uint32. They can also be added, subtracted and multiplied, modulo 2**32,
+#: compared and chosen. `largest` is that of the block of an element (`words.BLOCK`).
+OF_WORDS = (*DRAWS, "bit_and", "bit_or", "shift_left", "shift_right", "largest")
 
 #: Every operation that an engine must be able to emit. All are exactly rounded by IEEE 754, and
 #: those on words are exact.
@@ -33,10 +34,14 @@ OPERATIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """One array that a rule works on: the parameter `w`, its gradient `g`, or a slot of state."""
+    """One array that a rule works on: the parameter `w`, its gradient `g`, or a slot of state.
+
+    `per` elements, in C order, have an item of it.
+    """
 
     name: str
     dtype: str
+    per: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Node:
 
     `operands` are positions in `Graph.nodes`. `value` is the name of the array that a `load`
     reads, the number of a `constant`, the position of a `scalar` in `Graph.scalars`, the
-    number of the sum that is `reduced`, or that of the draw of `random` words.
+    number of the sum that is `reduced`, or that of the draw of random words.
     """
 
     operation: str
@@ -258,25 +263,47 @@ class Graph:
 
     @cached_property
     def in_order(self) -> bool:
-        """Whether elements have to be walked in C order: for sums, and where they draw."""
-        return bool(self.sums) or self.draws
+        """Whether elements have to be walked in C order: for sums, and where they are counted."""
+        return bool(self.sums) or self.draws or self.has_blocks
 
     @property
     def draws(self) -> bool:
         """Whether elements get random words."""
-        return any(node.operation == "random" for node in self.nodes)
+        return any(node.operation in DRAWS for node in self.nodes)
+
+    @cached_property
+    def has_blocks(self) -> bool:
+        """Whether elements have something in common with those of their block."""
+        of_blocks = any(node.operation in ("shared", "largest") for node in self.nodes)
+        return of_blocks or any(array.per > 1 for array in (*self.loaded, *self.stored))
 
     @property
-    def bytes_per_element(self) -> int:
+    def bytes_per_element(self) -> float:
         """Memory traffic of this pass, in bytes for an element."""
-        return sum(DTYPES[array.dtype].itemsize for array in (*self.loaded, *self.stored))
+        found = sum(itemsize(x.dtype) / x.per for x in (*self.loaded, *self.stored))
+        return int(found) if found == int(found) else found
+
+    @cached_property
+    def of_blocks(self) -> frozenset[int]:
+        """The nodes whose value is the same for all elements of a block, and not of a tensor."""
+        arrays = {array.name for array in self.arrays if array.per > 1}
+        found: set[int] = set()
+        for position, node in enumerate(self.nodes):
+            if node.operation in ("load", *DRAWS):
+                is_of_block = node.value in arrays
+            else:
+                known = found | self.uniform
+                is_of_block = position not in self.uniform and known.issuperset(node.operands)
+            if is_of_block or node.operation == "largest":
+                found.add(position)
+        return frozenset(found)
 
     @cached_property
     def uniform(self) -> frozenset[int]:
         """The nodes whose value is the same for all elements of a tensor."""
         found: set[int] = set()
         for position, node in enumerate(self.nodes):
-            varies = node.operation in ("load", "random", "complex")
+            varies = node.operation in ("load", "complex", *DRAWS)
             if not varies and found.issuperset(node.operands):
                 found.add(position)
         return frozenset(found)
@@ -290,7 +317,7 @@ class Graph:
             match node.operation:
                 case "scalar":
                     operands = [f"h{node.value}"]
-                case "random":
+                case operation if operation in DRAWS:
                     operands.append(f"draw {node.value}")
                 case "load" | "constant" | "reduced":
                     operands = [str(node.value)]

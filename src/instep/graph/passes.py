@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import itemsize
 from instep.graph.nodes import Call, Graph, Node, Reading, Remembered, Store, Sum
 
 
@@ -113,11 +113,11 @@ def _closure(
 def _stores_what_it_loaded(graph: Graph, store: Store) -> bool:
     node, narrowest = graph.nodes[store.node], 8
     while node.operation == "cast":
-        narrowest = min(narrowest, DTYPES[node.dtype].itemsize)
+        narrowest = min(narrowest, itemsize(node.dtype))
         node = graph.nodes[node.operands[0]]
     # On the way through a narrower format it would have been rounded.
     same = node.operation == "load" and node.value == store.array
-    return same and narrowest >= DTYPES[node.dtype].itemsize
+    return same and narrowest >= itemsize(node.dtype)
 
 
 def _keep(

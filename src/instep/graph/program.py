@@ -1,15 +1,18 @@
 """A rule as engines see it: its graphs, and the numbers that they take at a step."""
 
 import copy
+import math
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from instep import arrays
 from instep.graph import Graph, cut, trace
 from instep.graph.dtypes import BOUNDS, state_dtype
 from instep.graph.evaluation import compile_expressions
-from instep.graph.nodes import numbers_of
+from instep.graph.kept import Fewer, Keeping
+from instep.graph.nodes import Array, numbers_of
 from instep.graph.remembered import OBJECTIVE, PLACE
 from instep.graph.rows import NOTHING, Flags, Group, Part, Row, Varying, alive, product_of
 from instep.graph.trace import Values, objective, varying_name
@@ -48,9 +51,15 @@ class Program:
             for part in self.parts
             for name, scope in part.rule.scopes.items()
         }
-        # The number of the step with which parameters of 16 bits are rounded by chance.
-        is_random = owner.rounding == "stochastic"
-        self.rounds_at = f"{mains[0].prefix}t" if is_random else ""
+        self._fewer = Fewer(
+            owner.state_dtype,
+            owner.rounding,
+            owner.master,
+            frozenset(part.prefix + name for part in self.parts for name in part.exact),
+            frozenset(part.prefix + name for part in self.parts for name in part.squares),
+            f"{mains[0].prefix}t",
+        )
+        self._small = owner.min_float8_size if owner.state_dtype == "float8" else 0
         self._lender = mains[0] if any(part.borrowed for part in self.parts) else None
         self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
@@ -62,6 +71,7 @@ class Program:
         self.whole: tuple[str, ...] = ()
         self.real_slots = frozenset(part.prefix + slot for part in self.parts for slot in part.real)
         self._passes: dict[tuple[str, str, Flags], tuple[Graph, ...]] = {}
+        self._keeping: dict[str, Keeping] = {}
         self._forms: dict[object, Program] = {}
         self._places: list[tuple[Any, object]] = []  # of arrays: engines keep their addresses
         self._has_forms = any(part.has_forms for part in self.parts)
@@ -72,7 +82,16 @@ class Program:
         return alive(self._composed).rule
 
     def for_shape(self, shape: tuple[int, ...]) -> "Program":
-        """Return the program for parameters of a shape: this one, unless a rule has forms."""
+        """Return the program for parameters of a shape.
+
+        It is this one, unless a rule has forms, or state in 8 bits is for larger ones.
+        """
+        if math.prod(shape) < self._small:
+            if "small" not in self._forms:
+                program = self._forms["small"] = copy.copy(self)
+                fewer = replace(self._fewer, state_dtype=None)
+                program.__dict__.update(_fewer=fewer, _small=0, _passes={}, _keeping={}, _forms={})
+            return self._forms["small"].for_shape(shape)
         if not self._has_forms:
             return self
         forms = [(part.prefix, part.rule.form(shape)) for part in self.parts]
@@ -85,6 +104,7 @@ class Program:
                 whole=tuple(p + name for p, form in forms for name in form.whole),
                 _options=self._options | {f"{p}kind": form.kind for p, form in forms},
                 _passes={},
+                _keeping={},
                 _forms={},
             )
         return self._forms[kinds]
@@ -109,13 +129,24 @@ class Program:
         }
 
     @property
-    def arrays(self) -> tuple[str, ...]:
-        """Names of the arrays that passes use beside parameter and gradient."""
-        return (*self.slots, *map(varying_name, self.varying), *self.between)
+    def squares(self) -> frozenset[str]:
+        """Names of the slots that hold squares."""
+        return self._fewer.squares
 
-    def dtype_of(self, slot: str, dtype: str) -> str:
-        """Return the dtype of a state array, or of one between, for parameters of a dtype."""
-        return state_dtype(dtype, is_real=slot in self.real_slots)
+    def keeping(self, dtype: str) -> Keeping:
+        """Return how parameters of a dtype, and their state, are kept."""
+        if dtype not in self._keeping:
+            self._keeping[dtype] = self._fewer.keeping(dtype, self.slots, self.real_slots)
+        return self._keeping[dtype]
+
+    def arrays(self, dtype: str) -> tuple[str, ...]:
+        """Return the names of the arrays that passes use beside parameter and gradient."""
+        state = (array.name for array in self.keeping(dtype).arrays)
+        return (*state, *map(varying_name, self.varying), *self.between)
+
+    def dtype_of(self, name: str, dtype: str) -> str:
+        """Return the dtype of an array of another shape, or of one between, for parameters."""
+        return state_dtype(dtype, is_real=name in self.real_slots)
 
     def is_current(self) -> bool:
         """Return whether the optimizer still has the options, arrays and slots of this program."""
@@ -218,16 +249,13 @@ class Program:
                 hyperparameters=self.names,
                 powers=self.powers,
                 options=self._options | dict(flags),
-                slots=self.slots,
-                dtype=dtype,
+                keeping=self.keeping(dtype),
                 gradient=gradient,
                 varying=self.varying,
                 whole=self.whole,
-                between=self.between,
-                real_slots=self.real_slots,
+                between=[Array(name, self.dtype_of(name, dtype)) for name in self.between],
                 numbers=self.remembered,
                 readings=self.readings,
-                rounds_at=self.rounds_at,
             )
             self._passes[key] = cut(graph)
         return self._passes[key]
@@ -304,8 +332,9 @@ def _remembered(parts: Sequence[Part], owner: Owner) -> dict[str, int]:
     own = {part.prefix + name for part in parts for name in part.rule.numbers}
     if any(part.rule.needs_value for part in parts):
         own.add(OBJECTIVE)
-    is_random = owner.rounding == "stochastic" or any(part.rule.needs_random for part in parts)
-    places = [PLACE] if is_random else []
+    is_rounded = owner.rounding == "stochastic" or owner.state_dtype in ("bfloat16", "float8")
+    draws = is_rounded or any(part.rule.needs_random for part in parts)
+    places = [PLACE] if draws else []
     own.update(places)
     found = numbers_of(
         [*places, *(part.prefix + name for part in parts for name in part.rule.tensor_numbers)],

@@ -43,7 +43,6 @@ class Recorder(Complaints):
         self.numbers: list[int] = []  # of sums, and of what is remembered
         self.counting = Counting()
         self.place: TracedArray | None = None  # of the tensor, where a rule draws random numbers
-        self.rounds_at = ""  # the name of the step, where 16 bits are rounded by chance
         self._positions: dict[Node, int] = {}
         self._repeats = False
 

@@ -5,23 +5,23 @@ in Python floats at every step. Arithmetic with an array becomes a node. Equal o
 one node, so common subexpressions are computed once.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from instep.graph import remembered
-from instep.graph.dtypes import DTYPES, NARROW, is_complex, state_dtype
+from instep.graph import remembered, state
+from instep.graph.dtypes import DTYPES, is_complex
 from instep.graph.errors import FusionError, RuleError, UnknownNameError, is_about_rules, place_of
+from instep.graph.kept import Keeping
 from instep.graph.namespace import TracedNamespace
 from instep.graph.nodes import Array, Graph, Store
-from instep.graph.pairs import Pair, PairNamespace
+from instep.graph.pairs import PairNamespace
 from instep.graph.passes import prune
 from instep.graph.recorder import Recorder
 from instep.graph.remembered import GIVEN, OBJECTIVE
-from instep.graph.symbols import TracedArray, TracedScalar, WholeSlot
-from instep.graph.words import rounded
+from instep.graph.symbols import TracedScalar, WholeSlot
 
 
 def trace(
@@ -31,18 +31,15 @@ def trace(
     hyperparameters: Iterable[str],
     powers: Mapping[str, tuple[str, str]] = MappingProxyType({}),
     options: Mapping[str, Any],
-    slots: tuple[str, ...],
-    dtype: str,
+    keeping: Keeping,
     gradient: str = "",
     varying: Mapping[str, str] = MappingProxyType({}),
     whole: tuple[str, ...] = (),
-    between: tuple[str, ...] = (),
-    real_slots: Collection[str] = (),
+    between: Sequence[Array] = (),
     numbers: Mapping[str, int] = MappingProxyType({}),
     readings: Mapping[str, str] = MappingProxyType({}),
-    rounds_at: str = "",
 ) -> Graph:
-    """Return the graph of `rule` for parameters of storage dtype `dtype`.
+    """Return the graph of `rule` for parameters of a dtype.
 
     Parameters
     ----------
@@ -55,34 +52,34 @@ def trace(
         with the names of base and exponent.
     options
         Values in `h` that the rule may branch on: they are part of what is compiled.
-    slots, real_slots
-        Names of the state arrays, and of those, and of arrays between, that are real where the
-        parameter is complex.
-    dtype, gradient
-        Names in `DTYPES`. A gradient of another dtype is converted as it is loaded.
+    keeping, gradient
+        How parameters and state are kept. A gradient of another dtype, a name in `DTYPES`, is
+        converted as it is loaded.
     varying
         The dtypes of those hyperparameters that are arrays.
     whole, between
-        Names of slots of other shapes, which only functions on whole arrays touch, and of the
-        arrays that these are given and return.
-    numbers, readings, rounds_at
+        Names of slots of other shapes, which only functions on whole arrays touch, and the arrays
+        that these are given and return.
+    numbers, readings
         What is remembered: names, and the numbers by which the graph knows them. What the rule
-        returns to be read: names, and scopes. The step by which 16 bits are rounded by chance.
+        returns to be read: names, and scopes.
 
     Raises
     ------
     FusionError, RuleError
         If the rule does something that a kernel cannot, or that no engine can.
     """
-    recorder = Recorder(name, DTYPES[dtype].compute, rule, _call.__code__)
-    state, recorder.between = (_state(names, dtype, real_slots) for names in (slots, between))
-    arrays = [Array("w", dtype), Array("g", gradient or dtype), *state, *_varying(varying)]
-    xp, loaded = _load(recorder, arrays)
-    recorder.rounds_at, read = rounds_at, remembered.read(recorder, numbers)
+    recorder = Recorder(name, DTYPES[keeping.dtype].compute, rule, _call.__code__)
+    recorder.between = list(between)
+    xp, loaded = _load(recorder, keeping, Array("g", gradient or keeping.dtype), _varying(varying))
+    read = remembered.read(recorder, numbers)
     values = {**objective(read), **_numbers(recorder, hyperparameters, varying, loaded), **options}
     h = Values(name, "hyperparameter", values, powers)
+    slots = [kept.name for kept in keeping.slots]
     given = xp, loaded["w"], loaded["g"], _slots(recorder, loaded, slots, whole, read), h
-    record = partial(_record, recorder, rule, given, arrays, slots, whole, numbers, readings)
+    arrays = [Array("w", keeping.dtype), Array("g", gradient or keeping.dtype)]
+    arrays += [*keeping.arrays, *_varying(varying)]
+    record = partial(_record, recorder, rule, given, arrays, keeping, whole, numbers, readings)
     return prune(_twice(recorder, record))
 
 
@@ -114,14 +111,14 @@ def _record(
     rule: Callable[..., Any],
     given: tuple[Any, ...],
     arrays: Sequence[Array],
-    slots: Iterable[str],
+    keeping: Keeping,
     whole: Sequence[str],
     numbers: Mapping[str, int],
     readings: Mapping[str, str],
 ) -> Graph:
     """Return the graph of what a rule does with what it is given."""
     returned = _call(recorder, rule, *given)
-    stores = _results(recorder, arrays, returned, slots, whole, numbers, readings)
+    stores = _results(recorder, returned, keeping, whole, numbers, readings)
     w, g, *_ = arrays
     kernel = f"{recorder.rule}_{w.dtype}" + (f"_{g.dtype}" if g.dtype != w.dtype else "")
     return recorder.graph(kernel, arrays, stores)
@@ -143,19 +140,19 @@ def _slots(
 
 def _results(
     recorder: Recorder,
-    arrays: Iterable[Array],
     returned: Any,
-    slots: Iterable[str],
+    keeping: Keeping,
     whole: Sequence[str],
     numbers: Mapping[str, int],
     readings: Mapping[str, str],
 ) -> list[Store]:
     """Record what a rule has returned."""
+    slots = [kept.name for kept in keeping.slots]
     new, new_slots = check_result(recorder.rule, returned, (*slots, *whole, *numbers, *readings))
     recorder.check_whole(whole, new_slots)
     remembered.keep(recorder, numbers, new_slots)
     remembered.let_read(recorder, readings, new_slots)
-    return _stores(recorder, arrays, new, new_slots)
+    return state.stored(recorder, keeping, new, new_slots)
 
 
 def objective(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,57 +178,21 @@ def _numbers(
     return numbers | {name: loaded[varying_name(name)] for name in varying}
 
 
-def _state(names: Iterable[str], dtype: str, real_slots: Collection[str]) -> list[Array]:
-    return [Array(name, state_dtype(dtype, is_real=name in real_slots)) for name in names]
-
-
-def _load(recorder: Recorder, arrays: Iterable[Array]) -> tuple[Any, dict[str, Any]]:
+def _load(
+    recorder: Recorder, keeping: Keeping, gradient: Array, others: Iterable[Array]
+) -> tuple[Any, dict[str, Any]]:
     """Return the namespace of a rule, and what it sees of arrays, the parameter first."""
     xp: Any = TracedNamespace(recorder)
-    w, *others = arrays
-    if not is_complex(w.dtype):
-        return xp, {array.name: recorder.load(array) for array in (w, *others)}
-    pairs = PairNamespace(recorder.rule, xp)
-    loaded: dict[str, Any] = {"w": pairs.pair(recorder.load(w))}
-    for array in others:
-        is_pair = array.name == "g" or is_complex(array.dtype)  # a real gradient is one too
-        x = recorder.load(array)
-        loaded[array.name] = pairs.pair(x) if is_pair else x
-    return pairs, loaded
-
-
-def _stores(
-    recorder: Recorder, arrays: Iterable[Array], new: Any, new_slots: Mapping[str, Any]
-) -> list[Store]:
-    values = {**new_slots, "w": new}
-    return [_stored(recorder, x, values[x.name]) for x in arrays if x.name in values]
-
-
-def _stored(recorder: Recorder, array: Array, value: Any) -> Store:
-    """Record the rounding of what a rule returns for an array."""
-    if is_complex(array.dtype):
-        values = (value.re, value.im) if isinstance(value, Pair) else (value, 0.0)
-        re, im = (_real(recorder, array, x) for x in values)
-        return Store(array.name, recorder.join(re, im, array.dtype).position)
-    if isinstance(value, Pair):
-        raise RuleError(
-            f"{recorder.rule}.rule returns complex numbers for {array.name!r}, which is real; "
-            f"leave it out of `real_slots`, or return xp.real(x)"
-        )
-    x = _real(recorder, array, value)
-    # By way of the compute dtype, so that no engine has to round float64 to 16 bits.
-    x = recorder.cast(x, recorder.compute)
-    if recorder.rounds_at and array.dtype in NARROW:
-        x = rounded(recorder, x.widened(), array.dtype)
-    x = recorder.cast(x, array.dtype)
-    return Store(array.name, x.position)
-
-
-def _real(recorder: Recorder, array: Array, value: Any) -> TracedArray:
-    x = recorder.array(value)
-    if x.dtype == "bool":
-        recorder.fail(f"it returns a boolean for {array.name!r}", "return real numbers")
-    return x
+    is_pair = is_complex(keeping.dtype)
+    pairs = PairNamespace(recorder.rule, xp) if is_pair else None
+    loaded: dict[str, Any] = {"w": state.parameter(recorder, keeping, pairs)}
+    for array in (gradient, *others):
+        x: Any = recorder.load(array)
+        # A real gradient is a pair too.
+        is_one = is_complex(array.dtype) or array is gradient
+        loaded[array.name] = pairs.pair(x) if pairs and is_one else x
+    loaded |= {kept.name: state.loaded(recorder, kept, pairs) for kept in keeping.slots}
+    return pairs or xp, loaded
 
 
 #: What a mistake in a rule, or a function that does not know symbols, raises. Others may come from

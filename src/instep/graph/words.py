@@ -1,8 +1,9 @@
 """Words of 32 bits in a graph, and the random numbers that are made of them."""
 
+from collections.abc import Callable
 from typing import Any
 
-from instep import words
+from instep import encodings, words
 from instep.graph.recorder import Recorder
 from instep.graph.symbols import TracedArray, TracedScalar
 
@@ -38,14 +39,8 @@ class TracedWords:
     def as_float(self, x: TracedArray, dtype: str) -> TracedArray:
         return self._recorder.cast(x, dtype)
 
-
-def rounded(recorder: Recorder, x: TracedArray, dtype: str) -> TracedArray:
-    """Record that float32 numbers are rounded by chance to 16 bits: see `words.rounded`."""
-    assert recorder.place is not None
-    step = TracedScalar(recorder, recorder.rounds_at)
-    chance = random(recorder, recorder.place, step)
-    found: TracedArray = words.rounded(TracedWords(recorder), x, chance, dtype)
-    return found
+    def largest(self, x: TracedArray) -> TracedArray:
+        return self._recorder.add("largest", (x,), _WORD)
 
 
 def uniform(recorder: Recorder, place: TracedArray, step: Any) -> TracedArray:
@@ -58,10 +53,23 @@ def uniform(recorder: Recorder, place: TracedArray, step: Any) -> TracedArray:
 
 def random(recorder: Recorder, place: TracedArray, step: Any) -> TracedArray:
     """Record random words, one for each element: see `words.random`."""
+    return _drawn(recorder, "random", place, step, recorder.counting.draw())
+
+
+def bits_for_rounding(recorder: Recorder, step: str, number: int) -> Callable[[int], TracedArray]:
+    """Return what records random bits for what is rounded under this number: two share a word."""
+    assert recorder.place is not None
+    at, draw = TracedScalar(recorder, step), words.ROUNDING + number // 2
+    word = _drawn(recorder, "shared", recorder.place, at, draw)
+    return encodings.bits_of(TracedWords(recorder), word, number % 2)
+
+
+def _drawn(
+    recorder: Recorder, operation: str, place: TracedArray, step: Any, draw: int
+) -> TracedArray:
     low, high = _halves(recorder, place)
     at, _ = _halves(recorder, recorder.array(step, "float64"))
-    draw = recorder.counting.draw()
-    return recorder.add("random", (low, high, at), _WORD, draw)
+    return recorder.add(operation, (low, high, at), _WORD, draw)
 
 
 def _halves(recorder: Recorder, x: TracedArray) -> list[TracedArray]:

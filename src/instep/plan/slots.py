@@ -3,9 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from instep import arrays, engines
 from instep.engines import Bucket, Engine
 from instep.engines.base import Member
+from instep.engines.codes import blocks_of, encoded, kept_as
+from instep.graph.dtypes import is_complex
+from instep.graph.kept import MASTER, Keeping
 from instep.graph.numbers import first_values, of_tensors, of_tree
 from instep.graph.program import Program
 from instep.graph.remembered import PLACE
@@ -61,8 +66,10 @@ def _bucket(
         own.members, chosen, found, between, varying, strict=True
     ):
         row, own_state = given.group_of[i], known.get(leaf.key)
-        if own_state is None or any(
-            own_state.slots.get(name) is not x for name, x in slots.items()
+        if (
+            own_state is None
+            or own_state.slots.keys() != slots.keys()
+            or any(own_state.slots[name] is not x for name, x in slots.items())
         ):
             own_state = LeafState(slots, given.groups[row].history)
         states[i] = own_state
@@ -89,9 +96,14 @@ def _allocate(
     varying: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return the slots of leaves, new ones where there are none that an engine can use."""
-    names, dtype = program.slots, leaves[0].dtype
-    dtypes = [program.dtype_of(name, dtype) for name in names]
-    found = [dict(state.slots) if state is not None else {} for state in states]
+    dtype = leaves[0].dtype
+    keeping = program.keeping(dtype)
+    found = [
+        {}
+        if state is None
+        else kept_as(keeping, program.squares, leaf.parameter.shape, state.slots)
+        for leaf, state in zip(leaves, states, strict=True)
+    ]
     for leaf, slots in zip(leaves, found, strict=True):
         _check(program, leaf, slots, dtype)
         _prepare_whole(program, leaf, slots, dtype)
@@ -102,23 +114,50 @@ def _allocate(
                 if not (name in slots and engine.holds(slots[name], leaf.parameter)):
                     value = float(slots.get(name, first[name]))
                     slots[name] = engine.number(value, leaf.parameter)
+    own = [array for array in keeping.arrays if array.per == 1]
     fresh = [
         i
         for i, (leaf, slots) in enumerate(zip(leaves, found, strict=True))
-        if not all(name in slots and engine.suits(slots[name], leaf.parameter) for name in names)
+        if not all(x.name in slots and engine.suits(slots[x.name], leaf.parameter) for x in own)
     ]
-    allocated = engine.allocate([leaves[i].parameter for i in fresh], dtypes)
+    allocated = engine.allocate([leaves[i].parameter for i in fresh], [x.dtype for x in own])
     for i, new in zip(fresh, allocated, strict=True):
         initial = program.initial_values(rows[i])
-        for name, array in zip(names, new, strict=True):
-            value = found[i].get(name, initial.get(name, 0.0))
+        codes = _first_codes(keeping, initial, varying[i], leaves[i])
+        for spec, array in zip(own, new, strict=True):
+            value = found[i].get(spec.name, codes.get(spec.name, initial.get(spec.name, 0.0)))
             if isinstance(value, str):
                 start = varying[i].get(value)
                 value = leaves[i].parameter if start is None else arrays.converted(start, array)
             # Engines allocate zeros: touching them again would cost a sweep over memory.
             zero = isinstance(value, float) and value == 0.0
-            found[i][name] = array if zero else arrays.filled(array, value)
+            found[i][spec.name] = array if zero else arrays.filled(array, value)
+        for spec in (spec for spec in keeping.arrays if spec.per > 1):
+            w, value = leaves[i].parameter, found[i].get(spec.name, codes.get(spec.name, 0.0))
+            found[i][spec.name] = _placed(w, spec.dtype, blocks_of(w.shape), value)
     return found
+
+
+def _first_codes(
+    keeping: Keeping, initial: Mapping[str, float | str], varying: Mapping[str, Any], leaf: Leaf
+) -> dict[str, Any]:
+    """Return what slots that are kept in codes start as, where that is not zero."""
+    found: dict[str, Any] = {}
+    for kept in keeping.slots:
+        value: Any = initial.get(kept.name, 0.0)
+        if kept.code and value != 0.0:
+            shape = tuple(leaf.parameter.shape)
+            given = varying[value] if isinstance(value, str) else np.full(shape, value)
+            x = np.asarray(arrays.to_numpy(given))
+            found |= encoded(kept, [x.real, x.imag] if is_complex(kept.dtype) else [x])
+    return found
+
+
+def _placed(w: Any, dtype: str, shape: tuple[int, ...], value: Any) -> Any:
+    """Return an array where a parameter is, of a value, or of that of an array."""
+    xp = arrays.namespace(w)
+    new = xp.zeros(shape, dtype=getattr(xp, dtype), device=arrays.namespace_device(w))
+    return new if isinstance(value, float) else arrays.filled(new, value)
 
 
 def _allocate_between(
@@ -183,15 +222,12 @@ def _prepare_whole(program: Program, leaf: Leaf, slots: dict[str, Any], dtype: s
             arrays.library(w),
             arrays.device(w),
         ):
-            xp = arrays.namespace(w)
-            device = arrays.namespace_device(w)
-            own = getattr(xp, program.dtype_of(name, dtype))
-            zeros = xp.zeros(shape, dtype=own, device=device)
-            slots[name] = zeros if slot is None else arrays.filled(zeros, slot)
+            value = 0.0 if slot is None else slot
+            slots[name] = _placed(w, program.dtype_of(name, dtype), shape, value)
 
 
 def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -> None:
-    prefixes = tuple(part.prefix for part in program.parts)
+    prefixes = (MASTER, *(part.prefix for part in program.parts))
     if others := [name for name in slots if not name.startswith(prefixes)]:
         raise ValueError(
             f"{program.name}.update: {format_path('params', leaf.path)} is of another branch than "
@@ -202,6 +238,9 @@ def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -
     shapes = program.whole_shapes(w_shape) if program.whole else {}
     wanted = {name: (shape, program.dtype_of(name, dtype)) for name, shape in shapes.items()}
     wanted |= dict.fromkeys(of_tensors(program), ((), "float64"))
+    for spec in program.keeping(dtype).arrays:
+        shape = w_shape if spec.per == 1 else blocks_of(w_shape)
+        wanted[spec.name] = shape, spec.dtype
     for name, slot in slots.items():
         expected = wanted.get(name) or (w_shape, program.dtype_of(name, dtype))
         if (tuple(slot.shape), arrays.dtype_name(slot)) != expected:

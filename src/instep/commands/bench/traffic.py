@@ -16,7 +16,7 @@ def passes(case: Case) -> tuple[Graph, ...]:
 
 def bytes_per_element(case: Case) -> int:
     """Return what a step reads and writes for an element, in bytes."""
-    return sum(graph.bytes_per_element for graph in passes(case))
+    return round(sum(graph.bytes_per_element for graph in passes(case)))
 
 
 @cache

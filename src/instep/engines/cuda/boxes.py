@@ -6,7 +6,7 @@ from instep.engines.cuda.kernel import Kernel, indented
 from instep.engines.cuda.lines import PACK, vectors
 from instep.engines.cuda.summing import SumKernel
 from instep.graph import Graph
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import itemsize
 
 
 def elements_in_flight(graph: Graph) -> int:
@@ -16,7 +16,7 @@ def elements_in_flight(graph: Graph) -> int:
     many for each further sum, which needs registers for its lanes.
     """
     reached = graph.loaded if graph.sums else graph.arrays
-    size = sum(DTYPES[array.dtype].itemsize for array in reached)
+    size = sum(itemsize(array.dtype) for array in reached)
     most = max(1, 16 >> len(graph.sums)) if graph.sums else 4
     while most > 1 and most * size > 64:
         most //= 2

@@ -29,7 +29,7 @@ class CudaBucket(FusedBucket[CudaLaunch]):
 
         self._cupy = cupy
         for member in members:
-            slots = [member.slots[name] for name in program.arrays]
+            slots = [member.slots[name] for name in program.arrays(members[0].parameter.dtype.name)]
             refuse_misaligned([member.parameter, member.gradient, *slots])
         super().__init__(program, members)
         self.context = device = members[0].parameter.device

@@ -15,7 +15,7 @@ from instep.engines.cuda.canonical_sum import (
 from instep.engines.cuda.expressions import NARROW_TYPES, TYPES, Expressions, Names
 from instep.engines.cuda.random import Draws
 from instep.graph import Graph, sum_kind, sum_scope
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import itemsize
 from instep.numerics import LANES, TILE
 
 #: Threads of a block in a pass that stores. With up to 40 registers a thread, six to eight such
@@ -55,7 +55,7 @@ def remembered_numbers(graph: Graph) -> list[int]:
 
 def vector_length(graph: Graph) -> int:
     """Return how many elements a thread takes at once: 16 bytes of the narrowest array."""
-    return 16 // min(DTYPES[array.dtype].itemsize for array in graph.arrays)
+    return 16 // min(itemsize(array.dtype) for array in graph.arrays)
 
 
 def threads_per_block(graph: Graph) -> int:

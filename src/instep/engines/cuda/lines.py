@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from instep.engines.cuda.kernel import Kernel, Operand, indented
 from instep.engines.cuda.summing import SumKernel
-from instep.words import BLOCK
+from instep.words import AT_ONCE
 
 PACK = """\
 // V elements that lie side by side.
@@ -92,11 +92,11 @@ class LineStores(_Line):
         if not self._draws:
             return [self._call("{}_pack.at[k]", "")]
         # Vectors begin with elements of a number that can be divided by their length.
-        element = "k" if self._vector % BLOCK == 0 else "start + i + k"
-        made = self._draws.made(f"(start + i + k) / {BLOCK}")
+        element = "k" if self._vector % AT_ONCE == 0 else "start + i + k"
+        made = self._draws.made(f"(start + i + k) / {AT_ONCE}")
         return [
             "{",
-            f"    if (k % {BLOCK} == 0) {{",
+            f"    if (k % {AT_ONCE} == 0) {{",
             *(f"        {line}" for line in made),
             "    }",
             f"    {self._call('{}_pack.at[k]', element, made=True)}",

@@ -1,12 +1,12 @@
 """Random words as CUDA C++: Philox-4x32-10, as `words.random` says it."""
 
 from instep.graph import Graph, Node
-from instep.words import BLOCK, MULTIPLIERS, ROUNDS, WEYL
+from instep.words import AT_ONCE, MULTIPLIERS, ROUNDS, WEYL
 
 _PHILOX = f"""\
-// The random words of {BLOCK} elements: Philox-4x32-10 of their number, the step and the draw.
+// The random words of {AT_ONCE} elements: Philox-4x32-10 of their number, the step and the draw.
 struct Words {{
-    unsigned at[{BLOCK}];
+    unsigned at[{AT_ONCE}];
 }};
 
 __device__ __forceinline__ Words philox(
@@ -61,7 +61,7 @@ class Draws:
 
     def arguments(self, element: str, *, made: bool = False) -> list[str]:
         """Return the words of an element, of a block that is made, or is to be."""
-        block = f"({element}) / {BLOCK}"
+        block = f"({element}) / {AT_ONCE}"
         words = [f"words{node.value}" if made else self._words(node, block) for node in self._nodes]
         return [f"chosen({one}, {element})" for one in words]
 

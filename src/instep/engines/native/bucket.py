@@ -35,13 +35,11 @@ class NativeBucket(HostBucket[CompiledLaunch]):
     def __init__(self, program: Program, members: Sequence[Member], threads: int | None) -> None:
         super().__init__(program, members)
         self._threads = thread_count(threads)
-        width = 2 + len(program.arrays) + bool(self.unwritable)
+        width = 2 + len(self.names) + bool(self.unwritable)
         table = np.zeros((len(members), width + len(Entry)), dtype=np.int64)
         first_tile = 0
         for leaf, row in zip(self.leaves, table, strict=True):
-            row[2 : 2 + len(program.arrays)] = [
-                leaf.slots[name].ctypes.data for name in program.arrays
-            ]
+            row[2 : 2 + len(self.names)] = [leaf.slots[name].ctypes.data for name in self.names]
             tiles = max(1, -(-leaf.size // TILE))
             row[width:] = [leaf.size, 0, leaf.position, tiles, first_tile, 0]
             first_tile += tiles

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 #: How LLVM spells a dtype. Arrays of 16 bits are loaded and stored as integers.
 TYPES = {
     "bool": "i1",
+    "uint8": "i8",
+    "uint16": "i16",
     "uint32": "i32",
     "float16": "i16",
     "bfloat16": "i16",
@@ -24,6 +26,10 @@ _CONVERSIONS: Mapping[tuple[str, str], str] = {
     ("uint32", "float32"): "%result = sitofp i32 %value to float",
     ("uint32", "float64"): "%result = sitofp i32 %value to double",
     ("float64", "uint32"): "%result = fptoui double %value to i32",
+    ("uint8", "uint32"): "%result = zext i8 %value to i32",
+    ("uint16", "uint32"): "%result = zext i16 %value to i32",
+    ("uint32", "uint8"): "%result = trunc i32 %value to i8",
+    ("uint32", "uint16"): "%result = trunc i32 %value to i16",
     ("float32", "float64"): "%result = fpext float %value to double",
     ("float64", "float32"): "%result = fptrunc double %value to float",
     ("float16", "float32"): """

@@ -12,6 +12,7 @@ row of words (`entry_words`), so a call costs the same for any number of tensors
 from collections.abc import Collection
 
 from instep.engines.native.arguments import Argument, Entry, entry_words
+from instep.engines.native.blocks import Blocks
 from instep.engines.native.joining import joined
 from instep.engines.native.loops import argument
 from instep.engines.native.reducing import Reducing, begin, fold
@@ -33,7 +34,7 @@ def emit(
     A pass that stores runs on rows where that is asked for, which are parts of one tensor; those of
     arrays at the positions `sparse` have a gap as large as an element after each.
     """
-    loops: Reducing | Remembering | Storing
+    loops: Reducing | Remembering | Storing | Blocks
     if graph.remembered:
         loops = Remembering(graph, traits)
         functions = f"{loops.span()}\n\n{loops.run()}"
@@ -42,6 +43,9 @@ def emit(
         kinds = sorted({entry.kind for entry in graph.sums})
         lanes = "\n\n".join(f"{begin(kind)}\n\n{fold(kind)}" for kind in kinds)
         functions = f"{loops.span()}\n\n{lanes}\n\n{_run(graph)}"
+    elif graph.has_blocks and graph.stores:
+        loops = Blocks(graph, traits)
+        functions = f"{loops.span()}\n\n{_run(graph)}"
     else:
         graph = joined(graph)
         loops = Storing(graph, traits, sparse)

@@ -12,7 +12,7 @@ from instep.engines.native.joining import BOTH, TURNED
 from instep.engines.native.random import random_words
 from instep.engines.native.target import Traits
 from instep.graph import Graph, Node, sum_scope
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import DTYPES, is_complex, itemsize
 from instep.graph.nodes import CONVERSIONS
 
 _BINARY = {
@@ -81,6 +81,7 @@ class Expressions:
     ) -> None:
         self.graph, self._traits, self._offsets = graph, traits, offsets
         self._sparse = sparse
+        self.blocks: frozenset[int] = frozenset()  # nodes that are computed once for a block
         self.declarations: set[str] = set()
         self.position = {array.name: i for i, array in enumerate(graph.arrays)}
 
@@ -113,37 +114,35 @@ class Expressions:
             case _:
                 operands = [f"%u{i}" for i in node.operands]
                 lines = self.operation(name, node, operands, 1)
-        many, zeros = vector(kind, width), f"<{width} x i32> zeroinitializer"
-        return [
-            *lines,
-            f"%i{position} = insertelement {many} poison, {kind} {name}, i64 0",
-            f"%s{position} = shufflevector {many} %i{position}, {many} poison, {zeros}",
-        ]
+        return [*lines, *repeated(f"%s{position}", name, kind, width)]
 
     def body(self, prefix: str, width: int, index: str) -> list[str]:
         """Return the operations of the pass on `width` elements from `index`, but no stores."""
-        lines: list[str] = []
-        for position, node in enumerate(self.graph.nodes):
-            if position in self.graph.uniform:
-                continue
-            name = f"%{prefix}{position}"
-            if node.operation == "load":
-                lines += self.load(name, node, width, index)
-            elif node.operation == "random":
-                lines += random_words(name, position, width, index)
-            else:
-                operands = [self.value(prefix, width, i) for i in node.operands]
-                lines += self.operation(name, node, operands, width)
-        return lines
+        chosen = (i for i in range(len(self.graph.nodes)) if i not in self.graph.uniform)
+        return [line for i in chosen for line in self.node(i, prefix, width, index)]
+
+    def node(self, position: int, prefix: str, width: int, index: str) -> list[str]:
+        """Return the operation of a node on `width` elements from `index`."""
+        node, name = self.graph.nodes[position], f"%{prefix}{position}"
+        if node.operation == "load":
+            return self.load(name, node, width, index)
+        if node.operation == "random":
+            return random_words(name, position, width, index)
+        operands = [self.value(prefix, width, i) for i in node.operands]
+        return self.operation(name, node, operands, width)
 
     def value(self, prefix: str, width: int, position: int) -> str:
         """Return the name of the value of a node."""
         if position in self.graph.uniform:
             return f"%u{position}" if width == 1 else f"%s{position}"
+        if position in self.blocks:
+            return f"%k{position}" if width == 1 else f"%ks{position}"
         return f"%{prefix}{position}"
 
     def load(self, name: str, node: Node, width: int, index: str) -> list[str]:
         position, kind = self.position[str(node.value)], elements(node.dtype, width)
+        if self.graph.arrays[position].per > 1:
+            return self.load_of_block(name, node, width, index)
         source = f"{self.element(position)}, ptr %array{position}, i64 {index}"
         lines = [f"{name}_at = getelementptr {source}"]
         if width == 1 or position not in self._sparse:
@@ -159,10 +158,35 @@ class Expressions:
             _shuffle(name, kind, [f"{name}_low", f"{name}_high"], _lanes(node.dtype, chosen)),
         ]
 
-    def stores(self, prefix: str, width: int, index: str) -> list[str]:
-        """Return the stores of the pass."""
+    def load_of_block(self, name: str, node: Node, width: int, index: str) -> list[str]:
+        """Return the load of what the block of these elements has, repeated for each."""
+        one = name if width == 1 else f"{name}_one"
+        kind, at = TYPES[node.dtype], self.place_of_block(name, str(node.value), index)
+        lines = [*at, f"{one} = load {kind}, ptr {name}_of_block ; {node.value}"]
+        return lines if width == 1 else [*lines, *repeated(name, one, kind, width)]
+
+    def place_of_block(self, name: str, array: str, index: str) -> list[str]:
+        """Return what makes ``{name}_of_block``, the address of what the block of an element has.
+
+        Elements are counted from the first of the tensor, wherever copies of them are.
+        """
+        position = self.position[array]
+        spec = self.graph.arrays[position]
+        item = f"{TYPES[spec.dtype]}, ptr %array{position}, i64 {name}_block"
+        return [
+            f"{name}_number = add i64 %first_element, {index}",
+            f"{name}_block = udiv i64 {name}_number, {spec.per}",
+            f"{name}_of_block = getelementptr {item}",
+        ]
+
+    def stores(
+        self, prefix: str, width: int, index: str, chosen: Sequence[int] | None = None
+    ) -> list[str]:
+        """Return the stores of the pass, or those of these numbers."""
         lines = []
         for number, store in enumerate(self.graph.stores):
+            if chosen is not None and number not in chosen:
+                continue
             node, position = self.graph.nodes[store.node], self.position[store.array]
             kind, value = elements(node.dtype, width), self.value(prefix, width, store.node)
             name, element = f"%{prefix}_store{number}", self.element(position)
@@ -232,7 +256,7 @@ class Expressions:
         registers at once, half by half, those of the second stand before those of the third: in
         their order it would take twice as many instructions.
         """
-        if width == 1 or self.graph.sums:
+        if width == 1 or self.graph.sums or self.graph.has_blocks:
             return list(range(width))
         piece = width // 8
         return [piece * i + j for i in (0, 2, 1, 3, 4, 6, 5, 7) for j in range(piece)]
@@ -270,9 +294,19 @@ class Expressions:
         return f"call {kind} {function}({', '.join(f'{kind} {operand}' for operand in operands)})"
 
 
+def repeated(name: str, value: str, kind: str, width: int) -> list[str]:
+    """Return what repeats a value in a vector."""
+    many, zeros = vector(kind, width), f"<{width} x i32> zeroinitializer"
+    return [
+        f"{name}_first = insertelement {many} poison, {kind} {value}, i64 0",
+        f"{name} = shufflevector {many} {name}_first, {many} poison, {zeros}",
+    ]
+
+
 def _align(node: Node) -> str:
-    part = DTYPES[node.dtype].part  # a complex number begins where its parts may
-    return f"align {DTYPES[part or node.dtype].itemsize}"
+    # A complex number begins where its parts may.
+    dtype = DTYPES[node.dtype].part if is_complex(node.dtype) else node.dtype
+    return f"align {itemsize(dtype)}"
 
 
 def elements(dtype: str, width: int) -> str:

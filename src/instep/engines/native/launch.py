@@ -20,6 +20,7 @@ from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.graph.nodes import FIRST
 from instep.graph.rows import Row
 from instep.numerics import LANES, TILE
+from instep.words import BLOCK
 
 #: Elements under which a step stays on one thread; each thread has half as many at least. Steps
 #: on two threads and on one take, in us (medians, float32, Zen 5): Adam 26 and 28 at 128 Ki
@@ -170,7 +171,8 @@ class NativeLaunch(CompiledLaunch):
             elements += LANES * int(extents.sum())
         most_threads = threads
         threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
-        chunks = split(extents, threads, unit)
+        is_whole = graph.has_blocks and not graph.sums
+        chunks = in_blocks(extents, threads) if is_whole else split(extents, threads, unit)
         self._threads = min(threads, len(chunks))
         tiles = int(table[:, width + Entry.TILES].sum()) if graph.sums else 0
         partials = _partials(graph, max(1, tiles))
@@ -258,6 +260,14 @@ def split(extents: NDArray[np.int64], threads: int, unit: int) -> NDArray[np.int
     first = np.searchsorted(ends, starts, side="right")
     last = np.searchsorted(ends, stops, side="left")
     return np.stack([first, starts - begins[first], last, stops - begins[last]], axis=1)
+
+
+def in_blocks(extents: NDArray[np.int64], threads: int) -> NDArray[np.int64]:
+    """Cut tensors into chunks as `split` does, none of which begins within a block."""
+    chunks = split(-(-extents // BLOCK), threads, BLOCK)
+    chunks[:, (1, 3)] *= BLOCK
+    chunks[:, 3] = np.minimum(chunks[:, 3], extents[chunks[:, 2]])
+    return chunks
 
 
 #: The passes over an array of float64: what adds up the sums of tiles, or takes their maximum.

@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable
 
 from instep.engines.native.arguments import Argument, Entry, scalar_layout
 from instep.engines.native.expressions import Expressions
-from instep.engines.native.random import before_loops
+from instep.engines.native.random import SHARED_WIDTH, before_loops
 from instep.engines.native.target import Traits
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
+from instep.graph.nodes import DRAWS
 
 #: Bytes of a vector of compute values: two AVX2 registers or one AVX-512 register. Two chains of
 #: dependent operations in flight hide the latency of division and root. On Zen 5 vectors of 32, 64
@@ -69,15 +70,16 @@ class Loops:
         for position, node in enumerate(graph.nodes):
             if position in graph.uniform:
                 lines += self.code.uniform(position, node, self.width)
-        if graph.draws:
+        if graph.draws or graph.has_blocks:
             first = fields + Entry.FIRST
             lines += [
                 f"%first_element_at = getelementptr i64, ptr %entry_row, i64 {first}",
                 "%first_element = load i64, ptr %first_element_at",
             ]
         for position, node in enumerate(graph.nodes):
-            if node.operation == "random":
-                lines += before_loops(position, node, self.width)
+            if node.operation in DRAWS:
+                width = self.width if node.operation == "random" else SHARED_WIDTH
+                lines += before_loops(position, node, width)
         return lines
 
 

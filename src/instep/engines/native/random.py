@@ -1,4 +1,4 @@
-"""Random words as LLVM IR: Philox-4x32-10 for a vector of elements, as `words.random` says it.
+"""Random words as LLVM IR: Philox-4x32-10 for vectors, as `words.random` and `shared` say it.
 
 Words stand in the lower halves of 64-bit integers, where they are multiplied; whatever is in the
 upper halves is left there until a product asks for it to be cleared, which costs no instruction.
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from instep.engines.native.cast import splat, vector
 from instep.graph import Node
-from instep.words import BLOCK, MASK, MULTIPLIERS, ROUNDS, WEYL
+from instep.words import AT_ONCE, BLOCK, MASK, MULTIPLIERS, ROUNDS, WEYL
 
 
 def before_loops(position: int, node: Node, width: int) -> list[str]:
@@ -36,13 +36,80 @@ def random_words(name: str, position: int, width: int, index: str) -> list[str]:
     Four elements have the words of a block. Of one element alone, the others are not used.
     """
     blocks = _blocks(width)
+    lines = [
+        f"{name}_first = add i64 %first_element, {index}",
+        f"{name}_block_w1 = udiv i64 {name}_first, {AT_ONCE}",
+    ]
+    made, words = _philox(name, position, blocks)
+    if width == 1:
+        return lines + made + _of_one(name, words)
+    return lines + made + _in_turn(name, words, blocks)
+
+
+#: Counters of a block, and how many are taken at once: their words fill the registers of AVX2.
+_COUNTERS, _TAKEN = BLOCK // AT_ONCE // AT_ONCE, 8
+
+#: What `before_loops` is to repeat for the words of blocks.
+SHARED_WIDTH = _TAKEN * AT_ONCE
+
+
+def shared_words(name: str, position: int, buffer: str, index: str) -> list[str]:
+    """Return what writes the words of the block that begins with the element `index`."""
+    lines = [
+        f"{name}_begin = add i64 %first_element, {index}",
+        f"{name}_counter = udiv i64 {name}_begin, {BLOCK // _COUNTERS}",
+    ]
+    for first in range(0, _COUNTERS, _TAKEN):
+        part = f"{name}_{first}"
+        lines.append(f"{part}_block_w1 = add i64 {name}_counter, {first}")
+        made, words = _philox(part, position, _TAKEN)
+        lines += made
+        for i, word in enumerate(words):
+            kind = vector("i32", _TAKEN)
+            lines += [
+                f"{part}_word{i} = trunc {vector('i64', _TAKEN)} {word} to {kind}",
+                f"{part}_at{i} = getelementptr i32, ptr {buffer}, i64 {_COUNTERS * i + first}",
+                f"store {kind} {part}_word{i}, ptr {part}_at{i}, align {4 * _TAKEN}",
+            ]
+    return lines
+
+
+def turned_words(name: str, buffer: str, place: str, width: int) -> list[str]:
+    """Return what gives elements, of which the first has this place in its block, their words."""
+    kind = vector("i32", width)
+    turn = [f"{name}_turn = trunc i64 {name}_turn_wide to i32"]
+    turns = f"{name}_turn"
+    if width > 1:
+        turns = f"{name}_turns"
+        zeros = f"<{width} x i32> zeroinitializer"
+        turn += [
+            f"{name}_turn_one = insertelement {kind} poison, i32 {name}_turn, i64 0",
+            f"{turns} = shufflevector {kind} {name}_turn_one, {kind} poison, {zeros}",
+        ]
+    word = f"{name}_word"
+    return [
+        f"{name}_place = and i64 {place}, {BLOCK // AT_ONCE - 1}",
+        f"{name}_at = getelementptr i32, ptr {buffer}, i64 {name}_place",
+        f"{word} = load {kind}, ptr {name}_at, align 4",
+        f"{name}_round = udiv i64 {place}, {BLOCK // AT_ONCE}",
+        f"{name}_turn_wide = mul i64 {name}_round, 8",
+        *turn,
+        f"{name} = call {kind} {turning(width)}({kind} {word}, {kind} {word}, {kind} {turns})",
+    ]
+
+
+def turning(width: int) -> str:
+    """Return the name of the intrinsic that turns words to the left."""
+    return f"@llvm.fshl.{'i32' if width == 1 else f'v{width}i32'}"
+
+
+def _philox(name: str, position: int, blocks: int) -> tuple[list[str], tuple[str, ...]]:
+    """Return what makes four words of each of so many counters, from ``{name}_block_w1`` on."""
     kind, suffix = vector("i64", blocks), f"{position}_w{blocks}"
     half, mask = splat("i64", "32", blocks), splat("i64", str(MASK), blocks)
     counted = "0" if blocks == 1 else f"<{', '.join(f'i64 {i}' for i in range(blocks))}>"
     lines = [
-        f"{name}_first = add i64 %first_element, {index}",
-        f"{name}_block_w1 = udiv i64 {name}_first, {BLOCK}",
-        *_repeated(f"{name}_block", width),
+        *_repeated(f"{name}_block", blocks * AT_ONCE),
         f"{name}_a = add {kind} {name}_block_w{blocks}, {counted}",
         f"{name}_b = lshr {kind} {name}_a, {half}",
     ]
@@ -61,20 +128,18 @@ def random_words(name: str, position: int, width: int, index: str) -> list[str]:
                 f"{product}_new = xor {kind} {product}_mixed, %{key}{i}_{suffix}",
             ]
         a, b, c, d = f"{y}_new", y, f"{x}_new", x
-    if width == 1:
-        return lines + _of_one(name, (a, b, c, d))
-    return lines + _in_turn(name, (a, b, c, d), blocks)
+    return lines, (a, b, c, d)
 
 
 def _blocks(width: int) -> int:
-    return max(1, width // BLOCK)
+    return max(1, width // AT_ONCE)
 
 
 def _of_one(name: str, words: Sequence[str]) -> list[str]:
     """Return what chooses the word of the first element."""
     a, b, c, d = words
     return [
-        f"{name}_own = urem i64 {name}_first, {BLOCK}",
+        f"{name}_own = urem i64 {name}_first, {AT_ONCE}",
         f"{name}_is_odd = trunc i64 {name}_own to i1",
         f"{name}_is_late = icmp uge i64 {name}_own, 2",
         f"{name}_early = select i1 {name}_is_odd, i64 {b}, i64 {a}",
@@ -99,7 +164,7 @@ def _in_turn(name: str, words: Sequence[str], blocks: int) -> list[str]:
     return [
         *lines,
         f"{name}_all = shufflevector {kind} {name}_early, {kind} {name}_late, {lanes} <{places}>",
-        f"{name} = bitcast <{2 * blocks} x i64> {name}_all to <{BLOCK * blocks} x i32>",
+        f"{name} = bitcast <{2 * blocks} x i64> {name}_all to <{AT_ONCE * blocks} x i32>",
     ]
 
 

@@ -5,7 +5,7 @@ from instep.engines.native.cast import TYPES, splat, vector
 from instep.engines.native.expressions import literal
 from instep.engines.native.loops import PREFETCH, Loops, argument, function
 from instep.graph import Node
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import itemsize
 from instep.graph.nodes import FIRST
 from instep.numerics import LANES, TILE
 
@@ -107,9 +107,9 @@ class Reducing(Loops):
         Beyond the end of an array a prefetch does nothing: it never faults.
         """
         lines = []
-        for array in self.graph.loaded:
+        for array in (array for array in self.graph.loaded if array.per == 1):
             position = self.code.position[array.name]
-            ahead = PREFETCHED_BYTES // len(self.graph.loaded) // DTYPES[array.dtype].itemsize
+            ahead = PREFETCHED_BYTES // len(self.graph.loaded) // itemsize(array.dtype)
             name, kind = f"%{prefix}_ahead{position}", TYPES[array.dtype]
             lines += [
                 f"{name}_index = add i64 {index}, {ahead}",

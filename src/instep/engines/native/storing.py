@@ -2,7 +2,7 @@
 
 from instep.engines.native.arguments import Argument, Entry
 from instep.engines.native.loops import CACHE_LINE, PREFETCH, RUN, Loops, argument, function
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import itemsize
 
 #: Elements from which a span is peeled to the cache line. It spares a fifth of the time on Zen 3
 #: (1.42 instead of 1.75 ns an element of Adam), and nothing on Zen 5. In a shorter one the single
@@ -96,16 +96,16 @@ class Storing(Loops):
         """
         stored = [self.code.position[store.array] for store in self.graph.stores]
         first = next((i for i in stored if i not in self.sparse), stored[0])
-        itemsize = DTYPES[self.graph.arrays[first].dtype].itemsize
-        aligned = min(CACHE_LINE, self.width * itemsize)
+        size = itemsize(self.graph.arrays[first].dtype)
+        aligned = min(CACHE_LINE, self.width * size)
         return [
             f"%begin_at = getelementptr i8, ptr %array{first}, i64 0",
             "%address = ptrtoint ptr %begin_at to i64",
-            f"%begin_bytes = mul i64 {begin}, {itemsize}",
+            f"%begin_bytes = mul i64 {begin}, {size}",
             "%begin_address = add i64 %address, %begin_bytes",
             "%past_line = sub i64 0, %begin_address",
             f"%to_line = and i64 %past_line, {aligned - 1}",
-            f"%to_peel = udiv i64 %to_line, {itemsize}",
+            f"%to_peel = udiv i64 %to_line, {size}",
             f"%length = sub i64 {end}, {begin}",
             f"%is_long = icmp ugt i64 %length, {shortest}",
             "%peeled = select i1 %is_long, i64 %to_peel, i64 0",
@@ -152,7 +152,7 @@ class Storing(Loops):
         if array not in (*self.graph.loaded, *self.graph.stored):
             return []
         name, lines, element = f"%ahead{position}", list[str](), self.code.element(position)
-        length = self.width * DTYPES[array.dtype].itemsize * (1 + (position in self.sparse))
+        length = self.width * itemsize(array.dtype) * (1 + (position in self.sparse))
         for k in range(0, length, CACHE_LINE):
             lines += [
                 f"{name}_{k}_row = getelementptr i8, ptr %next{position}, i64 {k}",

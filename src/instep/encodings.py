@@ -1,0 +1,236 @@
+"""Numbers in fewer bits: parameters that are rounded by chance, and how state is kept in codes.
+
+Written once, in integer arithmetic on the bits of float32 numbers (see `words.Words`): the same for
+arrays of NumPy, of which the specification is made, and for what a trace records.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any
+
+from instep.words import MASK, Words
+
+#: Returns so many random bits for each element. None: numbers are rounded to the nearest.
+Chance = Callable[[int], Any] | None
+
+_SIGN, _INFINITE, _NAN = 0x80000000, 0x7F800000, 0x7FC00000
+_PLACES = 23  # of the digits of a float32
+
+
+def bits_of(words: Words, word: Any, half: int) -> Callable[[int], Any]:
+    """Return what gives random bits: the upper ones of random words, or the lower (`half` 1)."""
+
+    def chance(count: int) -> Any:
+        if half:
+            return words.operate("bit_and", word, (1 << count) - 1)
+        return words.operate("shift_right", word, 32 - count)
+
+    return chance
+
+
+# To 16 bits ----------------------------------------------------------------------------------
+
+
+def rounded(words: Words, x: Any, chance: Callable[[int], Any], dtype: str) -> Any:
+    """Return float32 numbers that are rounded up or down by chance to a dtype of 16 bits.
+
+    The chance of each of the two neighbours is as large as the number is near to it, so that what
+    is left of many steps is right in the mean. What is infinite or NaN stays so. Finite numbers of
+    bfloat16 stay finite, and those of float16 below 65536; larger ones are left to the conversion,
+    which makes them infinite.
+    """
+    bits = words.bits(x)
+    size = words.operate("bit_and", bits, ~_SIGN & MASK)
+    to_dtype = {"bfloat16": _to_bfloat16, "float16": _to_float16}[dtype]
+    found, end = to_dtype(words, size, chance)
+    found = words.operate("bit_or", found, words.operate("bit_and", bits, _SIGN))
+    is_inside = words.operate("less", size, end)
+    return words.from_bits(words.where(is_inside, found, bits))
+
+
+def _to_bfloat16(words: Words, size: Any, chance: Callable[[int], Any]) -> tuple[Any, int]:
+    """Return the bits of what positive numbers become, and of those from which they do not."""
+    found = _cut(words, size, chance, 16)
+    return _at_most(words, found, 0x7F7F0000), _INFINITE
+
+
+def _to_float16(words: Words, size: Any, chance: Callable[[int], Any]) -> tuple[Any, int]:
+    """Return the same for float16, of which numbers below 2**-14 are multiples of 2**-24."""
+    normal = _at_most(words, _cut(words, size, chance, 13), 0x477FE000)
+    exponent = words.operate("shift_right", size, _PLACES)
+    is_small = words.operate("less", exponent, 113)
+    exponent = words.where(is_small, exponent, 112)
+    is_subnormal = words.operate("equal", exponent, 0)
+    leading = words.where(is_subnormal, 0, 1 << _PLACES)
+    digits = words.operate("bit_or", words.operate("bit_and", size, (1 << _PLACES) - 1), leading)
+    # How many digits are below the place of 2**-24. Of more than 31, the last are left out.
+    below = words.operate("subtract", 126, words.where(is_subnormal, 1, exponent))
+    near = words.where(words.operate("less", below, 32), below, 31)
+    far = words.operate("subtract", below, near)
+    far = words.where(words.operate("less", far, 32), far, 31)
+    last = words.operate("subtract", words.operate("shift_left", 1, near), 1)
+    some = words.operate("bit_and", chance(31), last)
+    raised = words.operate("add", words.operate("shift_right", digits, far), some)
+    places = words.as_float(words.operate("shift_right", raised, near), "float32")
+    small = words.bits(places * 2.0**-24)
+    return words.where(is_small, small, normal), 0x47800000
+
+
+def _cut(words: Words, size: Any, chance: Callable[[int], Any], places: int) -> Any:
+    """Return numbers without so many of the last binary places, which are rounded by chance."""
+    return words.operate(
+        "bit_and", words.operate("add", size, chance(places)), -(1 << places) & MASK
+    )
+
+
+def _at_most(words: Words, x: Any, largest: Any) -> Any:
+    return words.where(words.operate("less", largest, x), largest, x)
+
+
+def _at_least(words: Words, x: Any, least: Any) -> Any:
+    return words.where(words.operate("less", x, least), least, x)
+
+
+# State in 16 bits, and the lower half of a master ----------------------------------------------
+
+
+def to_bfloat16(words: Words, x: Any, chance: Chance) -> Any:
+    """Return the bits of float32 numbers as bfloat16: rounded by chance, or to the nearest."""
+    if chance is None:
+        bits = words.bits(x)
+        odd = words.operate("bit_and", words.operate("shift_right", bits, 16), 1)
+        raised = words.operate("add", words.operate("add", bits, 0x7FFF), odd)
+    else:
+        raised = words.bits(rounded(words, x, chance, "bfloat16"))
+    return words.where(_is_nan(words, x), _NAN >> 16, words.operate("shift_right", raised, 16))
+
+
+def from_bfloat16(words: Words, code: Any) -> Any:
+    """Return the float32 numbers that have these codes."""
+    return words.from_bits(words.operate("shift_left", code, 16))
+
+
+def divided(words: Words, x: Any) -> tuple[Any, Any]:
+    """Return float32 numbers as the bits of bfloat16 numbers, and what makes them whole again.
+
+    The former are rounded to the nearest, halves away from zero, so that the sign of what is left
+    follows from the latter, the lower 16 bits.
+    """
+    bits = words.bits(x)
+    bits = words.where(_is_nan(words, x), _NAN, bits)
+    upper = words.operate("shift_right", words.operate("add", bits, 0x8000), 16)
+    return upper, words.operate("bit_and", bits, 0xFFFF)
+
+
+def whole(words: Words, upper: Any, lower: Any) -> Any:
+    """Return the float32 numbers of which these are the parts: see `divided`.
+
+    A bfloat16 number that was set since is made whole with what the one before has left, which is
+    less than half of its last place; a zero, below which there is nothing, is taken as it is.
+    """
+    was_raised = words.operate("less", 0x7FFF, lower)
+    size = words.operate("bit_and", upper, 0x7FFF)
+    is_zero = words.operate("equal", size, 0)
+    before = words.operate("subtract", upper, words.where(was_raised, 1, 0))
+    shifted = words.operate("shift_left", before, 16)
+    bits = words.operate("bit_or", shifted, lower)
+    alone = words.operate("shift_left", upper, 16)
+    bits = words.where(was_raised, words.where(is_zero, alone, bits), bits)
+    return words.from_bits(bits)
+
+
+def _is_nan(words: Words, x: Any) -> Any:
+    size = words.operate("bit_and", words.bits(x), ~_SIGN & MASK)
+    return words.operate("less", _INFINITE, size)
+
+
+# State in 8 bits --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Small:
+    """A format of 8 bits: numbers of a block, in units that are a power of two.
+
+    A code has a sign, or none, 4 bits for an exponent and the rest for digits: those of the
+    magnitude, in units, and one more, ``|x| / unit + 1``. So the steps from code to code double
+    with every power of two, as those of floating-point numbers, and what is near to zero needs no
+    rule of its own. All bits set, but for the sign, are NaN.
+
+    Attributes
+    ----------
+    digits
+        Bits of the digits.
+    """
+
+    digits: int
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether negative numbers have codes."""
+        return self.digits == 3
+
+    @property
+    def nan(self) -> int:
+        """The code of NaN, and of what is infinite."""
+        return (16 << self.digits) - 1
+
+    def unit(self, words: Words, parts: Sequence[Any]) -> Any:
+        """Return the number of the unit of each element: that of its block.
+
+        It is the least power of two of which 2**15 times 1.75, or times 1.875 without a sign, is as
+        large as all finite numbers of the block, or a little less. That of 2**-126 is 0.
+        """
+        sizes = [words.operate("bit_and", words.bits(x), ~_SIGN & MASK) for x in parts]
+        finite = [words.where(words.operate("less", x, _INFINITE), x, 0) for x in sizes]
+        largest = reduce(partial(_at_least, words), finite)
+        # A little, for one more unit is added to them.
+        margin = (1 << 24 - self.digits) - 1 + (1 << 13)
+        raised = words.operate("add", words.largest(largest), margin)
+        exponent = words.operate("shift_right", raised, _PLACES)
+        is_least = words.operate("less", exponent, 16)
+        return words.where(is_least, 0, words.operate("subtract", exponent, 16))
+
+    def encoded(self, words: Words, x: Any, unit: Any, chance: Chance) -> Any:
+        """Return the codes of float32 numbers, rounded by chance or to the nearest."""
+        places = _PLACES - self.digits
+        bits = words.bits(x)
+        size = words.operate("bit_and", bits, ~_SIGN & MASK)
+        one = words.operate("shift_left", words.operate("add", unit, 1), _PLACES)
+        more = words.bits(words.from_bits(size) + words.from_bits(one))
+        if chance is None:
+            odd = words.operate("bit_and", words.operate("shift_right", more, places), 1)
+            some = words.operate("add", odd, (1 << places - 1) - 1)
+        else:
+            some = chance(places)
+        code = words.operate("shift_right", words.operate("add", more, some), places)
+        code = words.operate("subtract", code, words.operate("shift_right", one, places))
+        # Where one more step were infinite, it is not taken.
+        last = words.where(words.operate("equal", unit, 239), (15 << self.digits) - 1, self.nan - 1)
+        code = _at_most(words, code, last)
+        if not self.is_signed:  # what is not zero does not become zero: it may be divided by
+            least = words.where(words.operate("equal", size, 0), 0, 1)
+            code = _at_least(words, code, least)
+        is_finite = words.operate("less", size, _INFINITE)
+        code = words.where(is_finite, code, self.nan)
+        if not self.is_signed:
+            return code
+        sign = words.operate("bit_and", words.operate("shift_right", bits, 24), 0x80)
+        return words.operate("bit_or", code, sign)
+
+    def decoded(self, words: Words, code: Any, unit: Any) -> Any:
+        """Return the float32 numbers that have these codes."""
+        places = _PLACES - self.digits
+        size = words.operate("bit_and", code, 0x7F) if self.is_signed else code
+        one = words.operate("shift_left", words.operate("add", unit, 1), _PLACES)
+        more = words.operate("add", words.operate("shift_left", size, places), one)
+        found = words.bits(words.from_bits(more) - words.from_bits(one))
+        found = words.where(words.operate("equal", size, self.nan), _NAN, found)
+        if self.is_signed:
+            sign = words.operate("shift_left", words.operate("bit_and", code, 0x80), 24)
+            found = words.operate("bit_or", found, sign)
+        return words.from_bits(found)
+
+
+#: The format of numbers with a sign, and that of roots.
+SIGNED, ROOTS = Small(3), Small(4)
