@@ -30,6 +30,9 @@ SETTINGS = {
     "frozen": ("a",),
     "complex": "pairs",
     "rounding": "stochastic",
+    "master": True,
+    "state_dtype": "bfloat16",
+    "min_float8_size": 1,
     "seed": 1,
 }
 

@@ -10,6 +10,7 @@ from operator import setitem
 from typing import Any, ClassVar
 
 from instep import arrays, tree
+from instep.engines.codes import as_numbers
 from instep.graph.dtypes import COMPLEX, DTYPES, is_complex
 from instep.interrupts import Call
 from instep.plan import validation
@@ -270,7 +271,10 @@ def _states(state: State, prefix: str, rule: Rule) -> dict[str, LeafState]:
     found = {}
     for key, leaf in state.leaves.items():
         if all(prefix + name in leaf.slots for name in rule.state_slots()):
-            slots = {name: leaf.slots[prefix + name] for name in rule.state_slots()}
+            slots = {
+                name: as_numbers(prefix + name, leaf.slots, is_positive=name in rule.positive_slots)
+                for name in rule.state_slots()
+            }
             scalars = {name: leaf.history.scalars[prefix + name] for name in rule.scalar_slots}
             found[key] = LeafState(slots, History(scalars=scalars))
     return found

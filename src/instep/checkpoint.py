@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from instep import arrays
+from instep.engines.codes import blocks_of
+from instep.graph.dtypes import WORDS
+from instep.graph.kept import MASTER, unit_name
 from instep.hyperparameters import described, is_array
 from instep.rule import Rule, names_of_arrays, rates_that_move
 from instep.state import History, LeafState, State
@@ -147,18 +150,41 @@ def _leaf_state(
         raise ValueError(f"{owner}: {key!r} missed {given['missed']!r} of {t} steps")
     scalars = _mapping(owner, f"'scalars' of {key!r}", given["scalars"])
     slots = _mapping(owner, f"'slots' of {key!r}", given["slots"])
-    _check_fits(owner, what, branches, set(scalars), set(slots))
+    _check_fits(owner, what, branches, set(scalars), _named(owner, what, slots))
     for name, value in scalars.items():
         _check_number(owner, f"{name!r} of {key!r}", value)
     copies = {name: np.array(slot) for name, slot in slots.items()}
     for name, slot in copies.items():
-        if slot.dtype.kind not in "fc":
+        if slot.dtype.kind not in "fc" and slot.dtype.name not in WORDS:
             raise ValueError(
                 f"{owner}: slot {name!r} of {key!r} is {slot.dtype}, not an array of real or "
                 f"complex numbers"
             )
     remembers = {name: float(value) for name, value in scalars.items()}
     return LeafState(copies, History(t - given["missed"], remembers))
+
+
+def _named(owner: str, what: str, slots: Mapping[str, Any]) -> set[str]:
+    """Return the names of the slots in a state, without what belongs to one, or to no rule.
+
+    Raises
+    ------
+    ValueError
+        If units and codes do not belong together.
+    """
+    shapes = {name: np.shape(slot) for name, slot in slots.items()}
+    units = {unit_name(name) for name in slots}.intersection(slots)
+    for name in slots:
+        unit = unit_name(name)
+        has_unit = getattr(slots[name], "dtype", None) == np.uint8 and name not in units
+        if unit in units and shapes[unit] != blocks_of(shapes[name]):
+            raise ValueError(
+                f"{owner}: {what} has {unit!r} of shape {shapes[unit]}, expected "
+                f"{blocks_of(shapes[name])}, one for 256 elements of {name!r}"
+            )
+        if has_unit and unit not in units:
+            raise ValueError(f"{owner}: {what} has {name!r} in 8 bits without {unit!r}")
+    return set(slots) - units - {MASTER}
 
 
 def _check_fits(

@@ -26,35 +26,13 @@ class Chain(Compound):
     attributes, and what its transforms are asked for.
     """
 
-    def __init__(
-        self,
-        *rules: Rule,
-        engine: str | None = None,
-        threads: int | None = None,
-        overrides: Overrides | None = None,
-        frozen: Sequence[Selector] | None = None,
-        complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
-        rounding: str | None = None,
-        master: bool | None = None,
-        state_dtype: str | None = None,
-        min_float8_size: int | None = None,
-        seed: int | None = None,
-    ) -> None:
+    def __init__(self, *rules: Rule, **given: Any) -> None:
         self.__dict__.update(_composed(rules))
         main = self._main
-        given = {
-            "engine": engine,
-            "threads": threads,
-            "overrides": overrides,
-            "frozen": frozen,
-            "complex": complex,
-            "rounding": rounding,
-            "master": master,
-            "state_dtype": state_dtype,
-            "min_float8_size": min_float8_size,
-            "seed": seed,
+        settings = {
+            name: getattr(main, name) if given.get(name) is None else given[name]
+            for name in _SETTINGS
         }
-        settings = {k: getattr(main, k) if x is None else x for k, x in given.items()}
         super().__init__(self._structure, settings)
 
     @property
@@ -156,19 +134,8 @@ def chain(
     >>> optimizer.update([np.zeros(1), np.zeros(1)], [np.array([3.0]), np.array([4.0])])
     [array([-0.6]), array([-0.8])]
     """
-    return Chain(
-        *rules,
-        engine=engine,
-        threads=threads,
-        overrides=overrides,
-        frozen=frozen,
-        complex=complex,
-        rounding=rounding,
-        master=master,
-        state_dtype=state_dtype,
-        min_float8_size=min_float8_size,
-        seed=seed,
-    )
+    given = engine, threads, overrides, frozen, complex, rounding, master, state_dtype
+    return Chain(*rules, **dict(zip(_SETTINGS, (*given, min_float8_size, seed), strict=True)))
 
 
 def _composed(rules: Sequence[Rule]) -> dict[str, Any]:

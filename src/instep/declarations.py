@@ -25,7 +25,7 @@ RESERVED = frozenset(
             "form",
             "frozen",
         ),
-        *("guarded", "master", "min_float8_size", "square_slots", "state_dtype"),
+        *("guarded", "master", "min_float8_size", "positive_slots", "state_dtype"),
         *("branches", "compositions", "hyperparameters", "initial_state"),
         *("load", "load_state_dict", "main", "moving", "name", "needs_random", "needs_value"),
         *("numbers", "optional_slots", "overrides", "part", "parts", "readings", "scopes"),
@@ -65,7 +65,7 @@ def check_class(cls: Any) -> None:
         cls.slots = tuple(cls.slots)
     if not hasattr(cls.real_slots, "__get__"):
         _check_slots(cls.__name__, "real_slots", cls.real_slots)
-    for what in ("exact_slots", "square_slots"):
+    for what in ("exact_slots", "positive_slots"):
         _check_slots(cls.__name__, what, getattr(cls, what))
     _check_optional_slots(cls)
     _check_scalar_slots(cls, hyperparameters)

@@ -4,6 +4,7 @@ Written once, in integer arithmetic on the bits of float32 numbers (see `words.W
 arrays of NumPy, of which the specification is made, and for what a trace records.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -147,90 +148,101 @@ def _is_nan(words: Words, x: Any) -> Any:
 
 # State in 8 bits --------------------------------------------------------------------------------
 
+#: Bits of the digits of a code.
+_DIGITS = 3
+
 
 @dataclass(frozen=True)
 class Small:
     """A format of 8 bits: numbers of a block, in units that are a power of two.
 
-    A code has a sign, or none, 4 bits for an exponent and the rest for digits: those of the
-    magnitude, in units, and one more, ``|x| / unit + 1``. So the steps from code to code double
-    with every power of two, as those of floating-point numbers, and what is near to zero needs no
-    rule of its own. All bits set, but for the sign, are NaN.
+    A code is a floating-point number without a sign, of 3 bits of digits: that of the magnitude in
+    units, and one more, ``|x| / unit + 1``. So the steps from code to code double with every power
+    of two, and numbers near to zero need no rule of their own. The last code is NaN, and also what
+    is infinite.
 
     Attributes
     ----------
-    digits
-        Bits of the digits.
+    is_signed
+        Whether one bit is that of the sign; else there are no negative numbers, which become NaN.
     """
 
-    digits: int
+    is_signed: bool
 
     @property
-    def is_signed(self) -> bool:
-        """Whether negative numbers have codes."""
-        return self.digits == 3
+    def _exponents(self) -> int:
+        """How many exponents codes have."""
+        return 16 if self.is_signed else 32
 
     @property
-    def nan(self) -> int:
-        """The code of NaN, and of what is infinite."""
-        return (16 << self.digits) - 1
+    def _nan(self) -> int:
+        return (self._exponents << _DIGITS) - 1
 
     def unit(self, words: Words, parts: Sequence[Any]) -> Any:
         """Return the number of the unit of each element: that of its block.
 
-        It is the least power of two of which 2**15 times 1.75, or times 1.875 without a sign, is as
-        large as all finite numbers of the block, or a little less. That of 2**-126 is 0.
+        It is the least power of two of which the last code but NaN is as much as all finite numbers
+        of the block, or a little more. That of 2**-126 is 0.
         """
-        sizes = [words.operate("bit_and", words.bits(x), ~_SIGN & MASK) for x in parts]
-        finite = [words.where(words.operate("less", x, _INFINITE), x, 0) for x in sizes]
-        largest = reduce(partial(_at_least, words), finite)
-        # A little, for one more unit is added to them.
-        margin = (1 << 24 - self.digits) - 1 + (1 << 13)
-        raised = words.operate("add", words.largest(largest), margin)
+        # Without the bits of what is infinite, those of finite numbers are the largest words.
+        ranks = [words.operate("subtract", self._size(words, x), _INFINITE) for x in parts]
+        rank = words.largest(reduce(partial(_at_least, words), ranks))
+        is_finite = words.operate("less", (-_INFINITE & MASK) - 1, rank)
+        largest = words.where(is_finite, words.operate("add", rank, _INFINITE), 0)
+        # A little, for one more unit is added to them. Digits of the last code are 1.75.
+        raised = words.operate("add", largest, (1 << 21) - 1 + (1 << 13))
         exponent = words.operate("shift_right", raised, _PLACES)
-        is_least = words.operate("less", exponent, 16)
-        return words.where(is_least, 0, words.operate("subtract", exponent, 16))
+        is_least = words.operate("less", exponent, self._exponents)
+        number = words.operate("subtract", exponent, self._exponents)
+        return words.where(is_least, 0, number)
 
     def encoded(self, words: Words, x: Any, unit: Any, chance: Chance) -> Any:
         """Return the codes of float32 numbers, rounded by chance or to the nearest."""
-        places = _PLACES - self.digits
-        bits = words.bits(x)
-        size = words.operate("bit_and", bits, ~_SIGN & MASK)
-        one = words.operate("shift_left", words.operate("add", unit, 1), _PLACES)
-        more = words.bits(words.from_bits(size) + words.from_bits(one))
+        places = _PLACES - _DIGITS
+        one = self._one(words, unit)
+        more = words.from_bits(self._size(words, x)) + words.from_bits(one)
+        above = words.operate("subtract", words.bits(more), one)
         if chance is None:
-            odd = words.operate("bit_and", words.operate("shift_right", more, places), 1)
+            odd = words.operate("bit_and", words.operate("shift_right", above, places), 1)
             some = words.operate("add", odd, (1 << places - 1) - 1)
         else:
             some = chance(places)
-        code = words.operate("shift_right", words.operate("add", more, some), places)
-        code = words.operate("subtract", code, words.operate("shift_right", one, places))
+        code = words.operate("shift_right", words.operate("add", above, some), places)
         # Where one more step were infinite, it is not taken.
-        last = words.where(words.operate("equal", unit, 239), (15 << self.digits) - 1, self.nan - 1)
-        code = _at_most(words, code, last)
-        if not self.is_signed:  # what is not zero does not become zero: it may be divided by
-            least = words.where(words.operate("equal", size, 0), 0, 1)
-            code = _at_least(words, code, least)
-        is_finite = words.operate("less", size, _INFINITE)
-        code = words.where(is_finite, code, self.nan)
-        if not self.is_signed:
-            return code
-        sign = words.operate("bit_and", words.operate("shift_right", bits, 24), 0x80)
-        return words.operate("bit_or", code, sign)
+        is_last = words.operate("equal", unit, 255 - self._exponents)
+        code = _at_most(words, code, words.where(is_last, self._nan - 8, self._nan - 1))
+        if self.is_signed:
+            code = words.where(words.is_less(more, math.inf), code, self._nan)
+            sign = words.operate("shift_right", words.bits(x), 24)
+            return words.operate("bit_or", code, words.operate("bit_and", sign, 0x80))
+        # What is not zero does not become zero: it may be divided by.
+        code = _at_least(words, code, words.where(words.is_less(0.0, x), 1, 0))
+        end = words.operate("subtract", _INFINITE, one)
+        return words.where(words.operate("less", above, end), code, self._nan)
 
     def decoded(self, words: Words, code: Any, unit: Any) -> Any:
         """Return the float32 numbers that have these codes."""
-        places = _PLACES - self.digits
         size = words.operate("bit_and", code, 0x7F) if self.is_signed else code
-        one = words.operate("shift_left", words.operate("add", unit, 1), _PLACES)
-        more = words.operate("add", words.operate("shift_left", size, places), one)
-        found = words.bits(words.from_bits(more) - words.from_bits(one))
-        found = words.where(words.operate("equal", size, self.nan), _NAN, found)
+        one = self._one(words, unit)
+        above = words.operate("shift_left", size, _PLACES - _DIGITS)
+        more = words.from_bits(words.operate("add", above, one))
+        found = words.bits(more - words.from_bits(one))
+        found = words.where(words.operate("equal", size, self._nan), _NAN, found)
         if self.is_signed:
             sign = words.operate("shift_left", words.operate("bit_and", code, 0x80), 24)
             found = words.operate("bit_or", found, sign)
         return words.from_bits(found)
 
+    def _size(self, words: Words, x: Any) -> Any:
+        """Return the bits of a magnitude; of what has no sign, those that it has."""
+        bits = words.bits(x)
+        return words.operate("bit_and", bits, ~_SIGN & MASK) if self.is_signed else bits
 
-#: The format of numbers with a sign, and that of roots.
-SIGNED, ROOTS = Small(3), Small(4)
+    @staticmethod
+    def _one(words: Words, unit: Any) -> Any:
+        """Return the bits of a unit, given its number."""
+        return words.operate("shift_left", words.operate("add", unit, 1), _PLACES)
+
+
+#: The format of numbers with a sign, and that of numbers without.
+SIGNED, UNSIGNED = Small(is_signed=True), Small(is_signed=False)

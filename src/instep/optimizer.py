@@ -1,122 +1,21 @@
-"""The base class of all optimizers: the step, and its answer. Nothing about engines."""
+"""The base class of all optimizers: the step. Nothing about engines."""
 
-import operator
 import sys
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import field
-from functools import partial
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 from instep import arrays
-from instep.graph.kept import STATE_DTYPES
-from instep.interrupts import Block, Call, block, require_frames, together
+from instep.answering import Answering
 from instep.plan.remembered import alike
+from instep.settings import SETTINGS
 from instep.state import Overrides, Selector, State
-from instep.stateful import Stateful
 
 if TYPE_CHECKING:
     from instep.explain import Explanation
 
 
-def _validate_engine(owner: str, value: Any) -> str:
-    from instep.engines import NAMES
-
-    if value != "auto" and value not in NAMES:
-        choices = ", ".join(repr(choice) for choice in ("auto", *NAMES))
-        raise ValueError(f"{owner}: engine must be one of {choices}, got {value!r}")
-    return str(value)
-
-
-def _validate_complex(owner: str, value: Any) -> str:
-    if value not in ("modulus", "pairs"):
-        raise ValueError(f"{owner}: complex must be 'modulus' or 'pairs', got {value!r}")
-    return str(value)
-
-
-def _validate_threads(owner: str, value: Any) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    raise ValueError(f"{owner}: threads must be None or an integer >= 1, got {value!r}")
-
-
-def _validate_rounding(owner: str, value: Any) -> str | None:
-    if value not in (None, "nearest", "stochastic"):
-        raise ValueError(
-            f"{owner}: rounding must be None, 'nearest' or 'stochastic', got {value!r}"
-        )
-    return None if value is None else str(value)
-
-
-def _validate_state_dtype(owner: str, value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and value in STATE_DTYPES):
-        return value
-    choices = ", ".join(map(repr, STATE_DTYPES))
-    raise ValueError(f"{owner}: state_dtype must be None or one of {choices}, got {value!r}")
-
-
-def _validate_min_float8_size(owner: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < 0:
-        raise ValueError(
-            f"{owner}: min_float8_size must be a number of elements, an integer >= 0, got {value!r}"
-        )
-    return operator.index(value)
-
-
-def _validate_master(owner: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{owner}: master must be True or False, got {value!r}")
-    return value
-
-
-def _validate_seed(owner: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{owner}: seed must be an integer, got {value!r}")
-    return operator.index(value)
-
-
-def _validate_overrides(owner: str, value: Any) -> Overrides:
-    if not isinstance(value, Mapping) or not all(
-        is_selector(one) and isinstance(entry, Mapping) for one, entry in value.items()
-    ):
-        raise TypeError(
-            f"{owner}: overrides must be a dict of path patterns to dicts of hyperparameters, "
-            f'such as {{"*/bias": {{"weight_decay": 0.0}}}}, or of functions of path and array, '
-            f"got {value!r}"
-        )
-    return value
-
-
-def _validate_frozen(owner: str, value: Any) -> tuple[Selector, ...]:
-    selectors = tuple(value) if isinstance(value, Iterable) else (value,)
-    if is_selector(value) or not all(map(is_selector, selectors)):
-        raise TypeError(
-            f'{owner}: frozen must be a sequence of path patterns, such as ("encoder/*",), or of '
-            f"functions of path and array, or () for none, got {value!r}"
-        )
-    return selectors
-
-
-def is_selector(value: Any) -> bool:
-    """Return whether a value can choose leaves."""
-    return isinstance(value, str) or (callable(value) and not isinstance(value, type))
-
-
-#: The settings of an optimizer, each with the function that validates it.
-_SETTINGS: Mapping[str, Any] = {
-    "complex": _validate_complex,
-    "engine": _validate_engine,
-    "threads": _validate_threads,
-    "rounding": _validate_rounding,
-    "master": _validate_master,
-    "state_dtype": _validate_state_dtype,
-    "min_float8_size": _validate_min_float8_size,
-    "seed": _validate_seed,
-    "overrides": _validate_overrides,
-    "frozen": _validate_frozen,
-}
-
-
-class Optimizer(Stateful):
+class Optimizer(Answering):
     """An update rule with its hyperparameters and its state.
 
     A subclass declares its hyperparameters as annotated fields with defaults, names its state
@@ -185,7 +84,7 @@ class Optimizer(Stateful):
         Number of steps taken.
     """
 
-    _settings = _SETTINGS
+    _settings = SETTINGS
 
     engine: str = field(default="auto", kw_only=True)
     threads: int | None = field(default=None, kw_only=True)
@@ -273,93 +172,6 @@ class Optimizer(Stateful):
         finally:
             if plan is not None:
                 plan.release()
-
-    def answer(self, params: Any, *, which: int | None = None) -> Any:
-        """Return what to use in the place of `params`, as a tree of new arrays.
-
-        That is a mean of the path of the parameters where a rule keeps one, `average` in a chain or
-        `ScheduleFreeAdamW`, and the parameters themselves where none does, or where no step has
-        touched them.
-
-        Parameters
-        ----------
-        params
-            The tree of parameters. They are not changed.
-        which
-            Number of the rule with an answer among those of a chain, from 0, where there are
-            several.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If there is no such answer, or if `params` has other shapes.
-        """
-        from instep.averages import answer
-
-        if "torch._dynamo" in sys.modules and arrays.is_compiled():
-            return arrays.left_by_compilers(self.answer)(params, which=which)
-        with self._exclusive("answer"):
-            self._check_ready("answer")
-            self._settle()
-            return answer(self, self._state, params, which)
-
-    #: Names that other libraries give to the same.
-    averaged = eval_params = answer
-
-    def answer_in_place(self, params: Any, *, which: int | None = None) -> Block[Any]:
-        """Put the answer in the place of `params` for a ``with`` block, then put them back.
-
-        ::
-
-            with optimizer.answer_in_place(params) as params:
-                validate(params)
-
-        In the block `update`, `state_dict` and copies of the optimizer are errors. It needs memory
-        for one copy of the parameters, which come back as they were, bit for bit.
-
-        Parameters
-        ----------
-        params, which
-            As for `answer`.
-
-        Returns
-        -------
-        A context manager, which gives the tree, as `update` returns it. Where arrays cannot be
-        written by design (JAX), the answer is in the containers of the tree, and the parameters are
-        put back there.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `answer` does, and if parameters cannot be written.
-        RuntimeError
-            If the answer is in their place already.
-        """
-        return block(self._answering(params, which))
-
-    def _answering(self, params: Any, which: int | None) -> Generator[Any, Any, None]:
-        from instep.averages import Exchange
-
-        put_back: Call = int  # nothing, so far
-        try:
-            try:
-                with self._exclusive("answer_in_place"):
-                    self._check_ready("answer_in_place")
-                    self._settle()
-                    exchange = Exchange(self, self._state, params, which)
-                    ready = partial(self.__dict__.update, {"_is_answering": False})
-                    put_back = together([*exchange.put_back(), ready])
-                    self._is_answering = True
-                    if self._state.plan is not None:
-                        self._state.plan.look_again()
-                require_frames()
-                yield exchange.put()
-            finally:
-                put_back()
-        finally:
-            put_back()  # where an exception came before that
-        while True:
-            yield 0
 
     def explain(self, params: Any, grads: Any = None) -> "Explanation":
         """Say how a step on `params` runs: engines, passes, bytes an element, and the code.

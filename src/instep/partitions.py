@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from instep.compound import Compound, compose
 from instep.hyperparameters import is_same, source
-from instep.optimizer import Optimizer, is_selector
+from instep.optimizer import Optimizer
+from instep.settings import is_selector
 from instep.state import Overrides, Selector
 from instep.transform import Transform
 
@@ -32,36 +33,11 @@ class Partition(Compound):
     It has the methods of every `Optimizer`. Hyperparameters are those of its `branches`.
     """
 
-    def __init__(
-        self,
-        branches: Mapping[Selector, Optimizer],
-        *,
-        engine: str = "auto",
-        threads: int | None = None,
-        overrides: Overrides | None = None,
-        frozen: Sequence[Selector] = (),
-        complex: str = "modulus",  # noqa: A002 - as the setting of every optimizer
-        rounding: str | None = None,
-        master: bool = False,
-        state_dtype: str | None = None,
-        min_float8_size: int = 4096,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, branches: Mapping[Selector, Optimizer], settings: Mapping[str, Any]) -> None:
         _check(branches)
-        settings = {
-            "engine": engine,
-            "threads": threads,
-            "overrides": {} if overrides is None else overrides,
-            "frozen": frozen,
-            "complex": complex,
-            "rounding": rounding,
-            "master": master,
-            "state_dtype": state_dtype,
-            "min_float8_size": min_float8_size,
-            "seed": seed,
-        }
         self._branches = dict(branches)
-        super().__init__(compose((), self._branches, (), is_partition=True), settings)
+        given = {k: x if settings[k] is None else settings[k] for k, x in _SETTINGS.items()}
+        super().__init__(compose((), self._branches, (), is_partition=True), given)
 
     @property
     def branches(self) -> Mapping[Selector, Optimizer]:
@@ -149,19 +125,9 @@ def partition(
     >>> optimizer.update(params, {"hidden": np.ones(1), "output": np.ones(1)})
     {'hidden': array([-1.]), 'output': array([-0.5])}
     """
-    return Partition(
-        branches,
-        engine=engine,
-        threads=threads,
-        overrides=overrides,
-        frozen=frozen,
-        complex=complex,
-        rounding=rounding,
-        master=master,
-        state_dtype=state_dtype,
-        min_float8_size=min_float8_size,
-        seed=seed,
-    )
+    given = engine, threads, overrides, frozen, complex, rounding, master, state_dtype
+    settings = dict(zip(_SETTINGS, (*given, min_float8_size, seed), strict=True))
+    return Partition(branches, settings)
 
 
 def _check(branches: Any) -> None:

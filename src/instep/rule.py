@@ -113,8 +113,8 @@ class Rule:
     #: of gradients. So are those that start as a copy of the parameter.
     exact_slots: ClassVar[tuple[str, ...]] = ()
 
-    #: Those that hold squares, or other numbers from 0 on: in 8 bits their roots are kept.
-    square_slots: ClassVar[tuple[str, ...]] = ()
+    #: Those that hold no negative numbers, as of squares: in 8 bits they need no sign.
+    positive_slots: ClassVar[tuple[str, ...]] = ()
 
     #: Numbers that are remembered from step to step, with their initial values. `scalars` sees
     #: the old value in `h` and returns the new one under the same name; `rule` sees the new one.

@@ -32,6 +32,9 @@ class Words(Protocol):
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """Return one of two words."""
 
+    def is_less(self, x: Any, y: Any) -> Any:
+        """Return whether a float is less than another; one of them may be a float of Python."""
+
     def largest(self, x: Any) -> Any:
         """Return for each element the largest word of its block (see `BLOCK`)."""
 
@@ -153,6 +156,9 @@ class NumpyWords:
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         return np.where(condition, np.uint32(a), np.uint32(b))
+
+    def is_less(self, x: Any, y: Any) -> Any:
+        return x < y
 
     def largest(self, x: NDArray[np.uint32]) -> Any:
         return repeated(np.maximum.reduceat(x.reshape(-1), starts(x.size)), x.size).reshape(x.shape)

@@ -36,8 +36,7 @@ def decoded(kept: Kept, slots: Mapping[str, Any], dtype: str) -> list[NDArray[An
     unit = found[0].reshape(code.shape) if found else None
     with np.errstate(all="ignore"):
         parts = kept.decoded(_WORDS, code.astype(np.uint32), unit)
-        parts = [np.asarray(x, dtype) for x in parts]
-        return [x * x for x in parts] if kept.code == "roots" else parts
+        return [np.asarray(x, dtype) for x in parts]
 
 
 def encoded(
@@ -46,8 +45,6 @@ def encoded(
     """Return the arrays that keep numbers: rounded by chance, or to the nearest without draws."""
     shape = parts[0].shape
     with np.errstate(all="ignore"):
-        if kept.code == "roots":
-            parts = [np.sqrt(part) for part in parts]
         parts = [np.ascontiguousarray(part, np.float32).reshape(shape) for part in parts]
         chances = [chance_of(kept.chance, i, draw) for i in range(len(parts))]
         found = kept.encoded(_WORDS, parts, chances)
@@ -75,8 +72,21 @@ def whole(parts: Sequence[NDArray[Any]], dtype: str) -> NDArray[Any]:
     return found
 
 
+def kept_now(name: str, slots: Mapping[str, Any], *, is_positive: bool) -> Kept:
+    """Return how a slot among the arrays of a parameter is kept."""
+    names = [key for key in (name, unit_name(name)) if key in slots]
+    dtypes = {key: arrays.dtype_name(slots[key]) for key in names}
+    return kept_in(name, dtypes, is_positive=is_positive)
+
+
+def as_numbers(name: str, slots: Mapping[str, Any], *, is_positive: bool) -> Any:
+    """Return a slot as it is, or what its codes stand for as an array of NumPy."""
+    kept = kept_now(name, slots, is_positive=is_positive)
+    return whole(decoded(kept, slots, "float32"), kept.dtype) if kept.code else slots[name]
+
+
 def kept_as(
-    keeping: Keeping, squares: AbstractSet[str], shape: Sequence[int], slots: Mapping[str, Any]
+    keeping: Keeping, positive: AbstractSet[str], shape: Sequence[int], slots: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the slots of a parameter of a shape, those made anew that were kept in another way.
 
@@ -84,17 +94,15 @@ def kept_as(
     """
     found = dict(slots)
     for kept in (kept for kept in keeping.slots if kept.name in slots):
-        names = [name for name in (kept.name, unit_name(kept.name)) if name in slots]
-        dtypes = {name: arrays.dtype_name(slots[name]) for name in names}
-        now = kept_in(kept.name, dtypes, is_square=kept.name in squares)
-        if dtypes == {array.name: array.dtype for array in kept.arrays}:
+        now = kept_now(kept.name, slots, is_positive=kept.name in positive)
+        if (now.code, now.dtype) == (kept.code, kept.dtype):
             continue
         is_real = not is_complex(kept.dtype)
         was_asked = kept.code or kept.dtype != state_dtype(keeping.dtype, is_real=is_real)
         fits = tuple(slots[kept.name].shape) == tuple(shape) and is_real != is_complex(now.dtype)
         if fits and (now.code or was_asked):
-            for name in names:
-                del found[name]
+            for array in now.arrays:
+                del found[array.name]
             parts = decoded(now, slots, DTYPES[keeping.dtype].compute)
             found |= encoded(kept, parts) if kept.code else {kept.name: whole(parts, kept.dtype)}
     if not keeping.has_master:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from instep import encodings
-from instep.encodings import ROOTS, SIGNED, Chance, Small
+from instep.encodings import SIGNED, UNSIGNED, Chance, Small
 from instep.graph.dtypes import COMPLEX, NARROW, is_complex, state_dtype
 from instep.graph.nodes import Array
 from instep.words import BLOCK, Words
@@ -33,8 +33,8 @@ class Kept:
     dtype
         The dtype in which a rule sees it, or is kept where it has no codes.
     code
-        What it has codes of: ``"bfloat16"``, numbers of 8 bits (``"float8"``), the roots of what is
-        kept (``"roots"``), or nothing.
+        What it has codes of: ``"bfloat16"``, numbers of 8 bits with a sign (``"float8"``) or
+        without (``"unsigned"``), or nothing.
     chance
         Its number among what is rounded by chance; None: to the nearest.
     """
@@ -47,7 +47,7 @@ class Kept:
     @property
     def small(self) -> Small | None:
         """The format of its codes, if they have 8 bits."""
-        return {"float8": SIGNED, "roots": ROOTS}.get(self.code)
+        return {"float8": SIGNED, "unsigned": UNSIGNED}.get(self.code)
 
     @property
     def arrays(self) -> tuple[Array, ...]:
@@ -87,14 +87,14 @@ class Kept:
         return [code, *found]
 
 
-def kept_in(name: str, arrays: Mapping[str, str], *, is_square: bool) -> Kept:
+def kept_in(name: str, arrays: Mapping[str, str], *, is_positive: bool) -> Kept:
     """Return how a slot is kept of which there are arrays of these dtypes, by name."""
     dtype = arrays[name]
     if not dtype.startswith("uint"):
         return Kept(name, dtype)
     is_small = unit_name(name) in arrays
     both = int(dtype.removeprefix("uint")) == (16 if is_small else 32)
-    code = ("roots" if is_square and not both else "float8") if is_small else "bfloat16"
+    code = ("unsigned" if is_positive and not both else "float8") if is_small else "bfloat16"
     return Kept(name, "complex64" if both else "float32", code)
 
 
@@ -142,8 +142,8 @@ class Fewer:
     ----------
     state_dtype, rounding, master
         As in `Optimizer`.
-    exact, squares
-        Names of slots that are kept as ever, and of those whose roots are kept in 8 bits.
+    exact, positive
+        Names of slots that are kept as ever, and of those without negative numbers.
     step
         The name of the number of the step.
     """
@@ -152,7 +152,7 @@ class Fewer:
     rounding: str | None = None
     master: bool = False
     exact: frozenset[str] = frozenset()
-    squares: frozenset[str] = frozenset()
+    positive: frozenset[str] = frozenset()
     step: str = ""
 
     def keeping(self, dtype: str, slots: Iterable[str], real: Iterable[str]) -> Keeping:
@@ -175,6 +175,6 @@ class Fewer:
         if self.state_dtype == "float32":
             return Kept(kept.name, COMPLEX["float32"] if both else "float32")
         code = str(self.state_dtype)
-        if code == "float8" and kept.name in self.squares and not both:
-            code = "roots"
+        if code == "float8" and kept.name in self.positive and not both:
+            code = "unsigned"
         return Kept(kept.name, kept.dtype, code, None if self.rounding == "nearest" else number)

@@ -9,17 +9,18 @@ from typing import Any
 
 from instep import arrays
 from instep.graph import Graph, cut, trace
-from instep.graph.dtypes import BOUNDS, state_dtype
+from instep.graph.dtypes import state_dtype
 from instep.graph.evaluation import compile_expressions
 from instep.graph.kept import Fewer, Keeping
 from instep.graph.nodes import Array, numbers_of
 from instep.graph.remembered import OBJECTIVE, PLACE
-from instep.graph.rows import NOTHING, Flags, Group, Part, Row, Varying, alive, product_of
+from instep.graph.rows import Flags, Group, Part, Row, Varying, alive, product_of
+from instep.graph.step_numbers import StepNumbers
 from instep.graph.trace import Values, objective, varying_name
 from instep.state import Composed, Owner, Selector
 
 
-class Program:
+class Program(StepNumbers):
     """The rules of an optimizer for some leaves, under their present options.
 
     That of a plan, which its optimizer keeps, does not keep the optimizer: `is_kept` says so.
@@ -52,15 +53,13 @@ class Program:
             for name, scope in part.rule.scopes.items()
         }
         self._fewer = Fewer(
-            owner.state_dtype,
-            owner.rounding,
-            owner.master,
+            *(owner.state_dtype, owner.rounding, owner.master),
             frozenset(part.prefix + name for part in self.parts for name in part.exact),
-            frozenset(part.prefix + name for part in self.parts for name in part.squares),
+            frozenset(part.prefix + name for part in self.parts for name in part.positive),
             f"{mains[0].prefix}t",
         )
         self._small = owner.min_float8_size if owner.state_dtype == "float8" else 0
-        self._lender = mains[0] if any(part.borrowed for part in self.parts) else None
+        self.lender = mains[0] if any(part.borrowed for part in self.parts) else None
         self._steps = tuple(part.prefix + "t" for part in self.parts)  # numbers that are integers
         self.slots = tuple(part.prefix + slot for part in self.parts for slot in part.slots)
         self._options = {
@@ -88,35 +87,34 @@ class Program:
         """
         if math.prod(shape) < self._small:
             if "small" not in self._forms:
-                program = self._forms["small"] = copy.copy(self)
-                fewer = replace(self._fewer, state_dtype=None)
-                program.__dict__.update(_fewer=fewer, _small=0, _passes={}, _keeping={}, _forms={})
+                self._variant("small", _small=0, _fewer=replace(self._fewer, state_dtype=None))
             return self._forms["small"].for_shape(shape)
         if not self._has_forms:
             return self
         forms = [(part.prefix, part.rule.form(shape)) for part in self.parts]
         kinds = tuple((form.kind, form.slots, tuple(form.whole), form.between) for _, form in forms)
         if kinds not in self._forms:
-            program = self._forms[kinds] = copy.copy(self)
-            program.__dict__.update(
+            self._variant(
+                kinds,
                 slots=tuple(p + name for p, form in forms for name in form.slots),
                 between=tuple(p + name for p, form in forms for name in form.between),
                 whole=tuple(p + name for p, form in forms for name in form.whole),
                 _options=self._options | {f"{p}kind": form.kind for p, form in forms},
-                _passes={},
-                _keeping={},
-                _forms={},
             )
         return self._forms[kinds]
+
+    def _variant(self, key: object, **changes: Any) -> "Program":
+        """Return this program with these changes, which from now on is known by a key."""
+        program = self._forms[key] = copy.copy(self)
+        program.__dict__.update(changes, _passes={}, _keeping={}, _forms={})
+        return program
 
     def taking(self, varying: Sequence[Varying]) -> "Program":
         """Return the program in which these hyperparameters are arrays of their dtypes."""
         dtypes = {found.name: arrays.dtype_name(found.array) for found in varying}
         key = ("varying", *dtypes.items())
         if dtypes and key not in self._forms:
-            program = self._forms[key] = copy.copy(self)
-            powers = self.powers | _powers_of_arrays(varying)
-            program.__dict__.update(varying=dtypes, powers=powers, _passes={}, _forms={})
+            self._variant(key, varying=dtypes, powers=self.powers | _powers_of_arrays(varying))
         return self._forms[key] if dtypes else self
 
     def whole_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -129,9 +127,9 @@ class Program:
         }
 
     @property
-    def squares(self) -> frozenset[str]:
-        """Names of the slots that hold squares."""
-        return self._fewer.squares
+    def positive(self) -> frozenset[str]:
+        """Names of the slots that hold positive."""
+        return self._fewer.positive
 
     def keeping(self, dtype: str) -> Keeping:
         """Return how parameters of a dtype, and their state, are kept."""
@@ -155,60 +153,9 @@ class Program:
                 return False
         return not self._places or all(_place(array) == place for array, place in self._places)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the numbers of a row."""
-        return tuple(name for part in self.parts for name in part.names)
-
-    def memory(self) -> dict[str, float]:
-        """Return the initial values of the numbers that are remembered."""
-        return {
-            part.prefix + name: float(value)
-            for part in self.parts
-            for name, value in part.rule.scalar_slots.items()
-        }
-
-    def row(self, step: int, group: Group) -> Row:
-        """Return the hyperparameters at `step`."""
-        if len(self.parts) == 1 and not self.parts[0].prefix:
-            overrides = group.overrides.get("", NOTHING)
-            numbers, flags, memory = self.parts[0].numbers(step, group, overrides)
-            if not flags and not memory:
-                return Row(tuple(numbers), ())
-            return Row(tuple(numbers), tuple(sorted(flags.items())), memory)
-        everything: list[float] = []
-        all_flags: dict[str, bool] = {}
-        all_memory: dict[str, float] = {}
-        waiting = False  # for the call that completes an accumulated gradient
-        lent: Mapping[str, float] = NOTHING
-        for part in self.parts:
-            overrides = group.overrides.get(part.prefix, NOTHING)
-            numbers, flags, memory = part.numbers(step, group, overrides, lent)
-            everything += numbers
-            if part is self._lender:
-                lent = {entry.name: x for entry, x in zip(part.fields, numbers, strict=False)}
-            if part.derives and not waiting:
-                all_flags |= {part.prefix + name: flag for name, flag in flags.items()}
-                all_memory |= {part.prefix + name: value for name, value in memory.items()}
-                waiting = part.gathers and not flags.get("complete", True)
-        return Row(tuple(everything), tuple(sorted(all_flags.items())), all_memory)
-
-    def numbers(self, step: int, group: Group) -> tuple[float, ...]:
-        """Return the numbers at `step`, where no rule derives any."""
-        numbers: list[float] = []
-        for part in self.parts:
-            numbers += part.numbers(step, group, group.overrides.get(part.prefix, NOTHING))[0]
-        return tuple(numbers)
-
     def arrays_for(self, group: Group) -> list[Varying]:
         """Return the hyperparameters of a group that are arrays; raise if they do not fit."""
-        found: list[Varying] = []
-        for part in self.parts:
-            overrides = group.overrides.get(part.prefix, {})
-            own = part.arrays(overrides)
-            if own and part.rule.defines("check_values"):
-                part.rule.check_values(part.rule.__dict__ | dict(overrides))
-            found += own
+        found = super().arrays_for(group)
         self._places += [(one.array, _place(one.array)) for one in found]
         return found
 
@@ -224,17 +171,6 @@ class Program:
         numbers |= {name: varying[varying_name(name)] for name in self.varying}
         values = objective(remembered) | numbers | self._options | dict(row.flags)
         return Values(self.name, "hyperparameter", values, self.powers)
-
-    def check_rounding(self, numbers: Sequence[float], compute: str) -> None:
-        """Raise if a hyperparameter that must not becomes 0 or infinite in the compute dtype."""
-        least, most = BOUNDS[compute]
-        for number in numbers:
-            if not (least < number < most or number == 0):
-                position = 0
-                for part in self.parts:
-                    _check_rounding(part, numbers[position:], compute)
-                    position += len(part.names)
-                break
 
     def passes(self, dtype: str, flags: Flags, gradient: str = "") -> tuple[Graph, ...]:
         """Return the graph of the rule, cut into passes, or raise FusionError.
@@ -302,26 +238,6 @@ def programs_of(
         selector: Program(owner, composed, is_kept=is_kept, remembered=remembered)
         for selector, composed in owner.compositions.items()
     }
-
-
-def _check_rounding(part: Part, numbers: Sequence[float], compute: str) -> None:
-    """Raise if a hyperparameter of a part is the one to be refused: they are the first numbers."""
-    least, most = BOUNDS[compute]
-    for number, entry in zip(numbers, part.fields, strict=False):
-        if least < number < most or number == 0:
-            continue
-        domain = entry.domain
-        if 0 < number <= least and domain.survives_rounding:
-            becomes = "0"
-            remedy = f"give {'' if domain.open_lower else '0 or '}a larger number"
-        elif abs(number) >= most and not domain.infinite:
-            becomes, remedy = "infinite", "give a number nearer to 0"
-        else:
-            continue
-        raise ValueError(
-            f"{part.owner}: {entry.name}={number!r} is {becomes} in {compute}, the dtype "
-            f"of the arithmetic; {remedy}"
-        )
 
 
 def _remembered(parts: Sequence[Part], owner: Owner) -> dict[str, int]:

@@ -40,8 +40,6 @@ def loaded(recorder: Recorder, kept: Kept, pairs: PairNamespace | None) -> Any:
     code, *units = [words.word(_load(recorder, array)) for array in kept.arrays]
     parts = kept.decoded(words, code, units[0] if units else None)
     parts = [recorder.cast(x, recorder.compute) for x in parts]
-    if kept.code == "roots":
-        parts = [x * x for x in parts]
     return Pair(pairs, *parts) if pairs and len(parts) > 1 else parts[0]
 
 
@@ -86,8 +84,6 @@ def _slot_stored(recorder: Recorder, keeping: Keeping, kept: Kept, value: Any) -
             return [_joined(recorder, array, value)]
         return [_store(recorder, array, *_parts(recorder, array, value))]
     parts = _parts(recorder, array, value)
-    if kept.code == "roots":
-        parts = [recorder.unary("sqrt", x) for x in parts]
     parts = [recorder.cast(x, "float32").widened() for x in parts]
     chances = [
         None

@@ -39,6 +39,9 @@ class TracedWords:
     def as_float(self, x: TracedArray, dtype: str) -> TracedArray:
         return self._recorder.cast(x, dtype)
 
+    def is_less(self, x: Any, y: Any) -> TracedArray:
+        return self._recorder.binary("less", x, y)
+
     def largest(self, x: TracedArray) -> TracedArray:
         return self._recorder.add("largest", (x,), _WORD)
 

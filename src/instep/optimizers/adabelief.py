@@ -42,7 +42,7 @@ class AdaBelief(Optimizer):
     eps: Epsilon = 1e-16
 
     slots = ("m", "s")
-    real_slots = ("s",)
+    real_slots = positive_slots = ("s",)
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -58,7 +58,7 @@ class AdaBound(Optimizer):
     gamma: Positive = 1e-3
 
     slots = ("m", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -40,7 +40,7 @@ class AdaDelta(Optimizer):
     eps: Epsilon = 1e-6
 
     slots = ("v", "u")
-    real_slots = ("v", "u")
+    real_slots = positive_slots = ("v", "u")
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -76,6 +76,7 @@ class Adafactor(Optimizer):
 
     slots = ("root", "rows", "columns")
     real_slots = ("root", "rows", "columns", "factored")
+    positive_slots = ("root",)
 
     def form(self, shape: tuple[int, ...]) -> Form:
         """Return row and column means for a matrix, or for a stack of them."""

@@ -35,7 +35,7 @@ class AdaGrad(Optimizer):
     eps: Epsilon = 1e-7
 
     slots = ("h",)
-    real_slots = ("h",)
+    real_slots = positive_slots = ("h",)
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -48,7 +48,7 @@ class Adam(Optimizer):
     amsgrad: bool = False
 
     slots = ("m", "v", "x")
-    real_slots = ("v", "x")
+    real_slots = positive_slots = ("v", "x")
     optional_slots: ClassVar[Mapping[str, str]] = {"x": "amsgrad"}
 
     @staticmethod
@@ -110,7 +110,7 @@ class AdamW(Optimizer):
     amsgrad: bool = False
 
     slots = ("m", "v", "x")
-    real_slots = ("v", "x")
+    real_slots = positive_slots = ("v", "x")
     optional_slots: ClassVar[Mapping[str, str]] = {"x": "amsgrad"}
 
     @staticmethod

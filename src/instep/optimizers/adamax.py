@@ -42,7 +42,7 @@ class AdaMax(Optimizer):
     eps: Epsilon = 1e-8
 
     slots = ("m", "u")
-    real_slots = ("u",)
+    real_slots = positive_slots = ("u",)
 
     @staticmethod
     def rule(xp, w, g, s, h):

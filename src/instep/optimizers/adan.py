@@ -55,7 +55,7 @@ class Adan(Optimizer):
     weight_decay: NonNegative = 0.0
 
     slots = ("m", "u", "n", "previous")
-    real_slots = ("n",)
+    real_slots = positive_slots = ("n",)
 
     @staticmethod
     def scalars(h):

@@ -57,7 +57,7 @@ class AdEMAMix(Optimizer):
     weight_decay: NonNegative = 0.0
 
     slots = ("m", "slow", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -51,7 +51,7 @@ class ADOPT(Optimizer):
     eps: Epsilon = 1e-6
 
     slots = ("m", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
 
     @staticmethod
     def scalars(h):

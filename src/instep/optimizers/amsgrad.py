@@ -44,7 +44,7 @@ class AMSGrad(Optimizer):
     eps: Epsilon = 1e-8
 
     slots = ("m", "v", "x")
-    real_slots = ("v", "x")
+    real_slots = positive_slots = ("v", "x")
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -48,7 +48,7 @@ class ASGD(Optimizer):
     alpha: NonNegative = 0.75
     t0: NonNegative = 1e6
 
-    slots = ("mean",)
+    slots = exact_slots = ("mean",)
 
     @staticmethod
     def scalars(h):

@@ -50,7 +50,7 @@ class BarzilaiBorwein(Optimizer):
     lr: NonNegative = 0.001
     size: Literal["short", "long"] = "short"
 
-    slots = ("point", "gradient")
+    slots = exact_slots = ("point", "gradient")
     tree_numbers: ClassVar[Mapping[str, float]] = {"rate": 0.0}
 
     def initial_state(self) -> Mapping[str, float | str]:

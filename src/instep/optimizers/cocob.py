@@ -48,7 +48,7 @@ class COCOB(Optimizer):
     eps: Positive = 1e-8
 
     slots = ("start", "largest", "total", "reward", "bets")
-    real_slots = ("largest", "total", "reward")
+    real_slots = positive_slots = ("largest", "total", "reward")
 
     def initial_state(self) -> Mapping[str, float | str]:
         """Return the parameter for the start, and eps for the largest gradients."""

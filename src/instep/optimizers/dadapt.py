@@ -67,7 +67,7 @@ class DAdaptAdamW(Optimizer):
     initial: Positive = 1e-6
 
     slots = ("m", "v", "s")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
     tree_numbers: ClassVar[Mapping[str, float | str]] = {"d": "initial", "r": 0.0}
 
     @staticmethod

@@ -48,7 +48,7 @@ class LAMB(Optimizer):
     weight_decay: NonNegative = 0.01
 
     slots = ("m", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -45,7 +45,7 @@ class LaProp(Optimizer):
     eps: Epsilon = 1e-15
 
     slots = ("m", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
 
     @staticmethod
     def rule(xp, w, g, s, h):

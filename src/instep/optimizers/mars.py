@@ -57,7 +57,7 @@ class MARS(Optimizer):
     weight_decay: NonNegative = 0.0
 
     slots = ("m", "v", "previous")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
 
     @staticmethod
     def scalars(h):

@@ -119,7 +119,7 @@ class MoMoAdam(Optimizer):
     lowest: float = 0.0
 
     slots = ("m", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
     tree_numbers: ClassVar[Mapping[str, float]] = {"mean": 0.0, "gamma": 0.0}
     needs_value = True
 

@@ -112,7 +112,7 @@ class Muon(Optimizer):
     beyond_2d: Literal["adamw", "flatten", "batch"] = "adamw"
 
     slots = ("m", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
 
     def form(self, shape: tuple[int, ...]) -> Form:
         """Return one slot for matrices, and two for another array."""

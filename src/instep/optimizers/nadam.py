@@ -55,7 +55,7 @@ class NAdam(Optimizer):
     amsgrad: bool = False
 
     slots = ("m", "v", "x")
-    real_slots = ("v", "x")
+    real_slots = positive_slots = ("v", "x")
     optional_slots: ClassVar[Mapping[str, str]] = {"x": "amsgrad"}
     scalar_slots: ClassVar[Mapping[str, float]] = {"product": 1.0}
 

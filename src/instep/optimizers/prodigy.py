@@ -66,7 +66,7 @@ class Prodigy(Optimizer):
     initial: Positive = 1e-6
 
     slots = ("m", "v", "s", "start")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
     tree_numbers: ClassVar[Mapping[str, float | str]] = {"d": "initial", "r": 0.0}
 
     def initial_state(self) -> Mapping[str, float | str]:

@@ -54,7 +54,7 @@ class RAdam(Optimizer):
     eps: Epsilon = 1e-8
 
     slots = ("m", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
 
     @staticmethod
     def scalars(h):

@@ -51,7 +51,7 @@ class RMSProp(Optimizer):
     nesterov: bool = False
 
     slots = ("h", "mean", "deviation", "velocity")
-    real_slots = ("h", "deviation")
+    real_slots = positive_slots = ("h", "deviation")
 
     def state_slots(self) -> tuple[str, ...]:
         """Return ``h``, or what takes its place, and the velocity where it is asked for."""

@@ -67,7 +67,7 @@ class ScheduleFreeAdamW(Optimizer):
     r: NonNegative = 0.0
 
     slots = ("z", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
     scalar_slots: ClassVar[Mapping[str, float]] = {"largest_lr": 0.0, "total": 0.0, "place": 1.0}
 
     def initial_state(self) -> Mapping[str, float | str]:

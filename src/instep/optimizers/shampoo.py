@@ -70,7 +70,7 @@ class Shampoo(Optimizer):
     beyond_2d: Literal["adagrad", "flatten", "batch"] = "adagrad"
 
     slots = ("h", "L", "R", "rootL", "rootR")
-    real_slots = ("h",)
+    real_slots = positive_slots = ("h",)
 
     def form(self, shape: tuple[int, ...]) -> Form:
         """Return sums for rows and columns of a matrix, with their roots."""

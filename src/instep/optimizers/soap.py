@@ -85,7 +85,7 @@ class SOAP(Optimizer):
     beyond_2d: Literal["adamw", "flatten", "batch"] = "adamw"
 
     slots = ("m", "v", "L", "R", "QL", "QR")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
     scalar_slots: ClassVar[Mapping[str, float]] = {"product1": 1.0, "product2": 1.0}
 
     def form(self, shape: tuple[int, ...]) -> Form:

@@ -46,7 +46,7 @@ class Yogi(Optimizer):
     eps: Epsilon = 1e-3
 
     slots = ("m", "v")
-    real_slots = ("v",)
+    real_slots = positive_slots = ("v",)
 
     def initial_state(self) -> Mapping[str, float | str]:
         """Return 1e-6 for both."""

@@ -101,7 +101,7 @@ def _allocate(
     found = [
         {}
         if state is None
-        else kept_as(keeping, program.squares, leaf.parameter.shape, state.slots)
+        else kept_as(keeping, program.positive, leaf.parameter.shape, state.slots)
         for leaf, state in zip(leaves, states, strict=True)
     ]
     for leaf, slots in zip(leaves, found, strict=True):

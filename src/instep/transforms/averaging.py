@@ -44,7 +44,7 @@ class average(Transform):
 
     decay: DecayRate = 0.999
 
-    slots = ("average",)
+    slots = exact_slots = ("average",)
     scalar_slots: ClassVar[Mapping[str, float]] = {"weight": 0.0}
 
     @staticmethod

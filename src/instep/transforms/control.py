@@ -70,7 +70,7 @@ class accumulate(Transform):
 
     k: Annotated[float, Domain(lower=1, integer=True, fixed=True)] = 2
 
-    slots = ("sum",)
+    slots = exact_slots = ("sum",)
 
     @property
     def period(self) -> int:

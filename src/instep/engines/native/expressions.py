@@ -132,7 +132,10 @@ class Expressions:
         return self.operation(name, node, operands, width)
 
     def value(self, prefix: str, width: int, position: int) -> str:
-        """Return the name of the value of a node."""
+        """Return the name of the value of a node, or the value of a word that is a constant."""
+        node = self.graph.nodes[position]
+        if node.operation == "constant" and node.dtype == "uint32":
+            return splat("i32", literal(node), width)
         if position in self.graph.uniform:
             return f"%u{position}" if width == 1 else f"%s{position}"
         if position in self.blocks:
