@@ -14,7 +14,8 @@ def bits(array):
     The bits inside a NaN differ between processors, so only its place counts.
     """
     array = np.array(array, copy=True)
-    array[np.isnan(array)] = np.nan
+    if array.dtype.kind == "f":
+        array[np.isnan(array)] = np.nan
     return array.view(f"u{array.itemsize}")
 
 

@@ -65,6 +65,7 @@ class UserSignum(Optimizer):
     beta: float = 0.9
 
     slots = ("m",)
+    positive_slots = ()
 
     @staticmethod
     def rule(xp, w, g, s, h):
@@ -82,6 +83,7 @@ class ClippedAMSGrad(Optimizer):
     bound: Positive = 1.0
 
     slots = ("m", "v", "largest")
+    positive_slots = ("v", "largest")
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -37,6 +37,18 @@ def test_elements_are_counted_in_blocks_of_four(first):
         assert word == words.philox((block & words.MASK, block >> 32, 3, 4), (1, 2))[i % 4]
 
 
+@pytest.mark.parametrize(("first", "count"), [(0, 600), (256, 1), (512, 300), (2**40, 257)])
+def test_a_block_shares_sixty_four_words(first, count):
+    found = words.shared(first, count, (1, 2), 3, 4)
+    for i in (0, 1, 63, 64, 127, 200, 255, 256, count - 1):
+        if i < count:
+            block, place = divmod(first + i, 256)
+            counter = 16 * block + place % 16
+            made = words.philox((counter & words.MASK, counter >> 32, 3, 4), (1, 2))
+            word, turn = int(made[place // 16 % 4]), 8 * (place // 64)
+            assert found[i] == (word << turn | word >> 32 - turn) & words.MASK
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_numbers_are_uniform(dtype):
     drawn = drawn_by(Noisy(lr=-1.0), np.zeros(200_000, dtype))
@@ -214,126 +226,3 @@ def test_a_seed_is_an_integer(seed):
 def test_a_rounding_is_one_of_two(rounding):
     with pytest.raises(ValueError, match="'nearest' or 'stochastic'"):
         Adam(rounding=rounding)
-
-
-# Rounding by chance ---------------------------------------------------------------------------
-
-
-def float32_of(bits_):
-    return np.asarray(bits_, np.uint32).view(np.float32)
-
-
-#: Numbers of every size, the smallest and the largest among them.
-SIZES = np.concatenate(
-    [
-        float32_of(np.arange(1, 2**31 - 2**23, 2**17 - 1)),
-        float32_of([1, 2, 2**16 - 1, 2**16 + 1, 2**23 - 1, 2**23, 0x7F7FFFFF, 0x7F7F0001]),
-        np.float32([2**-24, 2**-25, 2**-14, 6.1e-5, 65504, 65505, 65519, 65520, 65535]),
-    ]
-)
-
-
-def rounded(x, chance, dtype):
-    return words.rounded(words.NumpyWords(), x, chance, dtype)
-
-
-def largest(dtype):
-    return float(float32_of(0x7F7F0000)) if dtype == "bfloat16" else 65504.0
-
-
-def neighbours(x, dtype):
-    """Return the largest number of a dtype below positive ones, and the smallest above."""
-    if dtype == "bfloat16":
-        below = x.view(np.uint32) & np.uint32(0xFFFF0000)
-        above = np.where(below == x.view(np.uint32), below, below + np.uint32(1 << 16))
-        return below.view(np.float32).astype(float), float32_of(above).astype(float)
-    exact = x.astype(float)
-    place = 2.0 ** np.maximum(np.floor(np.log2(exact)) - 10, -24)
-    return np.floor(exact / place) * place, np.ceil(exact / place) * place
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_number_becomes_one_of_its_neighbours(dtype):
-    x = SIZES[SIZES < 65536] if dtype == "float16" else SIZES
-    below, above = neighbours(x, dtype)
-    above = np.minimum(above, largest(dtype))
-    for chance in (0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x0000FFFF, 0xFFFF0000, 12345678):
-        for sign in (1, -1):
-            found = sign * rounded(sign * x, np.full(len(x), chance, np.uint32), dtype)
-            assert np.all((found == below) | (found == above))
-    assert np.all(rounded(x, np.zeros(len(x), np.uint32), dtype) == below)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_the_mean_of_many_seeds_is_the_number(dtype):
-    seeds = 10_000
-    x = SIZES[:: len(SIZES) // 150]
-    x = x[x < 65504] if dtype == "float16" else x[x < 3e38]
-    below, above = neighbours(x, dtype)
-    total = np.zeros(len(x))
-    for seed in range(seeds):
-        chance = words.random(0, len(x), words.halves(words.place_of(seed, "w")), 1, 0)
-        total += rounded(x, chance, dtype) == above
-    share = np.where(above > below, (x - below) / np.where(above > below, above - below, 1), 1)
-    error = np.sqrt(seeds * share * (1 - share)) + 1e-3 * seeds * (share < 1e-6)
-    assert np.all(abs(total - seeds * share) <= 4.5 * error)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_what_is_no_number_stays(dtype):
-    x = float32_of([0, 0x80000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001])
-    for chance in (0, 0xFFFFFFFF):
-        found = rounded(x, np.full(len(x), chance, np.uint32), dtype)
-        bits.assert_same_bits(found, x)
-
-
-@engine_runs.every_numpy_engine
-def test_engines_round_alike(engine, threads, eager_threads):
-    engine_runs.require(engine)
-    runs = []
-    for name in (engine, "array_api"):
-        params = layouts("float16")
-        optimizer = Adam(lr=0.01, rounding="stochastic", engine=name, threads=threads)
-        for _ in range(3):
-            optimizer.update(params, numbers(params))
-        runs.append((params, optimizer))
-    engine_runs.assert_same_run(*runs)
-
-
-@engine_runs.every_engine
-def test_every_size_is_stored_as_it_is_rounded(engine):
-    engine_runs.require(engine)
-    x = np.concatenate([SIZES, -SIZES])
-    w = np.zeros(x.shape, "float16")
-    SGD(lr=1.0, rounding="stochastic", engine=engine).update(w, -x)
-    chance = words.random(0, len(x), words.halves(words.place_of(0, "")), 1, 0)
-    with np.errstate(over="ignore"):
-        expected = rounded(x, chance, "float16").astype("float16")
-    bits.assert_same_bits(w, expected)
-    assert np.isfinite(w[abs(x) < 65536]).all()
-
-
-@engine_runs.every_engine
-def test_small_steps_are_not_lost(engine):
-    """Half of the last place of 1 is far more than a step, and nothing would ever move."""
-    engine_runs.require(engine)
-    ends = {}
-    for rounding in ("nearest", "stochastic"):
-        w = np.ones(4000, "float16")
-        optimizer = SGD(lr=1e-5, rounding=rounding, engine=engine)
-        for _ in range(100):
-            optimizer.update(w, np.ones(4000, "float32"))
-        ends[rounding] = w.astype(float).mean()
-    assert ends["nearest"] == 1
-    assert abs(ends["stochastic"] - (1 - 100e-5)) < 4 * (2**-11 * 1e-3 / 4000) ** 0.5
-
-
-def test_wider_parameters_are_rounded_as_ever():
-    runs = []
-    for rounding in ("nearest", "stochastic"):
-        params = {"a": np.ones(9, "float32"), "b": np.ones(9), "c": np.ones(9, "complex64")}
-        optimizer = Adam(rounding=rounding)
-        for _ in range(3):
-            optimizer.update(params, {name: np.ones_like(w) for name, w in params.items()})
-        runs.append((params, optimizer))
-    engine_runs.assert_same_run(*runs)

@@ -272,7 +272,9 @@ def _states(state: State, prefix: str, rule: Rule) -> dict[str, LeafState]:
     for key, leaf in state.leaves.items():
         if all(prefix + name in leaf.slots for name in rule.state_slots()):
             slots = {
-                name: as_numbers(prefix + name, leaf.slots, is_positive=name in rule.positive_slots)
+                name: as_numbers(
+                    prefix + name, leaf.slots, is_positive=name in (rule.positive_slots or ())
+                )
                 for name in rule.state_slots()
             }
             scalars = {name: leaf.history.scalars[prefix + name] for name in rule.scalar_slots}

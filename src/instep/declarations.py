@@ -65,8 +65,9 @@ def check_class(cls: Any) -> None:
         cls.slots = tuple(cls.slots)
     if not hasattr(cls.real_slots, "__get__"):
         _check_slots(cls.__name__, "real_slots", cls.real_slots)
-    for what in ("exact_slots", "positive_slots"):
-        _check_slots(cls.__name__, what, getattr(cls, what))
+    _check_slots(cls.__name__, "exact_slots", cls.exact_slots)
+    if cls.positive_slots is not None:
+        _check_slots(cls.__name__, "positive_slots", cls.positive_slots)
     _check_optional_slots(cls)
     _check_scalar_slots(cls, hyperparameters)
     _check_signatures(cls)

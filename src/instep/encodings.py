@@ -4,7 +4,6 @@ Written once, in integer arithmetic on the bits of float32 numbers (see `words.W
 arrays of NumPy, of which the specification is made, and for what a trace records.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -175,7 +174,8 @@ class Small:
         return 16 if self.is_signed else 32
 
     @property
-    def _nan(self) -> int:
+    def nan(self) -> int:
+        """The code of NaN."""
         return (self._exponents << _DIGITS) - 1
 
     def unit(self, words: Words, parts: Sequence[Any]) -> Any:
@@ -200,7 +200,8 @@ class Small:
         """Return the codes of float32 numbers, rounded by chance or to the nearest."""
         places = _PLACES - _DIGITS
         one = self._one(words, unit)
-        more = words.from_bits(self._size(words, x)) + words.from_bits(one)
+        size = self._size(words, x if self.is_signed else x + 0.0)
+        more = words.from_bits(size) + words.from_bits(one)
         above = words.operate("subtract", words.bits(more), one)
         if chance is None:
             odd = words.operate("bit_and", words.operate("shift_right", above, places), 1)
@@ -210,15 +211,14 @@ class Small:
         code = words.operate("shift_right", words.operate("add", above, some), places)
         # Where one more step were infinite, it is not taken.
         is_last = words.operate("equal", unit, 255 - self._exponents)
-        code = _at_most(words, code, words.where(is_last, self._nan - 8, self._nan - 1))
-        if self.is_signed:
-            code = words.where(words.is_less(more, math.inf), code, self._nan)
-            sign = words.operate("shift_right", words.bits(x), 24)
-            return words.operate("bit_or", code, words.operate("bit_and", sign, 0x80))
-        # What is not zero does not become zero: it may be divided by.
-        code = _at_least(words, code, words.where(words.is_less(0.0, x), 1, 0))
-        end = words.operate("subtract", _INFINITE, one)
-        return words.where(words.operate("less", above, end), code, self._nan)
+        code = _at_most(words, code, words.where(is_last, self.nan - 8, self.nan - 1))
+        if not self.is_signed:  # what is not zero does not become zero: it may be divided by
+            code = _at_least(words, code, words.where(words.is_less(0.0, x), 1, 0))
+        code = words.where(words.operate("less", size, _INFINITE), code, self.nan)
+        if not self.is_signed:
+            return code
+        sign = words.operate("bit_and", words.operate("shift_right", words.bits(x), 24), 0x80)
+        return words.operate("bit_or", code, sign)
 
     def decoded(self, words: Words, code: Any, unit: Any) -> Any:
         """Return the float32 numbers that have these codes."""
@@ -227,14 +227,14 @@ class Small:
         above = words.operate("shift_left", size, _PLACES - _DIGITS)
         more = words.from_bits(words.operate("add", above, one))
         found = words.bits(more - words.from_bits(one))
-        found = words.where(words.operate("equal", size, self._nan), _NAN, found)
+        found = words.where(words.operate("equal", size, self.nan), _NAN, found)
         if self.is_signed:
             sign = words.operate("shift_left", words.operate("bit_and", code, 0x80), 24)
             found = words.operate("bit_or", found, sign)
         return words.from_bits(found)
 
     def _size(self, words: Words, x: Any) -> Any:
-        """Return the bits of a magnitude; of what has no sign, those that it has."""
+        """Return the bits of a magnitude; where there is no sign, those of the number."""
         bits = words.bits(x)
         return words.operate("bit_and", bits, ~_SIGN & MASK) if self.is_signed else bits
 

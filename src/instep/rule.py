@@ -113,8 +113,10 @@ class Rule:
     #: of gradients. So are those that start as a copy of the parameter.
     exact_slots: ClassVar[tuple[str, ...]] = ()
 
-    #: Those that hold no negative numbers, as of squares: in 8 bits they need no sign.
-    positive_slots: ClassVar[tuple[str, ...]] = ()
+    #: Those that hold no negative numbers, as of squares. Their codes of 8 bits have no sign, more
+    #: exponents, and none for zero that is not of zero, by which a rule may divide. None: it is not
+    #: known, and state in 8 bits is refused.
+    positive_slots: ClassVar[tuple[str, ...] | None] = None
 
     #: Numbers that are remembered from step to step, with their initial values. `scalars` sees
     #: the old value in `h` and returns the new one under the same name; `rule` sees the new one.

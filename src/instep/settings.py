@@ -4,7 +4,6 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex
 
-from instep.graph.kept import STATE_DTYPES
 from instep.state import Overrides, Selector
 
 
@@ -37,10 +36,14 @@ def _validate_rounding(owner: str, value: Any) -> str | None:
     return None if value is None else str(value)
 
 
+#: What state arrays can be kept in, other than what the arithmetic has.
+_STATE_DTYPES = ("float32", "bfloat16", "float8")
+
+
 def _validate_state_dtype(owner: str, value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and value in STATE_DTYPES):
+    if value is None or (isinstance(value, str) and value in _STATE_DTYPES):
         return value
-    choices = ", ".join(map(repr, STATE_DTYPES))
+    choices = ", ".join(map(repr, _STATE_DTYPES))
     raise ValueError(f"{owner}: state_dtype must be None or one of {choices}, got {value!r}")
 
 

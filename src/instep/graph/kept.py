@@ -1,7 +1,7 @@
 """How state is kept: as the numbers that a rule sees, or as codes of fewer bits."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from instep import encodings
@@ -12,9 +12,6 @@ from instep.words import BLOCK, Words
 
 #: The array of a parameter that is kept whole: its name among those of state.
 MASTER = "master"
-
-#: What `state_dtype` may be.
-STATE_DTYPES = ("float32", "bfloat16", "float8")
 
 
 def unit_name(slot: str) -> str:
@@ -146,6 +143,8 @@ class Fewer:
         Names of slots that are kept as ever, and of those without negative numbers.
     step
         The name of the number of the step.
+    unknown
+        Slots of which it is not known whether they have negative numbers, with their rules.
     """
 
     state_dtype: str | None = None
@@ -154,6 +153,7 @@ class Fewer:
     exact: frozenset[str] = frozenset()
     positive: frozenset[str] = frozenset()
     step: str = ""
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
     def keeping(self, dtype: str, slots: Iterable[str], real: Iterable[str]) -> Keeping:
         """Return how parameters of a dtype, and these slots, are kept; some slots are real."""
@@ -175,6 +175,13 @@ class Fewer:
         if self.state_dtype == "float32":
             return Kept(kept.name, COMPLEX["float32"] if both else "float32")
         code = str(self.state_dtype)
+        if code == "float8" and kept.name in self.unknown:
+            rule = self.unknown[kept.name]
+            raise TypeError(
+                f"{rule}: state in 8 bits has one format for numbers with a sign and another for "
+                f"those without; declare positive_slots in the class, the names of the slots that "
+                f"hold no negative numbers, such as means of squares, or () for none"
+            )
         if code == "float8" and kept.name in self.positive and not both:
             code = "unsigned"
         return Kept(kept.name, kept.dtype, code, None if self.rounding == "nearest" else number)

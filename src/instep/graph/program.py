@@ -57,6 +57,12 @@ class Program(StepNumbers):
             frozenset(part.prefix + name for part in self.parts for name in part.exact),
             frozenset(part.prefix + name for part in self.parts for name in part.positive),
             f"{mains[0].prefix}t",
+            {
+                part.prefix + name: part.owner
+                for part in self.parts
+                for name in part.slots
+                if not part.knows_signs
+            },
         )
         self._small = owner.min_float8_size if owner.state_dtype == "float8" else 0
         self.lender = mains[0] if any(part.borrowed for part in self.parts) else None

@@ -127,7 +127,8 @@ class Part:
         self.varying = {name: rule.__dict__[name] for name in rule.varying}
         self.slots, self.real = rule.state_slots(), rule.real_slots
         copies = {name for name, start in rule.initial_state().items() if start == "w"}
-        self.exact, self.positive = copies.union(rule.exact_slots), rule.positive_slots
+        self.exact, self.positive = copies.union(rule.exact_slots), rule.positive_slots or ()
+        self.knows_signs = rule.positive_slots is not None
         self.has_forms = rule.defines("form")
         self._has_scalars = rule.defines("scalars")
         self.gathers = rule.defines("period")

@@ -50,6 +50,7 @@ class AdamMini(Optimizer):
     eps: Epsilon = 1e-8
 
     slots = ("m",)
+    positive_slots = ()
     tensor_numbers: ClassVar[Mapping[str, float]] = {"v": 0.0}
 
     @staticmethod

@@ -45,6 +45,7 @@ class LARS(Optimizer):
     weight_decay: NonNegative = 0.0
 
     slots = ("v",)
+    positive_slots = ()
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -42,6 +42,7 @@ class Lion(Optimizer):
     weight_decay: NonNegative = 0.0
 
     slots = ("m",)
+    positive_slots = ()
 
     @staticmethod
     def rule(xp, w, g, s, h):

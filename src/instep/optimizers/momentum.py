@@ -43,6 +43,7 @@ class Momentum(Optimizer):
     dampening: Share = 0.0
 
     slots = ("v",)
+    positive_slots = ()
 
     @staticmethod
     def rule(xp, w, g, s, h):
@@ -83,6 +84,7 @@ class Nesterov(Optimizer):
     momentum: DecayRate = 0.9
 
     slots = ("v",)
+    positive_slots = ()
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -52,6 +52,7 @@ class MoMo(Optimizer):
     lowest: float = 0.0
 
     slots = ("m",)
+    positive_slots = ()
     tree_numbers: ClassVar[Mapping[str, float]] = {"begun": 0.0, "mean": 0.0, "gamma": 0.0}
     needs_value = True
 

@@ -50,6 +50,7 @@ class NovoGrad(Optimizer):
     weight_decay: NonNegative = 0.0
 
     slots = ("m",)
+    positive_slots = ()
     tensor_numbers: ClassVar[Mapping[str, float]] = {"v": 0.0}
 
     @staticmethod

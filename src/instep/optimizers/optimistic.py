@@ -39,6 +39,7 @@ class OptimisticGD(Optimizer):
     optimism: NonNegative = 1.0
 
     slots = ("previous",)
+    positive_slots = ()
 
     @staticmethod
     def scalars(h):

@@ -55,6 +55,7 @@ class Rprop(Optimizer):
     largest: NonNegative = 50.0
 
     slots = ("size", "previous")
+    positive_slots = ("size",)
 
     def initial_state(self) -> Mapping[str, float | str]:
         """Return lr for the sizes."""

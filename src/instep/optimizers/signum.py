@@ -35,6 +35,7 @@ class Signum(Optimizer):
     beta: DecayRate = 0.9
 
     slots = ("m",)
+    positive_slots = ()
 
     @staticmethod
     def rule(xp, w, g, s, h):

@@ -40,6 +40,7 @@ class Tiger(Optimizer):
     weight_decay: NonNegative = 0.01
 
     slots = ("m",)
+    positive_slots = ()
 
     @staticmethod
     def rule(xp, w, g, s, h):

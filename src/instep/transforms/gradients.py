@@ -141,6 +141,7 @@ class grokfast(Transform):
     decay: DecayRate = 0.98
 
     slots = ("m",)
+    positive_slots = ()
 
     @staticmethod
     def rule(xp, w, g, s, h):
