@@ -15,6 +15,7 @@ from instep.words import MASK, Words
 Chance = Callable[[int], Any] | None
 
 _SIGN, _INFINITE, _NAN = 0x80000000, 0x7F800000, 0x7FC00000
+_LARGEST = 0x7F7F0000  # of bfloat16
 _PLACES = 23  # of the digits of a float32
 
 
@@ -52,7 +53,7 @@ def rounded(words: Words, x: Any, chance: Callable[[int], Any], dtype: str) -> A
 def _to_bfloat16(words: Words, size: Any, chance: Callable[[int], Any]) -> tuple[Any, int]:
     """Return the bits of what positive numbers become, and of those from which they do not."""
     found = _cut(words, size, chance, 16)
-    return _at_most(words, found, 0x7F7F0000), _INFINITE
+    return _at_most(words, found, _LARGEST), _INFINITE
 
 
 def _to_float16(words: Words, size: Any, chance: Callable[[int], Any]) -> tuple[Any, int]:
@@ -97,13 +98,16 @@ def _at_least(words: Words, x: Any, least: Any) -> Any:
 
 def to_bfloat16(words: Words, x: Any, chance: Chance) -> Any:
     """Return the bits of float32 numbers as bfloat16: rounded by chance, or to the nearest."""
+    bits = words.bits(x)
     if chance is None:
-        bits = words.bits(x)
         odd = words.operate("bit_and", words.operate("shift_right", bits, 16), 1)
         raised = words.operate("add", words.operate("add", bits, 0x7FFF), odd)
     else:
-        raised = words.bits(rounded(words, x, chance, "bfloat16"))
-    return words.where(_is_nan(words, x), _NAN >> 16, words.operate("shift_right", raised, 16))
+        size = words.operate("bit_and", bits, ~_SIGN & MASK)
+        is_inside = words.operate("less", size, _LARGEST)
+        raised = words.where(is_inside, words.operate("add", bits, chance(16)), bits)
+    code = words.operate("shift_right", raised, 16)
+    return words.where(_is_nan(words, x), _NAN >> 16, code)
 
 
 def from_bfloat16(words: Words, code: Any) -> Any:
@@ -200,7 +204,8 @@ class Small:
         """Return the codes of float32 numbers, rounded by chance or to the nearest."""
         places = _PLACES - _DIGITS
         one = self._one(words, unit)
-        size = self._size(words, x if self.is_signed else x + 0.0)
+        x = x if self.is_signed else x + 0.0  # of both zeros that with the sign + is left
+        size = self._size(words, x)
         more = words.from_bits(size) + words.from_bits(one)
         above = words.operate("subtract", words.bits(more), one)
         if chance is None:

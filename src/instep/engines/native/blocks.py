@@ -7,10 +7,10 @@ needs it waits until the whole block was walked, and values that it is made of a
 
 from collections.abc import Collection
 
-from instep.engines.native.cast import TYPES
-from instep.engines.native.expressions import elements, repeated
+from instep.engines.native.cast import TYPES, repeated
+from instep.engines.native.expressions import elements
 from instep.engines.native.loops import Loops, function
-from instep.engines.native.random import shared_words, turned_words, turning
+from instep.engines.native.random import shared_words, turned_words
 from instep.engines.native.target import Traits
 from instep.graph import Graph
 from instep.graph.nodes import DRAWS
@@ -150,8 +150,6 @@ class Blocks(Loops):
     def _node(self, i: int, prefix: str, width: int, index: str) -> list[str]:
         if self.graph.nodes[i].operation != "shared":
             return self.code.node(i, prefix, width, index)
-        kind = elements("uint32", width)
-        self.code.declarations.add(f"declare {kind} {turning(width)}({kind}, {kind}, {kind})")
         return turned_words(f"%{prefix}{i}", f"%words{i}", f"%{prefix}_place", width)
 
     def _room(self, prefix: str, i: int) -> str:

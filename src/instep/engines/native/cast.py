@@ -130,6 +130,17 @@ def splat(kind: str, value: str, width: int) -> str:
     return value if width == 1 else f"<{', '.join([f'{kind} {value}'] * width)}>"
 
 
+def repeated(name: str, value: str, kind: str, width: int) -> list[str]:
+    """Return what repeats a value in a vector."""
+    if width == 1:
+        return [f"{name} = select i1 true, {kind} {value}, {kind} {value}"]
+    many, zeros = vector(kind, width), f"<{width} x i32> zeroinitializer"
+    return [
+        f"{name}_first = insertelement {many} poison, {kind} {value}, i64 0",
+        f"{name} = shufflevector {many} {name}_first, {many} poison, {zeros}",
+    ]
+
+
 def cast(
     name: str, value: str, source: str, target: str, width: int, *, converts_half: bool
 ) -> list[str]:

@@ -7,7 +7,7 @@ it.
 import struct
 from collections.abc import Collection, Iterable, Sequence
 
-from instep.engines.native.cast import TYPES, cast, splat, vector
+from instep.engines.native.cast import TYPES, cast, repeated, splat, vector
 from instep.engines.native.joining import BOTH, TURNED
 from instep.engines.native.random import random_words
 from instep.engines.native.target import Traits
@@ -129,13 +129,17 @@ class Expressions:
         if node.operation == "random":
             return random_words(name, position, width, index)
         operands = [self.value(prefix, width, i) for i in node.operands]
+        if node.operation in ("shift_left", "shift_right"):
+            operands[1] = self._places(node.operands[1], width) or operands[1]
         return self.operation(name, node, operands, width)
 
-    def value(self, prefix: str, width: int, position: int) -> str:
-        """Return the name of the value of a node, or the value of a word that is a constant."""
+    def _places(self, position: int, width: int) -> str | None:
+        """Return a constant as it stands in an instruction: shifts by one are cheaper."""
         node = self.graph.nodes[position]
-        if node.operation == "constant" and node.dtype == "uint32":
-            return splat("i32", literal(node), width)
+        return splat("i32", literal(node), width) if node.operation == "constant" else None
+
+    def value(self, prefix: str, width: int, position: int) -> str:
+        """Return the name of the value of a node."""
         if position in self.graph.uniform:
             return f"%u{position}" if width == 1 else f"%s{position}"
         if position in self.blocks:
@@ -295,15 +299,6 @@ class Expressions:
         operands = list(operands)
         self.declarations.add(f"declare {kind} {function}({', '.join([kind] * len(operands))})")
         return f"call {kind} {function}({', '.join(f'{kind} {operand}' for operand in operands)})"
-
-
-def repeated(name: str, value: str, kind: str, width: int) -> list[str]:
-    """Return what repeats a value in a vector."""
-    many, zeros = vector(kind, width), f"<{width} x i32> zeroinitializer"
-    return [
-        f"{name}_first = insertelement {many} poison, {kind} {value}, i64 0",
-        f"{name} = shufflevector {many} {name}_first, {many} poison, {zeros}",
-    ]
 
 
 def _align(node: Node) -> str:

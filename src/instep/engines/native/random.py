@@ -6,7 +6,7 @@ upper halves is left there until a product asks for it to be cleared, which cost
 
 from collections.abc import Sequence
 
-from instep.engines.native.cast import splat, vector
+from instep.engines.native.cast import repeated, splat, vector
 from instep.graph import Node
 from instep.words import AT_ONCE, BLOCK, MASK, MULTIPLIERS, ROUNDS, WEYL
 
@@ -76,31 +76,22 @@ def shared_words(name: str, position: int, buffer: str, index: str) -> list[str]
 
 def turned_words(name: str, buffer: str, place: str, width: int) -> list[str]:
     """Return what gives elements, of which the first has this place in its block, their words."""
-    kind = vector("i32", width)
-    turn = [f"{name}_turn = trunc i64 {name}_turn_wide to i32"]
-    turns = f"{name}_turn"
-    if width > 1:
-        turns = f"{name}_turns"
-        zeros = f"<{width} x i32> zeroinitializer"
-        turn += [
-            f"{name}_turn_one = insertelement {kind} poison, i32 {name}_turn, i64 0",
-            f"{turns} = shufflevector {kind} {name}_turn_one, {kind} poison, {zeros}",
-        ]
-    word = f"{name}_word"
+    kind, word = vector("i32", width), f"{name}_word"
     return [
         f"{name}_place = and i64 {place}, {BLOCK // AT_ONCE - 1}",
         f"{name}_at = getelementptr i32, ptr {buffer}, i64 {name}_place",
         f"{word} = load {kind}, ptr {name}_at, align 4",
         f"{name}_round = udiv i64 {place}, {BLOCK // AT_ONCE}",
-        f"{name}_turn_wide = mul i64 {name}_round, 8",
-        *turn,
-        f"{name} = call {kind} {turning(width)}({kind} {word}, {kind} {word}, {kind} {turns})",
+        f"{name}_wide = trunc i64 {name}_round to i32",
+        f"{name}_left_one = mul i32 {name}_wide, 8",
+        f"{name}_back_one = sub i32 0, {name}_left_one",
+        f"{name}_right_one = and i32 {name}_back_one, 31",
+        *repeated(f"{name}_left", f"{name}_left_one", "i32", width),
+        *repeated(f"{name}_right", f"{name}_right_one", "i32", width),
+        f"{name}_upper = shl {kind} {word}, {name}_left",
+        f"{name}_lower = lshr {kind} {word}, {name}_right",
+        f"{name} = or {kind} {name}_upper, {name}_lower",
     ]
-
-
-def turning(width: int) -> str:
-    """Return the name of the intrinsic that turns words to the left."""
-    return f"@llvm.fshl.{'i32' if width == 1 else f'v{width}i32'}"
 
 
 def _philox(name: str, position: int, blocks: int) -> tuple[list[str], tuple[str, ...]]:
