@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -154,7 +155,46 @@ in a real dtype where it is a square or magnitude. Where it has another shape th
 and m columns, that is said. A step after the first is counted; what a function
 on whole arrays reads and writes is not. {{doc}}`../complex` says what complex parameters mean: with
 `complex="pairs"` an element of complex64 costs twice what one of float32 does, and all rules work.
+
+## State in fewer bits
+
+The same where parameters or state are kept in fewer bits ({{doc}}`../fewer-bytes`).
+
+{fewer_bytes(in_order())}
+
+With "master" parameters of 16 bits are kept whole in the state. Copies and means of parameters,
+and state of other shapes, are kept in full.
 """
+
+
+#: How parameters and state are kept: what stands above the column, the dtype of parameters, and
+#: settings.
+KEPT: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("float32", "float32", {}),
+    ("bfloat16 state", "float32", {"state_dtype": "bfloat16"}),
+    ("float8 state", "float32", {"state_dtype": "float8"}),
+    ("bfloat16", "bfloat16", {}),
+    ("bfloat16 state", "bfloat16", {"state_dtype": "bfloat16"}),
+    ("master, bfloat16 state", "bfloat16", {"state_dtype": "bfloat16", "master": True}),
+    ("master, float8 state", "bfloat16", {"state_dtype": "float8", "master": True}),
+)
+
+
+def fewer_bytes(names: list[str]) -> str:
+    """Return the bytes that optimizers move where parameters or state have fewer bits."""
+    lines = [
+        "| | float32 parameters" + " |" * 3 + " bfloat16 parameters" + " |" * 4,
+        "|---|" + len(KEPT) * "---|",
+        "| optimizer | " + " | ".join(title for title, _, _ in KEPT) + " |",
+    ]
+    for name in names:
+        ways = [forms(name, **settings, min_float8_size=0) for _, _, settings in KEPT]
+        for i, (label, _) in enumerate(ways[0]):
+            shown = " | ".join(
+                bytes_moved(way[i][1], dtype) for way, (_, dtype, _) in zip(ways, KEPT, strict=True)
+            )
+            lines.append(f"| {{doc}}`{name} <{name.lower()}>`{label.suffix} | {shown} |")
+    return "\n".join(lines)
 
 
 def table(names: list[str]) -> str:
@@ -181,7 +221,7 @@ def table(names: list[str]) -> str:
 def bytes_moved(passes: Passes, dtype: str) -> str:
     """Return the bytes of a step for an element; a dash where a rule has no meaning."""
     try:
-        return f"{sum(graph.bytes_per_element for graph in passes(dtype))} B"
+        return f"{round(sum(graph.bytes_per_element for graph in passes(dtype)), 2)} B"
     except RuleError:
         return "-"
 
@@ -197,9 +237,9 @@ class Form:
             self.state.append(f"`{slot}`" if shape == MATRIX else f"`{slot}` ({letters})")
 
 
-def forms(name: str) -> list[tuple[Form, Passes]]:
+def forms(name: str, **settings: Any) -> list[tuple[Form, Passes]]:
     """Return the forms of an optimizer, each with the passes by dtype."""
-    base = Program(getattr(instep, name)())
+    base = Program(getattr(instep, name)(**settings))
     row = base.row(1000, Group({}, 0, History(0, base.memory())))
     programs = {shape: base.for_shape(shape) for shape in (MATRIX, (3,))}
     several = len(set(map(id, programs.values()))) > 1
