@@ -1,10 +1,10 @@
-"""A rule that remembers numbers, and the same as a loop."""
+"""Rules that remember numbers, and the same as loops."""
 
 from types import MappingProxyType
 
 import numpy as np
 
-from instep import Optimizer
+from instep import Optimizer, Transform
 
 
 class Remembering(Optimizer):
@@ -46,3 +46,29 @@ class Loop:
             self.v[key] = self.beta * old + (1 - self.beta) * square
             self.m[key] = self.beta * self.m[key] + g / np.sqrt(self.v[key])
             self.params[key] -= self.lr / self.largest * self.m[key]
+
+
+class Counting(Transform):
+    """Counts calls, those that are turned away too, and others that are not."""
+
+    stage = "gradient"
+    guarded = True
+
+    tree_numbers = MappingProxyType({"taken": 0.0, "called": 0.0, "before": -1.0})
+    lasting_numbers = ("called", "before")
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        xp.require(xp.isfinite(g))
+        return g, {"taken": s.taken + 1, "called": s.called + 1, "before": s.taken}
+
+    @staticmethod
+    def expected(calls, *, are_finite):
+        """Yield what an optimizer has of it after each of these calls."""
+        taken = 0
+        for call in range(calls):
+            before, taken = taken, taken + are_finite(call)
+            numbers = {"called": call + 1.0, "before": float(before)}
+            if taken:  # what does not last is not there before a step
+                numbers["taken"] = float(taken)
+            yield {f"Counting_{name}": x for name, x in numbers.items()}

@@ -60,6 +60,23 @@ def test_no_number_or_slot_has_the_name_of_an_attribute_of_a_base_class(name, ba
         declare(base, scalar_slots={name: 0.0})
 
 
+@pytest.mark.parametrize(
+    ("lasting", "message"),
+    [
+        (("m",), "'m' is one of the lasting_numbers, and not one of the tree_numbers n; name it"),
+        (("v",), "'v' is one of the lasting_numbers, and not one of the tree_numbers n; name it"),
+        (("n", "n"), "lasting_numbers has 'n' twice"),
+        ("n", "lasting_numbers is the string 'n', not a tuple of names; write"),
+    ],
+    ids=str,
+)
+def test_numbers_that_last_are_some_of_the_tree(lasting, message):
+    numbers = {"tensor_numbers": {"v": 0.0}, "tree_numbers": {"n": 0.0}}
+    with pytest.raises(TypeError, match=f"Declared: {message}"):
+        declare(slots=("m",), lasting_numbers=lasting, **numbers)
+    assert declare(lasting_numbers=("n",), **numbers)().lasting_numbers == ("n",)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_may_have_another_default_in_a_subclass_and_is_no_slot(name):
     default = SETTINGS[name]

@@ -172,7 +172,7 @@ def test_a_second_handler_does_not_hide_whether_a_single_call_has_run(taken):
     for _ in range(3):
         optimizer.update(w, g)
     call, before = optimizer._state.plan._repetition.last.joined, w.copy()
-    run, is_done, second = call.run, call.is_done, [TimeoutError()]
+    run, outcome, second = call.run, call.outcome, [TimeoutError()]
 
     def interrupted(*scalars):
         if taken:
@@ -182,9 +182,9 @@ def test_a_second_handler_does_not_hide_whether_a_single_call_has_run(taken):
     def interrupted_again():
         if second:
             raise second.pop()
-        return is_done()
+        return outcome()
 
-    call.run, call.is_done = interrupted, interrupted_again
+    call.run, call.outcome = interrupted, interrupted_again
     with pytest.raises(KeyboardInterrupt):
         optimizer.update(w, g)
     assert optimizer.t == 3 + taken

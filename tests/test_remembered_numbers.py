@@ -9,9 +9,9 @@ import bits
 import engine_runs
 import numpy as np
 import pytest
-from remembering import Loop, Remembering
+from remembering import Counting, Loop, Remembering
 
-from instep import Optimizer, Prodigy, chain
+from instep import SGD, Optimizer, Prodigy, chain
 from instep.graph.errors import RuleError
 from instep.transforms import accumulate, skip_nonfinite
 
@@ -334,3 +334,34 @@ def test_what_is_no_array_cannot_be_returned(engine, bad, name):
 
     with pytest.raises(RuleError, match=rf"Odd.rule returned .* for '{name}'; return an array"):
         Odd(engine=engine).update(np.ones(2), np.ones(2))
+
+
+#: Calls that are turned away.
+BAD = {0, 1, 4, 8, 9}
+
+
+@engine_runs.every_engine
+def test_numbers_last_that_a_rule_says_do(engine):
+    """They change in a call that is turned away too, and before the first step."""
+    engine_runs.require(engine)
+    optimizer, params = chain(Counting(), SGD(), engine=engine), trees(("float32", "float64", "f2"))
+    expected = Counting.expected(12, are_finite=lambda call: call not in BAD)
+    for call, numbers in enumerate(expected):
+        grads = trees(seed=call)
+        grads["b"][1] = np.nan if call in BAD else 1.0
+        optimizer.update(params, grads)
+        assert optimizer.state_dict()["numbers"] == numbers
+    assert (optimizer.t, optimizer.skipped) == (7, 5)
+
+
+def test_of_a_state_without_steps_numbers_are_loaded_that_last():
+    optimizer, w = chain(Counting(), Remembering()), np.zeros(3)
+    optimizer.update(w, np.full(3, np.nan))
+    state = optimizer.state_dict()
+    assert state["states"] == {}
+    loaded = chain(Counting(), Remembering()).load_state_dict(state)
+    for one in (loaded, optimizer):
+        one.update(w.copy(), np.ones(3))
+    engine_runs.assert_same_state(loaded, optimizer)
+    with pytest.raises(ValueError, match="the state has the numbers Remembering_largest, expected"):
+        loaded.load_state_dict(state | {"numbers": {"Remembering_largest": 1.0}})

@@ -73,17 +73,27 @@ def read_state_dict(
     values = _hyperparameters(owner, name, parts, copy.deepcopy(given["hyperparameters"]))
     entries = _mapping(owner, "'states'", given["states"])
     leaves = {key: _leaf_state(owner, branches, given["t"], key, entries[key]) for key in entries}
-    of_tree = _numbers(owner, branches if leaves else [{}], given.get("numbers", {}))
+    of_tree = _numbers(owner, branches, given.get("numbers", {}), is_begun=bool(leaves))
     return values, State(given["t"], given["skipped"], leaves, of_tree)
 
 
-def _numbers(owner: str, branches: Sequence[Parts], given: Any) -> dict[str, Any]:
-    """Return what rules remember of the tree: those of a branch that took no step have nothing."""
+def _numbers(
+    owner: str, branches: Sequence[Parts], given: Any, *, is_begun: bool
+) -> dict[str, Any]:
+    """Return what rules remember of the tree: those of a branch that took no step have nothing.
+
+    Where none `is_begun`, there may be what calls have left that were turned away.
+    """
     known = [
-        {prefix + name for prefix, rule in parts.items() for name in rule.tree_numbers}
+        {
+            prefix + name
+            for prefix, rule in parts.items()
+            for name in (rule.tree_numbers if is_begun else rule.lasting_numbers)
+        }
         for parts in branches
     ]
-    expected = set.intersection(*known) | set.union(*known).intersection(given)
+    needed = set.intersection(*known) if is_begun else set()
+    expected = needed | set.union(*known).intersection(given)
     _check_names(owner, "the state has the numbers", set(given), expected)
     for name, value in _mapping(owner, "'numbers'", given).items():
         _check_number(owner, repr(name), value)

@@ -32,6 +32,7 @@ RESERVED = frozenset(
         *("period", "real_slots", "reset", "rounding", "rule", "save", "scalar_slots", "scalars"),
         *("seed", "skipped", "slots", "stage", "state_dict", "state_slots", "t", "tensor_numbers"),
         *("tensor_readings", "threads", "tree_numbers", "tree_readings", "update", "varying"),
+        "lasting_numbers",
     }
 )
 
@@ -73,6 +74,7 @@ def check_class(cls: Any) -> None:
     _check_signatures(cls)
     _check_numbers(cls, "tensor_numbers", hyperparameters)
     _check_numbers(cls, "tree_numbers", hyperparameters)
+    _check_lasting_numbers(cls)
     _check_readings(cls)
     if cls.needs_value and "value" in hyperparameters:
         raise TypeError(
@@ -277,6 +279,16 @@ def _check_numbers(cls: Any, what: str, hyperparameters: list[str]) -> None:
                 f"{cls.__name__}: {name!r}, one of the {what}, must start at a number, or at the "
                 f"value of a hyperparameter whose name is given, got {described(start)}"
             )
+
+
+def _check_lasting_numbers(cls: Any) -> None:
+    _check_slots(cls.__name__, "lasting_numbers", cls.lasting_numbers)
+    if unknown := [name for name in cls.lasting_numbers if name not in cls.tree_numbers]:
+        raise TypeError(
+            f"{cls.__name__}: {unknown[0]!r} is one of the lasting_numbers, and not one of the "
+            f"tree_numbers {', '.join(cls.tree_numbers) or '(there are none)'}; name it there, "
+            f"with its first value"
+        )
 
 
 def _check_readings(cls: Any) -> None:

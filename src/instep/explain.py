@@ -118,7 +118,9 @@ def _counted(sums: Iterable[Sum]) -> Iterator[str]:
 
 def _remembered(graph: Graph) -> str:
     of = {"tensor": "of each tensor", "tree": "of the tree"}
-    return ", ".join(f"{entry.name} {of[entry.scope]}" for entry in graph.remembered)
+    lasts = {True: " (turned away or not)", False: ""}
+    found = (f"{entry.name} {of[entry.scope]}{lasts[entry.lasts]}" for entry in graph.remembered)
+    return ", ".join(found)
 
 
 @dataclass(frozen=True)

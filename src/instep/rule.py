@@ -129,6 +129,9 @@ class Rule:
     tensor_numbers: ClassVar[Mapping[str, float | str]] = {}
     tree_numbers: ClassVar[Mapping[str, float | str]] = {}
 
+    #: Those of `tree_numbers` that a call leaves which is turned away, too.
+    lasting_numbers: ClassVar[tuple[str, ...]] = ()
+
     #: Numbers of a step that `rule` returns beside its slots, and that users find in `readings`:
     #: one for each tensor, and those for the tree. They are made of sums and hyperparameters.
     tensor_readings: ClassVar[tuple[str, ...]] = ()

@@ -9,9 +9,10 @@ import engine_runs
 import numpy as np
 import pytest
 from device_arrays import arrays_of, mirrors
-from remembering import Remembering
+from remembering import Counting, Remembering
 
 from instep import (
+    SGD,
     Adafactor,
     Adam,
     AdamW,
@@ -240,6 +241,16 @@ def test_a_first_step_that_is_turned_away_leaves_no_trace(cupy, delay):
     optimizer.lr = 0.5
     optimizer.update(w, cupy.ones(3))
     assert w.get().tolist() == [4.5] * 3
+
+
+def test_numbers_last_that_a_rule_says_do(cupy, delay):
+    optimizer, w = chain(Counting(), SGD()), cupy.zeros(3)
+    expected = [*Counting.expected(30, are_finite=lambda call: call not in BAD)]
+    for call in range(30):
+        optimizer.update(w, cupy.full(3, np.inf if call in BAD else 1.0))
+        if call % 5 == 0:
+            assert optimizer.state_dict()["numbers"] == expected[call]
+    assert optimizer.state_dict()["numbers"] == expected[-1]
 
 
 def test_a_tree_on_host_and_device_is_judged_by_the_host(cupy):

@@ -175,12 +175,23 @@ class ArrayAPIBucket(Bucket):
                 replaced[self.positions[i]] = new
             else:
                 w[...] = new
-            numbers = self._numbers[i]
-            for name in numbers.keys() & new_slots.keys():
-                if name not in self.left_to_others:
-                    numbers[name][...] = new_slots[name]
-            self._slots[i].update({k: x for k, x in new_slots.items() if k not in numbers})
+            self._store_numbers(i, new_slots)
+            slots = {k: x for k, x in new_slots.items() if k not in self._numbers[i]}
+            self._slots[i].update(slots)
         return replaced
+
+    def turn_away(self, sums: SumTable) -> None:
+        for i, result in enumerate(self._results):
+            assert result is not None
+            new = {name: x for name, x in result[1].items() if name in self._program.lasting}
+            self._store_numbers(i, new)
+
+    def _store_numbers(self, i: int, new: Mapping[str, Any]) -> None:
+        """Store what is remembered of these, but for what another bucket stores."""
+        numbers = self._numbers[i]
+        for name in numbers.keys() & new.keys():
+            if name not in self.left_to_others:
+                numbers[name][...] = new[name]
 
     def release(self) -> None:
         self._results, self._params, self._grads = [], [], []

@@ -52,17 +52,17 @@ class Joined:
         Returns the arguments of `run`, from the numbers of each row.
     run
         Runs the passes. Returns False where a guard turns the step away: then those that store are
-        not run.
+        not run, and the numbers that last are made.
     begin
         Begins a step.
-    is_done
-        Returns whether the passes that store were run since.
+    outcome
+        Returns what `run` has returned since, or None: it has not come to its end.
     """
 
     scalars: Callable[[Sequence[Sequence[float]]], tuple[float, ...]]
     run: Callable[..., bool]
     begin: Callable[[], None]
-    is_done: Callable[[], bool]
+    outcome: Callable[[], bool | None]
 
 
 class Repeater(ABC):
@@ -178,6 +178,13 @@ class Bucket(ABC):
         """Run the last pass. Return new arrays, by position, where arrays cannot be written.
 
         Called again, it does what it has not done since `stage`, and returns the same.
+        """
+
+    @abstractmethod
+    def turn_away(self, sums: SumTable) -> None:
+        """Store the numbers that last, where the step is turned away: nothing is committed.
+
+        Called again, it stores the same.
         """
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from instep.engines import uniform
 from instep.engines.base import Bucket, Member
-from instep.engines.host import HostBucket, HostEngine, HostLaunch, columns
+from instep.engines.host import HostBucket, HostEngine, HostLaunch
 from instep.engines.placement import Placement
 from instep.engines.sums import SumTable
 from instep.graph import Graph, Node, sum_scope
@@ -52,24 +52,7 @@ class BlockedBucket(HostBucket["BlockedLaunch"]):
         return [BlockedLaunch(self, graph, members)]
 
     def remember(self, sums: SumTable) -> list[tuple[Any, Any]]:
-        new: list[tuple[Any, Any]] = []
-        for graph, members in self.now[0].remembered:
-            leaves = [self.leaves[i] for i in members]
-            function = self.program.host_expressions(graph)
-            scalars = {row: function(*self.rows[row].numbers) for row in {x.row for x in leaves}}
-            reduced = {
-                number: sums.values[number, columns(number, leaves)]
-                for number in range(graph.sum_count)
-            }
-            values = uniform.made(
-                graph, [*np.array([scalars[leaf.row] for leaf in leaves]).T], reduced
-            )
-            for entry in graph.remembered:
-                holders = members if entry.scope == "tensor" else members[:1]
-                made = np.broadcast_to(values[entry.name], len(members))
-                slots = [self.numbers[i][entry.name] for i in holders]
-                new += zip(slots, made, strict=False)
-        return new
+        return list(self.made(sums))
 
 
 class Progress:

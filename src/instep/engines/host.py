@@ -1,19 +1,21 @@
 """What the engines for NumPy arrays share: signatures, gathered blocks, and how launches run."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instep.engines import uniform
 from instep.engines.base import Fit, Member
 from instep.engines.fused import Arrangement, FusedBucket, FusedEngine, Launch
 from instep.engines.gathering import Gathering
 from instep.engines.placement import Placement, state_strides
 from instep.engines.sums import SumTable
-from instep.graph import sum_scope
+from instep.graph import Graph, sum_scope
+from instep.graph.passes import remembering
 from instep.graph.program import Program
 from instep.graph.rows import Row
 
@@ -123,6 +125,35 @@ class HostBucket(FusedBucket[_Launch]):
             values = [float(numbers[name]) for numbers in self.numbers]
             # Leaves have the same number of the tree.
             sums.values[number, columns(number, self.leaves)] = values
+
+    def made(self, sums: SumTable, *, lasting: bool = False) -> Iterator[tuple[Any, Any]]:
+        """Yield the arrays of numbers that are remembered, or of those that last, and new values.
+
+        All sums are known.
+        """
+        for graph, members in self.now[0].remembered:
+            if entries := graph.lasting if lasting else graph.remembered:
+                yield from self._made(remembering(graph, entries), members, sums)
+
+    def _made(
+        self, graph: Graph, members: Sequence[int], sums: SumTable
+    ) -> Iterator[tuple[Any, Any]]:
+        leaves = [self.leaves[i] for i in members]
+        function = self.program.host_expressions(graph)
+        scalars = {row: function(*self.rows[row].numbers) for row in {x.row for x in leaves}}
+        reduced = {
+            number: sums.values[number, columns(number, leaves)]
+            for number in range(graph.sum_count)
+        }
+        values = uniform.made(graph, [*np.array([scalars[leaf.row] for leaf in leaves]).T], reduced)
+        for entry in graph.remembered:
+            holders = members if entry.scope == "tensor" else members[:1]
+            made = np.broadcast_to(values[entry.name], len(members))
+            yield from zip([self.numbers[i][entry.name] for i in holders], made, strict=False)
+
+    def turn_away(self, sums: SumTable) -> None:
+        for number, value in self.made(sums, lasting=True):
+            number[...] = value
 
     def run(self, levels: Sequence[list[_Launch]], sums: SumTable) -> None:
         for level in levels:

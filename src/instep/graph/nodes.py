@@ -137,12 +137,14 @@ def numbers_of(of_tensors: Iterable[str], of_tree: Iterable[str]) -> dict[str, i
 class Remembered:
     """What the step makes of a number that is remembered: node `node`, the same for all elements.
 
-    `number` is that of `sum_number`, by which `reduced` nodes read what it was before.
+    `number` is that of `sum_number`, by which `reduced` nodes read what it was before. One that
+    `lasts` is made in a step that is turned away, too.
     """
 
     name: str
     number: int
     node: int
+    lasts: bool = False
 
     @property
     def scope(self) -> str:
@@ -249,6 +251,11 @@ class Graph:
         """The arrays that this pass writes."""
         names = {store.array for store in self.stores}
         return tuple(array for array in self.arrays if array.name in names)
+
+    @cached_property
+    def lasting(self) -> tuple[Remembered, ...]:
+        """The numbers that it makes in a step that is turned away, too."""
+        return tuple(entry for entry in self.remembered if entry.lasts)
 
     @cached_property
     def adds(self) -> frozenset[int]:

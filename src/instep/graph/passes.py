@@ -54,6 +54,12 @@ def cut(graph: Graph) -> tuple[Graph, ...]:
     return (*passes, replace(last, remembers=remembers, reads=reads))
 
 
+def with_lasting(graph: Graph, names: Collection[str]) -> Graph:
+    """Return a graph in which the numbers of these names last."""
+    entries = (replace(entry, lasts=entry.name in names) for entry in graph.remembered)
+    return replace(graph, remembered=tuple(entries))
+
+
 def remembering(graph: Graph, entries: Iterable[Remembered]) -> Graph:
     """Return the part of a graph that makes these numbers."""
     return _keep(graph, remembered=entries)

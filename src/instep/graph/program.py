@@ -13,6 +13,7 @@ from instep.graph.dtypes import state_dtype
 from instep.graph.evaluation import compile_expressions
 from instep.graph.kept import Fewer, Keeping
 from instep.graph.nodes import Array, numbers_of
+from instep.graph.passes import with_lasting
 from instep.graph.remembered import OBJECTIVE, PLACE
 from instep.graph.rows import Flags, Group, Part, Row, Varying, alive, product_of
 from instep.graph.step_numbers import StepNumbers
@@ -47,11 +48,7 @@ class Program(StepNumbers):
         for part in self.parts:
             part.multiply(_products(owner, part, part in mains, remembered))
         self.powers, self.remembered = _powers(self.parts), _remembered(self.parts, owner)
-        self.readings = {
-            part.prefix + name: scope
-            for part in self.parts
-            for name, scope in part.rule.scopes.items()
-        }
+        self.readings, self.lasting = _readings(self.parts), _lasting(self.parts)
         self._fewer = Fewer(
             *(owner.state_dtype, owner.rounding, owner.master),
             frozenset(part.prefix + name for part in self.parts for name in part.exact),
@@ -199,7 +196,7 @@ class Program(StepNumbers):
                 numbers=self.remembered,
                 readings=self.readings,
             )
-            self._passes[key] = cut(graph)
+            self._passes[key] = cut(with_lasting(graph, self.lasting))
         return self._passes[key]
 
     def host_expressions(self, graph: Graph) -> Callable[..., tuple[float, ...]]:
@@ -266,6 +263,16 @@ def _remembered(parts: Sequence[Part], owner: Owner) -> dict[str, int]:
         ],
     )
     return {name: number for name, number in found.items() if name in own}
+
+
+def _lasting(parts: Iterable[Part]) -> frozenset[str]:
+    """Return the names of the numbers that a step leaves which is turned away, too."""
+    return frozenset(part.prefix + name for part in parts for name in part.rule.lasting_numbers)
+
+
+def _readings(parts: Iterable[Part]) -> dict[str, str]:
+    """Return the scopes of what can be read of a step, by name."""
+    return {part.prefix + name: scope for part in parts for name, scope in part.rule.scopes.items()}
 
 
 def _powers(parts: Iterable[Part]) -> dict[str, tuple[str, str]]:

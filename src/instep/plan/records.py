@@ -1,10 +1,13 @@
 """What the leaves of a plan have been through: shared within a group, and seen by other plans."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from instep.graph.rows import Group
+from instep.graph.rows import Group, Row
+from instep.interrupts import Call
+from instep.plan.assignment import Assignment
 from instep.plan.leaves import Leaf
 from instep.state import History, LeafState, State
 
@@ -23,6 +26,10 @@ class Records:
         By the keys of the leaves.
     numbers
         Those that rules remember of the tree.
+    lasting
+        Those of them that a step leaves which is turned away, too.
+    are_kept
+        Whether the optimizer has them: not before a step is taken.
     have_moved
         Whether some are others than those of plans before: their slots had to be made anew.
     """
@@ -32,21 +39,23 @@ class Records:
         leaves: Sequence[Leaf],
         states: Mapping[int, LeafState],
         numbers: Mapping[str, Any],
-        groups: Sequence[Group],
-        group_of: Sequence[int],
+        given: Assignment,
         state: State,
     ) -> None:
         self.states = {leaves[i].key: leaf for i, leaf in states.items()}
         self._values = list(states.values())
         self.numbers = numbers
+        lasting = frozenset[str]().union(*(program.lasting for program in given.programs))
+        self.lasting = {name: x for name, x in numbers.items() if name in lasting}
+        self.are_kept = False
         self.have_moved = any(
             known.get(key, value) is not value
             for known, values in ((state.leaves, self.states), (state.numbers, numbers))
             for key, value in values.items()
         )
-        self._groups = [(group, list[LeafState]()) for group in groups]
+        self._groups = [(group, list[LeafState]()) for group in given.groups]
         for i, leaf in states.items():
-            self._groups[group_of[i]][1].append(leaf)
+            self._groups[given.group_of[i]][1].append(leaf)
 
     def resume(self, state: State) -> bool:
         """Go on from where other plans have left the leaves; False: they are no groups any more.
@@ -88,6 +97,36 @@ class Records:
         """Share what a new plan has found."""
         for group, leaves in self._groups:
             self._share(group, leaves)
+
+    def taken(self, state: State, rows: Sequence[Row] = ()) -> list[Call]:
+        """Return the calls that take note of a step: functions in C, which may be called again.
+
+        With these rows, where it is not known yet what they remember.
+        """
+        notes: list[Call] = []
+        if not self.are_kept:
+            notes.append(partial(state.leaves.update, self.states))
+            notes.append(partial(state.numbers.update, self.numbers))
+            notes.append(partial(self.__dict__.update, are_kept=True))
+        groups = [group for group, _ in self._groups]
+        notes.extend(
+            partial(group.history.__dict__.update, taken=state.t + 1 - group.missed)
+            for group in groups
+        )
+        for group, row in zip(groups, rows, strict=False):
+            if row.memory:
+                notes.append(partial(group.memory.update, row.memory))
+        return notes
+
+    def turned_away(self, state: State) -> list[Call]:
+        """Return the calls that take note of one that is turned away.
+
+        Of what is new, numbers that last are kept. Other state may start from what the user changes
+        until the first step that is taken.
+        """
+        new = {} if self.are_kept else self.lasting
+        skipped = partial(state.__dict__.update, {"skipped": state.skipped + 1})
+        return [partial(state.numbers.update, new), skipped]
 
     def _share(self, group: Group, leaves: Sequence[LeafState]) -> None:
         group.history.leaves = len(leaves)

@@ -212,23 +212,25 @@ class Repetition:
         (group,) = self._groups
         history, taken = group.history, step - group.missed
         memory = {**history.scalars, **rows[0][2]} if self._derives else history.scalars
-        noted = self._noted
+        noted, skipped = self._noted, state.skipped + 1
         try:
             if joint.run(*scalars):
                 # Assignments alone: no handler comes in their midst.
                 history.taken, history.scalars, state.t, state.plan = taken, memory, step, plan
                 noted.rows, state.last = rows, noted
             else:
-                noted.rows, state.last, state.skipped = rows, noted, state.skipped + 1
+                noted.rows, state.last, state.skipped = rows, noted, skipped
         except BaseException:  # from a handler of a signal: before the one call, or after it
             try:
-                is_done = joint.is_done()
+                is_taken = joint.outcome()
             except BaseException:  # noqa: BLE001  (from a second one)
-                is_done = joint.is_done()
+                is_taken = joint.outcome()
             state.last = None
-            if is_done:
+            if is_taken:
                 history.taken, history.scalars, state.t, state.plan = taken, memory, step, plan
                 noted.rows, state.last = rows, noted
+            elif is_taken is not None:
+                noted.rows, state.last, state.skipped = rows, noted, skipped
             raise
 
     def _run_all(
@@ -242,18 +244,21 @@ class Repetition:
     ) -> None:
         """Do the same for several groups."""
         require_frames(6)
+        noted, skipped = self._noted, state.skipped + 1
         try:
             if joint.run(*scalars):
                 self._note(state, plan, step, rows)
             else:
-                noted = self._noted
-                noted.rows, state.last, state.skipped = rows, noted, state.skipped + 1
+                noted.rows, state.last, state.skipped = rows, noted, skipped
         except BaseException:
 
             def rest() -> None:
                 state.last = None
-                if joint.is_done():
+                is_taken = joint.outcome()
+                if is_taken:
                     self._note(state, plan, step, rows)
+                elif is_taken is not None:
+                    noted.rows, state.last, state.skipped = rows, noted, skipped
 
             finish(rest)
             raise

@@ -60,16 +60,16 @@ class Plan:
         given = assign(owner, state, programs, self._active, selection, told)
         self._stand_ins = StandIns(self._active)
         self._settings = Settings(owner, [*programs.values()], with_arrays=bool(given.arrays))
-        self._groups, self._programs = given.groups, given.programs
+        self._programs = given.programs
         self.buckets, states, numbers = slots.buckets(given, self._active, state, owner)
         self.objective = Objective(owner, numbers, told)
-        self._records = Records(self._active, states, numbers, self._groups, given.group_of, state)
+        self._records = Records(self._active, states, numbers, given, state)
         self.is_heavy = any(own.program.between for own in given.buckets)
         self._sums = SumTable(len(leaves), len(self.buckets))
-        self._judging = Judging(self.buckets, self._sums, self._groups)
+        self._judging = Judging(self.buckets, self._sums, given.groups)
         self._apart = Apart(self.buckets, self._active, given.arrays)
         # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
-        self._is_kept = self._verified = False
+        self._verified = False
         self._repeats = not (self._stand_ins.replaces or given.arrays)
         self._last = LastStep(given, self._active, self.buckets, self._sums)
         self._repetition = Repetition(owner, given, self.buckets, self._sums, self._last)
@@ -188,12 +188,14 @@ class Plan:
         for bucket in buckets:
             bucket.stage(candidates, sums)
         reduce(buckets, sums)
-        if self._judging.is_forbidden(candidates, partial(rows_after, self._programs, state.t)):
-            # A new plan is not kept: its state may start from what the user changes until then.
-            state.skipped, state.last = state.skipped + 1, self._last
-            return params
+        after = partial(rows_after, self._programs, state.t)
+        is_forbidden = self._judging.is_forbidden(candidates, after)
         require_frames()
-        if is_new := not self._is_kept:
+        if is_forbidden:  # a new plan is not kept
+            last = partial(state.__dict__.update, last=self._last)
+            finish(partial(self._turn_away, [*self._records.turned_away(state), last]))
+            return params
+        if is_new := not self._records.are_kept:
             state.plan = None
             self._records.begin()
         notes = self._notes(state, candidates[0])
@@ -201,7 +203,7 @@ class Plan:
         self._verified = True
         if self._repeats and not self.waits:
             self._repetition.learn(candidates[0], self._stand_ins.tensors(self._held))
-        if is_new and self._is_kept:
+        if is_new and self._records.are_kept:
             remember(state, self, alone=self._records.have_moved)
         return result
 
@@ -214,11 +216,11 @@ class Plan:
         replaced = self._stand_ins.handed_back(self._seen[0], new)
         if self.waits:
             # Whatever was set in the midst of the step: this plan is to hear of it.
-            kept = {"plan": self} if self._is_kept else {}
+            kept = {"plan": self} if self._records.are_kept else {}
             self._judging.judge([partial(state.__dict__.update, kept, last=self._last)])
             # The state of a new plan may start from what the user changes before the first step
             # that is taken: the first verdict is waited for. The others are not.
-            if not self._is_kept:
+            if not self._records.are_kept:
                 self.settle(state)
         else:
             at_once(notes)
@@ -229,25 +231,16 @@ class Plan:
             params = tree.rebuild(params, leaves)
         return params
 
-    def _notes(self, state: State, rows: Sequence[Row] = ()) -> list[Call]:
-        """Return the calls that take note of a step: functions in C, which may be called again.
+    def _turn_away(self, notes: Sequence[Call]) -> None:
+        """Do what a step changes that is turned away, as `_commit` does."""
+        for bucket in self.buckets:
+            bucket.turn_away(self._sums)
+        at_once(notes)
 
-        With these rows, where it is not known yet what they remember.
-        """
+    def _notes(self, state: State, rows: Sequence[Row] = ()) -> list[Call]:
+        """Return the calls that take note of a step."""
         note = partial(state.__dict__.update, {"t": state.t + 1, "plan": self, "last": self._last})
-        notes: list[Call] = [note]
-        if not self._is_kept:
-            notes.append(partial(state.leaves.update, self._records.states))
-            notes.append(partial(state.numbers.update, self._records.numbers))
-            notes.append(partial(self.__dict__.update, _is_kept=True))
-        notes.extend(
-            partial(group.history.__dict__.update, taken=state.t + 1 - group.missed)
-            for group in self._groups
-        )
-        for group, row in zip(self._groups, rows, strict=False):
-            if row.memory:
-                notes.append(partial(group.memory.update, row.memory))
-        return notes
+        return [note, *self._records.taken(state, rows)]
 
     def _candidates(self, state: State) -> list[list[Row]]:
         """Return the rows of the step, for every number of undecided steps that may be taken."""
@@ -268,6 +261,5 @@ class Plan:
     def settle(self, state: State, most: int = 0) -> None:
         """Take note of what devices have judged, and wait until at most `most` calls are left."""
         while (taken := self._judging.hear(most)) is not None:
-            skipped = [partial(state.__dict__.update, {"skipped": state.skipped + 1})]
-            heard = [*self._judging.noting(taken), *self._last.noting(state.t)]
-            at_once([*heard, *(self._notes(state) if taken else skipped)])
+            notes = self._notes(state) if taken else self._records.turned_away(state)
+            at_once([*self._judging.noting(taken), *self._last.noting(state.t), *notes])

@@ -114,6 +114,10 @@ class CudaBucket(FusedBucket[CudaLaunch]):
             if whole_tree:
                 remote.added(entry.number for entry in launch.graph.sums)
 
+    def turn_away(self, sums: SumTable) -> None:
+        with self.context:
+            self.run([[x for x in one.final if x.graph.lasting] for one in self.now], sums)
+
     def _remote(self, sums: SumTable) -> DeviceSums:
         key = f"cuda {self._device_id}"
         if key not in sums.remotes:

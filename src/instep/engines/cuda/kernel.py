@@ -277,12 +277,17 @@ __device__ __forceinline__ bool allowed(const Step& step)
 __device__ __forceinline__ long long candidate(const Step& step)
 {{
     return *step.taken - step.known;
-}}{allowed if self._is_last else ""}"""
+}}{allowed if self._is_judged else ""}"""
 
     @property
     def _is_last(self) -> bool:
         """Whether this is the pass that changes parameters and state."""
         return not (self._graph.sums or self._graph.calls)
+
+    @property
+    def _is_judged(self) -> bool:
+        """Whether it asks if the step is allowed."""
+        return self._is_last
 
     @property
     def _turn_away(self) -> list[str]:

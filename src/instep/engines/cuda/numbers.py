@@ -26,12 +26,22 @@ class NumbersKernel(Kernel):
     def _reach(self) -> str:
         return ""
 
+    @property
+    def _is_last(self) -> bool:
+        return not self._graph.lasting  # else it runs in a step that is turned away, too
+
+    @property
+    def _is_judged(self) -> bool:
+        return self._graph.lasting != self._graph.remembered
+
     def _kernel(self) -> str:
         graph = self._graph
         stores: dict[str, list[str]] = {"tensor": [], "tree": []}
         for entry in graph.remembered:
             value = outside(graph.nodes[entry.node], entry.node, self._names)
-            stores[entry.scope].append(f"*leaf.number{entry.number} = {value};")
+            store = f"*leaf.number{entry.number} = {value};"
+            is_free = self._is_last or entry.lasts
+            stores[entry.scope] += [store] if is_free else ["if (allowed(step))", f"    {store}"]
         of_tree = ["const Leaf leaf = step.leaves[0];", "const Uniform h = uniform(step, leaf);"]
         tree = f"""
     __syncthreads();  // all have read what the numbers of the tree were

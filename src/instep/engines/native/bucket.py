@@ -156,7 +156,7 @@ def _joined(
     sums: SumTable,
 ) -> Joined:
     """Return the launches of several buckets as one call."""
-    first, last = Calls(), Calls()
+    first, last, otherwise = Calls(), Calls(), Calls()
     for bucket in buckets:
         add_reading(bucket, first, sums)
     row_bytes = sums.values.itemsize * sums.stride
@@ -169,6 +169,8 @@ def _joined(
             first.total(sum_kind(number), sums.address + number * row_bytes, sums.stride - 1)
     for launch in (launch for one in now for launch in one.final):
         launch.add_to(last, sums)
+        if isinstance(launch, NumbersLaunch) and launch.graph.lasting:
+            launch.add_lasting_to(otherwise, sums)
     guards = {number for one in now for number in one.guards}
     totals = [sums.address + (number + 1) * row_bytes - _WORD for number in guards]
     # What several launches make of the same numbers is made once.
@@ -179,8 +181,8 @@ def _joined(
             start = begins.setdefault((launch.host_expressions, row), count)
             count += len(own) if start == count else 0
             places += [(start + i, *place) for i, place in enumerate(own)]
-    call = OneCall(first, last, totals, places)
-    return Joined(_scalars(list(begins)), call.run, call.begin, call.is_done)
+    call = OneCall(first, last, otherwise, totals, places)
+    return Joined(_scalars(list(begins)), call.run, call.begin, call.outcome)
 
 
 def _scalars(

@@ -111,7 +111,7 @@ class CompiledLaunch(HostLaunch):
 
     def run(self, bucket: HostBucket[Any], sums: SumTable) -> None:
         assert self._call is not None
-        if not self._call.is_done():
+        if self._call.outcome() is None:
             if self._arguments.words[_SUMS] != sums.address and self._sum_count:
                 self._call = self._alone(sums)
             self._call.run()
@@ -119,7 +119,7 @@ class CompiledLaunch(HostLaunch):
     def _alone(self, sums: SumTable) -> OneCall:
         calls = Calls()
         self.add_to(calls, sums)
-        return OneCall(calls, Calls())
+        return OneCall(calls, Calls(), Calls())
 
     def add_to(self, calls: Calls, sums: SumTable) -> None:
         """Add the calls that run the pass."""

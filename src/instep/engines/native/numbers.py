@@ -1,5 +1,6 @@
 """What is remembered of sums: made by compiled code, in the call that runs the last pass."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from instep.engines.native.launch import Arguments, CompiledLaunch, places_of
 from instep.engines.native.one_call import Calls
 from instep.engines.sums import SumTable
 from instep.graph import Graph
+from instep.graph.nodes import Remembered
 
 _WORD = 8
 
@@ -44,8 +46,18 @@ class NumbersLaunch(CompiledLaunch):
 
     def add_to(self, calls: Calls, sums: SumTable) -> None:
         super().add_to(calls, sums)
+        self._add(calls, self.graph.remembered)
+
+    def add_lasting_to(self, calls: Calls, sums: SumTable) -> None:
+        """Add the calls that store the numbers which a step leaves that is turned away."""
+        super().add_to(calls, sums)
+        self._add(calls, self.graph.lasting)
+
+    def _add(self, calls: Calls, entries: Collection[Remembered]) -> None:
         calls.run(self._kernel_address, self._arguments.address)
         for entry, made in zip(self.graph.remembered, self._arguments.partials, strict=True):
+            if entry not in entries:
+                continue
             cells = np.array([numbers[entry.name].ctypes.data for numbers in self._numbers])
             some = slice(None) if entry.scope == "tensor" else slice(1)
             calls.move(places_of(made)[some], cells[some])

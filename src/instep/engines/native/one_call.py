@@ -33,11 +33,12 @@ class Word(enum.IntEnum):
     CALLS = 0  # address of the calls: a function and its arguments, each
     COUNT = 1  # their number
     FIRST = 2  # the number of those before the guards
-    GUARDS = 3  # address of the addresses of sums that must be zero
-    GUARD_COUNT = 4
-    SCALARS = 5  # address of the places of scalars
-    SCALAR_COUNT = 6
-    IS_DONE = 7  # whether the last call was made
+    LAST = 3  # and of those up to the end of a step that is taken
+    GUARDS = 4  # address of the addresses of sums that must be zero
+    GUARD_COUNT = 5
+    SCALARS = 6  # address of the places of scalars
+    SCALAR_COUNT = 7
+    OUTCOME = 8  # which calls were made: one of `_OUTCOMES`
 
 
 class Scalar(enum.IntEnum):
@@ -48,8 +49,9 @@ class Scalar(enum.IntEnum):
     IS_WIDE = 2  # whether it is a double there, or a float
 
 
-#: The byte of the block that says whether all is done.
-_IS_DONE = 8 * Word.IS_DONE
+#: The byte of the block that says what was done, and what its values mean.
+_OUTCOME = 8 * Word.OUTCOME
+_OUTCOMES = {0: None, 1: True, 2: False}
 
 _TEXT = f"""\
 {DECLARATIONS}
@@ -57,12 +59,12 @@ declare double @PyFloat_AsDouble(ptr)
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
 
-; Takes the scalars, floats of Python, and makes the calls, without the interpreter lock. Returns
-; whether it made those after the guards.
+; Takes the scalars, floats of Python, and makes the calls, without the interpreter lock: behind the
+; guards those of a step that is taken, or the others. Returns whether it is taken.
 define ptr @run(ptr %self, ptr %scalars, i64 %number) {{
 entry:
   %block = call ptr @PyByteArray_AsString(ptr %self)
-{loads("block", named(Word, "count", "first", "guard_count", "scalar_count"))}
+{loads("block", named(Word, "count", "first", "last", "guard_count", "scalar_count"))}
 {loads("block", named(Word, "calls", "guards") | {"places": Word.SCALARS}, "ptr")}
   br label %scalar
 
@@ -108,16 +110,21 @@ look:
   %sum = load double, ptr %guarded
   %g_next = add i64 %g, 1
   %holds = fcmp oeq double %sum, 0.0
-  br i1 %holds, label %guard, label %end
+  br i1 %holds, label %guard, label %turn_away
 
 go_on:
-  call void @call_all(ptr %calls, i64 %first, i64 %count)
-  %done = getelementptr i8, ptr %block, i64 {_IS_DONE}
-  store i8 1, ptr %done
+  call void @call_all(ptr %calls, i64 %first, i64 %last)
+  br label %end
+
+turn_away:
+  call void @call_all(ptr %calls, i64 %last, i64 %count)
   br label %end
 
 end:
-  %taken = phi i64 [ 0, %look ], [ 1, %go_on ]
+  %taken = phi i64 [ 1, %go_on ], [ 0, %turn_away ]
+  %outcome = phi i8 [ 1, %go_on ], [ 2, %turn_away ]
+  %outcome_at = getelementptr i8, ptr %block, i64 {_OUTCOME}
+  store i8 %outcome, ptr %outcome_at
   call void @PyEval_RestoreThread(ptr %thread)
   %result = call ptr @PyBool_FromLong(i64 %taken)
   ret ptr %result
@@ -260,8 +267,9 @@ class OneCall:
 
     Parameters
     ----------
-    first, last
-        The calls before it is seen whether the step is turned away, and those after.
+    first, last, otherwise
+        The calls before it is seen whether the step is turned away, those after, and those that
+        are made if it is.
     guards
         Addresses of the sums that must be zero, or it is.
     scalars
@@ -277,20 +285,22 @@ class OneCall:
         self,
         first: Calls,
         last: Calls,
+        otherwise: Calls,
         guards: Iterable[int] = (),
         scalars: Iterable[tuple[int, int, bool]] = (),
     ) -> None:
         rows, self._shared = array("q"), list[tuple[int, int]]()
-        for call in (*first.calls, *last.calls):
+        for call in (*first.calls, *last.calls, *otherwise.calls):
             if isinstance(call, _Shared):
                 self._shared.append((len(rows) + 1, call.threads))
                 call = share_address(), *workers_for(call.threads), *call[:2]  # noqa: PLW2901
             rows.extend((*call, *(0,) * (1 + _MOST - len(call))))
         guarded, places = array("q", guards), array("q", [n for one in scalars for n in one])
         words = [rows.buffer_info()[0], len(rows) // (1 + _MOST), len(first.calls)]
+        words += [len(first.calls) + len(last.calls)]
         words += [guarded.buffer_info()[0], len(guarded)]
         words += [places.buffer_info()[0], len(places) // len(Scalar), 0]
-        kept = rows, guarded, places, first.kept, last.kept
+        kept = rows, guarded, places, first.kept, last.kept, otherwise.kept
         self._block, self._rows = Block(words, tables=kept), rows
         self._run = compile_method(_TEXT, "run")(self._block)
         self.run = self._run_shared if self._shared else self._run
@@ -304,11 +314,11 @@ class OneCall:
 
     def begin(self) -> None:
         """Begin a step, in which the calls are not made as yet."""
-        self._block[_IS_DONE] = 0
+        self._block[_OUTCOME] = 0
 
-    def is_done(self) -> bool:
-        """Return whether they were made since."""
-        return self._block[_IS_DONE] != 0
+    def outcome(self) -> bool | None:
+        """Return what `run` has returned since, or None: it has not come to its end."""
+        return _OUTCOMES[self._block[_OUTCOME]]
 
 
 @cache
