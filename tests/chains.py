@@ -15,6 +15,7 @@ from instep.transforms import (
     clip_by_norm,
     clip_by_value,
     decoupled_weight_decay,
+    dynamic_scale,
     grokfast,
     lookahead,
     maximize,
@@ -45,6 +46,12 @@ CHAINS = {
     "gathered before the norm": (
         lambda **settings: chain(
             skip_nonfinite(), accumulate(3), clip_by_global_norm(0.5), RMSProp(), **settings
+        ),
+        True,
+    ),
+    "scaled": (
+        lambda **settings: chain(
+            dynamic_scale(interval=3), clip_by_global_norm(1.0), Momentum(), **settings
         ),
         True,
     ),

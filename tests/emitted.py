@@ -25,6 +25,11 @@ def guarded(**settings):
     return chain(transforms.skip_nonfinite(), Momentum(), **settings)
 
 
+def scaled(**settings):
+    """Return an optimizer with numbers of which some last if a device turns a step away."""
+    return chain(transforms.dynamic_scale(), NovoGrad(), **settings)
+
+
 #: name of the file -> (optimizer, dtype, pass, whether strided)
 SHOWN = {
     "Adam_float32": (Adam, "float32", 0, False),
@@ -40,6 +45,7 @@ SHOWN = {
     "Guarded_float32_sums": (guarded, "float32", 0, False),
     "Guarded_float32": (guarded, "float32", 1, False),
     "NovoGrad_float32_numbers": (NovoGrad, "float32", 1, False),
+    "Scaled_float32_numbers": (scaled, "float32", 1, False),
 }
 
 

@@ -41,6 +41,7 @@ from instep.transforms import (
     accumulate,
     average,
     clip_by_global_norm,
+    dynamic_scale,
     skip_nonfinite,
     weight_decay,
 )
@@ -89,6 +90,24 @@ PROBLEMS = {
         PLAIN | {"c": (2,)},
         missing=("c",),
         stride=5,
+    ),
+    "turned away": Problem(
+        lambda **settings: chain(
+            dynamic_scale(8.0, interval=1), clip_by_global_norm(0.5), Remembering(), **settings
+        ),
+        stride=7,
+        bad=(0, 2, 3),
+    ),
+    "turned away, in groups": Problem(
+        lambda **settings: chain(
+            *(dynamic_scale(8.0), accumulate(2), NAdam(), average(0.9)),
+            overrides={"b": {"lr": 0.5}},
+            **settings,
+        ),
+        PLAIN | {"c": (2,)},
+        missing=("c",),
+        stride=7,
+        bad=(1, 3),
     ),
     "with numbers": Problem(Remembering, PLAIN | {"c": (2,)}, missing=("c",), stride=3),
     "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=5),

@@ -361,6 +361,14 @@ def is_complex(array: Array) -> bool:
     return dtype_name(array).startswith("complex")
 
 
+def unawaited(number: Array) -> Any:
+    """Return a number without dimensions as a float; one on a device as a copy, in float32."""
+    if library(number) != "cupy":
+        return float(number)
+    with number.device:
+        return number.astype("float32")
+
+
 def filled(array: Array, value: Any) -> Array:
     """Return `array`, filled with a number or with the elements of an array of any library."""
     if library(value) is not None and library(value) != library(array):

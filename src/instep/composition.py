@@ -57,7 +57,7 @@ class Chain(Compound):
             main is not None and any(entry.name == name for entry in main.hyperparameters)
         ):
             return getattr(main, name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        raise self._unknown(name)
 
     def _names_to_set(self) -> str:
         main = self._main

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from instep import arrays
 from instep.graph.remembered import OBJECTIVE
 from instep.graph.trace import check_result
 from instep.optimizer import Optimizer
@@ -120,9 +121,40 @@ class Compound(Optimizer):
 
     @property
     def skipped(self) -> int:
-        """Number of calls that `skip_nonfinite` turned away. On a GPU, this waits for it."""
+        """Number of calls that a guard, as `skip_nonfinite`, turned away. This waits for a GPU."""
         self._settle()
         return self._state.skipped
+
+    @property
+    def scale(self) -> Any:
+        """What to multiply the loss by, where `dynamic_scale` stands in the chain.
+
+        A float; where the last step was one of the engine "cuda", an array of CuPy without
+        dimensions, float32, on the device: this does not wait for it. It is a copy, which the next
+        step does not change.
+        """
+        for prefix, rule in self.parts.items():
+            if SCALE in rule.lasting_numbers:
+                with self._exclusive("scale"):
+                    number = self._state.numbers.get(prefix + SCALE)
+                    if number is not None:
+                        return arrays.unawaited(number)
+                start = rule.tree_numbers[SCALE]
+                return getattr(rule, start) if isinstance(start, str) else start
+        raise self._unknown("scale")
+
+    def _unknown(self, name: str) -> AttributeError:
+        """Return the error for an attribute that it has not."""
+        remedy = ""
+        if name == "scale":
+            remedy = (
+                "; put dynamic_scale() before the optimizer, or before the partition, in a chain"
+            )
+        return AttributeError(f"{type(self).__name__} has no attribute {name!r}{remedy}")
+
+
+#: The number by which `dynamic_scale`, or what takes its place, knows the scale of the loss.
+SCALE = "loss_scale"
 
 
 def compose(
@@ -152,6 +184,7 @@ def check_order(rules: Sequence[Rule], main: int) -> None:
     """Raise unless rules stand in an order that makes sense; `main` is the optimizer's number."""
     _check_stages(rules, main)
     _check_gathering(rules)
+    _check_scales(rules)
 
 
 def _check_stages(rules: Sequence[Rule], main: int) -> None:
@@ -196,6 +229,16 @@ def _check_gathering(rules: Sequence[Rule]) -> None:
                     f"one step, must be an integer >= 1, got {period!r}"
                 )
             gatherer = rule
+
+
+def _check_scales(rules: Sequence[Rule]) -> None:
+    """Raise if several rules undo the scale of the loss."""
+    found = [rule.name for rule in rules if SCALE in rule.lasting_numbers]
+    if len(found) > 1:
+        raise ValueError(
+            f"chain: {' and '.join(found)} would each divide by a scale of the loss, which has "
+            f"one; keep one of them"
+        )
 
 
 def _late_guard(rule: Rule, gatherer: Rule) -> ValueError:

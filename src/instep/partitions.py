@@ -53,8 +53,10 @@ class Partition(Compound):
         return f"partition({source(self._branches)}{''.join(settings)})"
 
     def __getattr__(self, name: str) -> Any:
-        rest = "" if name.startswith("_") else f"; it has {where_to_set(self._branches, name)}"
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{rest}")
+        if name == "scale" or name.startswith("_"):
+            raise self._unknown(name)
+        rest = where_to_set(self._branches, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; it has {rest}")
 
     def _names_to_set(self) -> str:
         return where_to_set(self._branches, "lr")

@@ -4,11 +4,18 @@ import faults
 import numpy as np
 import pytest
 import whole_steps
+from remembering import Remembering
 
-from instep import SGD, Adam, chain
+from instep import SGD, Adam, Muon, chain
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.sums import Verdicts
-from instep.transforms import accumulate, average, clip_by_global_norm, skip_nonfinite
+from instep.transforms import (
+    accumulate,
+    average,
+    clip_by_global_norm,
+    dynamic_scale,
+    skip_nonfinite,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -28,6 +35,25 @@ def test_an_exception_at_any_line_leaves_all_of_a_step_or_nothing(cupy, make, la
         monkeypatch.setattr(DeviceVerdicts, "_has_arrived", lambda self, event: False)
     problem = whole_steps.Problem(make, SHAPES, stride=8, xp=cupy)
     not_taken, taken = whole_steps.assert_whole(problem, 3, {}, "Plan.step", problem.stride)
+    assert not_taken > 1
+    assert taken > 1
+
+
+#: The device judges one, and for the other the host, which multiplies matrices.
+SCALED = {
+    "by the device": lambda: chain(dynamic_scale(8.0), clip_by_global_norm(0.5), Remembering()),
+    "by the host": lambda: chain(dynamic_scale(8.0), Muon()),
+}
+
+
+@pytest.mark.parametrize("make", SCALED.values(), ids=SCALED)
+@pytest.mark.parametrize(("calls", "stride"), [(0, 60), (3, 10)], ids=["first", "later"])
+@pytest.mark.parametrize("late", [False, True], ids=["heard at once", "heard late"])
+def test_a_call_that_is_turned_away_is_whole_too(cupy, make, calls, stride, late, monkeypatch):
+    if late:
+        monkeypatch.setattr(DeviceVerdicts, "_has_arrived", lambda self, event: False)
+    problem = whole_steps.Problem(make, SHAPES, xp=cupy, bad=(0, 2, 3))
+    not_taken, taken = whole_steps.assert_whole(problem, calls, {}, "Plan.step", stride)
     assert not_taken > 1
     assert taken > 1
 

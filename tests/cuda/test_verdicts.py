@@ -27,7 +27,14 @@ from instep import (
 )
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.sums import Verdicts
-from instep.transforms import accumulate, average, clip_by_global_norm, lookahead, skip_nonfinite
+from instep.transforms import (
+    accumulate,
+    average,
+    clip_by_global_norm,
+    dynamic_scale,
+    lookahead,
+    skip_nonfinite,
+)
 
 #: Calls whose verdicts are on their way when the next is heard: on the stand-in, a launch is done
 #: when it returns, so that what a GPU does later is made to arrive later.
@@ -61,6 +68,9 @@ CHAINS = {
         *(skip_nonfinite(), clip_by_global_norm(1.0)),
         partition({"flat": AdamW(), "*": chain(clip_by_global_norm(0.5), NAdam())}),
         **how,
+    ),
+    "scaled": lambda **how: chain(
+        *(dynamic_scale(interval=3), accumulate(2), clip_by_global_norm(1.0), Remembering()), **how
     ),
     "guarded twice": lambda **how: chain(
         skip_nonfinite(), transforms.scale_gradients(2.0), skip_nonfinite(), Rprop(), **how

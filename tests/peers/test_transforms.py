@@ -13,6 +13,7 @@ from instep.transforms import (
     clip_by_norm,
     clip_by_value,
     decoupled_weight_decay,
+    dynamic_scale,
     lookahead,
     maximize,
     project,
@@ -265,3 +266,41 @@ def test_a_clipped_averaged_adamw_is_that_of_torch(torch):
     assert_same_path([params], theirs[-1:])
     expected = {key: total / (1 - 0.9**STEPS) for key, total in sums.items()}
     assert_same_path([optimizer.averaged(params)], [expected])
+
+
+@pytest.mark.parametrize(
+    ("how", "bad"),
+    [
+        ((2.0**16, 2.0, 0.5, 2000), {0, 1, 2, 8}),
+        ((1024.0, 2.0, 0.5, 3), {3, 6, 7, 8, 13, 20}),
+        ((8.0, 4.0, 0.25, 1), {2, 5, 6, 25}),
+        ((3.0, 1.5, 0.75, 4), {9, 10, 20}),
+    ],
+    ids=str,
+)
+def test_the_scale_of_the_loss_is_that_of_pytorch(how, bad):
+    """Step by step: the scale, the steps that are taken, and their bits."""
+    torch = pytest.importorskip("torch")
+    initial, growth, backoff, interval = how
+    scaler = torch.amp.GradScaler(
+        "cpu",
+        init_scale=initial,
+        growth_factor=growth,
+        backoff_factor=backoff,
+        growth_interval=interval,
+    )
+    own = chain(dynamic_scale(*how), SGD(lr=0.5))
+    w = np.random.default_rng(0).standard_normal(9).astype("f4")
+    theirs = torch.tensor(w, requires_grad=True)
+    stepper = torch.optim.SGD([theirs], lr=0.5)
+    for call in range(STEPS):
+        x = np.random.default_rng(call).standard_normal(9).astype("f4")
+        x[call % 9] = np.inf if call in bad else x[call % 9]
+        stepper.zero_grad()
+        scaler.scale((torch.tensor(x) * theirs).sum()).backward()
+        scaler.step(stepper)
+        scaler.update()
+        own.update(w, np.float32(own.scale) * x)
+        assert own.scale == scaler.get_scale()
+        assert np.array_equal(w, theirs.detach().numpy())
+    assert own.skipped == len(bad)

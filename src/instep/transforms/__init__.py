@@ -11,6 +11,7 @@ from instep.transforms.gradients import (
     weight_decay,
 )
 from instep.transforms.projection import project, project_modulus, project_norm, project_real
+from instep.transforms.scaling import dynamic_scale
 from instep.transforms.steps import cautious, decoupled_weight_decay, trust_ratio
 from instep.transforms.units import adaptive_clip, centralize
 
@@ -25,6 +26,7 @@ __all__ = [
     "clip_by_value",
     "conjugate",
     "decoupled_weight_decay",
+    "dynamic_scale",
     "grokfast",
     "lookahead",
     "maximize",
