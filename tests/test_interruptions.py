@@ -95,7 +95,7 @@ PROBLEMS = {
         lambda **settings: chain(
             dynamic_scale(8.0, interval=1), clip_by_global_norm(0.5), Remembering(), **settings
         ),
-        stride=7,
+        stride=3,
         bad=(0, 2, 3),
     ),
     "turned away, in groups": Problem(
@@ -106,7 +106,7 @@ PROBLEMS = {
         ),
         PLAIN | {"c": (2,)},
         missing=("c",),
-        stride=7,
+        stride=3,
         bad=(1, 3),
     ),
     "with numbers": Problem(Remembering, PLAIN | {"c": (2,)}, missing=("c",), stride=3),

@@ -47,7 +47,7 @@ SCALED = {
 
 
 @pytest.mark.parametrize("make", SCALED.values(), ids=SCALED)
-@pytest.mark.parametrize(("calls", "stride"), [(0, 60), (3, 10)], ids=["first", "later"])
+@pytest.mark.parametrize(("calls", "stride"), [(0, 23), (3, 11)], ids=["first", "later"])
 @pytest.mark.parametrize("late", [False, True], ids=["heard at once", "heard late"])
 def test_a_call_that_is_turned_away_is_whole_too(cupy, make, calls, stride, late, monkeypatch):
     if late:
@@ -55,7 +55,7 @@ def test_a_call_that_is_turned_away_is_whole_too(cupy, make, calls, stride, late
     problem = whole_steps.Problem(make, SHAPES, xp=cupy, bad=(0, 2, 3))
     not_taken, taken = whole_steps.assert_whole(problem, calls, {}, "Plan.step", stride)
     assert not_taken > 1
-    assert taken > 1
+    assert taken > 0
 
 
 def test_an_exception_while_a_verdict_is_heard_loses_no_step(cupy, monkeypatch):

@@ -13,22 +13,26 @@ _LEAST, _MOST = 2.0**-126, 2.0**126
 class dynamic_scale(Transform):
     r"""Undo the scale of the loss, and keep it about as large as the gradients allow.
 
-    .. math:: g \leftarrow \frac{1}{c}\, g
+    .. math::
+        g &\leftarrow \tfrac{1}{c}\, g \\
+        c &\leftarrow \begin{cases}
+            b\, c & \text{if that is infinite or NaN anywhere in the tree} \\
+            a\, c & \text{after } n \text{ calls in a row in which it is not} \\
+            c & \text{else}
+        \end{cases}
 
     The loss is to be multiplied by the scale :math:`c`, the attribute `scale` of the chain, before
-    its gradient is computed in float16, where small elements would be rounded to zero. A call is
-    turned away, as by `skip_nonfinite`, if the gradient that was divided is infinite or NaN
-    anywhere in the tree, and the scale is multiplied by `backoff`. After `interval` calls in a row
-    without that, it is multiplied by `growth`.
+    its gradient is computed in float16, where small elements would be rounded to zero. In the first
+    case the call is turned away, as by `skip_nonfinite`.
 
     Parameters
     ----------
     initial
         The scale at the first call. It cannot be changed later.
     growth, backoff
-        What the scale is multiplied by. With powers of two nothing is rounded.
+        The factors :math:`a` and :math:`b`. With powers of two nothing is rounded.
     interval
-        Number of calls in a row with finite gradients after which the scale grows.
+        The number :math:`n` of calls after which the scale grows.
 
     Notes
     -----
