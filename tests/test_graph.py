@@ -5,6 +5,7 @@ import pytest
 
 from instep import Adam, AdamW, Momentum, Optimizer, RMSProp
 from instep.graph import FusionError, Node, Scalar, cut, prune, trace
+from instep.graph.kept import Fewer
 from instep.graph.program import Program
 
 
@@ -14,8 +15,7 @@ def graph_of(rule, dtype="float32", hyperparameters=("lr", "t"), slots=("m",), o
         name="Test",
         hyperparameters=hyperparameters,
         options=options or {},
-        slots=slots,
-        dtype=dtype,
+        keeping=Fewer().keeping(dtype, slots, ()),
     )
 
 

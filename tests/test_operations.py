@@ -4,8 +4,9 @@ import bits
 import engine_runs
 import numpy as np
 import pytest
+from drawing import Noisy
 
-from instep import SGD, Optimizer
+from instep import Momentum, Optimizer
 from instep.graph.nodes import OPERATIONS
 
 
@@ -254,9 +255,12 @@ def test_every_operation_of_a_graph_is_tried():
             rule = optimizer_of(expression)()
             (graph,) = Program(rule).passes(dtype, ())
             used |= {node.operation for node in graph.nodes}
-    # Words, and what sums leave, are tried in test_random.py and test_canonical_sum.py.
-    (graph,) = Program(SGD(rounding="stochastic")).passes("float16", ())
-    used |= {node.operation for node in graph.nodes}
+    # Words, and what sums leave, are tried in test_random.py, test_fewer_bits.py and
+    # test_canonical_sum.py.
+    eight = Momentum(state_dtype="float8", min_float8_size=0, rounding="stochastic")
+    for optimizer in (eight, Noisy()):
+        (graph,) = Program(optimizer).passes("float16", ())
+        used |= {node.operation for node in graph.nodes}
     assert used == OPERATIONS
 
 
