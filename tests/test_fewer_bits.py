@@ -519,6 +519,20 @@ def test_neither_other_tensors_nor_their_order_matter():
         bits.assert_same_bits(slot, slots_of(other, "b")[name])
 
 
+def test_the_first_part_of_a_tensor_that_is_cut_has_the_same_bits():
+    """Elements are counted from the first: the second part draws anew, and its blocks are others."""
+    whole, parts = {"w": np.ones(1000, "f4")}, {"w": np.ones(512, "f4"), "rest": np.ones(488, "f4")}
+    settings = {"state_dtype": "float8", "min_float8_size": 0}
+    one, other = Adam(**settings), Adam(**settings)
+    for step in range(3):
+        g = gradients(whole, step)["w"]
+        one.update(whole, {"w": g})
+        other.update(parts, {"w": g[:512], "rest": g[512:]})
+    bits.assert_same_bits(whole["w"][:512], parts["w"])
+    assert not np.array_equal(whole["w"][512:], parts["rest"])
+    bits.assert_same_bits(slots_of(one)["m"][:512], slots_of(other)["m"])
+
+
 def test_branches_of_a_partition_share_the_setting():
     params = {"a": np.ones(5000, "f4"), "b": np.ones(5000, "f4")}
     optimizer = partition({"a": Adam(), "*": Momentum()}, state_dtype="float8")

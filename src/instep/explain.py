@@ -96,7 +96,7 @@ class BucketExplanation:
             lines.append(
                 f"  pass {number} of {len(self.graphs)}: reads {reads}; "
                 f"{f'writes {writes}' if writes else f'reduces to {sums}'}; "
-                f"{graph.bytes_per_element} bytes an element"
+                f"{round(graph.bytes_per_element, 2)} bytes an element"
             )
             lines += [
                 f"    then {call.array} = {call.name}({call.array}), by the array library"
@@ -105,7 +105,7 @@ class BucketExplanation:
             if graph.remembers is not None:
                 lines.append(f"    then remembers {_remembered(graph.remembers)}")
         if len(self.graphs) > 1:
-            lines.append(f"  in all {self.bytes_per_element} bytes an element")
+            lines.append(f"  in all {round(self.bytes_per_element or 0, 2)} bytes an element")
         lines += [f"  {key}: {how}" for key, how in self.layouts.items()]
         return "\n".join(lines)
 

@@ -8,9 +8,10 @@ huge pages. The faster one is the limit.
 
 import itertools
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from instep.commands.bench.clocks import Step
 from instep.commands.bench.contenders import Contender
 from instep.commands.bench.traffic import bytes_per_element, passes
 from instep.graph import Graph
-from instep.graph.dtypes import DTYPES
+from instep.graph.dtypes import DTYPES, WORDS, itemsize
 
 #: Bytes of traffic below which the caches serve a part of it, and there is no one limit.
 SMALLEST = 1 << 26
@@ -38,7 +39,7 @@ _LANES = 16
 # Positions in the arguments of a walk, after the address of its arrays' addresses.
 _VECTORS, _NEXT = 1, 2
 
-_BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()}
+_BITS = {name: 8 * itemsize(name) for name in (*DTYPES, *WORDS)}
 
 
 class _Limit(Contender):
@@ -58,19 +59,23 @@ class Stream(_Limit):
     copies = 5
 
     def prepare(self, case: Case) -> Step:
-        graphs = passes(case)
-        bits = {array.name: _BITS[array.dtype] for graph in graphs for array in graph.arrays}
-        memory = {
-            name: aligned(case.elements, size // 8, number * _STAGGER)
-            for number, (name, size) in enumerate(bits.items())
-        }
-        walks = [_Walk(graph, memory, case) for graph in graphs]
+        return moving(passes(case), case.elements, case.threads)
 
-        def step() -> None:
-            for walk in walks:
-                walk()
 
-        return step
+def moving(graphs: Sequence[Graph], elements: int, threads: int) -> Step:
+    """Return what moves the bytes that passes on so many elements move."""
+    arrays = {x.name: x for graph in graphs for x in (*graph.loaded, *graph.stored) if x.per == 1}
+    memory = {
+        name: aligned(elements, itemsize(array.dtype), number * _STAGGER)
+        for number, (name, array) in enumerate(arrays.items())
+    }
+    walks = [_Walk(graph, memory, elements, threads) for graph in graphs]
+
+    def step() -> None:
+        for walk in walks:
+            walk()
+
+    return step
 
 
 class Add(_Limit):
@@ -128,18 +133,21 @@ def aligned(elements: int, size: int, offset: int = 0) -> NDArray[np.uint8]:
 class _Walk:
     """A compiled loop, the arrays that it walks, and the number of threads that share it."""
 
-    def __init__(self, graph: Graph, memory: dict[str, NDArray[np.uint8]], case: Case) -> None:
+    def __init__(
+        self, graph: Graph, memory: dict[str, NDArray[np.uint8]], elements: int, threads: int
+    ) -> None:
         from instep.engines.native.compile import address_of, compile_kernel
         from instep.engines.native.pool import run_on_threads
 
+        graph = replace(graph, arrays=tuple(x for x in graph.arrays if x.name in memory))
         self._arrays = [memory[array.name] for array in graph.arrays]  # kept alive
         self._addresses = np.array([array.ctypes.data for array in self._arrays], np.int64)
-        vectors = case.elements // _LANES
+        vectors = elements // _LANES
         self._arguments = np.array([self._addresses.ctypes.data, vectors, 0], np.int64)
         self._call = (
             address_of(compile_kernel(emit(graph))),
             self._arguments.ctypes.data,
-            case.threads,
+            threads,
         )
         self._run = run_on_threads
 
