@@ -67,6 +67,12 @@ def names_of(hyperparameters: Sequence[Hyperparameter]) -> str:
     return ", ".join(entry.name for entry in hyperparameters) or "none"
 
 
+def _default(declared: "dataclasses.Field[Any]") -> Any:
+    """Return the default of a field."""
+    make = declared.default_factory
+    return declared.default if make is dataclasses.MISSING else make()
+
+
 class Edition:
     """The hyperparameters of all rules as they are: one comparison tells whether one was set.
 
@@ -241,12 +247,7 @@ class Rule:
 
     def __repr__(self) -> str:
         values = [f"{h.name}={source(getattr(self, h.name))}" for h in self.hyperparameters]
-        defaults = {
-            f.name: f.default_factory()
-            if f.default_factory is not dataclasses.MISSING
-            else f.default
-            for f in dataclasses.fields(self)
-        }
+        defaults = {field.name: _default(field) for field in dataclasses.fields(self)}
         settings = [
             f"{name}={source(getattr(self, name))}"
             for name in self._settings
