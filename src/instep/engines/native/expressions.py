@@ -130,13 +130,8 @@ class Expressions:
             return random_words(name, position, width, index)
         operands = [self.value(prefix, width, i) for i in node.operands]
         if node.operation in ("shift_left", "shift_right"):
-            operands[1] = self._places(node.operands[1], width) or operands[1]
+            operands[1] = _in_place(self.graph.nodes[node.operands[1]], width) or operands[1]
         return self.operation(name, node, operands, width)
-
-    def _places(self, position: int, width: int) -> str | None:
-        """Return a constant as it stands in an instruction: shifts by one are cheaper."""
-        node = self.graph.nodes[position]
-        return splat("i32", literal(node), width) if node.operation == "constant" else None
 
     def value(self, prefix: str, width: int, position: int) -> str:
         """Return the name of the value of a node."""
@@ -359,6 +354,11 @@ def _shuffle(name: str, kind: str, values: Sequence[str], places: Sequence[int])
     first, second = (f"{kind} {value}" for value in (*values, "poison")[:2])
     chosen = ", ".join(f"i32 {place}" for place in places)
     return f"{name} = shufflevector {first}, {second}, <{len(places)} x i32> <{chosen}>"
+
+
+def _in_place(node: Node, width: int) -> str | None:
+    """Return a constant as it stands in an instruction: shifts by one are cheaper."""
+    return splat("i32", literal(node), width) if node.operation == "constant" else None
 
 
 def literal(node: Node) -> str:
