@@ -43,6 +43,14 @@ def rounded(x, chance, dtype, half=1):
     return encodings.rounded(WORDS, x, encodings.bits_of(WORDS, chance, half), dtype)
 
 
+def words_of_seeds(elements):
+    """Yield 10,000 words for so many elements, and which half of them to use: a part for a seed."""
+    for seed in range(50):
+        place = words.halves(words.place_of(seed, "w"))
+        drawn = words.shared(0, 256 * 200, place, 1, 0).reshape(200, 256)
+        yield seed % 2, drawn[:, :elements]
+
+
 def largest(dtype):
     return float(float32_of(0x7F7F0000)) if dtype == "bfloat16" else 65504.0
 
@@ -77,9 +85,8 @@ def test_the_mean_of_many_seeds_is_the_number(dtype):
     x = x[x < 65504] if dtype == "float16" else x[x < 3e38]
     below, above = neighbours(x, dtype)
     total = np.zeros(len(x))
-    for seed in range(seeds):
-        chance = words.shared(0, len(x), words.halves(words.place_of(seed, "w")), 1, 0)
-        total += rounded(x, chance, dtype, half=seed % 2) == above
+    for half, chance in words_of_seeds(len(x)):
+        total += (rounded(np.tile(x, (len(chance), 1)), chance, dtype, half) == above).sum(axis=0)
     share = np.where(above > below, (x - below) / np.where(above > below, above - below, 1), 1)
     error = np.sqrt(seeds * share * (1 - share)) + 1e-3 * seeds * (share < 1e-6)
     assert np.all(abs(total - seeds * share) <= 4.5 * error)
@@ -202,15 +209,15 @@ def test_the_mean_of_what_is_kept_is_the_number():
     for form in (SIGNED, UNSIGNED):
         x = np.exp(-12 * rng.random(256)).astype(np.float32)
         x[1::2] *= -1 if form.is_signed else 1
-        found = []
-        for seed in range(10_000):
-            word = words.shared(0, 256, words.halves(words.place_of(seed, "w")), 1, 0)
-            code, unit = coded(x, form, encodings.bits_of(WORDS, word, seed % 2))
-            found.append(decoded(code, unit, form))
-        found = np.array(found, dtype=float)
+        parts = []
+        for half, drawn in words_of_seeds(256):
+            every = np.tile(x, (len(drawn), 1))
+            code, unit = coded(every, form, encodings.bits_of(WORDS, drawn, half))
+            parts.append(decoded(code, unit, form))
+        found = np.concatenate(parts).astype(float)
         error = found.std(axis=0) / 100
         # The smallest without a sign are raised to the first code: they are divided by.
-        kept = abs(x) > 2.0 ** (int(unit[0]) - 129) * (1 if form.is_signed else 8)
+        kept = abs(x) > 2.0 ** (int(unit[0, 0]) - 129) * (1 if form.is_signed else 8)
         assert kept.sum() > 150
         assert np.all(abs(found.mean(axis=0) - x)[kept] <= 4.5 * error[kept] + 1e-6 * abs(x[kept]))
 
@@ -520,7 +527,7 @@ def test_neither_other_tensors_nor_their_order_matter():
 
 
 def test_the_first_part_of_a_tensor_that_is_cut_has_the_same_bits():
-    """Elements are counted from the first: the second part draws anew, and its blocks are others."""
+    """Elements are counted from the first: the second part draws anew, and has other blocks."""
     whole, parts = {"w": np.ones(1000, "f4")}, {"w": np.ones(512, "f4"), "rest": np.ones(488, "f4")}
     settings = {"state_dtype": "float8", "min_float8_size": 0}
     one, other = Adam(**settings), Adam(**settings)
