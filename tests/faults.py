@@ -73,9 +73,10 @@ def each_line(run, exceptions, after=None, stride=1):
     """Call ``run(fault)`` with a fault at each line that it executes, one after the other.
 
     Yields the faults that were raised and what `run` returned; it must use the fault as a context
-    and catch the exception outside of it. The exceptions take turns.
+    and catch the exception outside of it. The exceptions take turns. Of every `stride` lines it is
+    one, and in every version of Python another.
     """
-    line = 1
+    line = 1 + sys.version_info.minor % stride
     while True:
         fault = Fault(line, exceptions[line // stride % len(exceptions)], after)
         result = run(fault)

@@ -48,17 +48,18 @@ from instep.transforms import (
 
 PROBLEMS = {
     "plain": Problem(Adam),
-    "strided": Problem(Momentum, STRIDED),
-    "strided, in several blocks": Problem(SGD, {"s1": (70_000,), "s2": (70_000,)}, stride=3),
+    "strided": Problem(Momentum, STRIDED, stride=2),
+    "strided, in several blocks": Problem(SGD, {"s1": (70_000,), "s2": (70_000,)}, stride=5),
     "strided, in two passes": Problem(
         lambda **settings: chain(clip_by_global_norm(0.5), Adam(), **settings),
         STRIDED,
-        stride=2,
+        stride=5,
     ),
     "grouped": Problem(
         lambda **settings: Momentum(overrides={"b": {"lr": 0.5}}, **settings),
         PLAIN | {"c": (2,)},
         missing=("c",),
+        stride=2,
     ),
     "with arrays": Problem(
         lambda **settings: chain(
@@ -68,7 +69,7 @@ PROBLEMS = {
             ),
             **settings,
         ),
-        stride=2,
+        stride=5,
     ),
     "chained": Problem(
         lambda **settings: chain(
@@ -79,7 +80,7 @@ PROBLEMS = {
             average(0.9),
             **settings,
         ),
-        stride=3,
+        stride=7,
     ),
     "partitioned": Problem(
         lambda **settings: chain(
@@ -89,13 +90,13 @@ PROBLEMS = {
         ),
         PLAIN | {"c": (2,)},
         missing=("c",),
-        stride=5,
+        stride=11,
     ),
     "turned away": Problem(
         lambda **settings: chain(
             dynamic_scale(8.0, interval=1), clip_by_global_norm(0.5), Remembering(), **settings
         ),
-        stride=3,
+        stride=7,
         bad=(0, 2, 3),
     ),
     "turned away, in groups": Problem(
@@ -106,13 +107,18 @@ PROBLEMS = {
         ),
         PLAIN | {"c": (2,)},
         missing=("c",),
-        stride=3,
+        stride=7,
         bad=(1, 3),
     ),
-    "with numbers": Problem(Remembering, PLAIN | {"c": (2,)}, missing=("c",), stride=3),
-    "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=5),
+    "with numbers": Problem(Remembering, PLAIN | {"c": (2,)}, missing=("c",), stride=5),
+    "in 8 bits": Problem(
+        lambda **settings: Adam(state_dtype="float8", min_float8_size=0, **settings),
+        {"a": (300,), "s1": (3, 100)},
+        stride=5,
+    ),
+    "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=7),
     "bases": Problem(
-        lambda **settings: SOAP(every=2, **settings), PLAIN | {"s1": (3, 5)}, stride=7
+        lambda **settings: SOAP(every=2, **settings), PLAIN | {"s1": (3, 5)}, stride=11
     ),
 }
 

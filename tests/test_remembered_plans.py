@@ -540,7 +540,7 @@ PROBLEMS = {
         lambda **settings: chain(clip_by_global_norm(0.5), NAdam(), average(0.9), **settings),
         whole_steps.PLAIN | {"c": (2,)},
         missing=("c",),
-        stride=3,
+        stride=7,
     ),
 }
 
