@@ -114,7 +114,7 @@ PROBLEMS = {
     "in 8 bits": Problem(
         lambda **settings: Adam(state_dtype="float8", min_float8_size=0, **settings),
         {"a": (300,), "s1": (3, 100)},
-        stride=5,
+        stride=7,
     ),
     "whole arrays": Problem(Muon, PLAIN | {"s1": (3, 5)}, stride=7),
     "bases": Problem(
@@ -129,7 +129,9 @@ PROBLEMS = {
 def test_an_exception_at_any_line_leaves_all_of_a_step_or_nothing(engine, problem):
     engine_runs.require(engine)
     settings = {"engine": engine, "threads": 2}
-    not_taken, taken = assert_whole(problem, 3, settings, stride=problem.stride)
+    # Compiled code has few lines of Python around it.
+    stride = min(problem.stride, 2) if engine == "native" else problem.stride
+    not_taken, taken = assert_whole(problem, 3, settings, stride=stride)
     assert not_taken > 3
     assert taken > 1
 
@@ -140,7 +142,7 @@ def test_an_exception_at_any_line_leaves_all_of_a_step_or_nothing(engine, proble
 def test_an_exception_in_the_first_step_leaves_all_of_it_or_nothing(engine, problem):
     engine_runs.require(engine)
     settings = {"engine": engine, "threads": 2}
-    not_taken, taken = assert_whole(problem, 0, settings, "Plan.step", 5 * problem.stride)
+    not_taken, taken = assert_whole(problem, 0, settings, "Plan.step", 2 * problem.stride)
     assert not_taken > 3
     assert taken > 1
 
