@@ -322,6 +322,16 @@ def test_every_chain_has_the_bits_of_the_specification(name, state_dtype, engine
     engine_runs.assert_same_run(*runs)
 
 
+def test_a_complex_sum_that_begins_again_is_no_number_of_a_block():
+    runs = []
+    for engine in ("native", "array_api"):
+        engine_runs.require(engine)
+        params = {name: np.full(n, 1 + 1j, "complex64") for name, n in SIZES_OF.items()}
+        make = partial(chain, accumulate(2), Adam(), state_dtype="bfloat16", engine=engine)
+        runs.append(run(make, params, steps=4))
+    engine_runs.assert_same_run(*runs)
+
+
 # What is kept -----------------------------------------------------------------------------------
 
 

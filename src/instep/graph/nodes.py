@@ -299,8 +299,8 @@ class Graph:
             if node.operation in ("load", *DRAWS):
                 is_of_block = node.value in arrays
             else:
-                known = found | self.uniform
-                is_of_block = position not in self.uniform and known.issuperset(node.operands)
+                varies = node.operation != "complex" and position not in self.uniform
+                is_of_block = varies and (found | self.uniform).issuperset(node.operands)
             if is_of_block or node.operation == "largest":
                 found.add(position)
         return frozenset(found)
