@@ -183,7 +183,7 @@ def _named(owner: str, what: str, slots: Mapping[str, Any]) -> set[str]:
         If units and codes do not belong together.
     """
     shapes = {name: np.shape(slot) for name, slot in slots.items()}
-    units = {unit_name(name) for name in slots}.intersection(slots)
+    units = {name for name in slots if name.endswith(unit_name(""))}
     for name in slots:
         unit = unit_name(name)
         has_unit = getattr(slots[name], "dtype", None) == np.uint8 and name not in units

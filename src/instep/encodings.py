@@ -131,17 +131,16 @@ def whole(words: Words, upper: Any, lower: Any) -> Any:
     """Return the float32 numbers of which these are the parts: see `divided`.
 
     A bfloat16 number that was set since is made whole with what the one before has left, which is
-    less than half of its last place; a zero, below which there is nothing, is taken as it is.
+    less than half of its last place; zero, and what is no number, is taken as it is.
     """
-    was_raised = words.operate("less", 0x7FFF, lower)
-    size = words.operate("bit_and", upper, 0x7FFF)
-    is_zero = words.operate("equal", size, 0)
-    before = words.operate("subtract", upper, words.where(was_raised, 1, 0))
-    shifted = words.operate("shift_left", before, 16)
-    bits = words.operate("bit_or", shifted, lower)
     alone = words.operate("shift_left", upper, 16)
-    bits = words.where(was_raised, words.where(is_zero, alone, bits), bits)
-    return words.from_bits(bits)
+    size = words.operate("bit_and", upper, 0x7FFF)
+    raised = words.operate("subtract", upper, 1)
+    raised = words.operate("bit_or", words.operate("shift_left", raised, 16), lower)
+    raised = words.where(words.operate("equal", size, 0), alone, raised)
+    kept = words.operate("bit_or", alone, lower)
+    kept = words.where(words.operate("less", size, _INFINITE >> 16), kept, alone)
+    return words.from_bits(words.where(words.operate("less", 0x7FFF, lower), raised, kept))
 
 
 def _is_nan(words: Words, x: Any) -> Any:

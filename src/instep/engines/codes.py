@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from instep import arrays, words
 from instep.encodings import Chance, bits_of
-from instep.graph.dtypes import DTYPES, is_complex, state_dtype
+from instep.graph.dtypes import DTYPES, is_complex
 from instep.graph.kept import MASTER, Keeping, Kept, kept_in, unit_name
 
 _WORDS = words.NumpyWords()
@@ -97,10 +97,8 @@ def kept_as(
         now = kept_now(kept.name, slots, is_positive=kept.name in positive)
         if (now.code, now.dtype) == (kept.code, kept.dtype):
             continue
-        is_real = not is_complex(kept.dtype)
-        was_asked = kept.code or kept.dtype != state_dtype(keeping.dtype, is_real=is_real)
-        fits = tuple(slots[kept.name].shape) == tuple(shape) and is_real != is_complex(now.dtype)
-        if fits and (now.code or was_asked):
+        is_alike = is_complex(kept.dtype) == is_complex(now.dtype)
+        if is_alike and tuple(slots[kept.name].shape) == tuple(shape):
             for array in now.arrays:
                 del found[array.name]
             parts = decoded(now, slots, DTYPES[keeping.dtype].compute)
