@@ -24,6 +24,7 @@ PARAMETERS = (
     "bfloat16 parameters, master, bfloat16 state",
 )
 STATE = (
+    "float32, rate 0.0001 % larger",
     "bfloat16 state",
     "bfloat16 state, to nearest",
     "float8 state",
@@ -84,7 +85,12 @@ def draw(folder: Path, titles: dict[str, str], window: int) -> None:
         "bytes": counted(),
         "parameters": ends(problems, PARAMETERS, "One weight", toys_of(toys, "ones", "end")),
         "state": ends(problems, STATE, "Fallen gradients", toys_of(toys, "falling", "steps")),
-        "formats": ends(problems, FORMATS, "Fallen gradients", toys_of(toys, "falling", "steps")),
+        "formats": ends(
+            {"digits": problems["digits"]},
+            FORMATS,
+            "Fallen gradients",
+            toys_of(toys, "falling", "steps"),
+        ),
     }
     for name, table in tables.items():
         (folder / f"{name}.inc").write_text(table.markdown() + "\n", encoding="utf-8")
@@ -112,7 +118,9 @@ def ends(
             cell = f"{above.mean():+.4f} ± {above.std(ddof=1) / len(above) ** 0.5:.4f}"
             row.append(f"**{cell}**" if abs(above.mean()) > runs.scatter() else cell)
         rows.append(tuple(row))
-    return Table("", ("", heading, *(name.capitalize() for name in problems)), tuple(rows))
+    counts = {name: len(runs.of(BASE, "final")) for name, runs in problems.items()}
+    seeds = (f"{name.capitalize()}, {count} seeds" for name, count in counts.items())
+    return Table("", ("", heading, *seeds), tuple(rows))
 
 
 def counted() -> Table:
@@ -155,9 +163,9 @@ def curves(problems: dict[str, Runs], titles: dict[str, str], window: int, file:
         for axes in grid[-1]:
             axes.set_xlabel("step")
         for axes in grid[0]:
-            axes.legend(fontsize=7, loc="upper left")
+            axes.legend(fontsize=7, loc="upper right")
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=100)
     with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(64, method=Image.Quantize.FASTOCTREE)
+        few = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
         few.save(file, optimize=True)
