@@ -93,19 +93,20 @@ class Text:
         shapes = [(count, n), (self.LENGTH, n), *self.LAYERS * block, (n,), (n,), (count, n)]
         self.layout = Line(shapes)
         rng = np.random.default_rng((seed, 1))
-        # Of two vectors one after the other, the first is a scale: one at the start.
-        scales = [
+        # Vectors before another begin at one: scales, and the last shift of a block, which is the
+        # same in all places and so is taken away by the norm after it.
+        is_one = [
             len(shape) == len(after) == 1
             for shape, after in zip(shapes, [*shapes[1:], ()], strict=True)
         ]
         self.line = self.layout.filled(
             [
-                rng.normal(0, 0.02, shape) if len(shape) == 2 else np.full(shape, float(scale))
-                for shape, scale in zip(shapes, scales, strict=True)
+                rng.normal(0, 0.02, shape) if len(shape) == 2 else np.full(shape, float(one))
+                for shape, one in zip(shapes, is_one, strict=True)
             ]
         )
-        self.rng, self.steps = np.random.default_rng((seed, 2)), steps
-        self.batches = self.rng.integers(0, cut - self.LENGTH - 1, (steps, self.BATCH))
+        rng, self.steps = np.random.default_rng((seed, 2)), steps
+        self.batches = rng.integers(0, cut - self.LENGTH - 1, (steps, self.BATCH))
 
     def lr(self, t: int) -> float:
         """Return the learning rate of a step: up in 100 steps, and down to a tenth as a cosine."""
