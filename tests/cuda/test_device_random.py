@@ -7,7 +7,7 @@ import pytest
 from device_arrays import arrays_of, mirrors
 from drawing import Noisy, Summed, layouts, numbers
 
-from instep import Adam
+from instep import Adam, Optimizer
 from instep.engines.cuda.counters import counters
 
 
@@ -20,6 +20,22 @@ def on_both(cupy, make, params, steps=3):
         there.update(arrays_of(mirrored), device_grads)
         here.update(params, grads)
     return ({name: one.read() for name, one in mirrored.items()}, there), (params, here)
+
+
+class Weighed(Optimizer):
+    """A step by the sum of what is loaded and drawn."""
+
+    needs_random = True
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return w - xp.sum(g * xp.random(h.t)) * g, {}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_sums_of_what_is_loaded_and_drawn_are_those_of_numpy(cupy, dtype):
+    got, expected = on_both(cupy, Weighed, layouts(dtype))
+    engine_runs.assert_same_run(got, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])

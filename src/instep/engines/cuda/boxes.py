@@ -349,7 +349,7 @@ __device__ __forceinline__ T& kept(double* const room, const long long bytes, co
 }}"""
 
     def _add(self) -> str:
-        place = "start + begun + (part + k) * THREADS"
+        number = "start + begun + (part + k) * THREADS"
         many, positions = len(self._graph.arrays), self._positions
         facts, tables, ins, puts, loads = [], [], [], [], []
         for j, o in enumerate(self._operands):
@@ -453,6 +453,6 @@ __device__ __forceinline__ T& kept(double* const room, const long long bytes, co
                 #pragma unroll
                 for (int k = 0; k < E; ++k)
                     if (begun + (part + k) * THREADS < end)
-{indented([self._call("{}_i[k]", place, "(part + k) % V")], 6)}
+{indented([self._call("{}_i[k]", number, "(part + k) % V")], 6)}
             }}
     }}"""
