@@ -1,5 +1,7 @@
 """Rules whose emitted code the tests look at."""
 
+from functools import partial
+
 from instep import LAMB, Adam, AdamW, Momentum, NovoGrad, chain, transforms
 from instep.engines.cuda.emit import emit
 from instep.graph.program import Program
@@ -30,6 +32,11 @@ def scaled(**settings):
     return chain(transforms.dynamic_scale(), NovoGrad(), **settings)
 
 
+def fewer(make, state_dtype):
+    """Return what makes an optimizer with state in fewer bits, of parameters of any size."""
+    return partial(make, state_dtype=state_dtype, min_float8_size=0)
+
+
 #: name of the file -> (optimizer, dtype, pass, whether strided)
 SHOWN = {
     "Adam_float32": (Adam, "float32", 0, False),
@@ -44,6 +51,10 @@ SHOWN = {
     "Chain_float32": (clipped, "float32", 1, False),
     "Guarded_float32_sums": (guarded, "float32", 0, False),
     "Guarded_float32": (guarded, "float32", 1, False),
+    "Adam_float32_float8": (fewer(Adam, "float8"), "float32", 0, False),
+    "Adam_float32_float8_strided": (fewer(Adam, "float8"), "float32", 0, True),
+    "Momentum_float32_bfloat16": (fewer(Momentum, "bfloat16"), "float32", 0, False),
+    "LAMB_float32_float8_sums": (fewer(LAMB, "float8"), "float32", 0, False),
     "NovoGrad_float32_numbers": (NovoGrad, "float32", 1, False),
     "Scaled_float32_numbers": (scaled, "float32", 1, False),
 }

@@ -6,10 +6,10 @@ import cases
 import machine_code
 import pytest
 from bits import DTYPES
-from emitted import clipped, guarded, passes
+from emitted import clipped, fewer, guarded, passes
 from machine_code import ARCHITECTURES, compile_code, expected_vectors
 
-from instep import LAMB, Optimizer
+from instep import LAMB, Adam, Momentum, Optimizer
 from instep.engines.cuda.canonical_sum import ADD_UP_KERNELS
 from instep.engines.cuda.emit import emit
 from instep.engines.cuda.kernel import vector_length
@@ -130,6 +130,33 @@ def test_lines_are_walked_in_steps_of_16_bytes(name, dtype):
 def test_lines_are_walked_in_steps_of_16_bytes_on_every_architecture(name, architecture):
     for graph in passes(OPTIMIZERS[name](), "float32"):
         assert_wide(graph, compile_code(emit(graph), architecture))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "float8"])
+@pytest.mark.parametrize("make", [Adam, LAMB, Momentum])
+def test_state_in_fewer_bits_computes_exactly_and_spills_nothing(make, state_dtype, architecture):
+    number = ARCHITECTURES.index(architecture)
+    dtype = [*DTYPES, "complex64", "complex128"][number % 5]
+    for graph in passes(fewer(make, state_dtype)(), dtype):
+        for strided in (False, True):
+            code = compile_code(emit(graph, strided=strided), architecture)
+            assert_exact(code.ptx)
+            assert code.stack == 0
+            assert_global(code.memory())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_blocks_are_read_and_written_side_by_side(architecture):
+    """A thread has four elements of either half: of float32 16 bytes, and 4 of codes."""
+    (graph,) = passes(fewer(Adam, "float8")(), "float32")
+    memory = compile_code(emit(graph), architecture).memory()
+    assert memory["LDG.E.128"] == 2 * 2
+    assert memory["STG.E.128"] == 2
+    (graph,) = passes(fewer(Momentum, "bfloat16")(), "float32")
+    memory = compile_code(emit(graph), architecture).memory()
+    assert memory["LDG.E.128"] == 2 * 2
+    assert memory["STG.E.64"] == 2 * memory["STG.E.128"] / 2 == 2
 
 
 def assert_wide(graph, code):

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from instep.engines.cuda.kernel import Kernel, indented
-from instep.engines.cuda.lines import PACK, vectors
+from instep.engines.cuda.lines import pack, vectors
 from instep.engines.cuda.summing import SumKernel
 from instep.graph import Graph
 from instep.graph.dtypes import itemsize
@@ -27,7 +27,7 @@ def elements_in_flight(graph: Graph) -> int:
 STAGE_ROOM = 47 * 1024
 
 
-_POINTER = """\
+POINTER = """\
 template <typename T>
 __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
 {
@@ -79,7 +79,7 @@ __device__ __forceinline__ void take(
 }"""
 
 
-class _Strided(Kernel):
+class Strided(Kernel):
     """A kernel that computes where each element is."""
 
     strided: ClassVar[bool] = True
@@ -92,7 +92,7 @@ class _Strided(Kernel):
         return {name: i for name, i in found.items() if name in names}
 
 
-class BoxStores(_Strided):
+class BoxStores(Strided):
     """A pass that stores: a block takes boxes of a tensor."""
 
     unit: ClassVar[str] = "boxes"
@@ -111,7 +111,7 @@ class BoxStores(_Strided):
     def _reach(self) -> str:
         staged = [f"{operand.type} {operand.name}[ROOM];" for operand in self._operands]
         return f"""\
-{PACK}
+{pack(self._graph)}
 
 // A part of a tensor. Of each array, in bytes: where it begins; from row to row and from column to
 // column; for a thread, from one element to the next, and to those that it takes after these.
@@ -164,7 +164,7 @@ __device__ __forceinline__ void locate(
     }}
 }}
 
-{_POINTER}
+{POINTER}
 
 {_ELEMENTS}"""
 
@@ -290,7 +290,7 @@ __device__ __forceinline__ void locate(
 }}"""
 
 
-class StridedSums(_Strided, SumKernel):
+class StridedSums(Strided, SumKernel):
     """A pass that sums: a block takes a tile in stages, as much of it as there is room for."""
 
     lane: ClassVar[str] = "k * THREADS + threadIdx.x"  # a warp has those that are side by side
@@ -338,7 +338,7 @@ __device__ __forceinline__ Offsets locate(const long long* const layout, unsigne
     return at;
 }}
 
-{_POINTER}
+{POINTER}
 
 // An element in shared memory. Neither those of a line nor those that follow each other in another
 // one meet in a bank.

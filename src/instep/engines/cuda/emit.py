@@ -11,9 +11,13 @@ which it finds in a table. There are two ways to walk over a tensor:
   warp always read and write side by side. A pass that sums takes the elements in C order, and so
   much of a tile at once as such arrays have room for there.
 
+Where elements have something in common with their block, such as the scale of state in 8 bits, a
+warp takes a block, on lines as on others.
+
 A pass with sums computes them as `numerics.canonical_sum` says: a block sums one tile.
 """
 
+from instep.engines.cuda.blocks import LineBlocks, StridedBlocks
 from instep.engines.cuda.boxes import BoxStores, StridedSums
 from instep.engines.cuda.lines import LineStores, LineSums
 from instep.engines.cuda.numbers import NumbersKernel
@@ -28,4 +32,6 @@ def emit(graph: Graph, *, strided: bool = False) -> str:
         return NumbersKernel(graph).text()
     if graph.sums:
         return StridedSums(graph).text() if strided else LineSums(graph).text()
+    if graph.has_blocks:
+        return StridedBlocks(graph).text() if strided else LineBlocks(graph).text()
     return BoxStores(graph).text() if strided else LineStores(graph).text()

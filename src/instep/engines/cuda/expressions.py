@@ -8,17 +8,20 @@ others get a name.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from instep.graph import Graph, Node
-from instep.graph.nodes import CONVERSIONS, LEAVES, OF_WORDS
+from instep.graph.nodes import CONVERSIONS, DRAWS, LEAVES, OF_WORDS
 
 #: How C++ spells a dtype.
 TYPES = {
     "bool": "bool",
+    "uint8": "unsigned char",
+    "uint16": "unsigned short",
     "uint32": "unsigned",
     "float16": "__half",
     "bfloat16": "__nv_bfloat16",
@@ -68,13 +71,14 @@ _TAKEN = """
     lane kept stage line lines begin begun end places row j room many passed ahead all left most
     over part p load store put take values step
     Words philox chosen round draw d words early late element at_step
+    before after is_there block shares turned_words largest_of warp
 """
 
 _RESERVED = frozenset(f"{_KEYWORDS} {_TAKEN}".split())
 
 #: Names that the text makes up, by number: of values (`t0`), sums, scalars and what is uniform.
 #: And names in capitals: these are macros, of C and of what the text includes.
-_GENERATED = re.compile(r"(draw|h|number|partial|sum|t|u|words)[0-9]+|[A-Z][A-Z0-9_]*")
+_GENERATED = re.compile(r"(draw|h|kept|largest|number|partial|sum|t|u|words)[0-9]+|[A-Z][A-Z0-9_]*")
 
 #: Names that the text makes of the name of an array.
 _FORMS = (
@@ -124,6 +128,9 @@ _FUNCTIONS = {
     "copysign": "copysign",
 }
 
+#: What the code around computes, where that is nothing.
+NOTHING: Mapping[int, str] = MappingProxyType({})
+
 #: An expression that grows beyond this many characters gets a name.
 _WIDTH = 64
 
@@ -141,7 +148,7 @@ class Names:
             self.scalars.append(f"h{i}" if name in self.scalars else name)
 
     def _array(self, name: str) -> str:
-        name = re.sub(r"[^0-9A-Za-z_]", "x", name)
+        name = re.sub(r"[^0-9A-Za-z_]", "x", re.sub(r"\.unit$", "_unit", name))
         # Names that begin or end so, or hold two underscores, belong to the compiler.
         name = re.sub(r"_+", "_", name).strip("_") or "slot"
         while not _is_free(name) or any(form.format(name) in self._used for form in _FORMS):
@@ -180,14 +187,21 @@ class Expressions:
         tensor, or the others.
     wanted
         What each node that is stored or summed shall be called.
+    given
+        What those are called that the code around computes.
     """
 
     def __init__(
-        self, graph: Graph, names: Names, of: Iterable[int], wanted: dict[int, str]
+        self,
+        graph: Graph,
+        names: Names,
+        of: Iterable[int],
+        wanted: Mapping[int, str],
+        given: Mapping[int, str] = NOTHING,
     ) -> None:
         self._graph, self._names, self._wanted = graph, names, wanted
         self._of = set(of)
-        self._text: dict[int, tuple[str, int]] = {}
+        self._text = {position: (name, _ATOM) for position, name in given.items()}
         self._count = 0
         self._uses = Counter(
             operand
@@ -212,7 +226,7 @@ class Expressions:
     def _compute(self, position: int, node: Node) -> None:
         text, binding = self._expression(node)
         self._text[position] = (text, binding)
-        leaf = node.operation in (*LEAVES, "real", "imag", "random")
+        leaf = node.operation in (*LEAVES, "real", "imag", *DRAWS)
         name = self._wanted.get(position)
         if name is None and not leaf and (self._uses[position] > 1 or len(text) > _WIDTH):
             name = f"t{self._count}"
@@ -268,8 +282,10 @@ class Expressions:
 
     def _word(self, node: Node) -> str:
         """Return the text of a random word, or of an operation on words."""
-        if node.operation == "random":
+        if node.operation in DRAWS:
             return f"draw{node.value}"
+        if node.operation == "largest":  # of words that are all the same
+            return self._operand(node.operands[0], _ATOM)
         left, right = (self._operand(i, _SIGN) for i in node.operands)
         return f"({left} {_OF_WORDS[node.operation]} {right})"
 

@@ -14,9 +14,10 @@ from instep.engines.cuda.canonical_sum import (
 )
 from instep.engines.cuda.expressions import NARROW_TYPES, TYPES, Expressions, Names
 from instep.engines.cuda.random import Draws
-from instep.graph import Graph, sum_kind, sum_scope
-from instep.graph.dtypes import itemsize
+from instep.graph import Array, Graph, sum_kind, sum_scope
+from instep.graph.dtypes import WORDS, itemsize
 from instep.numerics import LANES, TILE
+from instep.words import AT_ONCE, BLOCK
 
 #: Threads of a block in a pass that stores. With up to 40 registers a thread, six to eight such
 #: blocks share a multiprocessor: enough loads in flight to fill the memory bus, and short waits
@@ -54,8 +55,15 @@ def remembered_numbers(graph: Graph) -> list[int]:
 
 
 def vector_length(graph: Graph) -> int:
-    """Return how many elements a thread takes at once: 16 bytes of the narrowest array."""
-    return 16 // min(itemsize(array.dtype) for array in graph.arrays)
+    """Return how many elements a thread takes at once: 16 bytes of the narrowest array.
+
+    Codes are counted as numbers of the arithmetic. In blocks there are four, twice: a warp reads
+    the halves of a block of float32 with 16 bytes a thread, side by side.
+    """
+    if graph.has_blocks and graph.stores:
+        return AT_ONCE
+    dtypes = (graph.compute if array.dtype in WORDS else array.dtype for array in graph.arrays)
+    return 16 // min(map(itemsize, dtypes))
 
 
 def threads_per_block(graph: Graph) -> int:
@@ -127,21 +135,18 @@ class Kernel(ABC):
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._names = Names(graph)
-        loaded, stored = set(graph.loaded), set(graph.stored)
-        self._operands = [
-            Operand(
-                self._names.arrays[array.name],
-                TYPES[array.dtype],
-                array in loaded,
-                array in stored,
-                f"word(step, step.pairs + 2 * number + {i})"
-                if i < 2
-                else f"leaf.{self._names.arrays[array.name]}",
-            )
-            for i, array in enumerate(graph.arrays)
-            if array in loaded or array in stored
-        ]
+        used = {*graph.loaded, *graph.stored}
+        found = [(x, self._operand(i, x)) for i, x in enumerate(graph.arrays) if x in used]
+        self._operands = [operand for array, operand in found if array.per == 1]
+        self._of_blocks = [operand for array, operand in found if array.per > 1]
         self._vector, self._draws = vector_length(graph), Draws(graph)
+
+    def _operand(self, position: int, array: Array) -> Operand:
+        graph, name = self._graph, self._names.arrays[array.name]
+        step = f"word(step, step.pairs + 2 * number + {position})"
+        source = step if position < 2 else f"leaf.{name}"
+        loaded, stored = array in graph.loaded, array in graph.stored
+        return Operand(name, TYPES[array.dtype], loaded, stored, source)
 
     def text(self) -> str:
         """Return the text."""
@@ -375,7 +380,8 @@ __device__ __forceinline__ Uniform uniform(const Step& step, const Leaf& leaf)
         for store in graph.stores:
             wanted.setdefault(store.node, f"new_{self._names.arrays[store.array]}")
         expressions = Expressions(graph, self._names, rest, wanted)
-        parameters = ["const Uniform& h", *(operand.parameter for operand in self._operands)]
+        arrays = [*self._operands, *self._of_blocks]
+        parameters = ["const Uniform& h", *(operand.parameter for operand in arrays)]
         parameters += self._draws.parameters
         if graph.sums:
             parameters += [f"double& sum{entry.number}" for entry in graph.sums]
@@ -401,6 +407,7 @@ __device__ __forceinline__ void {name}(
     def _call(self, forms: str, element: str, lane: str = "", *, made: bool = False) -> str:
         """Return the call of the rule for an element, whose random words may be made already."""
         arguments = ["h", *(forms.format(operand.name) for operand in self._operands)]
+        arguments += [f"{one.name}[({element}) / {BLOCK}]" for one in self._of_blocks]
         arguments += self._draws.arguments(element, made=made)
         if self._graph.sums:
             arguments += [f"sum{entry.number}[{lane}]" for entry in self._graph.sums]
@@ -409,14 +416,20 @@ __device__ __forceinline__ void {name}(
 
     # What kernels are made of ----------------------------------------------------------------
 
+    @property
+    def _together(self) -> int:
+        """Threads for which a multiprocessor has to have registers, where these are many."""
+        return 512
+
     def _addresses(self) -> list[str]:
         move = "" if self.strided else " + start"
         lines = []
-        for operand in self._operands:
+        for operand in (*self._operands, *self._of_blocks):
             name, source = operand.name, operand.source
             if source.startswith("word"):
                 source = f"reinterpret_cast<{operand.type}*>({source})"
-            lines += [f"{operand.type}* const {name} = {source}{move};", f"GLOBAL({name});"]
+            source += move if operand in self._operands else ""
+            lines += [f"{operand.type}* const {name} = {source};", f"GLOBAL({name});"]
         return lines
 
     @property
@@ -438,8 +451,8 @@ __device__ __forceinline__ void {name}(
         # than any GPU needs to fill its memory bus.
         numbers = remembered_numbers(self._graph)
         is_heavy = len(self._operands) > 4 or len(numbers) > 1
-        many = is_heavy or self.strided or self._graph.sums
-        blocks = f", {512 // threads_per_block(self._graph)}" if many else ""
+        many = is_heavy or self.strided or self._graph.sums or self._graph.has_blocks
+        blocks = f", {self._together // threads_per_block(self._graph)}" if many else ""
         blocks = ", BLOCKS" if self._is_light else blocks
         return (
             f'extern "C" __global__ void __launch_bounds__(THREADS{blocks})\n'

@@ -19,7 +19,7 @@ from instep.engines.cuda.kernel import (
     step_dtype,
     threads_per_block,
 )
-from instep.engines.cuda.memory import Mailbox, boxes, chunk_length, stages, upload
+from instep.engines.cuda.memory import Mailbox, boxes, chunk_length, places, stages, upload
 from instep.engines.cuda.sums import DeviceSums
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.fused import FusedBucket, Launch
@@ -111,7 +111,9 @@ class CudaLaunch(Launch):
             blocks = np.maximum(1, -(-sizes // chunk))  # also a tensor without elements has a sum
         else:
             chunk = chunk_length(int(sizes.sum()), multiprocessors, SMALLEST_CHUNK, LARGEST_CHUNK)
-            if self.strided:
+            if self.strided and graph.has_blocks:
+                layouts = [places(graph, leaf) for leaf in leaves]
+            elif self.strided:
                 counts, layouts = zip(*(boxes(graph, leaf, chunk) for leaf in leaves), strict=True)
                 elements, sizes = int(sizes.sum()), np.array(counts)
                 chunk = max(1, chunk * int(sizes.sum()) // max(1, elements))

@@ -3,27 +3,36 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from instep.engines.cuda.kernel import Kernel, Operand, indented
+from instep.engines.cuda.kernel import Kernel, Operand, indented, vector_length
 from instep.engines.cuda.summing import SumKernel
+from instep.graph import Graph
+from instep.graph.dtypes import itemsize
 from instep.words import AT_ONCE
 
-PACK = """\
+_PACK = """\
 // V elements that lie side by side.
 template <typename T>
-struct alignas(16) Pack {
+struct alignas({}) Pack {{
     T at[V];
-};
+}};
 
 template <typename T>
 __device__ __forceinline__ Pack<T>& pack(T* const address, const int i)
-{
+{{
     return *reinterpret_cast<Pack<T>*>(address + i);
-}
+}}
 
 __device__ __forceinline__ unsigned long long bits(const void* const address)
-{
+{{
     return reinterpret_cast<unsigned long long>(address);
-}"""
+}}"""
+
+
+def pack(graph: Graph) -> str:
+    """Return what reaches elements that lie side by side, those of codes in less than 16 bytes."""
+    narrowest = min(itemsize(array.dtype) for array in graph.arrays)
+    is_narrow = vector_length(graph) * narrowest < 16
+    return _PACK.format("sizeof(T) * V < 16 ? sizeof(T) * V : 16" if is_narrow else "16")
 
 
 def aligned(operands: Sequence[Operand], address: str) -> str:
@@ -73,7 +82,7 @@ class _Line(Kernel):
         return [f"constexpr int V = {self._vector};"]
 
     def _reach(self) -> str:
-        return PACK
+        return pack(self._graph)
 
     def _loads(self, index: str) -> list[str]:
         """Return what loads one element."""

@@ -137,6 +137,15 @@ def stages(graph: Graph, leaf: Placement, room: int) -> NDArray[np.int64]:
     return np.array(words, dtype=np.int64)
 
 
+def places(graph: Graph, leaf: Placement) -> NDArray[np.int64]:
+    """Return what tells where the elements of a leaf are by their numbers, in C order."""
+    walk = Walk.of(graph, leaf.shape, leaf.strides)
+    words = [len(walk.shape)]
+    for axis in reversed(range(len(walk.shape))):
+        words += [walk.shape[axis], *(steps[axis] for steps in walk.steps)]
+    return np.array(words, dtype=np.int64)
+
+
 def refuse_capture(cupy: Any, owner: str) -> None:
     """Raise while the current stream is being captured into a CUDA graph.
 

@@ -3,7 +3,7 @@
 from instep.graph import Graph, Node
 from instep.words import AT_ONCE, MULTIPLIERS, ROUNDS, WEYL
 
-_PHILOX = f"""\
+PHILOX = f"""\
 // The random words of {AT_ONCE} elements: Philox-4x32-10 of their number, the step and the draw.
 struct Words {{
     unsigned at[{AT_ONCE}];
@@ -20,15 +20,16 @@ __device__ __forceinline__ Words philox(
         a = high_c ^ b ^ k, b = low_c, c = high_a ^ d ^ l, d = low_a;
     }}
     return {{a, b, c, d}};
-}}
+}}"""
 
+_CHOSEN = """\
 // That of one of them, without an array that would have to be in memory.
 __device__ __forceinline__ unsigned chosen(const Words& words, const long long element)
-{{
+{
     const unsigned early = element & 1 ? words.at[1] : words.at[0];
     const unsigned late = element & 1 ? words.at[3] : words.at[2];
     return element & 2 ? late : early;
-}}"""
+}"""
 
 
 class Draws:
@@ -43,7 +44,7 @@ class Draws:
     @property
     def functions(self) -> list[str]:
         """The functions that make words."""
-        return [_PHILOX] if self else []
+        return [PHILOX, _CHOSEN] if self else []
 
     @property
     def parameters(self) -> list[str]:
@@ -52,7 +53,7 @@ class Draws:
 
     def made(self, block: str) -> list[str]:
         """Return what makes the words of a block of elements."""
-        return [f"words{node.value} = {self._words(node, block)};" for node in self._nodes]
+        return [f"words{node.value} = {self.words(node, block)};" for node in self._nodes]
 
     @property
     def variables(self) -> list[str]:
@@ -62,10 +63,11 @@ class Draws:
     def arguments(self, element: str, *, made: bool = False) -> list[str]:
         """Return the words of an element, of a block that is made, or is to be."""
         block = f"({element}) / {AT_ONCE}"
-        words = [f"words{node.value}" if made else self._words(node, block) for node in self._nodes]
+        words = [f"words{node.value}" if made else self.words(node, block) for node in self._nodes]
         return [f"chosen({one}, {element})" for one in words]
 
     @staticmethod
-    def _words(node: Node, block: str) -> str:
+    def words(node: Node, block: str) -> str:
+        """Return what makes the words of a counter."""
         low, high, step = (f"h.u{i}" for i in node.operands)
         return f"philox({low}, {high}, {step}, {node.value}u, {block})"
