@@ -1,5 +1,7 @@
 """State in fewer bits on the device: the codes of NumPy, whatever the kernel."""
 
+import copy
+
 import bits
 import engine_runs
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from bits import ordinary
 from device_arrays import arrays_of, mirrors
 from drawing import Noisy, layouts
-from emitted import clipped
+from emitted import clipped, guarded
 
 from instep import LAMB, AdaGrad, Adam, AdamW, Momentum, Muon, Optimizer
 from instep.engines.cuda.counters import counters
@@ -116,8 +118,31 @@ def test_rules_that_draw_round_by_chance_as_well(cupy):
     assert_same_steps(cupy, NoisyInCodes, "float32", state_dtype="float8", **FEWER)
 
 
-def test_transforms_have_the_codes_of_numpy(cupy):
-    assert_same_steps(cupy, clipped, "float32", state_dtype="float8", **FEWER)
+@pytest.mark.parametrize("make", [clipped, guarded])
+def test_chains_have_the_codes_of_numpy(cupy, make):
+    """One of the steps is turned away where that is guarded."""
+    assert_same_steps(cupy, make, "float32", state_dtype="float8", **FEWER)
+
+
+def test_gradients_of_another_dtype_leave_the_codes_of_numpy(cupy):
+    w, g = np.ones(1000, "float32"), np.linspace(-1, 1, 1000)
+    there, here = (
+        Adam(engine=engine, state_dtype="float8", **FEWER) for engine in ("cuda", "array_api")
+    )
+    on_device = cupy.asarray(w)
+    for _ in range(3):
+        there.update(on_device, cupy.asarray(g))
+        here.update(w, g)
+    engine_runs.assert_same_run(({"w": on_device.get()}, there), ({"w": w}, here))
+
+
+def test_a_copy_of_an_optimizer_has_codes_of_its_own(cupy):
+    w, g = cupy.ones(1000, "float32"), cupy.linspace(-1, 1, 1000, dtype="float32")
+    optimizer, reference = (Adam(engine="cuda", state_dtype="float8", **FEWER) for _ in range(2))
+    for one in (optimizer, reference):
+        one.update(w.copy(), g)
+    copy.deepcopy(optimizer).update(w.copy(), -g)
+    engine_runs.assert_same_state(optimizer, reference)
 
 
 @pytest.mark.parametrize("state_dtype", ["bfloat16", "float8"])
