@@ -134,7 +134,7 @@ def test_lines_are_walked_in_steps_of_16_bytes_on_every_architecture(name, archi
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("state_dtype", ["bfloat16", "float8"])
-@pytest.mark.parametrize("make", [Adam, LAMB, Momentum])
+@pytest.mark.parametrize("make", [Adam, LAMB])
 def test_state_in_fewer_bits_computes_exactly_and_spills_nothing(make, state_dtype, architecture):
     number = ARCHITECTURES.index(architecture)
     dtype = [*DTYPES, "complex64", "complex128"][number % 5]

@@ -1,8 +1,8 @@
 """The graph as CUDA C++, compiled by NVRTC and launched by CuPy: the default for CuPy arrays.
 
-`emit`, `kernel`, `lines`, `boxes` and `expressions` write the text and need no CuPy; `compile`
-makes kernels of it, `memory` and `launch` hold what they read, `sums` keeps sums on the device,
-and `bucket` brings them together. `foreign` has the arrays and streams of other libraries.
+`emit`, `kernel`, `lines`, `boxes`, `blocks` and `expressions` write the text and need no CuPy;
+`compile` makes kernels of it, `memory` and `launch` hold what they read, `sums` keeps sums on the
+device, and `bucket` brings them together. `foreign` has the arrays and streams of other libraries.
 """
 
 from collections.abc import Sequence
