@@ -179,9 +179,10 @@ def test_what_codes_stand_for_has_these_codes_again(form, chance):
             again = form.encoded(WORDS, found, unit, some)
         is_nan = codes & form.nan == form.nan
         assert np.isnan(found[is_nan]).all()
-        is_known = np.isfinite(found) | is_nan  # others are beyond the largest number
+        assert np.all(again[is_nan] == form.nan)
+        is_known = np.isfinite(found)  # others are beyond the largest number
         assert np.array_equal(again[is_known], codes[is_known])
-        assert is_known.sum() >= 240
+        assert (is_known | is_nan).sum() >= 240
 
 
 @pytest.mark.parametrize("form", [SIGNED, UNSIGNED], ids=["signed", "unsigned"])
@@ -232,6 +233,8 @@ def test_what_is_not_finite_is_nan_and_spoils_no_neighbour(form):
     assert np.array_equal(np.flatnonzero(np.isnan(found)), [3, 70, 255])
     others = np.isfinite(x)
     assert np.array_equal(code[others], whole[others])
+    x[3] = -x[3]
+    assert np.array_equal(coded(x, form)[0], code)
 
 
 def test_what_is_negative_is_nan_where_there_is_no_sign():

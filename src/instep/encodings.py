@@ -218,11 +218,11 @@ class Small:
         code = _at_most(words, code, words.where(is_last, self.nan - 8, self.nan - 1))
         if not self.is_signed:  # what is not zero does not become zero: it may be divided by
             code = _at_least(words, code, words.where(words.is_less(0.0, x), 1, 0))
-        code = words.where(words.operate("less", size, _INFINITE), code, self.nan)
-        if not self.is_signed:
-            return code
-        sign = words.operate("bit_and", words.operate("shift_right", words.bits(x), 24), 0x80)
-        return words.operate("bit_or", code, sign)
+        if self.is_signed:
+            sign = words.operate("bit_and", words.operate("shift_right", words.bits(x), 24), 0x80)
+            code = words.operate("bit_or", code, sign)
+        # Without a sign, for processors differ in that of NaN.
+        return words.where(words.operate("less", size, _INFINITE), code, self.nan)
 
     def decoded(self, words: Words, code: Any, unit: Any) -> Any:
         """Return the float32 numbers that have these codes."""
