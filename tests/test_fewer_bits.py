@@ -506,6 +506,19 @@ def test_the_setting_may_change_between_steps():
     assert optimizer.t == 6
 
 
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_a_slot_of_an_option_that_is_off_is_left_as_it_is(state_dtype):
+    params = {"w": np.ones(300)}
+    settings = {"state_dtype": state_dtype, "min_float8_size": 0}
+    _, optimizer = run(partial(Adam, amsgrad=True), params, **settings)
+    before = slots_of(optimizer)["x"]
+    optimizer.amsgrad = False
+    optimizer.update(params, {"w": np.zeros(300)})
+    bits.assert_same_bits(slots_of(optimizer)["x"], before)
+    optimizer.amsgrad = True
+    optimizer.update(params, {"w": np.zeros(300)})
+
+
 def test_answers_know_codes():
     class Lagging(Optimizer):
         lr: float = 0.1

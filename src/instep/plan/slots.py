@@ -242,8 +242,8 @@ def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -
         shape = w_shape if spec.per == 1 else blocks_of(w_shape)
         wanted[spec.name] = shape, spec.dtype
     for name, slot in slots.items():
-        expected = wanted.get(name) or (w_shape, program.dtype_of(name, dtype))
-        if (tuple(slot.shape), arrays.dtype_name(slot)) != expected:
+        # What is of no use now, such as the slot of an option that is off, is left as it is.
+        if name in wanted and (tuple(slot.shape), arrays.dtype_name(slot)) != wanted[name]:
             is_complex = leaf.in_parts or arrays.is_complex(leaf.parameter)
             other = w_shape[:-1] if leaf.in_parts else (*w_shape, 2)
             is_other = is_complex and tuple(slot.shape) == other
