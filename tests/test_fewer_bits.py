@@ -676,3 +676,15 @@ def test_damaged_state_is_refused_before_anything_changes():
             optimizer.load_state_dict(given)
     engine_runs.assert_same_state(optimizer, Adam().load_state_dict(state))
     assert optimizer.t == 3
+
+
+def test_complex_codes_without_their_units_are_refused():
+    """Their dtype is that of real numbers in 16 bits: only the step knows what they are."""
+    params = {"w": np.ones(300, "complex64")}
+    _, optimizer = run(Adam, params, state_dtype="float8", min_float8_size=0)
+    state = optimizer.state_dict()
+    del state["states"]["w"]["slots"]["m.unit"]
+    optimizer.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"params\['w'\] has state 'm' without 'm.unit'; load a"):
+        optimizer.update(params, gradients(params, 3))
+    assert optimizer.t == 3

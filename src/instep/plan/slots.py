@@ -234,6 +234,14 @@ def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -
             f"in earlier steps, which left it {others[0]!r}; choose as before, use a new key for a "
             f"new parameter, or forget all state with reset()"
         )
+    for kept in program.keeping(dtype).slots:
+        absent = [array.name for array in kept.arrays if array.name not in slots]
+        if kept.name in slots and absent:
+            raise ValueError(
+                f"{program.name}.update: {format_path('params', leaf.path)} has state "
+                f"{kept.name!r} without {absent[0]!r}; load a whole state, or forget all state "
+                f"with reset()"
+            )
     w_shape = tuple(leaf.parameter.shape)
     shapes = program.whole_shapes(w_shape) if program.whole else {}
     wanted = {name: (shape, program.dtype_of(name, dtype)) for name, shape in shapes.items()}
