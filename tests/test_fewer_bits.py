@@ -688,3 +688,14 @@ def test_complex_codes_without_their_units_are_refused():
     with pytest.raises(ValueError, match=r"params\['w'\] has state 'm' without 'm.unit'; load a"):
         optimizer.update(params, gradients(params, 3))
     assert optimizer.t == 3
+
+
+def test_state_that_was_narrowed_is_widened_again():
+    """It is float32 beside float64, as that of a parameter that was another: that is refused."""
+    params = {"w": np.ones(300), "z": np.ones(300, "complex128")}
+    _, optimizer = run(Adam, params, state_dtype="float32")
+    for other in (optimizer, Adam().load_state_dict(optimizer.state_dict())):
+        other.state_dtype = None
+        other.update(params, gradients(params, 5))
+        assert slots_of(other)["m"].dtype == "float64"
+        assert slots_of(other, "z")["m"].dtype == "complex128"

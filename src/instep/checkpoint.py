@@ -50,6 +50,7 @@ def state_dict(owner: str, parts: Parts, state: State) -> dict[str, Any]:
                 "missed": state.t - leaf.history.taken,
                 "scalars": dict(leaf.history.scalars),
                 "slots": {name: arrays.to_numpy(slot) for name, slot in leaf.slots.items()},
+                **({"state_dtype": leaf.state_dtype} if leaf.state_dtype else {}),
             }
             for key, leaf in state.leaves.items()
         },
@@ -171,7 +172,9 @@ def _leaf_state(
                 f"complex numbers"
             )
     remembers = {name: float(value) for name, value in scalars.items()}
-    return LeafState(copies, History(t - given["missed"], remembers))
+    state_dtype = given.get("state_dtype")
+    history = History(t - given["missed"], remembers)
+    return LeafState(copies, history, None if state_dtype is None else str(state_dtype))
 
 
 def _named(owner: str, what: str, slots: Mapping[str, Any]) -> set[str]:

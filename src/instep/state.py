@@ -44,10 +44,13 @@ class LeafState:
         The state arrays by name, of the shape of the parameter.
     history
         Its steps, and the numbers that it remembers.
+    state_dtype
+        The setting with which they are kept.
     """
 
     slots: dict[str, Any]
     history: History = field(default_factory=History)
+    state_dtype: str | None = None
 
 
 @dataclass(eq=False)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from instep import arrays, words
 from instep.encodings import Chance, bits_of
-from instep.graph.dtypes import DTYPES, is_complex
+from instep.graph.dtypes import DTYPES, is_complex, state_dtype
 from instep.graph.kept import MASTER, Keeping, Kept, kept_in, unit_name
+from instep.state import LeafState
 
 _WORDS = words.NumpyWords()
 
@@ -86,18 +87,21 @@ def as_numbers(name: str, slots: Mapping[str, Any], *, is_positive: bool) -> Any
 
 
 def kept_as(
-    keeping: Keeping, positive: AbstractSet[str], shape: Sequence[int], slots: Mapping[str, Any]
+    keeping: Keeping, positive: AbstractSet[str], shape: Sequence[int], state: LeafState
 ) -> dict[str, Any]:
     """Return the slots of a parameter of a shape, those made anew that were kept in another way.
 
-    What fits in no way is left as it is.
+    What fits in no way is left as it is, and what has another dtype though nobody asked for it:
+    then the parameter is another.
     """
-    found = dict(slots)
+    slots, found = state.slots, dict(state.slots)
     for kept in (kept for kept in keeping.slots if kept.name in slots):
         now = kept_now(kept.name, slots, is_positive=kept.name in positive)
         if (now.code, now.dtype) == (kept.code, kept.dtype):
             continue
-        is_alike = is_complex(kept.dtype) == is_complex(now.dtype)
+        is_real = not is_complex(kept.dtype)
+        is_asked = kept.dtype != state_dtype(keeping.dtype, is_real=is_real) or state.state_dtype
+        is_alike = is_real != is_complex(now.dtype) and (kept.code or now.code or is_asked)
         if is_alike and tuple(slots[kept.name].shape) == tuple(shape):
             for array in now.arrays:
                 del found[array.name]

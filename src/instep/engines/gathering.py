@@ -55,7 +55,11 @@ class Gathering:
             stores: list[Call] = []
             for buffer, array, spec in zip(self.buffers, arrays, graph.arrays, strict=True):
                 if spec.per > 1:
-                    block.append(array[start // spec.per : -(-stop // spec.per)])
+                    part = slice(start // spec.per, -(-stop // spec.per))
+                    copy = buffer[: len(array[part])]
+                    copy[...] = array[part]
+                    block.append(copy)
+                    stores.append(partial(setitem, array, part, copy))
                     continue
                 copy = buffer[: stop - start]
                 line = _line(array, start, stop, copy)

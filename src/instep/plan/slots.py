@@ -71,7 +71,7 @@ def _bucket(
             or own_state.slots.keys() != slots.keys()
             or any(own_state.slots[name] is not x for name, x in slots.items())
         ):
-            own_state = LeafState(slots, given.groups[row].history)
+            own_state = LeafState(slots, given.groups[row].history, owner.state_dtype)
         states[i] = own_state
         kept = own_state.slots
         if engine.fuses and (drafts or read):
@@ -99,9 +99,7 @@ def _allocate(
     dtype = leaves[0].dtype
     keeping = program.keeping(dtype)
     found = [
-        {}
-        if state is None
-        else kept_as(keeping, program.positive, leaf.parameter.shape, state.slots)
+        {} if state is None else kept_as(keeping, program.positive, leaf.parameter.shape, state)
         for leaf, state in zip(leaves, states, strict=True)
     ]
     for leaf, slots in zip(leaves, found, strict=True):
