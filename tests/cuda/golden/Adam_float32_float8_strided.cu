@@ -64,7 +64,7 @@ __device__ __forceinline__ void after(
         (draw2147483648 >> 12u);
     const unsigned t7 = (t6 >> 20u);
     const unsigned t8 = t4 == 239u ? 119u : 126u;
-    const unsigned t9 = ((t1 < 2139095040u ? (t8 < t7 ? t8 : t7) : 127u) | ((t0 >> 24u) & 128u));
+    const unsigned t9 = t1 < 2139095040u ? ((t8 < t7 ? t8 : t7) | ((t0 >> 24u) & 128u)) : 127u;
     const unsigned char new_m = (unsigned char)t9;
     const unsigned char new_m_unit = (unsigned char)t4;
     const unsigned t10 = (2155872255u < largest125 ? largest125 + 2139095040u : 0u) + 2105343u;

@@ -9,12 +9,18 @@ from collections.abc import Collection
 
 from instep.engines.native.cast import TYPES, repeated
 from instep.engines.native.expressions import elements
-from instep.engines.native.loops import Loops, function
+from instep.engines.native.loops import CACHE_LINE, PREFETCH, Loops, function
 from instep.engines.native.random import shared_words, turned_words
 from instep.engines.native.target import Traits
 from instep.graph import Graph
+from instep.graph.dtypes import itemsize
 from instep.graph.nodes import DRAWS
 from instep.words import AT_ONCE, BLOCK
+
+#: How many blocks before they are walked they are asked for. On two threads of Zen 3 Adam with
+#: state in 8 bits takes 1.31 ns an element of 2**24 without, and 1.0 to 1.1 with 1 to 8 of them; on
+#: one thread it takes 1.7 in any case.
+AHEAD = 4
 
 
 class Blocks(Loops):
@@ -94,6 +100,7 @@ class Blocks(Loops):
                 for i in self._shared
                 for line in shared_words(f"%x{i}", i, f"%words{i}", "%begins")
             ),
+            *self._asked_for(),
             *self._of_block(late=False),
             "br label %v_loop",
             *self.loop("v", self.width, "%begins", "%vectors_end", "block", "v_done"),
@@ -156,6 +163,24 @@ class Blocks(Loops):
         """Return what makes the address where the value of a node is kept."""
         kind = TYPES[self.graph.nodes[i].dtype]
         return f"%{prefix}_kept{i} = getelementptr {kind}, ptr %kept{i}, i64 %{prefix}_place"
+
+    def _asked_for(self) -> list[str]:
+        """Return the calls that fetch what a later block loads.
+
+        The processor foresees less where an array is walked in parts, each of a few lines.
+        """
+        lines = [f"%later = add i64 %begins, {AHEAD * BLOCK}"]
+        for array in (array for array in self.graph.loaded if array.per == 1):
+            position = self.code.position[array.name]
+            name, kind = f"%later{position}", self.code.element(position)
+            lines.append(f"{name} = getelementptr {kind}, ptr %array{position}, i64 %later")
+            for k in range(0, BLOCK * itemsize(array.dtype), CACHE_LINE):
+                lines += [
+                    f"{name}_{k} = getelementptr i8, ptr {name}, i64 {k}",
+                    f"call void @llvm.prefetch.p0(ptr {name}_{k}, i32 0, i32 3, i32 1)",
+                ]
+        self.code.declarations.add(PREFETCH)
+        return lines
 
     # The largest of a block ---------------------------------------------------------------------
 
