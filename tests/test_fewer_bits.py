@@ -40,7 +40,10 @@ SIZES = np.concatenate(
 
 def rounded(x, chance, dtype, half=1):
     """Return what numbers are rounded to: with all bits of random words, from the lower half on."""
-    return encodings.rounded(WORDS, x, encodings.bits_of(WORDS, chance, half), dtype)
+    some = encodings.bits_of(WORDS, chance, half)
+    if dtype == "float16":
+        return encodings.to_float16(WORDS, x, some)
+    return encodings.from_bfloat16(WORDS, encodings.to_bfloat16(WORDS, x, some))
 
 
 def words_of_seeds(elements):

@@ -33,31 +33,23 @@ def bits_of(words: Words, word: Any, half: int) -> Callable[[int], Any]:
 # To 16 bits ----------------------------------------------------------------------------------
 
 
-def rounded(words: Words, x: Any, chance: Callable[[int], Any], dtype: str) -> Any:
-    """Return float32 numbers that are rounded up or down by chance to a dtype of 16 bits.
+def to_float16(words: Words, x: Any, chance: Callable[[int], Any]) -> Any:
+    """Return float32 numbers that are rounded up or down by chance to those of float16.
 
     The chance of each of the two neighbours is as large as the number is near to it, so that what
-    is left of many steps is right in the mean. What is infinite or NaN stays so. Finite numbers of
-    bfloat16 stay finite, and those of float16 below 65536; larger ones are left to the conversion,
-    which makes them infinite.
+    is left of many steps is right in the mean. What is infinite or NaN stays so. Finite numbers
+    below 65536 stay finite; larger ones are left to the conversion, which makes them infinite.
     """
     bits = words.bits(x)
     size = words.operate("bit_and", bits, ~_SIGN & MASK)
-    to_dtype = {"bfloat16": _to_bfloat16, "float16": _to_float16}[dtype]
-    found, end = to_dtype(words, size, chance)
+    found = _to_float16(words, size, chance)
     found = words.operate("bit_or", found, words.operate("bit_and", bits, _SIGN))
-    is_inside = words.operate("less", size, end)
+    is_inside = words.operate("less", size, 0x47800000)
     return words.from_bits(words.where(is_inside, found, bits))
 
 
-def _to_bfloat16(words: Words, size: Any, chance: Callable[[int], Any]) -> tuple[Any, int]:
-    """Return the bits of what positive numbers become, and of those from which they do not."""
-    found = _cut(words, size, chance, 16)
-    return _at_most(words, found, _LARGEST), _INFINITE
-
-
-def _to_float16(words: Words, size: Any, chance: Callable[[int], Any]) -> tuple[Any, int]:
-    """Return the same for float16, of which numbers below 2**-14 are multiples of 2**-24."""
+def _to_float16(words: Words, size: Any, chance: Callable[[int], Any]) -> Any:
+    """Return the bits of what positive numbers become: below 2**-14, multiples of 2**-24."""
     normal = _at_most(words, _cut(words, size, chance, 13), 0x477FE000)
     exponent = words.operate("shift_right", size, _PLACES)
     is_small = words.operate("less", exponent, 113)
@@ -75,7 +67,7 @@ def _to_float16(words: Words, size: Any, chance: Callable[[int], Any]) -> tuple[
     raised = words.operate("add", words.operate("shift_right", digits, far), some)
     places = words.as_float(words.operate("shift_right", raised, near), "float32")
     small = words.bits(places * 2.0**-24)
-    return words.where(is_small, small, normal), 0x47800000
+    return words.where(is_small, small, normal)
 
 
 def _cut(words: Words, size: Any, chance: Callable[[int], Any], places: int) -> Any:
@@ -97,7 +89,10 @@ def _at_least(words: Words, x: Any, least: Any) -> Any:
 
 
 def to_bfloat16(words: Words, x: Any, chance: Chance) -> Any:
-    """Return the bits of float32 numbers as bfloat16: rounded by chance, or to the nearest."""
+    """Return the bits of float32 numbers as bfloat16: rounded by chance, or to the nearest.
+
+    By chance, finite numbers stay finite.
+    """
     bits = words.bits(x)
     if chance is None:
         odd = words.operate("bit_and", words.operate("shift_right", bits, 16), 1)

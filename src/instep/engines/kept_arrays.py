@@ -86,7 +86,11 @@ class KeptArrays:
         else:
             chance = chance_of(keeping.chance, 0, self._draw)
             assert chance is not None
-            numbers = encodings.rounded(_WORDS, numbers, chance, keeping.dtype)
+            if keeping.dtype == "bfloat16":
+                codes = encodings.to_bfloat16(_WORDS, numbers, chance)
+                numbers = encodings.from_bfloat16(_WORDS, codes)
+            else:
+                numbers = encodings.to_float16(_WORDS, numbers, chance)
         return self._xp.stored(rule, "w", self._xp.there(numbers), w), beside
 
     def new_slot(self, rule: str, name: str, value: Any) -> dict[str, Any]:

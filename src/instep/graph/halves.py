@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from instep.graph.dtypes import WORDS
 from instep.graph.nodes import DRAWS, Graph, Node, Store
 
 
@@ -77,7 +78,7 @@ class Halves:
 
 
 def _is_number(node: Node) -> bool:
-    return node.dtype not in ("uint32", "bool") and node.operation != "bits"
+    return node.dtype not in (*WORDS, "bool") and node.operation != "bits"
 
 
 def _needed(graph: Graph, wanted: Iterable[int], known: Collection[int] = ()) -> tuple[int, ...]:

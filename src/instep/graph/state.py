@@ -16,16 +16,15 @@ from instep.graph.words import TracedWords, bits_for_rounding
 
 def parameter(recorder: Recorder, keeping: Keeping, pairs: PairNamespace | None) -> Any:
     """Record the load of the parameter, which a rule sees whole where it is kept so."""
-    w = recorder.load(Array("w", keeping.dtype))
-    if pairs is not None:
-        return pairs.pair(w)
+    array = Array("w", keeping.dtype)
     if not keeping.has_master:
-        return w
-    words, (array,) = TracedWords(recorder), keeping.master
+        w = recorder.load(array)
+        return w if pairs is None else pairs.pair(w)
+    words, (beside,) = TracedWords(recorder), keeping.master
     if keeping.dtype == "bfloat16":
-        upper = words.operate("shift_right", words.bits(w), 16)
-        return encodings.whole(words, upper, words.word(_load(recorder, array)))
-    master = _load(recorder, array)
+        upper, lower = words.upper(_load(recorder, array)), words.word(_load(recorder, beside))
+        return encodings.whole(words, upper, lower)
+    w, master = recorder.load(array), _load(recorder, beside)
     narrow = recorder.cast(recorder.cast(master, keeping.dtype), recorder.compute)
     is_same = recorder.binary("equal", narrow, w)
     return recorder.add("where", (is_same, master, w), w.dtype)
@@ -69,11 +68,13 @@ def _parameter_stored(recorder: Recorder, keeping: Keeping, new: Any) -> list[St
         if w.dtype != "bfloat16":
             return [_store(recorder, w, x), _store(recorder, master, x)]
         upper, lower = encodings.divided(words, x.widened())
-        x = encodings.from_bfloat16(words, upper)
-        return [_store(recorder, w, x), _store(recorder, master, lower)]
+        return [_store(recorder, w, words.from_upper(upper)), _store(recorder, master, lower)]
     if keeping.chance is not None:
         chance = bits_for_rounding(recorder, keeping.rounds_at, keeping.chance)
-        x = encodings.rounded(words, x.widened(), chance, w.dtype)
+        if w.dtype == "bfloat16":
+            x = words.from_upper(encodings.to_bfloat16(words, x.widened(), chance))
+        else:
+            x = encodings.to_float16(words, x.widened(), chance)
     return [_store(recorder, w, x)]
 
 

@@ -36,6 +36,14 @@ class TracedWords:
     def where(self, condition: TracedArray, a: Any, b: Any) -> TracedArray:
         return self._recorder.add("where", (condition, self.word(a), self.word(b)), _WORD)
 
+    def upper(self, x: TracedArray) -> TracedArray:
+        """Return the bits of bfloat16 numbers, as they were loaded."""
+        return self.word(self._recorder.add("bits", (x,), "uint16"))
+
+    def from_upper(self, x: TracedArray) -> TracedArray:
+        """Return the bfloat16 numbers that have these bits."""
+        return self._recorder.add("bits", (self._recorder.cast(x, "uint16"),), "bfloat16")
+
     def as_float(self, x: TracedArray, dtype: str) -> TracedArray:
         return self._recorder.cast(x, dtype)
 

@@ -45,6 +45,14 @@ NARROW_TYPES = {
     "bfloat16": NarrowType("cuda_bf16.h", "__bfloat162float", "__float2bfloat16_rn"),
 }
 
+#: What takes the bits of a number, and makes one of them, by the dtype of the result.
+_BITS = {
+    "uint32": "__float_as_uint",
+    "float32": "__uint_as_float",
+    "uint16": "__bfloat16_as_ushort",
+    "bfloat16": "__ushort_as_bfloat16",
+}
+
 _KEYWORDS = """
     char8_t char16_t char32_t co_await co_return co_yield concept consteval constinit requires
     typeof
@@ -299,8 +307,7 @@ class Expressions:
                 re, im = (self._operand(i, _CHOICE) for i in node.operands)
                 return f"make_{TYPES[node.dtype]}({re}, {im})"
             case "bits":
-                name = "__float_as_uint" if node.dtype == "uint32" else "__uint_as_float"
-                return f"{name}({self._operand(node.operands[0], _CHOICE)})"
+                return f"{_BITS[node.dtype]}({self._operand(node.operands[0], _CHOICE)})"
         return self._cast(node)
 
     def _cast(self, node: Node) -> str:

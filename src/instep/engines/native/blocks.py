@@ -5,8 +5,6 @@ chance, and the number of its scale. That of new state follows from its largest 
 needs it waits until the whole block was walked, and values that it is made of are kept meanwhile.
 """
 
-from collections.abc import Collection
-
 from instep.engines.native.cast import TYPES, repeated
 from instep.engines.native.expressions import elements
 from instep.engines.native.loops import CACHE_LINE, PREFETCH, Loops, function
@@ -14,7 +12,7 @@ from instep.engines.native.random import shared_words, turned_words
 from instep.engines.native.target import Traits
 from instep.graph import Graph
 from instep.graph.dtypes import itemsize
-from instep.graph.nodes import DRAWS
+from instep.graph.halves import Halves
 from instep.words import AT_ONCE, BLOCK
 
 #: How many blocks before they are walked they are asked for. On two threads of Zen 3 Adam with
@@ -28,49 +26,20 @@ class Blocks(Loops):
 
     def __init__(self, graph: Graph, traits: Traits) -> None:
         super().__init__(graph, traits)
-        self.code.blocks = graph.of_blocks
-        nodes = graph.nodes
-        self._late: set[int] = set()  # what is made of the largest of a block
-        for i, node in enumerate(nodes):
-            if node.operation == "largest" or self._late.intersection(node.operands):
-                self._late.add(i)
-        self._largest = [i for i, node in enumerate(nodes) if node.operation == "largest"]
-        assert not any(self._late.intersection(nodes[i].operands) for i in self._largest)
-        self._shared = [i for i, node in enumerate(nodes) if node.operation == "shared"]
-        stores = list(enumerate(graph.stores))
+        self.code.blocks = blocks = graph.of_blocks
+        halves, number = Halves.of(graph), list(graph.stores).index
+        self._largest = halves.largest
+        self._shared = [i for i, node in enumerate(graph.nodes) if node.operation == "shared"]
+        self._first_nodes = [i for i in halves.first.nodes if i not in blocks]
+        self._second_nodes = [i for i in halves.second.nodes if i not in blocks]
+        self._kept = [i for i in halves.kept if i not in blocks]
+        # What a block has that is made of its largest words.
+        self._late = blocks.intersection(halves.second.nodes).difference(halves.first.nodes)
+        self._late |= {*self._largest}
         per = {array.name: array.per for array in graph.arrays}
-        self._of_blocks = [k for k, store in stores if per[store.array] > 1]
-        of_elements = [(k, store) for k, store in stores if per[store.array] == 1]
-        self._last = [k for k, store in of_elements if store.node in self._late]
-        self._first = [k for k, store in of_elements if store.node not in self._late]
-        kept: set[int] = set()
-        self._second_nodes = self._needed([graph.stores[k].node for k in self._last], kept)
-        wanted = [*(graph.stores[k].node for k in self._first), *kept]
-        self._first_nodes = self._needed(
-            [*wanted, *(operand for i in self._largest for operand in nodes[i].operands)], None
-        )
-        self._kept = sorted(kept)
-
-    def _needed(self, wanted: Collection[int], kept: set[int] | None) -> list[int]:
-        """Return the nodes of elements that these need, in order.
-
-        Where some may be kept from the walk before, those that are numbers are, and are added to
-        `kept`; words are made of them again.
-        """
-        found: set[int] = set()
-        pending = list(wanted)
-        while pending:
-            i = pending.pop()
-            node = self.graph.nodes[i]
-            if i in found or i in self.graph.uniform or i in self.code.blocks:
-                continue
-            is_number = node.dtype not in ("uint32", "bool") and node.operation != "bits"
-            if kept is not None and i not in self._late and is_number:
-                kept.add(i)
-                continue
-            found.add(i)
-            pending += node.operands if node.operation not in DRAWS else ()
-        return sorted(found)
+        self._of_blocks = [number(x) for x in graph.stores if per[x.array] > 1]
+        self._first = [number(x) for x in halves.first.stores if per[x.array] == 1]
+        self._last = [number(x) for x in halves.second.stores if per[x.array] == 1]
 
     def span(self) -> str:
         """Return `span` for the pass: blocks, and in each vectors, then elements, once or twice."""
