@@ -64,7 +64,7 @@ class Stream(_Limit):
 
 def moving(graphs: Sequence[Graph], elements: int, threads: int) -> Step:
     """Return what moves the bytes that passes on so many elements move."""
-    arrays = {x.name: x for graph in graphs for x in (*graph.loaded, *graph.stored) if x.per == 1}
+    arrays = {array.name: array for graph in graphs for array in graph.arrays if array.per == 1}
     memory = {
         name: aligned(elements, itemsize(array.dtype), number * _STAGGER)
         for number, (name, array) in enumerate(arrays.items())
