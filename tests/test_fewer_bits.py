@@ -457,12 +457,13 @@ def test_these_are_names_of_slots(what, names):
 # Resumed, moved, changed ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 @pytest.mark.parametrize("settings", [{"state_dtype": name} for name in STATE_DTYPES])
-def test_a_resumed_run_has_the_same_bits(settings, tmp_path):
+def test_a_resumed_run_has_the_same_bits(settings, dtype, tmp_path):
     settings = {**settings, "min_float8_size": 0, "seed": 5}
-    expected, whole = run(Adam, layouts("float32"), steps=6, **settings)
+    expected, whole = run(Adam, layouts(dtype), steps=6, **settings)
     for way in ("file", "dict", "copy", "pickle"):
-        params, optimizer = run(Adam, layouts("float32"), steps=3, **settings)
+        params, optimizer = run(Adam, layouts(dtype), steps=3, **settings)
         if way == "file":
             optimizer.save(tmp_path / "state.npz")
             optimizer = Adam(**settings).load(tmp_path / "state.npz")

@@ -97,7 +97,7 @@ def kept_as(
     slots, found = state.slots, dict(state.slots)
     for kept in (kept for kept in keeping.slots if kept.name in slots):
         now = kept_now(kept.name, slots, is_positive=kept.name in positive)
-        if (now.code, now.dtype) == (kept.code, kept.dtype):
+        if now.arrays == kept.arrays:
             continue
         is_real = not is_complex(kept.dtype)
         is_asked = kept.dtype != state_dtype(keeping.dtype, is_real=is_real) or state.state_dtype
