@@ -1,7 +1,7 @@
 """The loops of a pass that stores, where elements have something in common with their block.
 
 They are walked block by block. What a block has is computed once, such as the words for rounding by
-chance, and the number of its scale. That of new state follows from its largest magnitude: what
+chance, and the unit of its codes. That of new state follows from its largest magnitude: what
 needs it waits until the whole block was walked, and values that it is made of are kept meanwhile.
 """
 
