@@ -100,9 +100,9 @@ def parts_of_step(case: dict[str, Any], budget: float) -> dict[str, Any]:
     steps = {KIT: prepared(KIT, point), _WATCHED: _watched(point, watch, _one_call)}
     seconds, parts = _measure(point, steps, watch, budget)
     whole = statistics.median(seconds[KIT])
-    # Both medians scatter, and the stopwatch's cost is an average: not less than nothing.
-    parts[REMAINDER] = max(0.0, whole - sum(parts.values()))
-    found = {name: parts[name] for name in PARTS}
+    parts[REMAINDER] = whole - sum(parts.values())
+    # The medians scatter, and the stopwatch's cost is an average: not less than nothing.
+    found = {name: max(0.0, parts[name]) for name in PARTS}
     return {"case": case, "seconds": whole, "parts": found, "rounds": seconds[KIT]}
 
 
