@@ -331,7 +331,7 @@ def save(owner: str, state: Mapping[str, Any], path: str | os.PathLike[str]) -> 
 
 def _of_numpy(array: Any) -> Any:
     """Return an array as one of a dtype that files know: bfloat16 is none."""
-    return array if array.dtype.kind == "f" else array.astype("float32")
+    return array.astype("float32") if array.dtype.kind == "V" else array
 
 
 def _replace(owner: str, draft: Path, path: Path) -> None:

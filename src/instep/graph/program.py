@@ -9,7 +9,7 @@ from typing import Any
 
 from instep import arrays
 from instep.graph import Graph, cut, trace
-from instep.graph.dtypes import state_dtype
+from instep.graph.dtypes import loaded_as, state_dtype
 from instep.graph.evaluation import compile_expressions
 from instep.graph.kept import Fewer, Keeping
 from instep.graph.nodes import Array, numbers_of
@@ -112,9 +112,13 @@ class Program(StepNumbers):
         program.__dict__.update(changes, _passes={}, _keeping={}, _forms={})
         return program
 
-    def taking(self, varying: Sequence[Varying]) -> "Program":
-        """Return the program in which these hyperparameters are arrays of their dtypes."""
-        dtypes = {found.name: arrays.dtype_name(found.array) for found in varying}
+    def taking(self, varying: Sequence[Varying], *, in_parts: bool = False) -> "Program":
+        """Return the program in which these hyperparameters are arrays of their dtypes.
+
+        Where parameters are `in_parts`, so are those of complex numbers.
+        """
+        known = [(found.name, arrays.dtype_name(found.array)) for found in varying]
+        dtypes = {name: loaded_as(dtype, in_parts=in_parts) for name, dtype in known}
         key = ("varying", *dtypes.items())
         if dtypes and key not in self._forms:
             self._variant(key, varying=dtypes, powers=self.powers | _powers_of_arrays(varying))
