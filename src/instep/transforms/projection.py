@@ -50,6 +50,7 @@ class project(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     lower: _Bound = float("-inf")
     upper: _Bound = float("inf")
@@ -120,6 +121,7 @@ class project_norm(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     radius: Positive = 1.0
 
@@ -155,6 +157,7 @@ class project_modulus(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     lower: NonNegative = 0.0
     upper: _Modulus = float("inf")
@@ -191,6 +194,7 @@ class project_real(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     @staticmethod
     def rule(xp, w, g, s, h):
