@@ -151,16 +151,19 @@ class Backtracking:
             trial = yield step
             if trial.is_finite and trial.value <= start.value + self.decrease * step * start.slope:
                 return None
-            step *= self._factor(start, trial)
+            step *= self.factor or shortened(start, trial)
         return NO_DESCENT if trial.is_finite else NOT_FINITE
 
-    def _factor(self, start: Trial, trial: Trial) -> float:
-        if self.factor is not None:
-            return self.factor
-        if not trial.is_finite:
-            return 0.1
-        above = trial.value - start.value - trial.step * start.slope
-        return min(max(-0.5 * trial.step * start.slope / above, 0.1), 0.5) if above > 0 else 0.5
+
+def shortened(start: Trial, trial: Trial) -> float:
+    """Return how much shorter than a trial the next step is.
+
+    It goes to the minimum of the parabola through what is known.
+    """
+    if not trial.is_finite:
+        return 0.1
+    above = trial.value - start.value - trial.step * start.slope
+    return min(max(-0.5 * trial.step * start.slope / above, 0.1), 0.5) if above > 0 else 0.5
 
 
 class _Interval:

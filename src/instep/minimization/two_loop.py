@@ -37,18 +37,18 @@ class News(NamedTuple):
     ----------
     steps, changes
         Of the step and the change of each pair with the gradient, the newest pair last.
-    curvature, step_square, change_square
-        Of the newest pair: of its step with its change, and of each with itself.
     gradient_square
         Of the gradient with itself.
+    curvature, step_square, change_square
+        Of the newest pair: of its step with its change, and of each with itself.
     """
 
     steps: Sequence[float]
     changes: Sequence[float]
-    curvature: float
-    step_square: float
-    change_square: float
     gradient_square: float
+    curvature: float = 0.0
+    step_square: float = 0.0
+    change_square: float = 0.0
 
 
 @dataclass
@@ -65,6 +65,8 @@ class Pairs:
         Of the gradient with itself.
     used
         Numbers of the pairs that count: their curvature is positive.
+    count
+        How many there are.
     """
 
     sy: list[list[float]]
@@ -73,6 +75,7 @@ class Pairs:
     yg: list[float]
     gg: float
     used: list[int]
+    count: int = 0
 
     @classmethod
     def none(cls, history: int, gradient_square: float) -> Self:
@@ -96,13 +99,23 @@ class Pairs:
                 table[i] = [*table[i + 1][1:], change]
             table[last] = [*[0.0] * last, own]
         self.sg, self.yg, self.gg = [*news.steps], [*news.changes], news.gradient_square
+        self.count = min(self.count + 1, last + 1)
         self.used = [i - 1 for i in self.used if i > 0]
         if news.curvature > _LEAST_CURVATURE * news.change_square:
             self.used.append(last)
 
+    def take_all(self, sy: list[list[float]], yy: list[list[float]], news: News) -> None:
+        """Take a pair, and all products anew: those of pairs that were taken before, too."""
+        last = len(self.sg) - 1
+        self.sy, self.yy = sy, yy
+        self.sg, self.yg, self.gg = [*news.steps], [*news.changes], news.gradient_square
+        self.count = min(self.count + 1, last + 1)
+        taken = range(last + 1 - self.count, last + 1)
+        self.used = [i for i in taken if sy[i][i] > _LEAST_CURVATURE * yy[i][i]]
+
     def forget(self) -> None:
         """Let no pair count."""
-        self.used = []
+        self.used, self.count = [], 0
 
     def direction(self) -> Direction:
         """Return the direction of L-BFGS: without pairs, that of steepest descent."""

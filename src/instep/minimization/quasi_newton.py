@@ -1,0 +1,289 @@
+"""Runs of L-BFGS, on arrays that turn."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from instep import arrays, tree
+from instep.graph.dtypes import DTYPES
+from instep.minimization.descent import Descent, Ending, Saved, check_finite
+from instep.minimization.line_search import NO_DESCENT, NOT_FINITE, LineSearch, Trial, shortened
+from instep.minimization.objective import Evaluation, Objective
+from instep.minimization.passes import OF_LAST, Passes, PassesWithin, passes, passes_within
+from instep.minimization.result import Status
+from instep.minimization.ring import Ring
+from instep.minimization.trees import below, like, named, put
+from instep.minimization.two_loop import Direction, News, Pairs
+
+_AT_START = "at the start; begin where it is"
+
+
+class QuasiNewton(Descent):
+    """A run: what does not depend on whether there are bounds.
+
+    Parameters
+    ----------
+    history
+        Number of pairs.
+    first_length
+        Length of the first step, and of the first after pairs were forgotten.
+    settings
+        What the passes are made with.
+    """
+
+    _passes: Passes
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Any,
+        history: int,
+        first_length: float,
+        settings: Mapping[str, Any],
+    ) -> None:
+        super().__init__(objective, params)
+        self._history, self._first_length = history, first_length
+        self._ring = Ring(history, settings)
+        self._pairs = Pairs.none(history, math.nan)
+        self._like: Any = None  # gradients of the right kind, whatever their values
+        self._is_kept = False  # whether the present point is in the ring, and may not be in params
+        self._expected = self._shortest = 0.0  # of the last search, for messages
+
+    def begin(self) -> None:
+        evaluation = self._objective.at(self.params)
+        check_finite(evaluation, _AT_START)
+        square, norm = self._measured(evaluation.grads)
+        if not math.isfinite(square):
+            raise Ending(Status.NOT_FINITE, f"the gradient is not finite {_AT_START}")
+        self._pairs = Pairs.none(self._history, square)
+        self._take(evaluation, norm)
+
+    def _measured(self, grads: Any) -> tuple[float, float]:
+        """Return the square of gradients, and the norm of what leads inside.
+
+        The arrays of the ring are made.
+        """
+        self._like = grads
+        first = self._ring.rule(self._passes.start)
+        self.params = first.update(self.params, grads)
+        self._ring.share(first)
+        found = first.readings
+        return found["gradient_square"], self._norm(found)
+
+    def _norm(self, found: Mapping[str, float]) -> float:
+        """Return the norm of the gradient, or with bounds, of what of it leads inside."""
+        return math.sqrt(found["gradient_square"])
+
+    def _take(self, evaluation: Evaluation, norm: float) -> None:
+        """Make the point where the parameters are the present one."""
+        self.value, self.grads = evaluation
+        self.gradient_norm = norm
+        self._like, self._is_kept = evaluation.grads, False
+
+    def step(self) -> None:
+        while True:
+            direction, pairs = self._pairs.direction(), self._pairs
+            why = self._search(direction) if direction.slope < 0 else NO_DESCENT
+            if why is None:
+                return
+            if not pairs.count:
+                raise self._ending(why)
+            pairs.forget()
+
+    @abstractmethod
+    def _search(self, direction: Direction) -> str | None:
+        """Go along a direction to the next point; return None, or why there is none."""
+
+    def _first(self, direction: Direction) -> float:
+        """Return the first step of a search, in directions."""
+        length = 1.0 if self._pairs.used else self._first_length / math.sqrt(self._pairs.gg)
+        self._expected = -length * direction.slope
+        return length
+
+    def _go(self, direction: Direction, length: float) -> Evaluation:
+        """Go from the present point along a direction; return the objective there."""
+        self._shortest, coefficients = length, direction.times(length)
+        if self._is_kept:
+            rule = self._ring.rule(self._passes.again, coefficients)
+            self.params = rule.update(self.params, self._like)
+        else:
+            rule = self._ring.rule(self._passes.advance, coefficients)
+            self.params = rule.update(self.params, self.grads)
+            self._ring.share(rule)
+            self._is_kept = True
+        return self._objective.at(self.params)
+
+    def _products(self, evaluation: Evaluation) -> Mapping[str, float]:
+        """Return the products at a point where the one that was kept is the newest before."""
+        products = self._ring.rule(self._passes.products, ahead=True)
+        products.update(self.params, evaluation.grads)
+        return products.readings
+
+    def _with_gradient(self, found: Mapping[str, float]) -> tuple[list[float], list[float]]:
+        """Return the products of steps, and of changes, with the gradient."""
+        numbers = range(self._history)
+        return [found[f"step{i}"] for i in numbers], [found[f"change{i}"] for i in numbers]
+
+    def _ending(self, why: str) -> Ending:
+        """Return why the steepest descent leads nowhere."""
+        if why == NOT_FINITE:
+            return Ending(
+                Status.NOT_FINITE, f"{why}, the shortest of which is {self._shortest:.3g}"
+            )
+        if self._expected <= _ROUNDED * abs(self.value) * precision(self.params):
+            return Ending(
+                Status.PRECISION,
+                "no step lowers the objective by more than its value is rounded",
+            )
+        return Ending(
+            Status.NO_DESCENT,
+            f"{why}, and that of steepest descent should: by {self._expected:.3g} for the first "
+            f"step that was tried; see whether the gradient is right, with instep.check_gradient",
+        )
+
+    def back(self) -> None:
+        if self._is_kept:
+            self.params = self._ring.rule(self._passes.back).update(self.params, self._like)
+            self._is_kept, self.grads = False, None
+
+    def saved(self) -> Saved:
+        found = named("params", self.params)
+        if self.grads is None:
+            own = self._ring.gradients()
+            found |= {f"grads/{key}": arrays.to_numpy(x) for key, x in own.items()}
+        else:
+            found |= named("grads", self.grads)
+        for role, own in self._ring.before():
+            found |= {f"{role}/{key}": arrays.to_numpy(x) for key, x in own.items()}
+        numbers = {name: getattr(self, name) for name in ("value", "gradient_norm", "length")}
+        return {"pairs": asdict(self._pairs), **numbers}, found
+
+    def restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        self.params = put(self.params, below(found, "params"))
+        grads = like(self.params, below(found, "grads"))
+        self._measured(grads)
+        for role, own in self._ring.before():
+            for key, x in own.items():
+                arrays.filled(x, found[f"{role}/{key}"])
+        self._pairs = Pairs(**header["pairs"])
+        self._take(Evaluation(header["value"], grads), header["gradient_norm"])
+        self.length = header["length"]
+
+
+class Free(QuasiNewton):
+    """A run without bounds."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Any,
+        history: int,
+        first_length: float,
+        settings: Mapping[str, Any],
+        line_search: LineSearch,
+    ) -> None:
+        super().__init__(objective, params, history, first_length, settings)
+        self._passes, self._line_search = passes(history), line_search
+
+    def _search(self, direction: Direction) -> str | None:
+        start, length = Trial(0.0, self.value, direction.slope), self._first(direction)
+        search = self._line_search.search(start, length)
+        evaluation, found = Evaluation(self.value, self.grads), dict[str, float]()
+        try:
+            length = next(search)
+            while True:
+                evaluation = self._go(direction, length)
+                found = dict(self._products(evaluation))
+                slope = found[f"step{self._history - 1}"] / length
+                length = search.send(Trial(length, evaluation.value, slope))
+        except StopIteration as stop:
+            if stop.value is not None:
+                return str(stop.value)
+        news = News(*self._with_gradient(found), *(found[name] for name in OF_LAST))
+        self.length = math.sqrt(news.step_square)
+        self._pairs.take(news)
+        self._ring.turn()
+        self._take(evaluation, self._norm(found))
+        return None
+
+
+class Within(QuasiNewton):
+    """A run within bounds: the projected method of Kim, Sra and Dhillon (2010).
+
+    Elements that the gradient holds at a bound are left out of all vectors, and so out of all
+    products. The search is along the path of points within the bounds that are nearest to those of
+    the direction, backwards from its end, until the objective is as low as the gradient along the
+    way promises (Bertsekas 1982).
+    """
+
+    _passes: PassesWithin
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Any,
+        history: int,
+        first_length: float,
+        settings: Mapping[str, Any],
+    ) -> None:
+        super().__init__(objective, params, history, first_length, settings)
+        self._passes = passes_within(history)
+
+    def begin(self) -> None:
+        copies = like(self.params, below(named("params", self.params), "params"))
+        self.params = self._ring.rule(self._passes.enter).update(self.params, copies)
+        super().begin()
+
+    def _norm(self, found: Mapping[str, float]) -> float:
+        return math.sqrt(found["way_square"])
+
+    def _search(self, direction: Direction) -> str | None:
+        start, length = Trial(0.0, self.value, direction.slope), self._first(direction)
+        for _ in range(_MOST_TRIALS):
+            evaluation = self._go(direction, length)
+            if math.isfinite(evaluation.value):
+                along = self._ring.rule(self._passes.along)
+                along.update(self.params, evaluation.grads)
+                way = along.readings
+                if evaluation.value <= start.value + _DECREASE * way["along"]:
+                    return self._accept(evaluation, way)
+            length *= shortened(start, Trial(length, evaluation.value, 0.0))
+        return NO_DESCENT if math.isfinite(evaluation.value) else NOT_FINITE
+
+    def _accept(self, evaluation: Evaluation, way: Mapping[str, float]) -> str | None:
+        found = self._products(evaluation)
+        if not math.isfinite(found["gradient_square"]):
+            return NOT_FINITE
+        sy, yy = (
+            [
+                [found[f"{kind}{i}_{j}"] if i <= j else 0.0 for j in range(self._history)]
+                for i in range(self._history)
+            ]
+            for kind in ("sy", "yy")
+        )
+        self.length = math.sqrt(way["step_square"])
+        news = News(*self._with_gradient(found), found["gradient_square"])
+        self._pairs.take_all(sy, yy, news)
+        self._ring.turn()
+        self._take(evaluation, self._norm(found))
+        return None
+
+
+#: The part of the promised decrease that is enough, and how often a way is shortened.
+_DECREASE, _MOST_TRIALS = 1e-4, 40
+
+#: Roundings of a value that a sum of many terms may be wrong by.
+_ROUNDED = 100
+
+
+def precision(params: Any) -> float:
+    """Return the relative spacing of numbers of the coarsest dtype in which steps are computed."""
+    found = [
+        "float64" if arrays.is_number(leaf) else DTYPES[arrays.dtype_name(leaf)].compute
+        for _, leaf in tree.flatten(params)
+    ]
+    return max(float(np.finfo(dtype).eps) for dtype in found)
