@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from instep.interrupts import at_once
 from instep.rule import Rule
-from instep.state import Composed, Selector, State
+from instep.state import Composed, LeafState, Selector, State
 from instep.turns import is_within_another_call, new_lock
 
 if TYPE_CHECKING:
@@ -186,3 +186,15 @@ class Stateful(Rule):
         from instep.checkpoint import load
 
         return self.load_state_dict(load(self.name, self.parts, path))
+
+
+def arrays_of(one: Stateful) -> dict[str, dict[str, Any]]:
+    """Return the slots of what has been stepped, by path: the very dicts and arrays."""
+    return {key: leaf.slots for key, leaf in one._state.leaves.items()}  # noqa: SLF001  (its own)
+
+
+def share_arrays(one: Stateful, slots: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give one that took no step the slots that it is to work on, by path: arrays, not copies."""
+    one._state = State(  # noqa: SLF001  (its own)
+        leaves={key: LeafState(dict(own)) for key, own in slots.items()}
+    )

@@ -2,11 +2,14 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
+from instep.settings import SETTINGS
+from instep.state import Selector
 
 #: What a run is continued from: what JSON knows, and arrays by name.
 Saved = tuple[dict[str, Any], dict[str, Any]]
@@ -89,13 +92,34 @@ def check_finite(evaluation: Evaluation, where: str) -> None:
         raise Ending(Status.NOT_FINITE, f"the objective is {evaluation.value} {where}")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """What `minimize` takes beside optimizers: it evaluates the objective in the midst of steps."""
+    """What `minimize` takes beside optimizers: it evaluates the objective in the midst of steps.
+
+    Parameters
+    ----------
+    engine, threads, complex, frozen
+        As for `Optimizer`.
+    """
+
+    engine: str = "auto"
+    threads: int | None = None
+    complex: str = "modulus"
+    frozen: Sequence[Selector] = ()
+
+    def __post_init__(self) -> None:
+        for name in SETTINGS_OF_PASSES:
+            object.__setattr__(self, name, SETTINGS[name](self.name, getattr(self, name)))
 
     @property
     def name(self) -> str:
         """Name of the method, in messages."""
         return type(self).__name__
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its passes over trees are made with."""
+        return {name: getattr(self, name) for name in SETTINGS_OF_PASSES}
 
     @abstractmethod
     def descent(self, objective: Objective, params: Any) -> Descent:

@@ -1,17 +1,15 @@
 """L-BFGS: quasi-Newton steps from the last pairs of steps and changes of gradients."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from instep.hyperparameters import RealArray
-from instep.minimization.descent import SETTINGS_OF_PASSES, Descent, Method
+from instep.minimization.descent import Descent, Method
 from instep.minimization.line_search import LineSearch, StrongWolfe
 from instep.minimization.objective import Objective
 from instep.minimization.quasi_newton import Free, Within
-from instep.settings import SETTINGS
-from instep.state import Selector
 
 #: A bound of all parameters, or bounds by patterns of their paths.
 Bounds = float | RealArray | Mapping[str, float | RealArray] | None
@@ -69,10 +67,6 @@ class LBFGS(Method):
     upper: Bounds = None
     line_search: LineSearch = field(default_factory=StrongWolfe)
     first_length: float = 1.0
-    engine: str = field(default="auto", kw_only=True)
-    threads: int | None = field(default=None, kw_only=True)
-    complex: str = field(default="modulus", kw_only=True)
-    frozen: Sequence[Selector] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         history: Any = self.history
@@ -80,16 +74,14 @@ class LBFGS(Method):
             raise ValueError(f"LBFGS: history must be an integer >= 1, got {self.history!r}")
         if not 0 < self.first_length < math.inf:
             raise ValueError(f"LBFGS: first_length must be > 0, got {self.first_length!r}")
-        for name in SETTINGS_OF_PASSES:
-            object.__setattr__(self, name, SETTINGS[name]("LBFGS", getattr(self, name)))
+        super().__post_init__()
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""
-        settings = {name: getattr(self, name) for name in SETTINGS_OF_PASSES}
         given = objective, params, self.history, self.first_length
         if self.lower is None and self.upper is None:
-            return Free(*given, settings, self.line_search)
-        return Within(*given, {**settings, **bounds(self.lower, self.upper)})
+            return Free(*given, self.settings, self.line_search)
+        return Within(*given, {**self.settings, **bounds(self.lower, self.upper)})
 
 
 def bounds(lower: Bounds, upper: Bounds) -> dict[str, Any]:

@@ -49,29 +49,42 @@ class Objective:
 
     def at(self, params: Any) -> Evaluation:
         """Return the objective at a point, or raise if it is none."""
+        return self._evaluated(params, self._functions)
+
+    def value_at(self, params: Any) -> Evaluation:
+        """Return the value at a point, and the gradients if one function returns both."""
+        return self._evaluated(params, self._functions[:1])
+
+    def _evaluated(self, params: Any, functions: Sequence[Callable[[Any], Any]]) -> Evaluation:
         self.count += 1
+        found: Any = functions[0](params)
         if len(self._functions) == 2:
-            found: Any = tuple(function(params) for function in self._functions)
+            value, grads = found, None
+            if len(functions) == 1:
+                return Evaluation(self._number(value), None)
+            grads = functions[1](params)
+        elif isinstance(found, tuple | list) and len(found) == 2:
+            value, grads = found
         else:
-            found = self._functions[0](params)
-        if not (isinstance(found, tuple | list) and len(found) == 2):
             raise TypeError(
                 f"{self._call}: value_and_grad must return two things, the value and a tree of "
                 f"gradients, got {described(found)}"
             )
-        value, grads = found
         if grads is None:
             raise TypeError(
                 f"{self._call}: value_and_grad returned None in the place of the gradients; return "
                 f"a tree like the parameters, with None only in the place of arrays that are to "
                 f"stay as they are"
             )
+        return Evaluation(self._number(value), grads)
+
+    def _number(self, value: Any) -> float:
         try:
-            return Evaluation(real(value), grads)
+            return real(value)
         except TypeError as error:
             raise TypeError(
                 f"{self._call}: the value of the objective must be a real number, or an array of "
                 f"no dimensions that holds one; {error}"
             ) from error
         except OverflowError:
-            return Evaluation(math.inf, grads)
+            return math.inf

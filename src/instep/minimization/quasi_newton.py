@@ -15,7 +15,7 @@ from instep.minimization.line_search import NO_DESCENT, NOT_FINITE, LineSearch, 
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.passes import OF_LAST, Passes, PassesWithin, passes, passes_within
 from instep.minimization.result import Status
-from instep.minimization.ring import Ring
+from instep.minimization.ring import OnRing, Ring
 from instep.minimization.trees import below, like, named, put
 from instep.minimization.two_loop import Direction, News, Pairs
 
@@ -50,7 +50,7 @@ class QuasiNewton(Descent):
         self._ring = Ring(history, settings)
         self._pairs = Pairs.none(history, math.nan)
         self._like: Any = None  # gradients of the right kind, whatever their values
-        self._is_kept = False  # whether the present point is in the ring, and may not be in params
+        self._leaving: tuple[OnRing, int] | None = None  # what left the present point; steps before
         self._expected = self._shortest = 0.0  # of the last search, for messages
 
     def begin(self) -> None:
@@ -70,7 +70,7 @@ class QuasiNewton(Descent):
         self._like = grads
         first = self._ring.rule(self._passes.start)
         self.params = first.update(self.params, grads)
-        self._ring.share(first)
+        self._ring.begin(first)
         found = first.readings
         return found["gradient_square"], self._norm(found)
 
@@ -82,7 +82,13 @@ class QuasiNewton(Descent):
         """Make the point where the parameters are the present one."""
         self.value, self.grads = evaluation
         self.gradient_norm = norm
-        self._like, self._is_kept = evaluation.grads, False
+        self._like, self._leaving = evaluation.grads, None
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether the present point is in the ring, and may not be in the parameters."""
+        # A signal may have come right after the step that left it: its count tells.
+        return self._leaving is not None and self._leaving[0].t != self._leaving[1]
 
     def step(self) -> None:
         while True:
@@ -112,9 +118,9 @@ class QuasiNewton(Descent):
             self.params = rule.update(self.params, self._like)
         else:
             rule = self._ring.rule(self._passes.advance, coefficients)
+            self._leaving = rule, rule.t
             self.params = rule.update(self.params, self.grads)
-            self._ring.share(rule)
-            self._is_kept = True
+            self._ring.keep(rule)
         return self._objective.at(self.params)
 
     def _products(self, evaluation: Evaluation) -> Mapping[str, float]:
@@ -146,9 +152,10 @@ class QuasiNewton(Descent):
         )
 
     def back(self) -> None:
-        if self._is_kept:
+        if self._leaving is not None and self._is_kept:
+            self._ring.keep(self._leaving[0])
             self.params = self._ring.rule(self._passes.back).update(self.params, self._like)
-            self._is_kept, self.grads = False, None
+            self._leaving, self.grads = None, None
 
     def saved(self) -> Saved:
         found = named("params", self.params)

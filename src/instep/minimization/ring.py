@@ -8,11 +8,8 @@ whose slots are the same arrays in other roles.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
+from instep.minimization.shared import Shared
 from instep.optimizer import Optimizer
-from instep.state import LeafState, State
-
-#: Slots by the paths of the parameters.
-Slots = Mapping[str, dict[str, Any]]
 
 
 class OnRing(Optimizer):
@@ -26,14 +23,6 @@ class OnRing(Optimizer):
 
     #: Names of the hyperparameters that are the coefficients of a direction.
     coefficients: ClassVar[tuple[str, ...]] = ()
-
-    def take(self, slots: Slots) -> None:
-        """Take the arrays of a ring."""
-        self._state = State(leaves={key: LeafState(dict(own)) for key, own in slots.items()})
-
-    def own(self) -> dict[str, dict[str, Any]]:
-        """Return the arrays that it has."""
-        return {key: leaf.slots for key, leaf in self._state.leaves.items()}
 
 
 def roles(kind: str, history: int) -> list[str]:
@@ -57,8 +46,8 @@ class Ring:
 
     def __init__(self, history: int, settings: Mapping[str, Any]) -> None:
         self._history, self._settings = history, settings
+        self._shared = Shared()
         self._rules: dict[tuple[type[OnRing], int], OnRing] = {}
-        self._slots: Slots = {}
         self._turn = 0
 
     def rule(
@@ -68,18 +57,11 @@ class Ring:
 
         It is made when it is asked for first.
         """
-        turn = self._next if ahead else self._turn
+        turn = (self._turn + ahead) % (self._history + 1)
         found: Any = self._rules.get((kind, turn))
         if found is None:
             self._rules[kind, turn] = found = kind(**self._settings)
-            if self._slots:
-                named = self._named(turn)
-                found.take(
-                    {
-                        key: {role: own[name] for role, name in named.items()}
-                        for key, own in self._slots.items()
-                    }
-                )
+            self._shared.join(found, self._named(turn))
         for name, value in zip(kind.coefficients, coefficients, strict=True):
             setattr(found, name, value)
         rule: _Rule = found
@@ -87,49 +69,26 @@ class Ring:
 
     def turn(self) -> None:
         """Make the point that was kept the newest of those before the present one."""
-        self._turn = self._next
+        self._turn = (self._turn + 1) % (self._history + 1)
 
-    @property
-    def _next(self) -> int:
-        return (self._turn + 1) % (self._history + 1)
+    def begin(self, rule: OnRing) -> None:
+        """Take over all arrays, which the first rule has made."""
+        self._shared.take_over(rule)
 
-    def share(self, rule: OnRing) -> None:
-        """Give all rules the arrays that one of this turn has made: the first, or new ones."""
-        own = rule.own()
-        if not self._slots:
-            named = self._named(self._turn)
-            self._slots = {
-                key: {name: slots[role] for role, name in named.items()}
-                for key, slots in own.items()
-            }
-            return
-        for kind in ("point", "gradient"):
-            role = f"{kind}{self._history}"
-            name = self._named(self._turn)[role]
-            for key, slots in own.items():
-                if self._slots[key][name] is not slots[role]:
-                    self._replace(key, name, slots[role])
+    def keep(self, rule: OnRing) -> None:
+        """Take over the present point and its gradient, which a rule of this turn has kept."""
+        self._shared.take_over(rule, [f"{kind}{self._history}" for kind in ("point", "gradient")])
 
     def before(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the points and gradients before the present one, by role and path."""
         named = self._named(self._turn)
         for kind in ("point", "gradient"):
             for role in roles(kind, self._history)[:-1]:
-                yield role, {key: own[named[role]] for key, own in self._slots.items()}
+                yield role, self._shared.named(named[role])
 
     def gradients(self) -> dict[str, Any]:
         """Return the gradients at the point that was kept, by the paths of the parameters."""
-        name = self._named(self._turn)[f"gradient{self._history}"]
-        return {key: own[name] for key, own in self._slots.items()}
-
-    def _replace(self, key: str, name: str, array: Any) -> None:
-        """Put an array in the place of one, in all rules: an engine has not written that."""
-        self._slots[key][name] = array
-        for (_, turn), rule in self._rules.items():
-            slots = rule.own().get(key, {})
-            for role, its in self._named(turn).items():
-                if its == name and role in slots:
-                    slots[role] = array
+        return self._shared.named(self._named(self._turn)[f"gradient{self._history}"])
 
     def _named(self, turn: int) -> dict[str, str]:
         """Return the names of the arrays that have the roles at a turn."""
