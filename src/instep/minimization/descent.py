@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from instep.explain import Explanation
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
+from instep.optimizer import Optimizer
 from instep.settings import SETTINGS
 from instep.state import Selector
 
@@ -30,6 +32,31 @@ class Ending(Exception):  # noqa: N818  (it is no error)
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What `Method.explain` found.
+
+    Attributes
+    ----------
+    method
+        Name of the method.
+    passes
+        How each of its passes over the trees runs, by name, in the order of a step.
+    """
+
+    method: str
+    passes: Mapping[str, Explanation]
+
+    def __str__(self) -> str:
+        lines = [f"{self.method}: in each step, where its first trial is taken"]
+        for name, found in self.passes.items():
+            lines += [
+                f"{name}:",
+                *(f"  {line}" for b in found.buckets for line in str(b).split("\n")),
+            ]
+        return "\n".join(lines)
 
 
 class Descent(ABC):
@@ -124,6 +151,16 @@ class Method(ABC):
     @abstractmethod
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""
+
+    @abstractmethod
+    def passes(self) -> Mapping[str, Optimizer]:
+        """Return what a step runs over the trees, by name, where its first trial is taken."""
+
+    def explain(self, params: Any, grads: Any = None) -> Explanations:
+        """Say how a step on `params` runs, but for the objective: as `Optimizer.explain` does."""
+        return Explanations(
+            self.name, {name: one.explain(params, grads) for name, one in self.passes().items()}
+        )
 
     def update(self, params: Any, grads: Any, **_: Any) -> Any:
         """Raise TypeError: no step is taken without the objective."""

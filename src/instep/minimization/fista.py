@@ -20,6 +20,7 @@ from instep.minimization.quasi_newton import precision
 from instep.minimization.result import Status
 from instep.minimization.shared import Shared
 from instep.minimization.trees import below, like, named, put
+from instep.optimizer import Optimizer
 from instep.transform import Transform
 
 
@@ -98,6 +99,15 @@ class FISTA(Method):
     def steps(self) -> Sequence[Transform]:
         """What makes the proximal step, in order."""
         return (self.prox,) if isinstance(self.prox, Transform) else tuple(self.prox)
+
+    def passes(self) -> Mapping[str, Optimizer]:
+        """Return what a step runs over the trees, by name, where its first trial is taken."""
+        step = Step(lr=self.lr, **self.settings)
+        return {
+            "extrapolation": Extrapolation(**self.settings),
+            "step": chain(step, *self.steps) if self.steps else step,
+            "measure": Measure(**self.settings),
+        }
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""

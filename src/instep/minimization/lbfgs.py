@@ -9,7 +9,9 @@ from instep.hyperparameters import RealArray
 from instep.minimization.descent import Descent, Method
 from instep.minimization.line_search import LineSearch, StrongWolfe
 from instep.minimization.objective import Objective
+from instep.minimization.passes import passes, passes_within
 from instep.minimization.quasi_newton import Free, Within
+from instep.optimizer import Optimizer
 
 #: A bound of all parameters, or bounds by patterns of their paths.
 Bounds = float | RealArray | Mapping[str, float | RealArray] | None
@@ -82,6 +84,17 @@ class LBFGS(Method):
         if self.lower is None and self.upper is None:
             return Free(*given, self.settings, self.line_search)
         return Within(*given, {**self.settings, **bounds(self.lower, self.upper)})
+
+    def passes(self) -> Mapping[str, Optimizer]:
+        """Return what a step runs over the trees, by name, where its first trial is taken."""
+        if self.lower is None and self.upper is None:
+            found = passes(self.history)
+            kinds = {"advance": found.advance, "products": found.products}
+            return {name: kind(**self.settings) for name, kind in kinds.items()}
+        within = passes_within(self.history)
+        kinds = {"advance": within.advance, "along": within.along, "products": within.products}
+        given = {**self.settings, **bounds(self.lower, self.upper)}
+        return {name: kind(**given) for name, kind in kinds.items()}
 
 
 def bounds(lower: Bounds, upper: Bounds) -> dict[str, Any]:
