@@ -7,12 +7,13 @@ from instep import arrays, checkpoint
 from instep.minimization.descent import SETTINGS_OF_PASSES, Descent, Ending, Saved, check_finite
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
+from instep.minimization.shared import Pass
 from instep.minimization.trees import below, like, named, put
 from instep.optimizer import Optimizer
 from instep.state import LeafState, State
 
 
-class _Watching(Optimizer):
+class _Watching(Pass):
     """Keeps the present point, and measures the gradient and the way from the point before."""
 
     slots = exact_slots = ("point",)
@@ -36,7 +37,7 @@ class _Watching(Optimizer):
         return self._state.leaves
 
 
-class _Swapping(Optimizer):
+class _Swapping(Pass):
     """Puts the point that is kept into the place of the parameters, and these into its place."""
 
     slots = exact_slots = ("point",)
@@ -58,7 +59,8 @@ class FirstOrder(Descent):
         super().__init__(objective, params)
         self._optimizer = optimizer
         settings = {name: getattr(optimizer, name) for name in SETTINGS_OF_PASSES}
-        self._watch, self._swap = _Watching(**settings), _Swapping(**settings)
+        self._watch = _Watching(**settings).called(optimizer.name)
+        self._swap = _Swapping(**settings).called(optimizer.name)
         self._like: Any = None  # gradients of the right kind, whatever their values
         self._taken = optimizer.t  # steps at the present point
         self._is_ahead = False  # whether the next point is kept, and was not evaluated

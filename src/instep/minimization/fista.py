@@ -16,8 +16,8 @@ from instep.minimization.descent import (
 )
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.proximal_passes import Again, Back, Extrapolation, Measure, Step
-from instep.minimization.quasi_newton import precision
 from instep.minimization.result import Status
+from instep.minimization.rounding import ROUNDINGS, resolution
 from instep.minimization.shared import Shared
 from instep.minimization.trees import below, like, named, put
 from instep.optimizer import Optimizer
@@ -131,7 +131,7 @@ class _Accelerated(Descent):
             chain(kind(**settings), *prox) if prox else kind(**settings) for kind in (Step, Again)
         )
         self._measure, self._beyond, self._back = (
-            kind(**settings) for kind in (Measure, Extrapolation, Back)
+            kind(**settings).called(method.name) for kind in (Measure, Extrapolation, Back)
         )
         for one in (self._step, self._again, self._measure, self._beyond, self._back):
             prefix = next(prefix for prefix, rule in one.parts.items() if rule is one.main)
@@ -176,7 +176,8 @@ class _Accelerated(Descent):
 
     def _descend(self, evaluation: Evaluation) -> tuple[Evaluation, Mapping[str, float]]:
         """Take a proximal step; return the objective there, and the products of the ways."""
-        slack = _ROUNDED * precision(self.params) * abs(evaluation.value)
+        slack = ROUNDINGS * min(resolution(self.params), 1e-3) * abs(evaluation.value)
+        first = 0.0
         for number in range(_MOST_RATES):
             rule = self._again if number else self._step
             rule.lr = self._rate
@@ -188,8 +189,12 @@ class _Accelerated(Descent):
             way = self._measure.readings
             if not math.isfinite(way["way_square"]):
                 raise Ending(Status.NOT_FINITE, "the gradient is not finite")
+            if way["way_square"] == 0 and number:
+                break  # the step is less than the parameters are rounded
             model = evaluation.value + way["along"] + way["way_square"] / (2 * self._rate)
-            if found.value <= model + slack:
+            promised = way["way_square"] / (2 * self._rate)  # by how much it is lower, at least
+            first = max(first, promised)
+            if found.value <= model + slack and (promised > slack or promised == first):
                 return found, way
             self._rate *= _shorter(evaluation.value + way["along"], found.value, model)
         if not math.isfinite(found.value):
@@ -235,8 +240,6 @@ def _shorter(line: float, value: float, model: float) -> float:
     `line` is the model without its square, which grows as the rate becomes smaller.
     """
     above = value - line
-    return min(max(0.95 * (model - line) / above, 0.1), 0.9) if math.isfinite(value) else 0.1
-
-
-#: Roundings of a value that the bound may be missed by.
-_ROUNDED = 10
+    if not math.isfinite(value) or above <= 0:
+        return 0.1
+    return min(max(0.95 * (model - line) / above, 0.1), 0.9)

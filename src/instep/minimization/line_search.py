@@ -105,8 +105,10 @@ class StrongWolfe:
                 continue
             bound = start.value + trial.step * asked
             is_lower = trial.value <= bound
-            if is_last or (is_lower and abs(trial.slope) <= -self.curvature * start.slope):
-                return None if is_lower else NO_DESCENT
+            if is_lower and abs(trial.slope) <= -self.curvature * start.slope:
+                return None
+            if is_last:  # a value that is the same is no better, if the slope is no less
+                return None if is_lower and trial.value < start.value else NO_DESCENT
             is_first_stage = is_first_stage and not (is_lower and trial.slope >= 0)
             # Until a step is as low as is asked for, what is below that line is searched for.
             if is_first_stage and bound < trial.value <= interval.best.value:
@@ -149,7 +151,8 @@ class Backtracking:
         trial = start
         for _ in range(MOST_TRIALS):
             trial = yield step
-            if trial.is_finite and trial.value <= start.value + self.decrease * step * start.slope:
+            bound = start.value + self.decrease * step * start.slope
+            if trial.is_finite and trial.value <= bound and trial.value < start.value:
                 return None
             step *= self.factor or shortened(start, trial)
         return NO_DESCENT if trial.is_finite else NOT_FINITE

@@ -7,11 +7,11 @@ the point that was taken last.
 from collections.abc import Mapping
 
 from instep.hyperparameters import NonNegative
-from instep.optimizer import Optimizer
+from instep.minimization.shared import Pass
 from instep.optimizers.momo import inner
 
 
-class _Pass(Optimizer):
+class _Pass(Pass):
     slots = exact_slots = ("point", "gradient", "x")
     positive_slots = ()
 

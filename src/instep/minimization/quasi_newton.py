@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from instep import arrays, tree
-from instep.graph.dtypes import DTYPES
+from instep import arrays
 from instep.minimization.descent import Descent, Ending, Saved, check_finite
 from instep.minimization.line_search import NO_DESCENT, NOT_FINITE, LineSearch, Trial, shortened
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.passes import OF_LAST, Passes, PassesWithin, passes, passes_within
 from instep.minimization.result import Status
 from instep.minimization.ring import OnRing, Ring
+from instep.minimization.rounding import leads_up, resolution
 from instep.minimization.trees import below, like, named, put
 from instep.minimization.two_loop import Direction, News, Pairs
 
@@ -51,7 +49,7 @@ class QuasiNewton(Descent):
         self._pairs = Pairs.none(history, math.nan)
         self._like: Any = None  # gradients of the right kind, whatever their values
         self._leaving: tuple[OnRing, int] | None = None  # what left the present point; steps before
-        self._expected = self._shortest = 0.0  # of the last search, for messages
+        self._trials: list[tuple[float, float]] = []  # of the last search: length and value
 
     def begin(self) -> None:
         evaluation = self._objective.at(self.params)
@@ -106,13 +104,12 @@ class QuasiNewton(Descent):
 
     def _first(self, direction: Direction) -> float:
         """Return the first step of a search, in directions."""
-        length = 1.0 if self._pairs.used else self._first_length / math.sqrt(self._pairs.gg)
-        self._expected = -length * direction.slope
-        return length
+        self._trials = []
+        return 1.0 if self._pairs.used else self._first_length / math.sqrt(self._pairs.gg)
 
     def _go(self, direction: Direction, length: float) -> Evaluation:
         """Go from the present point along a direction; return the objective there."""
-        self._shortest, coefficients = length, direction.times(length)
+        coefficients = direction.times(length)
         if self._is_kept:
             rule = self._ring.rule(self._passes.again, coefficients)
             self.params = rule.update(self.params, self._like)
@@ -121,7 +118,9 @@ class QuasiNewton(Descent):
             self._leaving = rule, rule.t
             self.params = rule.update(self.params, self.grads)
             self._ring.keep(rule)
-        return self._objective.at(self.params)
+        evaluation = self._objective.at(self.params)
+        self._trials.append((length, evaluation.value))
+        return evaluation
 
     def _products(self, evaluation: Evaluation) -> Mapping[str, float]:
         """Return the products at a point where the one that was kept is the newest before."""
@@ -138,17 +137,16 @@ class QuasiNewton(Descent):
         """Return why the steepest descent leads nowhere."""
         if why == NOT_FINITE:
             return Ending(
-                Status.NOT_FINITE, f"{why}, the shortest of which is {self._shortest:.3g}"
+                Status.NOT_FINITE, f"{why}, the shortest of which is {self._trials[-1][0]:.3g}"
             )
-        if self._expected <= _ROUNDED * abs(self.value) * precision(self.params):
+        if leads_up(self.value, self._trials, resolution(self.params)):
             return Ending(
-                Status.PRECISION,
-                "no step lowers the objective by more than its value is rounded",
+                Status.NO_DESCENT,
+                f"{why}, and it rises where the gradient says that it falls; see whether that is "
+                f"right, with instep.check_gradient",
             )
         return Ending(
-            Status.NO_DESCENT,
-            f"{why}, and that of steepest descent should: by {self._expected:.3g} for the first "
-            f"step that was tried; see whether the gradient is right, with instep.check_gradient",
+            Status.PRECISION, "no step lowers the objective by more than its value is rounded"
         )
 
     def back(self) -> None:
@@ -205,6 +203,8 @@ class Free(QuasiNewton):
             while True:
                 evaluation = self._go(direction, length)
                 found = dict(self._products(evaluation))
+                if found["step_square"] == 0:
+                    return NO_DESCENT  # the step is less than the parameters are rounded
                 slope = found[f"step{self._history - 1}"] / length
                 length = search.send(Trial(length, evaluation.value, slope))
         except StopIteration as stop:
@@ -256,15 +256,22 @@ class Within(QuasiNewton):
                 along = self._ring.rule(self._passes.along)
                 along.update(self.params, evaluation.grads)
                 way = along.readings
+                if way["step_square"] == 0:
+                    break  # the step is less than the parameters are rounded
                 if evaluation.value <= start.value + _DECREASE * way["along"]:
-                    return self._accept(evaluation, way)
+                    found = self._products(evaluation)
+                    if not math.isfinite(found["gradient_square"]):
+                        return NOT_FINITE
+                    # A value that is the same is no better, if the gradient is no less.
+                    if evaluation.value < self.value or self._norm(found) < self.gradient_norm:
+                        self._accept(evaluation, way, found)
+                        return None
             length *= shortened(start, Trial(length, evaluation.value, 0.0))
         return NO_DESCENT if math.isfinite(evaluation.value) else NOT_FINITE
 
-    def _accept(self, evaluation: Evaluation, way: Mapping[str, float]) -> str | None:
-        found = self._products(evaluation)
-        if not math.isfinite(found["gradient_square"]):
-            return NOT_FINITE
+    def _accept(
+        self, evaluation: Evaluation, way: Mapping[str, float], found: Mapping[str, float]
+    ) -> None:
         sy, yy = (
             [
                 [found[f"{kind}{i}_{j}"] if i <= j else 0.0 for j in range(self._history)]
@@ -277,20 +284,7 @@ class Within(QuasiNewton):
         self._pairs.take_all(sy, yy, news)
         self._ring.turn()
         self._take(evaluation, self._norm(found))
-        return None
 
 
 #: The part of the promised decrease that is enough, and how often a way is shortened.
 _DECREASE, _MOST_TRIALS = 1e-4, 40
-
-#: Roundings of a value that a sum of many terms may be wrong by.
-_ROUNDED = 100
-
-
-def precision(params: Any) -> float:
-    """Return the relative spacing of numbers of the coarsest dtype in which steps are computed."""
-    found = [
-        "float64" if arrays.is_number(leaf) else DTYPES[arrays.dtype_name(leaf)].compute
-        for _, leaf in tree.flatten(params)
-    ]
-    return max(float(np.finfo(dtype).eps) for dtype in found)

@@ -1,10 +1,24 @@
-"""Arrays like the parameters that several optimizers have as slots."""
+"""Passes over trees, and arrays like the parameters that several of them have as slots."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Self
 
 from instep.optimizer import Optimizer
 from instep.stateful import arrays_of, share_arrays
+
+
+class Pass(Optimizer):
+    """A pass over the trees of a method, which has the name of that in messages."""
+
+    def called(self, name: str) -> Self:
+        """Give it the name of the method."""
+        self._called = name
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the method, once it is known."""
+        return str(self.__dict__.get("_called", type(self).__name__))
 
 
 class Shared:
