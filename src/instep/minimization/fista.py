@@ -98,7 +98,7 @@ class FISTA(Method):
     @property
     def steps(self) -> Sequence[Transform]:
         """What makes the proximal step, in order."""
-        return (self.prox,) if isinstance(self.prox, Transform) else tuple(self.prox)
+        return tuple(self.prox) if isinstance(self.prox, Sequence) else (self.prox,)
 
     def passes(self) -> Mapping[str, Optimizer]:
         """Return what a step runs over the trees, by name, where its first trial is taken."""

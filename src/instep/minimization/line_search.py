@@ -52,7 +52,7 @@ MOST_TRIALS = 40
 _NEAREST, _FARTHEST = 1.1, 4.0
 
 NO_DESCENT = "no step along the line lowers the objective"
-NOT_FINITE = "the objective is not finite at any step along the line"
+NOT_FINITE = "the objective, or its gradient, is not finite at any step along the line"
 
 
 @dataclass(frozen=True)
