@@ -167,7 +167,7 @@ def draw(results, images, output):
     figure = matplotlib.Figure(figsize=(9.6, 7.2), layout="constrained", dpi=110)
     upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.35])
     axes = upper.subplots()
-    looks = zip(("-.", "--", "-"), ("left", "left", "right"), strict=True)
+    looks = zip(("-.", "--", "-"), ("left", "right", "right"), strict=True)
     for (name, result), (dash, side) in zip(results.items(), looks, strict=True):
         way = [(record.evaluations, record.value) for record in result.history]
         axes.loglog(*zip(*way, strict=True), dash, color="0", linewidth=1.2)

@@ -254,6 +254,7 @@ def main(arguments=None):
         ways["SciPy's L-BFGS-B"] = of_scipy
     lowest = min(value for way in ways.values() for _, value in way)
     print(table(ways, lowest))
+    print(f"\nHeights are above the lowest value that a method has found, {lowest:.6g}.")
     if options.output:
         images = {f"LBFGS, {n} steps": x for n, x in found["LBFGS"][1].items()}
         _, smooth = descend(problem(xp, weight=WEIGHT), LBFGS(lower=0.0), SHOWN[-1])
