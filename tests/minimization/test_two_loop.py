@@ -32,7 +32,9 @@ def test_directions_are_those_of_the_loops_direction_of_pairs(history):
         vectors = (*steps, *changes, gradient)
         direction = sum(c * v for c, v in zip(found.times(1.0), vectors, strict=True))
         known = min(count, history)
-        expected = direction_of_pairs(steps[history - known :], changes[history - known :], gradient)
+        expected = direction_of_pairs(
+            steps[history - known :], changes[history - known :], gradient
+        )
         np.testing.assert_allclose(direction, expected, rtol=1e-9, atol=1e-12)
         assert found.slope == pytest.approx(expected @ gradient, rel=1e-9)
         step = 0.3 * expected + 0.01 * rng.standard_normal(size)
