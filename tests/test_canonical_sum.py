@@ -106,7 +106,7 @@ class Many(Optimizer):
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        sums = [xp.tree_sum(x) for x in (g, 2 * g, -g, g * (w == 0), w)]
+        sums = [xp.tree_sum(x) for x in (g, 2 * g, -g, xp.where(w == 0, g, 1.0), w)]
         return w, dict(zip(Many.tree_readings, (*sums, xp.tree_max(g)), strict=True))
 
 
