@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from instep.interrupts import at_once
+from instep.interrupts import Call, at_once
 from instep.rule import Rule
 from instep.state import Composed, LeafState, Selector, State
 from instep.turns import is_within_another_call, new_lock
@@ -198,3 +198,26 @@ def share_arrays(one: Stateful, slots: Mapping[str, Mapping[str, Any]]) -> None:
     one._state = State(  # noqa: SLF001  (its own)
         leaves={key: LeafState(dict(own)) for key, own in slots.items()}
     )
+
+
+def turn_slots(one: Stateful, names: Mapping[str, str]) -> None:
+    """Give slots the arrays of others: by the name of a slot, that of the one whose array it gets.
+
+    It is done at once, whatever the handler of a signal raises, and costs no new plan.
+    """
+    state = one._state  # noqa: SLF001  (its own)
+    plans = {id(plan): plan for some in state.plans.values() for plan in some}
+    plans |= {id(state.plan): state.plan} if state.plan is not None else {}
+    slots = {id(leaf.slots): leaf.slots for leaf in state.leaves.values()}
+    calls: list[Call] = []
+    for bucket in (bucket for plan in plans.values() for bucket in plan.buckets):
+        slots |= {id(own): own for own in bucket.slots}
+        turning = bucket.turning(names)
+        if turning is None:  # where arrays do not lie alike
+            calls.append(partial(state.__dict__.update, plan=None, plans={}))
+        else:
+            calls += turning
+    calls += [
+        partial(own.update, {new: own[old] for new, old in names.items()}) for own in slots.values()
+    ]
+    at_once(calls)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 from instep.optimizer import Optimizer
-from instep.stateful import arrays_of, share_arrays
+from instep.stateful import arrays_of, share_arrays, turn_slots
 
 
 class Pass(Optimizer):
@@ -59,7 +59,8 @@ class Shared:
                 array, name = slots[slot], names[slot]
                 if own.get(name) is not array:
                     own[name] = array
-                    self._pass_on(key, name, array)
+                    if not is_first:
+                        self._pass_on(key, name, array)
         if is_first:
             for other, its in self._members:
                 if other is not optimizer:
@@ -70,6 +71,12 @@ class Shared:
             slots = arrays_of(optimizer).get(key)
             if slots is not None:
                 slots.update({slot: array for slot, its in names.items() if its == name})
+
+    def turn(self, following: Mapping[str, str]) -> None:
+        """Give slots of all members the arrays of others: by slot, whose it gets."""
+        for i, (optimizer, names) in enumerate(self._members):
+            turn_slots(optimizer, following)
+            self._members[i] = optimizer, {x: names[following.get(x, x)] for x in names}
 
     def named(self, name: str) -> dict[str, Any]:
         """Return the arrays of a name, by the paths of the parameters."""
