@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from instep import Optimizer, chain
-from instep.stateful import turn_slots
+from instep.interrupts import at_once
+from instep.stateful import turning
 from instep.transforms import clip_by_global_norm
 
 TURN = {"a": "b", "b": "c", "c": "a"}
@@ -48,7 +49,7 @@ def stepped(engine, threads, steps=7, *, turn=True):
         optimizer.update(params, grads)
         read.append(optimizer.readings["sum"])
         if turn:
-            turn_slots(optimizer, TURN)
+            at_once(turning(optimizer, TURN))
     return params, read
 
 
@@ -88,7 +89,7 @@ def test_a_turn_is_for_all_plans_that_are_remembered():
             if number % 2:  # a plan of its own
                 grads["line"] = None
             optimizer.update(params, grads)
-            turn_slots(optimizer, TURN)
+            at_once(turning(optimizer, TURN))
     for key in both[0]:
         bits.assert_same_bits(both[0][key], both[1][key])
 
@@ -100,5 +101,5 @@ def test_a_chain_is_turned_by_the_names_of_its_state():
         optimizer = chain(clip_by_global_norm(0.1), Ring(), engine=engine)
         for _ in range(5):
             optimizer.update(params, {"w": np.linspace(1, 2, 30)})
-            turn_slots(optimizer, names)
+            at_once(turning(optimizer, names))
     bits.assert_same_bits(both[0]["w"], both[1]["w"])

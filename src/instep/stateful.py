@@ -200,10 +200,10 @@ def share_arrays(one: Stateful, slots: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def turn_slots(one: Stateful, names: Mapping[str, str]) -> None:
-    """Give slots the arrays of others: by the name of a slot, that of the one whose array it gets.
+def turning(one: Stateful, names: Mapping[str, str]) -> list[Call]:
+    """Return the calls in C by which slots are given the arrays of others, with no new plan.
 
-    It is done at once, whatever the handler of a signal raises, and costs no new plan.
+    `names` has, for a slot, the one whose array it gets.
     """
     state = one._state  # noqa: SLF001  (its own)
     plans = {id(plan): plan for some in state.plans.values() for plan in some}
@@ -212,12 +212,11 @@ def turn_slots(one: Stateful, names: Mapping[str, str]) -> None:
     calls: list[Call] = []
     for bucket in (bucket for plan in plans.values() for bucket in plan.buckets):
         slots |= {id(own): own for own in bucket.slots}
-        turning = bucket.turning(names)
-        if turning is None:  # where arrays do not lie alike
+        found = bucket.turning(names)
+        if found is None:  # where arrays do not lie alike
             calls.append(partial(state.__dict__.update, plan=None, plans={}))
         else:
-            calls += turning
-    calls += [
+            calls += found
+    return calls + [
         partial(own.update, {new: own[old] for new, old in names.items()}) for own in slots.values()
     ]
-    at_once(calls)

@@ -7,7 +7,8 @@ import numpy as np
 
 from instep import LBFGS, Optimizer, minimize
 from instep.engines.cuda.counters import counters
-from instep.stateful import turn_slots
+from instep.interrupts import at_once
+from instep.stateful import turning
 
 
 class Ring(Optimizer):
@@ -36,7 +37,7 @@ def test_a_turn_is_that_of_the_host(cupy):
         both[0].update(ours, {k: cupy.asarray(g) for k, g in grads.items()})
         both[1].update(theirs, grads)
         for one in both:
-            turn_slots(one, {"a": "b", "b": "c", "c": "a"})
+            at_once(turning(one, {"a": "b", "b": "c", "c": "a"}))
     for key, x in theirs.items():
         bits.assert_same_bits(ours[key].get(), x)
 

@@ -5,9 +5,11 @@ the oldest turns with each step, and no array is copied for that: slots are give
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, TypeVar
 
+from instep.interrupts import Call
 from instep.minimization.shared import Shared
 from instep.optimizer import Optimizer
 
@@ -66,15 +68,16 @@ class Ring:
         rule: _Rule = found
         return rule
 
-    def turn(self) -> None:
-        """Make the point that was kept the newest of those before the present one."""
+    def turning(self) -> list[Call]:
+        """Return the calls in C by which the point that was kept is the newest of those before."""
         following = {
             role: after
             for kind in ("point", "gradient")
             for role, after in pairwise([*roles(kind, self._history), f"{kind}0"])
         }
-        self._shared.turn(following)
-        self._turn = (self._turn + 1) % (self._history + 1)
+        turn = (self._turn + 1) % (self._history + 1)
+        calls = self._shared.turning(following)
+        return [*calls, partial(self.__dict__.update, {"_turn": turn})]
 
     def begin(self, rule: OnRing) -> None:
         """Take over all arrays, which the first rule has made."""
