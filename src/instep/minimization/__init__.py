@@ -1,5 +1,6 @@
 """Minimization of functions whose gradients are known: the loop, and what searches along lines."""
 
+from instep.minimization.conjugate_gradient import ConjugateGradient
 from instep.minimization.fista import FISTA
 from instep.minimization.lbfgs import LBFGS
 from instep.minimization.line_search import Backtracking, StrongWolfe
@@ -10,6 +11,7 @@ __all__ = [
     "FISTA",
     "LBFGS",
     "Backtracking",
+    "ConjugateGradient",
     "Record",
     "Result",
     "Status",
