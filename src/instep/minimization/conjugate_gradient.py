@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from instep import arrays
 from instep.hyperparameters import described, real
 from instep.minimization.descent import (
@@ -27,7 +25,7 @@ from instep.minimization.line_search import (
 )
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
-from instep.minimization.rounding import ROUNDINGS, leads_up, resolution
+from instep.minimization.rounding import ROUNDINGS, leads_up
 from instep.minimization.trees import below, like, named, put
 from instep.optimizer import Optimizer
 
@@ -47,6 +45,9 @@ def _dai_yuan(now: Inner, square_before: float) -> float:
     return now["gg"] / now["dy"] if now["dy"] > 0 else 0.0
 
 
+#: By how much of itself a value may be wrong, so that slopes tell more: of Hager and Zhang, too.
+_NOISE = 1e-6
+
 #: How short a gradient may be before the bound of Hager and Zhang does not go with it: their eta.
 _LEAST_NORM = 0.01
 
@@ -57,6 +58,18 @@ def _hager_zhang(now: Inner, square_before: float) -> float:
     beta = (now["gy"] - 2 * now["yy"] / now["dy"] * now["gd"]) / now["dy"]
     reach = math.sqrt(now["dd"]) * min(_LEAST_NORM, math.sqrt(square_before))
     return max(beta, -1 / reach) if reach > 0 else beta
+
+
+#: Of the slope at the start of a line, what is left where a search has come near to the minimum.
+_NEAR = 0.5
+
+
+def _loses_conjugacy(now: Inner) -> bool:
+    """Return whether gradients in a row are far from orthogonal (Powell 1977).
+
+    After steps to a minimum they would be, if the function was quadratic.
+    """
+    return abs(now["gg"] - now["gy"]) >= 0.2 * now["gg"]
 
 
 BETAS = {"PR+": _polak_ribiere, "DY": _dai_yuan, "HZ": _hager_zhang}
@@ -108,16 +121,19 @@ class ConjugateGradient(Method):
     and in one more takes all products at the new point; where that is not taken at once, each
     further one costs two passes more, which write nothing but the parameters.
 
-    The first step that is tried on a line is that at which a parabola of the present slope would
-    fall as far as the objective did on the last line (Nocedal and Wright, equation 3.60), at most
-    twice and at least a tenth of the one with the same change to first order, and that where the
-    values are rounded too much to tell.
+    The first step that is tried on a line is the one with which a parabola of the present slope
+    would fall as far as the one through the last two slopes did on the last line (Nocedal and
+    Wright, equation 3.60, whose difference of values would be rounded), but at least a tenth of
+    the one with the same change to first order, and at most twice that.
+
+    Where values differ by less than 1e-6 of themselves, slopes decide (see `StrongWolfe`).
 
     A direction that does not lead down, or along which nothing is found, gives way to that of
     steepest descent. There is no restart after every n steps: n is more than the steps one takes in
     large problems (Nocedal and Wright, section 5.2), and PR+ and HZ forget by themselves where a
-    step was short. ``line_search=Backtracking(factor=0.5)`` with DY is what tike does; DY leads
-    down for certain with steps of `StrongWolfe` alone. SciPy's fmin_cg is PR+, with a looser
+    step was short. DY does not: it begins anew where gradients in a row are not nearly orthogonal
+    (Powell 1977), if the search has come near to the minimum on the line.
+    ``line_search=Backtracking(factor=0.5)`` with DY is what tike does; PR+ needs better searches. SciPy's fmin_cg is PR+, with a looser
     search, ``StrongWolfe(decrease=1e-4, curvature=0.4)``.
 
     Examples
@@ -200,7 +216,6 @@ class Conjugate(Descent):
         self._fall: float | None = None  # what the first step of a line is to lower the value by
         self._like: Any = None  # gradients of the right kind, whatever their values
         self._counts = self._line.counts  # when the present point was taken
-        self._resolution = min(resolution(params), float(np.finfo(np.float32).eps))
         self._trials: list[tuple[float, float]] = []  # of the last search: step and value
 
     def begin(self) -> None:
@@ -245,7 +260,7 @@ class Conjugate(Descent):
 
     def _search(self) -> str | None:
         """Go along the line; return None, or why no point there is taken."""
-        noise = ROUNDINGS * self._resolution * abs(self.value)
+        noise = _NOISE * abs(self.value)
         start, self._trials = Trial(0.0, self.value, self._course.slope, noise), []
         search, trial = self._searching(start), start
         try:
@@ -280,7 +295,7 @@ class Conjugate(Descent):
             return Ending(
                 Status.NOT_FINITE, f"{why}, the shortest of which is {self._trials[-1][0]:.3g}"
             )
-        if leads_up(self.value, self._trials, resolution(self.params)):
+        if leads_up(self.value, self._trials, _NOISE / ROUNDINGS):
             return Ending(
                 Status.NO_DESCENT,
                 f"{why}, and it rises where the gradient says that it falls; see whether that is "
@@ -317,13 +332,15 @@ class Conjugate(Descent):
     def _accept(self, evaluation: Evaluation, trial: Trial, found: Inner) -> None:
         """Take a point of the line, and decide where to go from there."""
         beta = self._beta(found, self.gradient_norm**2)
+        is_near = abs(trial.slope) <= -_NEAR * self._course.slope
+        if self._method.beta == "DY" and is_near and _loses_conjugacy(found):
+            beta = 0.0
         slope = beta * found["gd"] - found["gg"]
         if not (math.isfinite(beta) and slope < 0):
             beta, slope = 0.0, -found["gg"]
-        first_order = trial.step * self._course.slope
-        change = evaluation.value - self.value
-        is_known = abs(change) > ROUNDINGS * self._resolution * abs(self.value)
-        fall = min(max(2 * change, 2 * first_order), 0.1 * first_order) if is_known else first_order
+        # As much as the last line fell to first order, and to second order, by both of its slopes.
+        growth = min(max(1 + trial.slope / self._course.slope, 0.1), 2.0)
+        fall = growth * trial.step * self._course.slope
         length = trial.step * math.sqrt(found["dd"])
         self._take(evaluation, found["gg"], _Course(beta, slope), fall, length)
 
