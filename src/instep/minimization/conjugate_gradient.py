@@ -133,8 +133,8 @@ class ConjugateGradient(Method):
     large problems (Nocedal and Wright, section 5.2), and PR+ and HZ forget by themselves where a
     step was short. DY does not: it begins anew where gradients in a row are not nearly orthogonal
     (Powell 1977), if the search has come near to the minimum on the line.
-    ``line_search=Backtracking(factor=0.5)`` with DY is what tike does; PR+ needs better searches. SciPy's fmin_cg is PR+, with a looser
-    search, ``StrongWolfe(decrease=1e-4, curvature=0.4)``.
+    DY and HZ go with ``line_search=Backtracking(factor=0.5)`` as well, PR+ badly. SciPy's fmin_cg
+    is PR+, with a looser search, ``StrongWolfe(decrease=1e-4, curvature=0.4)``.
 
     Examples
     --------
