@@ -32,14 +32,16 @@ def test_directions_are_those_of_the_loops_direction_of_pairs(history):
         vectors = (*steps, *changes, gradient)
         direction = sum(c * v for c, v in zip(found.times(1.0), vectors, strict=True))
         known = min(count, history)
-        expected = direction_of_pairs(steps[history - known :], changes[history - known :], gradient)
+        expected = direction_of_pairs(
+            steps[history - known :], changes[history - known :], gradient
+        )
         np.testing.assert_allclose(direction, expected, rtol=1e-9, atol=1e-12)
         assert found.slope == pytest.approx(expected @ gradient, rel=1e-9)
         step = 0.3 * expected + 0.01 * rng.standard_normal(size)
         change = hessian @ step
         gradient = gradient + change
         steps, changes = [*steps[1:], step], [*changes[1:], change]
-        pairs.take(news(steps, changes, gradient))
+        pairs = pairs.with_news(news(steps, changes, gradient))
         assert pairs.used == list(range(history - min(count + 1, history), history))
 
 
@@ -48,7 +50,7 @@ def test_a_pair_without_curvature_does_not_count():
     gradient, s, y = rng.standard_normal((3, 4))
     pairs = Pairs.none(2, gradient @ gradient)
     zero = np.zeros(4)
-    pairs.take(news([zero, s], [zero, -np.sign(s @ y) * y], gradient))
+    pairs = pairs.with_news(news([zero, s], [zero, -np.sign(s @ y) * y], gradient))
     assert pairs.used == []
     assert pairs.direction().times(1.0) == [0, 0, 0, 0, -1]
 
@@ -56,8 +58,7 @@ def test_a_pair_without_curvature_does_not_count():
 def test_forgotten_pairs_leave_the_steepest_descent():
     gradient = np.array([3.0, 4.0])
     pairs = Pairs.none(1, 25.0)
-    pairs.take(news([np.array([1.0, 0.0])], [np.array([2.0, 0.0])], gradient))
+    pairs = pairs.with_news(news([np.array([1.0, 0.0])], [np.array([2.0, 0.0])], gradient))
     assert pairs.used == [0]
-    pairs.forget()
-    found = pairs.direction()
+    found = pairs.without_pairs().direction()
     assert (*found.times(2.0), found.slope) == (0, 0, -2, -25)

@@ -1,5 +1,7 @@
 """Minimization of functions whose gradients are known: the loop, and what searches along lines."""
 
+from instep.minimization.conjugate_gradient import ConjugateGradient
+from instep.minimization.derivatives import GradientCheck, LeafCheck, check_gradient
 from instep.minimization.fista import FISTA
 from instep.minimization.lbfgs import LBFGS
 from instep.minimization.line_search import Backtracking, StrongWolfe
@@ -10,9 +12,13 @@ __all__ = [
     "FISTA",
     "LBFGS",
     "Backtracking",
+    "ConjugateGradient",
+    "GradientCheck",
+    "LeafCheck",
     "Record",
     "Result",
     "Status",
     "StrongWolfe",
+    "check_gradient",
     "minimize",
 ]

@@ -19,11 +19,15 @@ class Trial(NamedTuple):
         The step.
     value, slope
         The objective there, and its derivative by the step.
+    noise
+        At the start of a line: less than this, a difference of values says nothing, for they are
+        rounded.
     """
 
     step: float
     value: float
     slope: float
+    noise: float = 0.0
 
     @property
     def is_finite(self) -> bool:
@@ -65,7 +69,10 @@ class StrongWolfe:
         \varphi(\alpha) &\le \varphi(0) + c_1\, \alpha\, \varphi'(0) \\
         |\varphi'(\alpha)| &\le c_2\, |\varphi'(0)|
 
-    or, where rounding leaves none, with the best that it has found.
+    or, where it finds none, with the lowest that it has found. Near a minimum the difference of
+    values drowns in their rounding, and slopes are what is left: half their sum is taken for the
+    rate at which the objective has changed from one trial to the next, which makes of the first
+    condition that of Hager and Zhang (2005), :math:`\varphi'(\alpha) \le (2 c_1 - 1) \varphi'(0)`.
 
     Parameters
     ----------
@@ -103,6 +110,8 @@ class StrongWolfe:
             if not trial.is_finite:
                 step = interval.back_from(step)
                 continue
+            if abs(trial.value - start.value) < start.noise:
+                trial = interval.from_slopes(trial)
             bound = start.value + trial.step * asked
             is_lower = trial.value <= bound
             if is_lower and abs(trial.slope) <= -self.curvature * start.slope:
@@ -193,6 +202,11 @@ class _Interval:
         """Return a step nearer to the best, where there was no number."""
         self._longest = step
         return (self.best.step + step) / 2
+
+    def from_slopes(self, trial: Trial) -> Trial:
+        """Return a trial with the value that follows from that of the best and both slopes."""
+        rise = (trial.step - self.best.step) * (trial.slope + self.best.slope) / 2
+        return trial._replace(value=self.best.value + rise)
 
     def is_within(self, step: float, width: float) -> bool:
         """Return whether a step is inside of the closed interval, and that is wide enough."""

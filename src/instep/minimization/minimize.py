@@ -139,10 +139,13 @@ class _Run:
             self._note()
             return
         header, found = saved.read(resume, self._method)
-        self.history = [Record(*entry) for entry in header["history"]]
+        with saved.damages(resume):
+            history = [Record(*entry) for entry in header["history"]]
+            seconds = history[-1].seconds
+            self._descent.restore(header["descent"], found)
         self._objective.count = header["nfev"]
-        self._start -= self.history[-1].seconds
-        self._descent.restore(header["descent"], found)
+        self._start -= seconds
+        self.history = history
 
     def step(self) -> None:
         """Take a step."""
@@ -193,19 +196,26 @@ class _Run:
                 look()
                 self.step()
         except Ending as ending:
-            finish(self._descent.back)
+            self.back()
             self._status, self._message = ending.status, ending.message
         except KeyboardInterrupt:
-            finish(self._descent.back)
+            self.back()
             if not self.history:
                 raise
             self._status, self._message = Status.INTERRUPTED, "it was interrupted"
         except BaseException as error:
-            finish(self._descent.back)
+            self.back()
             if self.history:
                 taken = len(self.history) - 1
                 error.add_note(f"minimize: the parameters are those after {taken} steps")
             raise
+
+    def back(self) -> None:
+        """Go back to the present point, which may not be in the history yet."""
+        finish(self._descent.back)
+        now = self._descent
+        if self.history and (now.value, now.gradient_norm, now.length) != self.history[-1][:3]:
+            self._note()
 
     def result(self) -> Result:
         """Return what is found so far."""

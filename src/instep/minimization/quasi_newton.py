@@ -4,9 +4,11 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from instep import arrays
+from instep.interrupts import at_once
 from instep.minimization.descent import Descent, Ending, Saved, check_finite
 from instep.minimization.line_search import NO_DESCENT, NOT_FINITE, LineSearch, Trial, shortened
 from instep.minimization.objective import Evaluation, Objective
@@ -57,8 +59,7 @@ class QuasiNewton(Descent):
         square, norm = self._measured(evaluation.grads)
         if not math.isfinite(square):
             raise Ending(Status.NOT_FINITE, f"the gradient is not finite {_AT_START}")
-        self._pairs = Pairs.none(self._history, square)
-        self._take(evaluation, norm)
+        self._take(evaluation, Pairs.none(self._history, square), norm)
 
     def _measured(self, grads: Any) -> tuple[float, float]:
         """Return the square of gradients, and the norm of what leads inside.
@@ -76,11 +77,19 @@ class QuasiNewton(Descent):
         """Return the norm of the gradient, or with bounds, of what of it leads inside."""
         return math.sqrt(found["gradient_square"])
 
-    def _take(self, evaluation: Evaluation, norm: float) -> None:
-        """Make the point where the parameters are the present one."""
-        self.value, self.grads = evaluation
-        self.gradient_norm = norm
-        self._like, self._leaving = evaluation.grads, None
+    def _take(
+        self, evaluation: Evaluation, pairs: Pairs, norm: float, square: float | None = None
+    ) -> None:
+        """Make the point where the parameters are the present one, at once.
+
+        `square` is that of the length of the step there.
+        """
+        value, grads = evaluation
+        taken = {"value": value, "grads": grads, "gradient_norm": norm, "_like": grads}
+        taken |= {"_pairs": pairs, "_leaving": None}
+        taken |= {} if square is None else {"length": math.sqrt(square)}
+        turning = [] if square is None else self._ring.turning()
+        at_once([*turning, partial(self.__dict__.update, taken)])
 
     @property
     def _is_kept(self) -> bool:
@@ -90,13 +99,13 @@ class QuasiNewton(Descent):
 
     def step(self) -> None:
         while True:
-            direction, pairs = self._pairs.direction(), self._pairs
+            direction = self._pairs.direction()
             why = self._search(direction) if direction.slope < 0 else NO_DESCENT
             if why is None:
                 return
-            if not pairs.count:
+            if not self._pairs.count:
                 raise self._ending(why)
-            pairs.forget()
+            self._pairs = self._pairs.without_pairs()
 
     @abstractmethod
     def _search(self, direction: Direction) -> str | None:
@@ -174,8 +183,8 @@ class QuasiNewton(Descent):
         for role, own in self._ring.before():
             for key, x in own.items():
                 arrays.filled(x, found[f"{role}/{key}"])
-        self._pairs = Pairs(**header["pairs"])
-        self._take(Evaluation(header["value"], grads), header["gradient_norm"])
+        evaluation = Evaluation(header["value"], grads)
+        self._take(evaluation, Pairs(**header["pairs"]), header["gradient_norm"])
         self.length = header["length"]
 
 
@@ -211,10 +220,7 @@ class Free(QuasiNewton):
             if stop.value is not None:
                 return str(stop.value)
         news = News(*self._with_gradient(found), *(found[name] for name in OF_LAST))
-        self.length = math.sqrt(news.step_square)
-        self._pairs.take(news)
-        self._ring.turn()
-        self._take(evaluation, self._norm(found))
+        self._take(evaluation, self._pairs.with_news(news), self._norm(found), news.step_square)
         return None
 
 
@@ -279,11 +285,9 @@ class Within(QuasiNewton):
             ]
             for kind in ("sy", "yy")
         )
-        self.length = math.sqrt(way["step_square"])
         news = News(*self._with_gradient(found), found["gradient_square"])
-        self._pairs.take_all(sy, yy, news)
-        self._ring.turn()
-        self._take(evaluation, self._norm(found))
+        pairs = self._pairs.with_all(sy, yy, news)
+        self._take(evaluation, pairs, self._norm(found), way["step_square"])
 
 
 #: The part of the promised decrease that is enough, and how often a way is shortened.

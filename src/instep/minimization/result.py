@@ -1,6 +1,7 @@
 """What a minimization has found."""
 
 import enum
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -101,6 +102,45 @@ class Result(Mapping[str, Any]):
         """
         self._save(path)
 
+    def plot(self, ax: Any = None, *, label: str = "", least: float | None = None) -> Any:
+        """Draw how far the value is above the least, and the norm of the gradient.
+
+        Both against the number of evaluations, on a logarithmic axis.
+
+        Parameters
+        ----------
+        ax
+            Matplotlib axes to draw into, which may have other results; by default those of a new
+            figure.
+        label
+            What the curves are called, where there are several results.
+        least
+            The least value that is known; by default that of this result.
+
+        Returns
+        -------
+        The axes.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If matplotlib is not installed: ``pip install 'instep[plot]'``.
+        """
+        ax = _new_axes() if ax is None else ax
+        evaluations = [point.evaluations for point in self.history]
+        least = min(point.value for point in self.history) if least is None else least
+        # What is not above the least has no place on a logarithmic axis.
+        above = [max(point.value - least, 0.0) or math.nan for point in self.history]
+        norms = [point.gradient_norm or math.nan for point in self.history]
+        start = f"{label}: " if label else ""
+        (drawn,) = ax.plot(evaluations, above, label=f"{start}value above the least")
+        look = {"color": drawn.get_color(), "linestyle": "--", "linewidth": 1}
+        ax.plot(evaluations, norms, label=f"{start}norm of the gradient", **look)
+        ax.set_yscale("log")
+        ax.set_xlabel("evaluations of the objective")
+        ax.legend(fontsize="small")
+        return ax
+
     def __getitem__(self, name: str) -> Any:
         if name not in self._NAMES:
             raise KeyError(f"a result has no {name!r}; it has {', '.join(self._NAMES)}")
@@ -119,3 +159,13 @@ class Result(Mapping[str, Any]):
             f"Result({self.status}: {self.message!r}, fun={self.fun:.6g}{norm}, nit={self.nit}, "
             f"nfev={self.nfev})"
         )
+
+
+def _new_axes() -> Any:
+    try:
+        from matplotlib import pyplot as plt
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Result.plot needs matplotlib; install it with pip install 'instep[plot]'"
+        ) from error
+    return plt.figure(layout="constrained").subplots()

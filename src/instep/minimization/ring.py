@@ -1,13 +1,15 @@
 """The last points and gradients of a descent, in turning roles.
 
 For each parameter there are `history + 1` points and as many gradients, arrays like it. Which is
-the oldest turns with each step, and no array is copied for that: every turn has rules of its own,
-whose slots are the same arrays in other roles.
+the oldest turns with each step, and no array is copied for that: slots are given other arrays.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, ClassVar, TypeVar
 
+from instep.interrupts import Call
 from instep.minimization.shared import Shared
 from instep.optimizer import Optimizer
 
@@ -57,19 +59,25 @@ class Ring:
 
         It is made when it is asked for first.
         """
-        turn = (self._turn + ahead) % (self._history + 1)
-        found: Any = self._rules.get((kind, turn))
+        found: Any = self._rules.get((kind, ahead))
         if found is None:
-            self._rules[kind, turn] = found = kind(**self._settings)
-            self._shared.join(found, self._named(turn))
+            self._rules[kind, ahead] = found = kind(**self._settings)
+            self._shared.join(found, self._named(self._turn + ahead))
         for name, value in zip(kind.coefficients, coefficients, strict=True):
             setattr(found, name, value)
         rule: _Rule = found
         return rule
 
-    def turn(self) -> None:
-        """Make the point that was kept the newest of those before the present one."""
-        self._turn = (self._turn + 1) % (self._history + 1)
+    def turning(self) -> list[Call]:
+        """Return the calls in C by which the point that was kept is the newest of those before."""
+        following = {
+            role: after
+            for kind in ("point", "gradient")
+            for role, after in pairwise([*roles(kind, self._history), f"{kind}0"])
+        }
+        turn = (self._turn + 1) % (self._history + 1)
+        calls = self._shared.turning(following)
+        return [*calls, partial(self.__dict__.update, {"_turn": turn})]
 
     def begin(self, rule: OnRing) -> None:
         """Take over all arrays, which the first rule has made."""

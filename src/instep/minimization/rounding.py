@@ -32,12 +32,13 @@ def leads_up(value: float, trials: Sequence[tuple[float, float]], resolution: fl
     `trials` are lengths and values along the line. The slope at its start follows from the two
     shortest of those whose values differ by more than rounding.
     """
+    rounded = ROUNDINGS * resolution * abs(value)
     seen = sorted(
         (length, (other - value) / length)
         for length, other in trials
-        if abs(other - value) > ROUNDINGS * resolution * abs(value)
+        if abs(other - value) > rounded
     )
     if len(seen) < 2 or seen[0][0] == seen[1][0]:
         return False
     (a, first), (b, second) = seen[:2]
-    return (first * b - second * a) / (b - a) > 0
+    return (first * b - second * a) / (b - a) > 0.5 * rounded / a

@@ -1,7 +1,8 @@
 """Runs of a minimization in files."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from instep import files
@@ -33,9 +34,7 @@ def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dic
         if missing:
             raise KeyError(min(missing))
     except files.DAMAGES as error:
-        raise ValueError(
-            f"minimize: {os.fspath(path)!r} is no file that Result.save has written, or is damaged"
-        ) from error
+        raise _damaged(path) from error
     if header["minimization"] != FORMAT:
         raise ValueError(
             f"minimize: {os.fspath(path)!r} has the format {described(header['minimization'])}, "
@@ -47,3 +46,18 @@ def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dic
             f"{method.name}; resume with that"
         )
     return header, found
+
+
+@contextmanager
+def damages(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise ValueError where something is missing in what was read, or of another kind."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: str | os.PathLike[str]) -> ValueError:
+    return ValueError(
+        f"minimize: {os.fspath(path)!r} is no file that Result.save has written, or is damaged"
+    )

@@ -1,10 +1,13 @@
 """Passes over trees, and arrays like the parameters that several of them have as slots."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
+from operator import setitem
 from typing import Any, Self
 
+from instep.interrupts import Call
 from instep.optimizer import Optimizer
-from instep.stateful import arrays_of, share_arrays
+from instep.stateful import arrays_of, share_arrays, turning
 
 
 class Pass(Optimizer):
@@ -59,7 +62,8 @@ class Shared:
                 array, name = slots[slot], names[slot]
                 if own.get(name) is not array:
                     own[name] = array
-                    self._pass_on(key, name, array)
+                    if not is_first:
+                        self._pass_on(key, name, array)
         if is_first:
             for other, its in self._members:
                 if other is not optimizer:
@@ -70,6 +74,15 @@ class Shared:
             slots = arrays_of(optimizer).get(key)
             if slots is not None:
                 slots.update({slot: array for slot, its in names.items() if its == name})
+
+    def turning(self, following: Mapping[str, str]) -> list[Call]:
+        """Return the calls in C that give slots of all members the arrays of others: by slot."""
+        calls = [call for optimizer, _ in self._members for call in turning(optimizer, following)]
+        turned = [
+            (optimizer, {slot: names[following.get(slot, slot)] for slot in names})
+            for optimizer, names in self._members
+        ]
+        return [*calls, partial(setitem, self._members, slice(None), turned)]
 
     def named(self, name: str) -> dict[str, Any]:
         """Return the arrays of a name, by the paths of the parameters."""

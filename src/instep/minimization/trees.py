@@ -10,12 +10,25 @@ Named = Mapping[str, Any]
 
 
 def named(root: str, branch: Any) -> dict[str, Any]:
-    """Return the arrays of a tree, but for what is None, as copies that belong to NumPy."""
+    """Return the arrays of a tree, but for what is None, as copies that belong to NumPy.
+
+    Those of bfloat16, which files do not know, are of float32, which holds the same numbers.
+    """
     return {
-        f"{root}/{tree.join_path(path)}": arrays.to_numpy(leaf)
+        f"{root}/{tree.join_path(path)}": on_host(leaf)
         for path, leaf in tree.flatten(branch)
         if leaf is not None
     }
+
+
+def on_host(leaf: Any) -> Any:
+    """Return a copy of an array, or number, that belongs to NumPy; bfloat16 as float32."""
+    if not arrays.is_number(leaf) and arrays.dtype_name(leaf) == "bfloat16":
+        if arrays.library(leaf) == "numpy":
+            return leaf.astype("float32")
+        xp = arrays.namespace(leaf)
+        leaf = xp.astype(leaf, xp.float32)
+    return arrays.to_numpy(leaf)
 
 
 def below(found: Named, root: str) -> dict[str, Any]:
@@ -56,12 +69,16 @@ def _filled(leaf: Any, value: Any) -> Any:
 
 
 def like(params: Any, found: Named) -> Any:
-    """Return a tree of new arrays like the parameters, of arrays by path; None for the others."""
+    """Return a tree of new arrays where the parameters are, of arrays by path; None for the others.
+
+    The arrays have the dtypes that they had: those of gradients may be finer than the parameters'.
+    """
 
     def made(path: tree.Path, leaf: Any) -> Any:
         value = found.get(tree.join_path(path))
         if value is None or arrays.is_number(leaf):
             return value
-        return arrays.converted(value, leaf)
+        xp = arrays.namespace(leaf)
+        return xp.asarray(value, device=arrays.namespace_device(leaf), copy=True)
 
     return tree.mapped(made, params)

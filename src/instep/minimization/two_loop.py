@@ -10,7 +10,7 @@ products.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 #: A pair counts where its curvature is more than this, of the square of its change.
@@ -51,7 +51,7 @@ class News(NamedTuple):
     change_square: float = 0.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pairs:
     """Inner products of pairs: of steps `s` and changes `y` of gradients, from the oldest on.
 
@@ -84,38 +84,43 @@ class Pairs:
         sy, yy = [[*row] for _ in row], [[*row] for _ in row]
         return cls(sy, yy, [*row], [*row], gradient_square, [])
 
-    def take(self, news: News) -> None:
-        """Take the newest pair, with the gradient at its end, in the place of the oldest.
+    def with_news(self, news: News) -> Self:
+        """Return these with the newest pair, and the gradient at its end, without the oldest.
 
         Products of the newest change are those with the new gradient, less those with the old.
         """
         last = len(self.sg) - 1
-        for table, new, old, own in (
-            (self.sy, news.steps, self.sg, news.curvature),
-            (self.yy, news.changes, self.yg, news.change_square),
-        ):
-            for i in range(last):
-                change = new[i] - old[i + 1]
-                table[i] = [*table[i + 1][1:], change]
-            table[last] = [*[0.0] * last, own]
-        self.sg, self.yg, self.gg = [*news.steps], [*news.changes], news.gradient_square
-        self.count = min(self.count + 1, last + 1)
-        self.used = [i - 1 for i in self.used if i > 0]
+
+        def grown(
+            table: list[list[float]], new: Sequence[float], old: list[float], own: float
+        ) -> list[list[float]]:
+            rows = [[*table[i + 1][1:], new[i] - old[i + 1]] for i in range(last)]
+            return [*rows, [*[0.0] * last, own]]
+
+        used = [i - 1 for i in self.used if i > 0]
         if news.curvature > _LEAST_CURVATURE * news.change_square:
-            self.used.append(last)
+            used.append(last)
+        return type(self)(
+            grown(self.sy, news.steps, self.sg, news.curvature),
+            grown(self.yy, news.changes, self.yg, news.change_square),
+            [*news.steps],
+            [*news.changes],
+            news.gradient_square,
+            used,
+            min(self.count + 1, last + 1),
+        )
 
-    def take_all(self, sy: list[list[float]], yy: list[list[float]], news: News) -> None:
-        """Take a pair, and all products anew: those of pairs that were taken before, too."""
-        last = len(self.sg) - 1
-        self.sy, self.yy = sy, yy
-        self.sg, self.yg, self.gg = [*news.steps], [*news.changes], news.gradient_square
-        self.count = min(self.count + 1, last + 1)
-        taken = range(last + 1 - self.count, last + 1)
-        self.used = [i for i in taken if sy[i][i] > _LEAST_CURVATURE * yy[i][i]]
+    def with_all(self, sy: list[list[float]], yy: list[list[float]], news: News) -> Self:
+        """Return these with the newest pair, all of whose products were taken anew."""
+        size = len(self.sg)
+        count = min(self.count + 1, size)
+        used = [i for i in range(size - count, size) if sy[i][i] > _LEAST_CURVATURE * yy[i][i]]
+        gradient = [*news.steps], [*news.changes], news.gradient_square
+        return type(self)(sy, yy, *gradient, used, count)
 
-    def forget(self) -> None:
-        """Let no pair count."""
-        self.used, self.count = [], 0
+    def without_pairs(self) -> Self:
+        """Return these where no pair counts."""
+        return replace(self, used=[], count=0)
 
     def direction(self) -> Direction:
         """Return the direction of L-BFGS: without pairs, that of steepest descent."""

@@ -21,7 +21,7 @@ PREFETCHED_BYTES = 16 * 1024
 MANY_SUMS = 4
 
 #: How many rows are taken at once.
-ROWS = 4
+ROWS = 2
 
 
 class Reducing(Loops):
