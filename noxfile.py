@@ -151,7 +151,9 @@ def cuda_compile(session: nox.Session) -> None:
     if not folder.is_dir():
         session.skip("tests/cuda does not exist")
     session.install(".", *group("tests"), *CUDA_TOOLS)
-    session.run("pytest", str(folder), *session.posargs)
+    # Those that compile nothing are run by other sessions.
+    files = [str(file) for file in folder.glob("test_*.py") if "machine_code" in file.read_text()]
+    session.run("pytest", *sorted(files), *session.posargs)
 
 
 @nox.session(venv_backend="uv")

@@ -1,5 +1,6 @@
 """What all tests share: array namespaces, Hypothesis profiles, and the settings of the peers."""
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -96,6 +97,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if is_chosen(item)]
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave alone what lives to the end: all tests, and all modules."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -99,6 +99,32 @@ def test_engines_add_in_one_order(engine, threads, dtype):
         bits.assert_same_bits(w, np.full(size, rounded))
 
 
+class Many(Optimizer):
+    """Measures so many things that several rows of a tile are taken at once, and one maximum."""
+
+    tree_readings = ("whole", "first", "second", "third", "fourth", "largest")
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        sums = [xp.tree_sum(x) for x in (g, 2 * g, -g, xp.where(w == 0, g, 1.0), w)]
+        return w, dict(zip(Many.tree_readings, (*sums, xp.tree_max(g)), strict=True))
+
+
+@pytest.mark.parametrize("dtype", bits.DTYPES)
+@every_engine
+def test_many_sums_are_added_in_the_same_order(engine, threads, dtype):
+    for size in (100, 16_384, 16_385, 5 * 16_384 + 1_030):
+        x = numbers(size, dtype)
+        engine_runs.require(engine)
+        optimizer = Many(engine=engine, threads=threads)
+        optimizer.update(np.zeros_like(x), x)
+        total = reference(size, dtype)
+        twice = canonical_sum(x.astype(DTYPES[dtype].compute) * 2)
+        expected = total, twice, -total, total, 0.0, float(x.max())
+        for name, number in zip(Many.tree_readings, expected, strict=True):
+            assert_same_number(optimizer.readings[name] + 0.0, number + 0.0)
+
+
 @pytest.mark.parametrize("dtype", bits.DTYPES)
 @every_engine
 def test_layout_in_memory_does_not_change_a_sum(engine, threads, dtype):

@@ -32,6 +32,13 @@ def lines(node):
     return node.end_lineno - first + 1
 
 
+def lines_of_documentation(node):
+    """Return how many lines the docstring of a function has: what is public has long ones."""
+    return (
+        0 if ast.get_docstring(node) is None else node.body[0].end_lineno - node.body[0].lineno + 1
+    )
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_classes_and_functions_can_be_seen_in_one_go(name):
     if name in EMITTERS:
@@ -40,7 +47,8 @@ def test_classes_and_functions_can_be_seen_in_one_go(name):
         if isinstance(node, ast.ClassDef):
             assert lines(node) <= 240, node.name
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert lines(node) <= 60, node.name
+            told = lines_of_documentation(node)
+            assert lines(node) - told <= 60, node.name
 
 
 def imported(name):

@@ -30,6 +30,7 @@ from instep.transforms import (
 )
 
 STEPS = 6
+ENGINES = ("native", "blocked", "array_api")
 POISONED = "b", 17  # a leaf, and the number of one of its elements
 
 
@@ -77,28 +78,35 @@ def assert_same_but(got, expected, leaf, element):
             bits.assert_same_bits(*same, key)
 
 
-def makers_and_dtypes(chosen, **chains):
-    """Return cases in float32, a case of each class in the other dtypes, and chains in all."""
-    makers = [
-        (case.make, str(case), bits.DTYPES if case in cases.CLASSES else ["float32"])
-        for case in chosen
+def on_engines(chosen, **chains):
+    """Divide among the engines what they are to step, each as often as the others.
+
+    Cases in float32, and chains in all dtypes, are for all engines; a case of each class in another
+    dtype is for one, and in the third dtype for another.
+    """
+    runs = []
+    for number, case in enumerate(chosen):
+        runs += [(case.make, str(case), "float32", engine) for engine in ENGINES]
+        if case in cases.CLASSES:
+            runs.append((case.make, str(case), "float16", ENGINES[number % 3]))
+            runs.append((case.make, str(case), "float64", ENGINES[(number + 1) % 3]))
+    runs += [
+        (make, name, dtype, engine)
+        for name, make in chains.items()
+        for dtype in bits.DTYPES
+        for engine in ENGINES
     ]
-    makers += [(make, name, bits.DTYPES) for name, make in chains.items()]
-    return [
-        pytest.param(make, dtype, id=f"{name}-{dtype}")
-        for make, name, dtypes in makers
-        for dtype in dtypes
-    ]
+    return pytest.mark.parametrize(
+        ("make", "dtype", "engine"),
+        [
+            pytest.param(make, dtype, engine, id=f"{name}-{dtype}-{engine}")
+            for make, name, dtype, engine in runs
+        ],
+    )
 
 
 @pytest.mark.slow  # all of them together
-@engine_runs.every_engine
-@pytest.mark.parametrize(
-    ("make", "dtype"),
-    makers_and_dtypes(
-        [case for case in cases.CASES if case.elementwise], elementwise=elementwise_chain
-    ),
-)
+@on_engines([case for case in cases.CASES if case.elementwise], elementwise=elementwise_chain)
 def test_a_gradient_that_is_not_finite_in_one_element_changes_no_other(make, dtype, engine):
     engine_runs.require(engine)
     expected = run(make, engine, dtype)
@@ -141,11 +149,7 @@ def zeros_of(params):
 
 
 @pytest.mark.slow  # all of them together
-@engine_runs.every_engine
-@pytest.mark.parametrize(
-    ("make", "dtype"),
-    makers_and_dtypes(cases.CASES, elementwise=elementwise_chain, norms=chain_with_norms),
-)
+@on_engines(cases.CASES, elementwise=elementwise_chain, norms=chain_with_norms)
 def test_zero_gradients_make_nothing_that_is_not_finite(make, dtype, engine):
     """From the first step and after others, on parameters that are zero and on others."""
     engine_runs.require(engine)

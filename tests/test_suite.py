@@ -1,6 +1,7 @@
 """The suite itself: what it must be so that others can run it their way."""
 
 import argparse
+import itertools
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import cases
+import faults
 import pytest
 import shares
 
@@ -77,6 +79,33 @@ def test_every_share_has_every_rule(every_test, count, file):
         part = {name for name in names if shares.has(name, number, count)}
         words = {word for name in part for word in re.findall(r"\w+", name)}
         assert {case.optimizer.__name__ for case in cases.CLASSES} <= words
+
+
+@pytest.mark.parametrize("count", [5, 108, 970, 3638])
+@pytest.mark.parametrize("draw", [0, 12345])
+def test_lines_are_tried_from_the_first_on_and_each_at_the_end(count, draw):
+    """Of those that a CI machine leaves out, more lie where a step stores nothing yet."""
+    tried = faults.lines(count, 2, draw, most=48)
+    found = list(itertools.takewhile(lambda line: line <= count, tried))
+    assert next(tried) == count + 2  # one more would have been looked at
+    assert found == sorted(set(found))
+    assert found[-1] == count
+    assert len(found) <= 50
+    gaps = [after - before for before, after in itertools.pairwise([0, *found])]
+    assert max(gaps) <= count / 8 + 2
+    assert max(gaps[-4:]) <= 2
+
+
+def test_lines_that_are_left_out_differ_from_test_to_test():
+    found = {
+        line
+        for draw in range(200)
+        for line in itertools.takewhile(
+            lambda line: line <= 970, faults.lines(970, 1, draw, most=48)
+        )
+    }
+    assert len(found) > 970 * 0.7
+    assert set(range(1, 640)) <= found
 
 
 def run(*arguments, **environment):

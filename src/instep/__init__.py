@@ -9,8 +9,9 @@
 array([0.5, 1.5, 1. ])
 """
 
-from instep import optimizers, schedules
+from instep import minimization, optimizers, schedules
 from instep.composition import chain
+from instep.minimization import *  # noqa: F403 - its list says what
 from instep.optimizer import Optimizer
 from instep.optimizers import *  # noqa: F403 - the table of optimizers says which
 from instep.partitions import partition
@@ -19,4 +20,5 @@ from instep.transform import Transform
 __version__ = "0.1.0"
 
 __all__ = ["Optimizer", "Transform", "__version__", "chain", "partition", "schedules"]
+__all__ += minimization.__all__
 __all__ += optimizers.__all__

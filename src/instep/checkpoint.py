@@ -1,17 +1,14 @@
 """State as plain dicts of NumPy arrays, and in files."""
 
 import copy
-import json
 import numbers
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from instep import arrays
+from instep import arrays, files
 from instep.engines.codes import blocks_of
 from instep.graph.dtypes import WORDS
 from instep.graph.kept import MASTER, unit_name
@@ -296,14 +293,14 @@ def _placed(value: Any, present: Any) -> Any:
 # Files ------------------------------------------------------------------------------------
 
 
-def save(owner: str, state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write what `state_dict` returned into a file: NumPy arrays, and all the rest as JSON."""
+def packed(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `state_dict` returned as a header, which JSON knows, and arrays by name."""
     values = state["hyperparameters"]
-    arrays_of_file: dict[str, Any] = {}
+    found: dict[str, Any] = {}
 
     def stored(slot: Any) -> str:
-        name = f"slot {len(arrays_of_file)}"
-        arrays_of_file[name] = slot
+        name = f"slot {len(found)}"
+        found[name] = slot
         return name
 
     varying = {k: value for k, value in values.items() if is_array(value)}
@@ -319,14 +316,7 @@ def save(owner: str, state: Mapping[str, Any], path: str | os.PathLike[str]) -> 
             for key, entry in state["states"].items()
         },
     }
-    path = Path(path)
-    draft = path.with_name(f"{path.name}.draft")
-    try:
-        with draft.open("wb") as file:
-            np.savez(file, header=np.array(json.dumps(header)), **arrays_of_file)
-        _replace(owner, draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    return header, found
 
 
 def _of_numpy(array: Any) -> Any:
@@ -334,31 +324,38 @@ def _of_numpy(array: Any) -> Any:
     return array.astype("float32") if array.dtype.kind == "V" else array
 
 
-def _replace(owner: str, draft: Path, path: Path) -> None:
-    try:
-        draft.replace(path)
-    except PermissionError as error:
-        if not path.exists():
-            raise
-        raise PermissionError(
-            error.errno,
-            f"{owner}.save: the file cannot be replaced, and is as it was; close whatever "
-            "has it open, for Windows replaces no open file",
-            os.fspath(path),
-        ) from error
+def unpacked(header: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of which `packed` made these, with the names of the `schedules` it lacks."""
+    state = dict(header)
+    state["states"] = {
+        key: {**entry, "slots": {name: found[place] for name, place in entry["slots"].items()}}
+        for key, entry in state["states"].items()
+    }
+    varying = state.pop("arrays", {})
+    state["hyperparameters"] = {
+        **state["hyperparameters"],
+        **{name: found[place] for name, place in varying.items()},
+    }
+    if not isinstance(state["schedules"], list):
+        raise TypeError("no list of schedules")
+    return state
+
+
+def save(owner: str, state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write what `state_dict` returned into a file."""
+    files.write(owner, path, *packed(state))
 
 
 def load(name: str, parts: Parts, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the state that `save` has written, for rules whose schedules are not in the file."""
     owner = f"{name}.load"
-    with Path(path).open("rb") as file:
-        try:
-            state = _read(file)
-        except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{owner}: {os.fspath(path)!r} is no file that Optimizer.save has written, or is "
-                f"damaged"
-            ) from error
+    try:
+        state = unpacked(*files.read(path))
+    except files.DAMAGES as error:
+        raise ValueError(
+            f"{owner}: {os.fspath(path)!r} is no file that Optimizer.save has written, or is "
+            f"damaged"
+        ) from error
     _check_header(owner, name, parts, state)
     for prefix, rule in parts.items():
         for entry in rule.hyperparameters:
@@ -368,20 +365,4 @@ def load(name: str, parts: Parts, path: str | os.PathLike[str]) -> dict[str, Any
                     f"{owner}: {key} was a schedule when {os.fspath(path)!r} was saved, and no "
                     f"file holds one; set it to that schedule before"
                 )
-    return state
-
-
-def _read(file: Any) -> dict[str, Any]:
-    """Return the state that a file holds, with the names of the `schedules` that it does not."""
-    if not zipfile.is_zipfile(file):
-        raise ValueError("no archive of NumPy")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as archive:
-        state: dict[str, Any] = json.loads(str(archive["header"]))
-        for entry in state["states"].values():
-            entry["slots"] = {name: archive[place] for name, place in entry["slots"].items()}
-        varying = state.pop("arrays", {})
-        state["hyperparameters"] |= {name: archive[place] for name, place in varying.items()}
-    if not isinstance(state["schedules"], list):
-        raise TypeError("no list of schedules")
     return state

@@ -232,12 +232,18 @@ def _calls(owner: Owner, taken: int) -> str:
     return "\n".join(f"  {period} calls {text}" for period, text in found.values() if period > 1)
 
 
+def _does_nothing(graph: Graph) -> bool:
+    """Return whether a pass, the last one, has nothing to store: a rule only measured."""
+    return not (graph.stores or graph.sums or graph.calls or graph.remembers)
+
+
 def _graphs(
     engine: engines.Engine, program: Program, leaf: Leaf, flags: Any
 ) -> tuple[tuple[Graph, ...], str]:
     """Return the passes, and what is promised about bits."""
     try:
         graphs = program.passes(leaf.dtype, flags, leaf.gradient_dtype)
+        graphs = tuple(graph for graph in graphs if not _does_nothing(graph)) or graphs
     except FusionError as error:
         return (), f"one array operation at a time; bits may differ between libraries ({error})"
     if any(graph.calls for graph in graphs):

@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from instep.interrupts import at_once
+from instep.interrupts import Call, at_once
 from instep.rule import Rule
-from instep.state import Composed, Selector, State
+from instep.state import Composed, LeafState, Selector, State
 from instep.turns import is_within_another_call, new_lock
 
 if TYPE_CHECKING:
@@ -186,3 +186,37 @@ class Stateful(Rule):
         from instep.checkpoint import load
 
         return self.load_state_dict(load(self.name, self.parts, path))
+
+
+def arrays_of(one: Stateful) -> dict[str, dict[str, Any]]:
+    """Return the slots of what has been stepped, by path: the very dicts and arrays."""
+    return {key: leaf.slots for key, leaf in one._state.leaves.items()}  # noqa: SLF001  (its own)
+
+
+def share_arrays(one: Stateful, slots: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give one that took no step the slots that it is to work on, by path: arrays, not copies."""
+    one._state = State(  # noqa: SLF001  (its own)
+        leaves={key: LeafState(dict(own)) for key, own in slots.items()}
+    )
+
+
+def turning(one: Stateful, names: Mapping[str, str]) -> list[Call]:
+    """Return the calls in C by which slots are given the arrays of others, with no new plan.
+
+    `names` has, for a slot, the one whose array it gets.
+    """
+    state = one._state  # noqa: SLF001  (its own)
+    plans = {id(plan): plan for some in state.plans.values() for plan in some}
+    plans |= {id(state.plan): state.plan} if state.plan is not None else {}
+    slots = {id(leaf.slots): leaf.slots for leaf in state.leaves.values()}
+    calls: list[Call] = []
+    for bucket in (bucket for plan in plans.values() for bucket in plan.buckets):
+        slots |= {id(own): own for own in bucket.slots}
+        found = bucket.turning(names)
+        if found is None:  # where arrays do not lie alike
+            calls.append(partial(state.__dict__.update, plan=None, plans={}))
+        else:
+            calls += found
+    return calls + [
+        partial(own.update, {new: own[old] for new, old in names.items()}) for own in slots.values()
+    ]

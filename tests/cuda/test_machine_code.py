@@ -1,6 +1,7 @@
 """NVRTC's code of every rule for every architecture: exact arithmetic, wide accesses, no spills."""
 
 import re
+from collections import Counter
 
 import cases
 import machine_code
@@ -26,22 +27,28 @@ every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
+#: Without sums, with sums over tensors, and over the tree: compiled for each architecture.
+EVERYWHERE = ("Adam", "LAMB", "Chain")
+
+
 def architectures_for(name, dtype):
-    """Return a share of the architectures; the dtypes of an optimizer divide all of them.
+    """Return the architectures of a kernel: those of one, and of those of a few in float32, all.
 
     What is wrong with an instruction, or with a rule, is wrong in more than one kernel.
     """
+    if name in EVERYWHERE and dtype == "float32":
+        return ARCHITECTURES
     number = list(OPTIMIZERS).index(name) + DTYPES.index(dtype)
-    return ARCHITECTURES[number % len(DTYPES) :: len(DTYPES)]
+    return (ARCHITECTURES[number % len(ARCHITECTURES)],)
 
 
 def is_disassembled(name, dtype):
     """Tell whether a kernel is: each optimizer in one dtype, some in all.
 
-    It takes twice as long as to compile it, and the accesses of two rules hardly ever differ.
+    It takes four times as long as to compile it, and the accesses of two rules hardly ever differ.
     """
     number = list(OPTIMIZERS).index(name)
-    return name in {"Adam", "LAMB", "Chain"} or DTYPES[number % len(DTYPES)] == dtype
+    return name in EVERYWHERE or DTYPES[number % len(DTYPES)] == dtype
 
 
 every_disassembled = pytest.mark.parametrize(
@@ -68,13 +75,15 @@ def test_every_architecture_computes_exactly_and_spills_nothing(name, dtype):
         for architecture in architectures_for(name, dtype):
             code = compile_code(emit(graph), architecture)
             assert_exact(code.ptx)
+            assert_global(code.ptx)
             assert code.stack == 0
 
 
-@every_optimizer
-def test_the_dtypes_of_an_optimizer_divide_the_architectures(name):
-    shares = [architectures_for(name, dtype) for dtype in DTYPES]
-    assert sorted(sum(shares, ())) == sorted(ARCHITECTURES)
+def test_every_architecture_has_rules_of_every_dtype():
+    for dtype in DTYPES:
+        counts = Counter(arch for name in OPTIMIZERS for arch in architectures_for(name, dtype))
+        assert counts.keys() == set(ARCHITECTURES)
+        assert min(counts.values()) > 5
 
 
 @every_disassembled
@@ -83,7 +92,7 @@ def test_strided_kernels_compute_exactly_and_spill_nothing(name, dtype):
         code = compile_code(emit(graph, strided=True), architectures_for(name, dtype)[0])
         assert_exact(code.ptx)
         assert code.stack == 0
-        assert_global(code.memory())
+        assert_global(code.ptx)
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "complex64", "complex128"])
@@ -136,14 +145,15 @@ def test_lines_are_walked_in_steps_of_16_bytes_on_every_architecture(name, archi
 @pytest.mark.parametrize("state_dtype", ["bfloat16", "float8"])
 @pytest.mark.parametrize("make", [Adam, LAMB])
 def test_state_in_fewer_bits_computes_exactly_and_spills_nothing(make, state_dtype, architecture):
+    """Each pair of two of these, and of a dtype and whether the arrays are strided."""
     number = ARCHITECTURES.index(architecture)
     dtype = [*DTYPES, "complex64", "complex128"][number % 5]
+    strided = bool((number + (make is LAMB) + (state_dtype == "float8")) % 2)
     for graph in passes(fewer(make, state_dtype)(), dtype):
-        for strided in (False, True):
-            code = compile_code(emit(graph, strided=strided), architecture)
-            assert_exact(code.ptx)
-            assert code.stack == 0
-            assert_global(code.memory())
+        code = compile_code(emit(graph, strided=strided), architecture)
+        assert_exact(code.ptx)
+        assert code.stack == 0
+        assert_global(code.ptx)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -170,12 +180,31 @@ def assert_wide(graph, code):
         assert memory["LDG.E.128"] == loads
         assert memory["STG.E.128"] == stores
         assert_nothing_narrow_between_wide(code.sass)
-    assert_global(memory)
-
-
-def assert_global(memory):
-    """Raise if there are loads and stores of addresses that are not known to be global."""
     assert not [name for name in memory if re.match(r"(LD|ST)(\.|$)", name)]
+
+
+def assert_global(ptx):
+    """Raise if there are loads and stores of addresses that may lie in any kind of memory.
+
+    Where PTX names the kind, the machine code does.
+    """
+    accesses = re.findall(r"^\s+(?:@!?%p\d+ )?((?:ld|st)\.[\w.]+)\s", ptx, re.MULTILINE)
+    assert accesses
+    for access in accesses:
+        assert re.search(r"\.(global|shared|param)\b", access), access
+
+
+def test_an_address_in_any_kind_of_memory_would_be_noticed():
+    text = """
+extern "C" __global__ void choose(float* out, int where) {
+    __shared__ float near[32];
+    near[threadIdx.x] = threadIdx.x;
+    float* from = where ? near : out;
+    out[threadIdx.x] = from[where];
+}
+"""
+    with pytest.raises(AssertionError, match=r"^ld\.f32"):
+        assert_global(compile_code(text, "sm_90").ptx)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,10 @@ class ArrayAPIBucket(Bucket):
         self._added: list[set[int]] = []  # the sums over the tree to which each leaf has added
         self.read: dict[int, dict[str, float]] = {}
 
+    @property
+    def slots(self) -> Sequence[dict[str, Any]]:
+        return self._slots
+
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         for position, expected in zip(self.positions, self._signatures, strict=True):
             found = arrays.signature(params[position]), arrays.signature(grads[position])

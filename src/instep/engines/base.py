@@ -16,6 +16,7 @@ from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.program import Program
 from instep.graph.rows import Row
+from instep.interrupts import Call
 
 #: The parameters and gradients of a step.
 Leaves = tuple[tuple[Any, ...], tuple[Any, ...]]
@@ -129,6 +130,19 @@ class Bucket(ABC):
 
     #: Of each row of hyperparameters of a step, the rules that it is for.
     programs: Sequence[Program] = ()
+
+    @property
+    @abstractmethod
+    def slots(self) -> Sequence[dict[str, Any]]:
+        """The state arrays of each leaf, by name: what a step works on."""
+
+    def turning(self, names: Mapping[str, str]) -> list[Call] | None:
+        """Return the calls in C by which slots are other arrays, or None where it cannot be done.
+
+        Each of these slots is given the array of another, as the dicts of `slots` are to say from
+        then on, which are changed together with this.
+        """
+        return []
 
     @abstractmethod
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:

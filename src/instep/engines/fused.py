@@ -28,6 +28,7 @@ from instep.graph.numbers import check_tree
 from instep.graph.passes import remembering
 from instep.graph.program import Program
 from instep.graph.rows import Flags, Row
+from instep.interrupts import Call
 
 
 class FusedEngine(Engine):
@@ -71,6 +72,10 @@ class Launch(ABC):
     @abstractmethod
     def take(self, rows: Sequence[Row], candidate: int) -> None:
         """Take the scalars of a candidate for the step, and all memory that it needs."""
+
+    def turning(self, names: Mapping[str, str]) -> list[Call]:
+        """Return the calls in C by which slots are the arrays of others: see `Bucket.turning`."""
+        return []
 
 
 _Launch = TypeVar("_Launch", bound=Launch)
@@ -177,6 +182,22 @@ class FusedBucket(Bucket, Generic[_Launch]):
         self._level = self._depth = 0
         self.rows: Sequence[Row] = ()
         self._renewed = RenewedSlots()
+        self._alike: dict[frozenset[str], bool] = {}  # whether slots lie in one way
+
+    @property
+    def slots(self) -> Sequence[dict[str, Any]]:
+        return [leaf.slots for leaf in self.leaves]
+
+    def turning(self, names: Mapping[str, str]) -> list[Call] | None:
+        which = frozenset(names)
+        if which not in self._alike:
+            places = [2 + self.names.index(name) for name in which]
+            self._alike[which] = all(leaf.are_alike(places) for leaf in self.leaves)
+        if not self._alike[which]:
+            return None
+        launches = [x for one in self._arrangements.values() for x in one.launches]
+        with self.context:
+            return [call for launch in launches for call in launch.turning(names)]
 
     @abstractmethod
     def launches(self, graph: Graph, members: list[int]) -> list[_Launch]:

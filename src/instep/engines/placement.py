@@ -72,6 +72,11 @@ class Placement:
             ],
         )
 
+    def are_alike(self, places: Sequence[int]) -> bool:
+        """Return whether arrays at these places, in the order of all, lie in one way."""
+        looks = {(self.strides[i], self.aligned[i], self.contiguous[i]) for i in places}
+        return len(looks) < 2
+
     def is_walked(self, graph: Graph) -> bool:
         """Return whether a pass can walk the arrays where they lie."""
         # A sum takes the elements in C order; without one, or their numbers, any is as good.

@@ -1,7 +1,7 @@
 """What is known of the last step: its hyperparameters, and what its sums have left."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from instep.correctly_rounded import power
 from instep.engines import Bucket, uniform
 from instep.engines.sums import SumTable
+from instep.graph import Graph
 from instep.graph.passes import reading
 from instep.graph.program import Program
 from instep.graph.rows import Row
@@ -62,6 +63,7 @@ class LastStep:
         found: dict[int, Stepped] = {}
         # What rules have returned that were called, which no sums tell.
         self._called: dict[str, Mapping[int, Mapping[str, float]]] = {}
+        self._graphs: dict[tuple[object, ...], Graph | None] = {}  # of what was read before
         for own, bucket in zip(given.buckets, buckets, strict=True):
             for i in own.members:
                 leaf, dtypes = leaves[i], (own.dtype, leaves[i].gradient_dtype)
@@ -99,16 +101,25 @@ class LastStep:
         if leaf.key in self._called:
             known = self._called[leaf.key].get(leaf.position, {})
             return {name: known[name] for name in own if name in known}
-        row, (dtype, gradient) = self._row(leaf), leaf.dtypes
-        graph = leaf.program.passes(dtype, row.flags, gradient)[-1] if own else None
-        if graph is None or graph.reads is None:
+        row = self._row(leaf)
+        what = leaf.key, scopes, row.flags
+        if what not in self._graphs:
+            self._graphs[what] = self._read_by(leaf, row, own)
+        graph = self._graphs[what]
+        if graph is None:
             return {}
-        graph = reading(graph.reads, own)
         sums = [int(str(node.value)) for node in graph.nodes if node.operation == "reduced"]
         reduced = {number: self._sums.of(number, leaf.position) for number in sums}
         scalars = leaf.program.host_expressions(graph)(*row.numbers)
         made = uniform.made(graph, scalars, reduced)
         return {name: float(number) for name, number in made.items()}
+
+    @staticmethod
+    def _read_by(leaf: Stepped, row: Row, names: Collection[str]) -> Graph | None:
+        """Return the graph of what is read by these names, if anything is."""
+        dtype, gradient = leaf.dtypes
+        graph = leaf.program.passes(dtype, row.flags, gradient)[-1] if names else None
+        return None if graph is None or graph.reads is None else reading(graph.reads, names)
 
     def _row(self, leaf: Stepped) -> Row:
         row = self.rows[leaf.row]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from instep.engines.placement import Placement
 from instep.engines.sums import Verdicts
 from instep.graph import Graph
 from instep.graph.rows import Row
-from instep.interrupts import at_once
+from instep.interrupts import Call, at_once
 from instep.numerics import TILE
 
 #: Elements of the smallest and the largest chunk of a block: eight rounds of the loop of float32,
@@ -134,9 +135,10 @@ class CudaLaunch(Launch):
             on_device = upload(np.concatenate(layouts))
             self._kept.append(on_device)
             table["layout"] = on_device.data.ptr + 8 * (np.cumsum(lengths) - lengths)
-        self._kept.append(upload(table))
+        self._table, self._slots = table, tuple(array.name for array in graph.arrays[2:])
+        self._tables_of = {self._slots: upload(table)}
         self._set("leaf_of_block", self._kept[0].data.ptr)
-        self._set("leaves", self._kept[-1].data.ptr)
+        self._set("leaves", self._tables_of[self._slots].data.ptr)
         self._set("chunk", chunk)
         self._set("pairs", self._pairs)
         self._set("rows", len(self.rows))
@@ -148,6 +150,20 @@ class CudaLaunch(Launch):
             self._kept += [partials, arrived]
             self._set("partials", partials.data.ptr)
             self._set("arrived", arrived.data.ptr)
+
+    def turning(self, names: Mapping[str, str]) -> list[Call]:
+        own = [array.name for array in self.graph.arrays[2:]]
+        slots = tuple(self._slots[own.index(names.get(name, name))] for name in own)
+        if slots not in self._tables_of:  # each order of arrays has a table, and is sent once
+            table = self._table.copy()
+            for i, name in enumerate(slots):
+                table[f"slot{i}"] = self._table[f"slot{own.index(name)}"]
+            self._tables_of[slots] = upload(table)
+        address = self._tables_of[slots].data.ptr
+        return [
+            partial(self.__dict__.update, {"_slots": slots}),
+            partial(setitem, self._words, _WORD_AT["leaves"], address),
+        ]
 
     def _set(self, name: str, value: int) -> None:
         self._words[_WORD_AT[name]] = value

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from instep.engines.ranges import Written
 from instep.engines.sums import SumTable
 from instep.graph import Graph, sum_kind
 from instep.graph.program import Program
+from instep.interrupts import Call
 from instep.numerics import TILE
 
 _WORD = 8
@@ -82,6 +85,13 @@ class NativeBucket(HostBucket[CompiledLaunch]):
         if self.unwritable:
             graph = _into_new_arrays(graph)
         return [NumbersLaunch(self, graph, members, self._table)]
+
+    def turning(self, names: Mapping[str, str]) -> list[Call] | None:
+        calls = super().turning(names)
+        if calls is None:
+            return None
+        new, old = ([2 + self.names.index(one) for one in x] for x in (names, names.values()))
+        return [*calls, partial(setitem, self._table, (slice(None), new), self._table[:, old])]
 
     def renew(self) -> Mapping[int, Any]:
         (now,) = self.now

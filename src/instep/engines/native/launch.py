@@ -2,7 +2,9 @@
 
 import struct
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from instep.engines.sums import SumTable
 from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.graph.nodes import FIRST
 from instep.graph.rows import Row
+from instep.interrupts import Call
 from instep.numerics import LANES, TILE
 from instep.words import BLOCK
 
@@ -202,6 +205,14 @@ class NativeLaunch(CompiledLaunch):
         ]
         threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
         return Strided(self.graph, self._kernel_address, leaves, threads, self._arguments.words)
+
+    def turning(self, names: Mapping[str, str]) -> list[Call]:
+        if not self._own_table or self._strided is not None:
+            return []  # the table of the bucket is read
+        place = {array.name: i for i, array in enumerate(self.graph.arrays)}
+        new, old = ([place[name] for name in some] for some in (names, names.values()))
+        own = self._arguments.table
+        return [partial(setitem, own, (slice(None), new), own[:, old])]
 
     def add_to(self, calls: Calls, sums: SumTable) -> None:
         super().add_to(calls, sums)

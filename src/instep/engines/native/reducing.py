@@ -16,6 +16,14 @@ from instep.numerics import LANES, TILE
 PREFETCHED_BYTES = 16 * 1024
 
 
+#: Sums from which on several rows of a tile are taken at once. The lanes of fewer, 8 KiB a sum,
+#: stay in the first-level cache; those of more come from the second, once for all these rows.
+MANY_SUMS = 4
+
+#: How many rows are taken at once.
+ROWS = 2
+
+
 class Reducing(Loops):
     """Writes the functions of a pass that sums."""
 
@@ -55,7 +63,7 @@ class Reducing(Loops):
             "%tile_count = sub i64 %limit, %base",
             f"%tile_vectors = and i64 %tile_count, {-self.width}",
             "%vectors_end = add i64 %base, %tile_vectors",
-            "br label %v_loop",
+            *(self.rows_loop() if len(graph.sums) >= MANY_SUMS else ["br label %v_loop"]),
             *self.lane_loop("v", self.width, "%base", "%vectors_end", "tile_body", "t_loop"),
             *self.lane_loop("t", 1, "%vectors_end", "%limit", "v_loop", "fold"),
             "fold:",
@@ -101,7 +109,54 @@ class Reducing(Loops):
             f"br label %{prefix}_loop",
         ]
 
-    def prefetches(self, prefix: str, index: str) -> list[str]:
+    def rows_loop(self) -> list[str]:
+        """Return a loop over a whole tile that adds elements of several rows to their lanes.
+
+        Each lane still adds its elements in their order.
+        """
+        width, prefixes = self.width, [f"r{row}" for row in range(ROWS)]
+        kind, lines = vector("double", width), list[str]()
+        for row, prefix in enumerate(prefixes):
+            index = f"%{prefix}_i"
+            lines.append(f"{index} = add i64 %rows_first, {row * LANES}")
+            lines += [
+                *self.prefetches(prefix, index, ROWS * LANES),
+                *self.code.body(prefix, width, index),
+            ]
+        for k, entry in enumerate(self.graph.sums):
+            total, dtype = f"%rows_sum{k}", self.graph.nodes[entry.node].dtype
+            lines += [
+                f"{total}_at = getelementptr double, ptr %lanes{k}, i64 %rows_lane",
+                f"{total}_start = load {kind}, ptr {total}_at, align 8",
+            ]
+            last = f"{total}_start"
+            for prefix in prefixes:
+                value = self.code.value(prefix, width, entry.node)
+                if dtype != "float64":
+                    term = f"%{prefix}_sum{k}_term"
+                    lines += self.code.cast(term, value, dtype, "float64", width)
+                    value = term
+                lines += combined_by(entry.kind, f"{total}_{prefix}", kind, last, value)
+                last = f"{total}_{prefix}"
+            lines.append(f"store {kind} {last}, ptr {total}_at, align 8")
+        return [
+            f"%is_whole = icmp eq i64 %tile_count, {TILE}",
+            "br i1 %is_whole, label %rows_loop, label %v_loop",
+            "rows_loop:",
+            "%rows_number = phi i64 [ 0, %tile_body ], [ %rows_next, %rows_loop ]",
+            # Numbers of rows in the upper bits, of lanes in the lower.
+            f"%rows_lane = and i64 %rows_number, {LANES - 1}",
+            "%rows_upper = sub i64 %rows_number, %rows_lane",
+            f"%rows_group = mul i64 %rows_upper, {ROWS}",
+            "%rows_begin = add i64 %base, %rows_group",
+            "%rows_first = add i64 %rows_begin, %rows_lane",
+            *lines,
+            f"%rows_next = add i64 %rows_number, {width}",
+            f"%rows_more = icmp ult i64 %rows_next, {TILE // ROWS}",
+            "br i1 %rows_more, label %rows_loop, label %fold",
+        ]
+
+    def prefetches(self, prefix: str, index: str, distance: int = 0) -> list[str]:
         """Return the calls that fetch what the loop will load a little later.
 
         Beyond the end of an array a prefetch does nothing: it never faults.
@@ -109,7 +164,9 @@ class Reducing(Loops):
         lines = []
         for array in (array for array in self.graph.loaded if array.per == 1):
             position = self.code.position[array.name]
-            ahead = PREFETCHED_BYTES // len(self.graph.loaded) // itemsize(array.dtype)
+            ahead = distance or (
+                PREFETCHED_BYTES // len(self.graph.loaded) // itemsize(array.dtype)
+            )
             name, kind = f"%{prefix}_ahead{position}", TYPES[array.dtype]
             lines += [
                 f"{name}_index = add i64 {index}, {ahead}",

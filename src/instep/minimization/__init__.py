@@ -1,0 +1,24 @@
+"""Minimization of functions whose gradients are known: the loop, and what searches along lines."""
+
+from instep.minimization.conjugate_gradient import ConjugateGradient
+from instep.minimization.derivatives import GradientCheck, LeafCheck, check_gradient
+from instep.minimization.fista import FISTA
+from instep.minimization.lbfgs import LBFGS
+from instep.minimization.line_search import Backtracking, StrongWolfe
+from instep.minimization.minimize import minimize
+from instep.minimization.result import Record, Result, Status
+
+__all__ = [
+    "FISTA",
+    "LBFGS",
+    "Backtracking",
+    "ConjugateGradient",
+    "GradientCheck",
+    "LeafCheck",
+    "Record",
+    "Result",
+    "Status",
+    "StrongWolfe",
+    "check_gradient",
+    "minimize",
+]

@@ -1,0 +1,170 @@
+"""A method of minimization in the midst of a run, and what all methods have in common."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from instep.explain import Explanation
+from instep.minimization.objective import Evaluation, Objective
+from instep.minimization.result import Status
+from instep.optimizer import Optimizer
+from instep.settings import SETTINGS
+from instep.state import Selector
+
+#: What a run is continued from: what JSON knows, and arrays by name.
+Saved = tuple[dict[str, Any], dict[str, Any]]
+
+#: The settings of an optimizer that passes over its trees have, too.
+SETTINGS_OF_PASSES = ("engine", "threads", "complex", "frozen")
+
+
+class Ending(Exception):  # noqa: N818  (it is no error)
+    """A method cannot go on.
+
+    Attributes
+    ----------
+    status, message
+        Why, and the same as a sentence.
+    """
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What `Method.explain` found.
+
+    Attributes
+    ----------
+    method
+        Name of the method.
+    passes
+        How each of its passes over the trees runs, by name, in the order of a step.
+    """
+
+    method: str
+    passes: Mapping[str, Explanation]
+
+    def __str__(self) -> str:
+        lines = [f"{self.method}: in each step, where its first trial is taken"]
+        for name, found in self.passes.items():
+            lines += [
+                f"{name}:",
+                *(f"  {line}" for b in found.buckets for line in str(b).split("\n")),
+            ]
+        return "\n".join(lines)
+
+
+class Descent(ABC):
+    """A method in the midst of a run, and the present point: the last that was taken.
+
+    Attributes
+    ----------
+    params
+        The tree of parameters. After `begin`, `step` and `back` they are at the present point.
+    value, gradient_norm
+        The objective at the present point, and the norm of its gradient.
+    grads
+        The gradients there, as the objective has returned them; None where they are not at hand.
+    length
+        Euclidean length of the last step.
+    """
+
+    def __init__(self, objective: Objective, params: Any) -> None:
+        self._objective, self.params = objective, params
+        self.value = self.gradient_norm = math.nan
+        self.grads: Any = None
+        self.length = 0.0
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Evaluate the objective where the parameters are.
+
+        Raises
+        ------
+        Ending
+            If it is not finite there.
+        """
+
+    @abstractmethod
+    def step(self) -> None:
+        """Go to the next point.
+
+        Raises
+        ------
+        Ending
+            If there is none. The parameters may be anywhere then.
+        """
+
+    @abstractmethod
+    def back(self) -> None:
+        """Put the parameters back to the present point, wherever an exception came."""
+
+    @abstractmethod
+    def saved(self) -> Saved:
+        """Return what a run is continued from: what JSON knows, and arrays by name."""
+
+    @abstractmethod
+    def restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Take what was saved, in the place of `begin`."""
+
+
+def check_finite(evaluation: Evaluation, where: str) -> None:
+    """Raise Ending unless the value is finite."""
+    if not math.isfinite(evaluation.value):
+        raise Ending(Status.NOT_FINITE, f"the objective is {evaluation.value} {where}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """What `minimize` takes beside optimizers: it evaluates the objective in the midst of steps.
+
+    Parameters
+    ----------
+    engine, threads, complex, frozen
+        As for `Optimizer`.
+    """
+
+    engine: str = "auto"
+    threads: int | None = None
+    complex: str = "modulus"
+    frozen: Sequence[Selector] = ()
+
+    def __post_init__(self) -> None:
+        for name in SETTINGS_OF_PASSES:
+            object.__setattr__(self, name, SETTINGS[name](self.name, getattr(self, name)))
+
+    @property
+    def name(self) -> str:
+        """Name of the method, in messages."""
+        return type(self).__name__
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its passes over trees are made with."""
+        return {name: getattr(self, name) for name in SETTINGS_OF_PASSES}
+
+    @abstractmethod
+    def descent(self, objective: Objective, params: Any) -> Descent:
+        """Return a run of the method, from these parameters on."""
+
+    @abstractmethod
+    def passes(self) -> Mapping[str, Optimizer]:
+        """Return what a step runs over the trees, by name, where its first trial is taken."""
+
+    def explain(self, params: Any, grads: Any = None) -> Explanations:
+        """Say how a step on `params` runs, but for the objective: as `Optimizer.explain` does."""
+        return Explanations(
+            self.name, {name: one.explain(params, grads) for name, one in self.passes().items()}
+        )
+
+    def update(self, params: Any, grads: Any, **_: Any) -> Any:
+        """Raise TypeError: no step is taken without the objective."""
+        raise TypeError(
+            f"{self.name} has no update, for it evaluates the objective in the midst of a step; "
+            f"call instep.minimize(value_and_grad, params, {self.name}())"
+        )

@@ -1,0 +1,245 @@
+"""FISTA: proximal gradient steps with momentum."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from instep import arrays
+from instep.composition import chain
+from instep.minimization.descent import (
+    Descent,
+    Ending,
+    Method,
+    Saved,
+    check_finite,
+)
+from instep.minimization.objective import Evaluation, Objective
+from instep.minimization.proximal_passes import Again, Back, Extrapolation, Measure, Step
+from instep.minimization.result import Status
+from instep.minimization.rounding import ROUNDINGS, resolution
+from instep.minimization.shared import Shared
+from instep.minimization.trees import below, like, named, put
+from instep.optimizer import Optimizer
+from instep.transform import Transform
+
+
+@dataclass(frozen=True)
+class FISTA(Method):
+    r"""Proximal gradient steps with momentum (Beck and Teboulle 2009).
+
+    For an objective that is smooth, and a constraint or a penalty with a proximal step:
+
+    .. math::
+        x_{k+1} &= \mathrm{prox}_\eta \left( y_k - \eta \nabla f(y_k) \right) \\
+        t_{k+1} &= \frac{1 + \sqrt{1 + 4 t_k^2}}{2} \\
+        y_{k+1} &= x_{k+1} + \frac{t_k - 1}{t_{k+1}} (x_{k+1} - x_k)
+
+    Momentum begins anew, with :math:`t = 1`, where it leads up: where
+    :math:`\langle y_k - x_{k+1}, x_{k+1} - x_k \rangle > 0` (O'Donoghue and Candès 2013). The rate
+    is made smaller until
+
+    .. math::
+        f(x_{k+1}) \le f(y_k) + \mathrm{Re} \langle \nabla f(y_k), x_{k+1} - y_k \rangle
+            + \frac{1}{2 \eta} \lVert x_{k+1} - y_k \rVert^2
+
+    Parameters
+    ----------
+    lr
+        The first rate :math:`\eta`. With one of at most 1 over the Lipschitz constant of the
+        gradient, it stays.
+    prox
+        The proximal step: a transform of parameters, or several in order, such as
+        ``project(lower=0.0)``, ``soft_threshold(0.1)`` or ``total_variation(0.1)``. Those that take
+        a learning rate are given :math:`\eta`.
+    restart
+        Whether momentum may begin anew.
+    engine, threads, complex, frozen
+        As for `Optimizer`.
+
+    Notes
+    -----
+    A step evaluates the objective twice: value and gradient at :math:`y`, and the value at
+    :math:`x`, for which the gradient is not computed if `minimize` is given a pair of functions.
+    The points that it returns are :math:`x`, after the proximal step. The norm of the gradient in
+    the history is that of :math:`(y_k - x_{k+1}) / \eta`, which is 0 where no step is left. `fun`
+    is what the objective returns: without the penalty, which is known by its proximal step alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import FISTA, minimize
+    >>> from instep.transforms import project
+    >>> w, scales = np.array([3.0, -4.0]), np.array([1.0, 10.0])
+    >>> def value_and_grad(w):
+    ...     return 0.5 * (scales * (w - 1) ** 2).sum(), scales * (w - 1)
+    >>> result = minimize(value_and_grad, w, FISTA(1.0, project(upper=0.5)), tolerance=1e-9)
+    >>> result.x
+    array([0.5, 0.5])
+    """
+
+    lr: float = 1.0
+    prox: Transform | Sequence[Transform] = ()
+    restart: bool = True
+
+    def __post_init__(self) -> None:
+        lr: Any = self.lr
+        if not (isinstance(lr, int | float) and 0 < lr < math.inf):
+            raise ValueError(f"FISTA: lr must be a number > 0, got {lr!r}")
+        step: Any
+        for step in self.steps:
+            if not isinstance(step, Transform) or step.stage == "gradient":
+                raise TypeError(
+                    f"FISTA: prox must be a transform of parameters, or several, such as "
+                    f"project(lower=0.0), got {step!r}"
+                )
+        super().__post_init__()
+
+    @property
+    def steps(self) -> Sequence[Transform]:
+        """What makes the proximal step, in order."""
+        return tuple(self.prox) if isinstance(self.prox, Sequence) else (self.prox,)
+
+    def passes(self) -> Mapping[str, Optimizer]:
+        """Return what a step runs over the trees, by name, where its first trial is taken."""
+        step = Step(lr=self.lr, **self.settings)
+        return {
+            "extrapolation": Extrapolation(**self.settings),
+            "step": chain(step, *self.steps) if self.steps else step,
+            "measure": Measure(**self.settings),
+        }
+
+    def descent(self, objective: Objective, params: Any) -> Descent:
+        """Return a run of the method, from these parameters on."""
+        return _Accelerated(objective, params, self)
+
+
+#: Rates that are tried in one step, at most.
+_MOST_RATES = 100
+
+
+class _Accelerated(Descent):
+    """A run of FISTA."""
+
+    def __init__(self, objective: Objective, params: Any, method: FISTA) -> None:
+        super().__init__(objective, params)
+        self._restarts = method.restart
+        self._rate, self._momentum = float(method.lr), 1.0
+        self._beta = 0.0  # how far the next point that is evaluated is beyond the present one
+        self._shared, settings, prox = Shared(), method.settings, method.steps
+        self._step, self._again = (
+            chain(kind(**settings), *prox) if prox else kind(**settings) for kind in (Step, Again)
+        )
+        self._measure, self._beyond, self._back = (
+            kind(**settings).called(method.name) for kind in (Measure, Extrapolation, Back)
+        )
+        for one in (self._step, self._again, self._measure, self._beyond, self._back):
+            prefix = next(prefix for prefix, rule in one.parts.items() if rule is one.main)
+            self._shared.join(one, {prefix + name: name for name in ("point", "gradient", "x")})
+        self._like: Any = None  # gradients of the right kind, whatever their values
+        self._taken = 0  # steps of what leaves the present point, when it was taken
+
+    def begin(self) -> None:
+        evaluation = self._objective.at(self.params)
+        check_finite(evaluation, "at the start; begin where it is")
+        self._prepare(evaluation.grads)
+        self.value, self.grads = evaluation
+
+    def _prepare(self, grads: Any) -> None:
+        """Make the arrays: without momentum, the point before is the present one."""
+        self._like = grads
+        self._extrapolate(0.0)
+        self._taken = self._beyond.t
+
+    def _extrapolate(self, beta: float) -> None:
+        """Keep the present point, and go beyond it, from the one before."""
+        self._beyond.beta = beta
+        self.params = self._beyond.update(self.params, self._like)
+        self._shared.take_over(self._beyond)
+
+    def step(self) -> None:
+        at_hand = self.grads is not None and self._beta == 0
+        before = Evaluation(self.value, self.grads)
+        self._extrapolate(self._beta)
+        evaluation = before if at_hand else self._objective.at(self.params)
+        check_finite(evaluation, "beyond the last point, where momentum leads")
+        self._like, self.grads = evaluation.grads, None
+        found, way = self._descend(evaluation)
+        following = (1 + math.sqrt(1 + 4 * self._momentum**2)) / 2
+        self._beta, self._momentum = (self._momentum - 1) / following, following
+        if self._restarts and way["turn"] < 0:
+            self._beta, self._momentum = 0.0, 1.0
+        self.value, self.grads = found
+        self.gradient_norm = math.sqrt(way["way_square"]) / self._rate
+        self.length = math.sqrt(way["step_square"])
+        self._taken = self._beyond.t
+
+    def _descend(self, evaluation: Evaluation) -> tuple[Evaluation, Mapping[str, float]]:
+        """Take a proximal step; return the objective there, and the products of the ways."""
+        slack = ROUNDINGS * min(resolution(self.params), 1e-3) * abs(evaluation.value)
+        first = 0.0
+        for number in range(_MOST_RATES):
+            rule = self._again if number else self._step
+            rule.lr = self._rate
+            self.params = rule.update(self.params, self._like)
+            if rule is self._step:
+                self._shared.take_over(rule)
+            found = self._objective.value_at(self.params)
+            self._measure.update(self.params, self._like)
+            way = self._measure.readings
+            if not math.isfinite(way["way_square"]):
+                raise Ending(Status.NOT_FINITE, "the gradient is not finite")
+            if way["way_square"] == 0 and number:
+                break  # the step is less than the parameters are rounded
+            model = evaluation.value + way["along"] + way["way_square"] / (2 * self._rate)
+            promised = way["way_square"] / (2 * self._rate)  # by how much it is lower, at least
+            first = max(first, promised)
+            if found.value <= model + slack and (promised > slack or promised == first):
+                return found, way
+            self._rate *= _shorter(evaluation.value + way["along"], found.value, model)
+        if not math.isfinite(found.value):
+            raise Ending(Status.NOT_FINITE, "the objective is not finite at any rate")
+        raise Ending(
+            Status.NO_DESCENT,
+            f"no rate down to {self._rate:.3g} lowers the objective as its gradient says; see "
+            f"whether that is right, with instep.check_gradient",
+        )
+
+    def back(self) -> None:
+        if self._beyond.t != self._taken:
+            self._shared.take_over(self._beyond)
+            self.params = self._back.update(self.params, self._like)
+            self._taken, self.grads = self._beyond.t, None
+
+    def saved(self) -> Saved:
+        found = named("params", self.params)
+        before = self._shared.named("x")
+        found |= {f"x/{key}": arrays.to_numpy(x) for key, x in before.items()}
+        if self.grads is not None:
+            found |= named("grads", self.grads)
+        numbers = {name: getattr(self, name) for name in ("value", "gradient_norm", "length")}
+        own = {"rate": self._rate, "momentum": self._momentum, "beta": self._beta}
+        return {**numbers, **own}, found
+
+    def restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        self.params = put(self.params, below(found, "params"))
+        grads = below(found, "grads")
+        # Where there are no gradients, any finite numbers do.
+        self._prepare(like(self.params, grads or below(found, "x")))
+        for key, x in self._shared.named("x").items():
+            arrays.filled(x, found[f"x/{key}"])
+        self.grads = self._like if grads else None
+        self._rate, self._momentum = header["rate"], header["momentum"]
+        self._beta, self.value = header["beta"], header["value"]
+        self.gradient_norm, self.length = header["gradient_norm"], header["length"]
+
+
+def _shorter(line: float, value: float, model: float) -> float:
+    """Return by how much a rate is made smaller: so that the model is at the value, and a little.
+
+    `line` is the model without its square, which grows as the rate becomes smaller.
+    """
+    above = value - line
+    if not math.isfinite(value) or above <= 0:
+        return 0.1
+    return min(max(0.95 * (model - line) / above, 0.1), 0.9)

@@ -1,0 +1,294 @@
+"""Runs of L-BFGS, on arrays that turn."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from instep import arrays
+from instep.interrupts import at_once
+from instep.minimization.descent import Descent, Ending, Saved, check_finite
+from instep.minimization.line_search import NO_DESCENT, NOT_FINITE, LineSearch, Trial, shortened
+from instep.minimization.objective import Evaluation, Objective
+from instep.minimization.passes import OF_LAST, Passes, PassesWithin, passes, passes_within
+from instep.minimization.result import Status
+from instep.minimization.ring import OnRing, Ring
+from instep.minimization.rounding import leads_up, resolution
+from instep.minimization.trees import below, like, named, put
+from instep.minimization.two_loop import Direction, News, Pairs
+
+_AT_START = "at the start; begin where it is"
+
+
+class QuasiNewton(Descent):
+    """A run: what does not depend on whether there are bounds.
+
+    Parameters
+    ----------
+    history
+        Number of pairs.
+    first_length
+        Length of the first step, and of the first after pairs were forgotten.
+    settings
+        What the passes are made with.
+    """
+
+    _passes: Passes
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Any,
+        history: int,
+        first_length: float,
+        settings: Mapping[str, Any],
+    ) -> None:
+        super().__init__(objective, params)
+        self._history, self._first_length = history, first_length
+        self._ring = Ring(history, settings)
+        self._pairs = Pairs.none(history, math.nan)
+        self._like: Any = None  # gradients of the right kind, whatever their values
+        self._leaving: tuple[OnRing, int] | None = None  # what left the present point; steps before
+        self._trials: list[tuple[float, float]] = []  # of the last search: length and value
+
+    def begin(self) -> None:
+        evaluation = self._objective.at(self.params)
+        check_finite(evaluation, _AT_START)
+        square, norm = self._measured(evaluation.grads)
+        if not math.isfinite(square):
+            raise Ending(Status.NOT_FINITE, f"the gradient is not finite {_AT_START}")
+        self._take(evaluation, Pairs.none(self._history, square), norm)
+
+    def _measured(self, grads: Any) -> tuple[float, float]:
+        """Return the square of gradients, and the norm of what leads inside.
+
+        The arrays of the ring are made.
+        """
+        self._like = grads
+        first = self._ring.rule(self._passes.start)
+        self.params = first.update(self.params, grads)
+        self._ring.begin(first)
+        found = first.readings
+        return found["gradient_square"], self._norm(found)
+
+    def _norm(self, found: Mapping[str, float]) -> float:
+        """Return the norm of the gradient, or with bounds, of what of it leads inside."""
+        return math.sqrt(found["gradient_square"])
+
+    def _take(
+        self, evaluation: Evaluation, pairs: Pairs, norm: float, square: float | None = None
+    ) -> None:
+        """Make the point where the parameters are the present one, at once.
+
+        `square` is that of the length of the step there.
+        """
+        value, grads = evaluation
+        taken = {"value": value, "grads": grads, "gradient_norm": norm, "_like": grads}
+        taken |= {"_pairs": pairs, "_leaving": None}
+        taken |= {} if square is None else {"length": math.sqrt(square)}
+        turning = [] if square is None else self._ring.turning()
+        at_once([*turning, partial(self.__dict__.update, taken)])
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether the present point is in the ring, and may not be in the parameters."""
+        # A signal may have come right after the step that left it: its count tells.
+        return self._leaving is not None and self._leaving[0].t != self._leaving[1]
+
+    def step(self) -> None:
+        while True:
+            direction = self._pairs.direction()
+            why = self._search(direction) if direction.slope < 0 else NO_DESCENT
+            if why is None:
+                return
+            if not self._pairs.count:
+                raise self._ending(why)
+            self._pairs = self._pairs.without_pairs()
+
+    @abstractmethod
+    def _search(self, direction: Direction) -> str | None:
+        """Go along a direction to the next point; return None, or why there is none."""
+
+    def _first(self, direction: Direction) -> float:
+        """Return the first step of a search, in directions."""
+        self._trials = []
+        return 1.0 if self._pairs.used else self._first_length / math.sqrt(self._pairs.gg)
+
+    def _go(self, direction: Direction, length: float) -> Evaluation:
+        """Go from the present point along a direction; return the objective there."""
+        coefficients = direction.times(length)
+        if self._is_kept:
+            rule = self._ring.rule(self._passes.again, coefficients)
+            self.params = rule.update(self.params, self._like)
+        else:
+            rule = self._ring.rule(self._passes.advance, coefficients)
+            self._leaving = rule, rule.t
+            self.params = rule.update(self.params, self.grads)
+            self._ring.keep(rule)
+        evaluation = self._objective.at(self.params)
+        self._trials.append((length, evaluation.value))
+        return evaluation
+
+    def _products(self, evaluation: Evaluation) -> Mapping[str, float]:
+        """Return the products at a point where the one that was kept is the newest before."""
+        products = self._ring.rule(self._passes.products, ahead=True)
+        products.update(self.params, evaluation.grads)
+        return products.readings
+
+    def _with_gradient(self, found: Mapping[str, float]) -> tuple[list[float], list[float]]:
+        """Return the products of steps, and of changes, with the gradient."""
+        numbers = range(self._history)
+        return [found[f"step{i}"] for i in numbers], [found[f"change{i}"] for i in numbers]
+
+    def _ending(self, why: str) -> Ending:
+        """Return why the steepest descent leads nowhere."""
+        if why == NOT_FINITE:
+            return Ending(
+                Status.NOT_FINITE, f"{why}, the shortest of which is {self._trials[-1][0]:.3g}"
+            )
+        if leads_up(self.value, self._trials, resolution(self.params)):
+            return Ending(
+                Status.NO_DESCENT,
+                f"{why}, and it rises where the gradient says that it falls; see whether that is "
+                f"right, with instep.check_gradient",
+            )
+        return Ending(
+            Status.PRECISION, "no step lowers the objective by more than its value is rounded"
+        )
+
+    def back(self) -> None:
+        if self._leaving is not None and self._is_kept:
+            self._ring.keep(self._leaving[0])
+            self.params = self._ring.rule(self._passes.back).update(self.params, self._like)
+            self._leaving, self.grads = None, None
+
+    def saved(self) -> Saved:
+        found = named("params", self.params)
+        if self.grads is None:
+            own = self._ring.gradients()
+            found |= {f"grads/{key}": arrays.to_numpy(x) for key, x in own.items()}
+        else:
+            found |= named("grads", self.grads)
+        for role, own in self._ring.before():
+            found |= {f"{role}/{key}": arrays.to_numpy(x) for key, x in own.items()}
+        numbers = {name: getattr(self, name) for name in ("value", "gradient_norm", "length")}
+        return {"pairs": asdict(self._pairs), **numbers}, found
+
+    def restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        self.params = put(self.params, below(found, "params"))
+        grads = like(self.params, below(found, "grads"))
+        self._measured(grads)
+        for role, own in self._ring.before():
+            for key, x in own.items():
+                arrays.filled(x, found[f"{role}/{key}"])
+        evaluation = Evaluation(header["value"], grads)
+        self._take(evaluation, Pairs(**header["pairs"]), header["gradient_norm"])
+        self.length = header["length"]
+
+
+class Free(QuasiNewton):
+    """A run without bounds."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Any,
+        history: int,
+        first_length: float,
+        settings: Mapping[str, Any],
+        line_search: LineSearch,
+    ) -> None:
+        super().__init__(objective, params, history, first_length, settings)
+        self._passes, self._line_search = passes(history), line_search
+
+    def _search(self, direction: Direction) -> str | None:
+        start, length = Trial(0.0, self.value, direction.slope), self._first(direction)
+        search = self._line_search.search(start, length)
+        evaluation, found = Evaluation(self.value, self.grads), dict[str, float]()
+        try:
+            length = next(search)
+            while True:
+                evaluation = self._go(direction, length)
+                found = dict(self._products(evaluation))
+                if found["step_square"] == 0:
+                    return NO_DESCENT  # the step is less than the parameters are rounded
+                slope = found[f"step{self._history - 1}"] / length
+                length = search.send(Trial(length, evaluation.value, slope))
+        except StopIteration as stop:
+            if stop.value is not None:
+                return str(stop.value)
+        news = News(*self._with_gradient(found), *(found[name] for name in OF_LAST))
+        self._take(evaluation, self._pairs.with_news(news), self._norm(found), news.step_square)
+        return None
+
+
+class Within(QuasiNewton):
+    """A run within bounds: the projected method of Kim, Sra and Dhillon (2010).
+
+    Elements that the gradient holds at a bound are left out of all vectors, and so out of all
+    products. The search is along the path of points within the bounds that are nearest to those of
+    the direction, backwards from its end, until the objective is as low as the gradient along the
+    way promises (Bertsekas 1982).
+    """
+
+    _passes: PassesWithin
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Any,
+        history: int,
+        first_length: float,
+        settings: Mapping[str, Any],
+    ) -> None:
+        super().__init__(objective, params, history, first_length, settings)
+        self._passes = passes_within(history)
+
+    def begin(self) -> None:
+        copies = like(self.params, below(named("params", self.params), "params"))
+        self.params = self._ring.rule(self._passes.enter).update(self.params, copies)
+        super().begin()
+
+    def _norm(self, found: Mapping[str, float]) -> float:
+        return math.sqrt(found["way_square"])
+
+    def _search(self, direction: Direction) -> str | None:
+        start, length = Trial(0.0, self.value, direction.slope), self._first(direction)
+        for _ in range(_MOST_TRIALS):
+            evaluation = self._go(direction, length)
+            if math.isfinite(evaluation.value):
+                along = self._ring.rule(self._passes.along)
+                along.update(self.params, evaluation.grads)
+                way = along.readings
+                if way["step_square"] == 0:
+                    break  # the step is less than the parameters are rounded
+                if evaluation.value <= start.value + _DECREASE * way["along"]:
+                    found = self._products(evaluation)
+                    if not math.isfinite(found["gradient_square"]):
+                        return NOT_FINITE
+                    # A value that is the same is no better, if the gradient is no less.
+                    if evaluation.value < self.value or self._norm(found) < self.gradient_norm:
+                        self._accept(evaluation, way, found)
+                        return None
+            length *= shortened(start, Trial(length, evaluation.value, 0.0))
+        return NO_DESCENT if math.isfinite(evaluation.value) else NOT_FINITE
+
+    def _accept(
+        self, evaluation: Evaluation, way: Mapping[str, float], found: Mapping[str, float]
+    ) -> None:
+        sy, yy = (
+            [
+                [found[f"{kind}{i}_{j}"] if i <= j else 0.0 for j in range(self._history)]
+                for i in range(self._history)
+            ]
+            for kind in ("sy", "yy")
+        )
+        news = News(*self._with_gradient(found), found["gradient_square"])
+        pairs = self._pairs.with_all(sy, yy, news)
+        self._take(evaluation, pairs, self._norm(found), way["step_square"])
+
+
+#: The part of the promised decrease that is enough, and how often a way is shortened.
+_DECREASE, _MOST_TRIALS = 1e-4, 40

@@ -1,0 +1,63 @@
+"""Runs of a minimization in files."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from instep import files
+from instep.hyperparameters import described
+
+#: Version of the layout.
+FORMAT = 1
+
+
+def write(
+    path: str | os.PathLike[str], method: Any, header: Mapping[str, Any], found: Mapping[str, Any]
+) -> None:
+    """Write what a run is continued from."""
+    whole = {"minimization": FORMAT, "method": method.name, **header}
+    files.write("Result", path, whole, found)
+
+
+def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what was written of a run of such a method.
+
+    Raises
+    ------
+    ValueError
+        If it is another kind of file, or damaged, or of another method.
+    """
+    try:
+        header, found = files.read(path)
+        missing = {"minimization", "method", "descent", "history", "nfev"} - header.keys()
+        if missing:
+            raise KeyError(min(missing))
+    except files.DAMAGES as error:
+        raise _damaged(path) from error
+    if header["minimization"] != FORMAT:
+        raise ValueError(
+            f"minimize: {os.fspath(path)!r} has the format {described(header['minimization'])}, "
+            f"expected {FORMAT}"
+        )
+    if header["method"] != method.name:
+        raise ValueError(
+            f"minimize: {os.fspath(path)!r} is of a run of {header['method']}, and this is "
+            f"{method.name}; resume with that"
+        )
+    return header, found
+
+
+@contextmanager
+def damages(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise ValueError where something is missing in what was read, or of another kind."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: str | os.PathLike[str]) -> ValueError:
+    return ValueError(
+        f"minimize: {os.fspath(path)!r} is no file that Result.save has written, or is damaged"
+    )
