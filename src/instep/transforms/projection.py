@@ -18,6 +18,9 @@ from instep.transforms.clipping import within
 
 _Bound = Annotated[float | Schedule | RealArray, Domain(infinite=True)]
 _Modulus = Annotated[float | Schedule | RealArray, Domain(lower=0.0, infinite=True)]
+_Mask = Annotated[
+    float | Schedule | RealArray, Domain(lower=0.0, upper=1.0, integer=True, booleans=True)
+]
 
 
 class project(Transform):
@@ -50,6 +53,7 @@ class project(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     lower: _Bound = float("-inf")
     upper: _Bound = float("inf")
@@ -120,6 +124,7 @@ class project_norm(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     radius: Positive = 1.0
 
@@ -155,6 +160,7 @@ class project_modulus(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     lower: NonNegative = 0.0
     upper: _Modulus = float("inf")
@@ -191,7 +197,47 @@ class project_real(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     @staticmethod
     def rule(xp, w, g, s, h):
         return xp.real(w), {}
+
+
+class support(Transform):
+    r"""Keep elements at zero where a mask is zero, after the step.
+
+    .. math:: w \leftarrow m \odot w, \qquad m \in \{0, 1\}
+
+    Parameters
+    ----------
+    mask
+        The mask :math:`m`, an array of the shape of the parameter: of booleans, of integers of 8
+        bits, or of floats, 0 or 1. In a tree, give each parameter its own by `overrides`; a number,
+        1 or 0, is the mask of all elements.
+
+    Notes
+    -----
+    It is the projection on the arrays that vanish outside of the support, complex ones too. What is
+    infinite or NaN outside becomes 0. A mask of booleans is read at one byte an element.
+
+    The mask is read at every step: a shrinking support is one that you write into.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import support
+    >>> optimizer = chain(SGD(lr=1.0), support(np.array([True, False])))
+    >>> optimizer.update(np.zeros(2, complex), np.array([-3 - 4j, 0.5j]))
+    array([3.+4.j, 0.+0.j])
+    """
+
+    stage = "parameter"
+    constrains = True
+
+    mask: _Mask = 1.0
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return xp.where(h.mask != 0, w, 0.0), {}
