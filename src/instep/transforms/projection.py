@@ -3,20 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from instep import arrays
 from instep.hyperparameters import (
     Domain,
     NonNegative,
     Positive,
     RealArray,
     Schedule,
-    is_array,
-    source,
 )
 from instep.transform import Transform
+from instep.transforms.bounds import Bound, check_step, check_values, within_bounds
 from instep.transforms.clipping import within
 
-_Bound = Annotated[float | Schedule | RealArray, Domain(infinite=True)]
 _Modulus = Annotated[float | Schedule | RealArray, Domain(lower=0.0, infinite=True)]
 _Mask = Annotated[
     float | Schedule | RealArray, Domain(lower=0.0, upper=1.0, integer=True, booleans=True)
@@ -55,52 +52,21 @@ class project(Transform):
     stage = "parameter"
     constrains = True
 
-    lower: _Bound = float("-inf")
-    upper: _Bound = float("inf")
+    lower: Bound = float("-inf")
+    upper: Bound = float("inf")
 
     def check_values(self, values: Mapping[str, Any]) -> None:
         """Raise if the bounds cross."""
-        _check_values(self.name, values)
+        check_values(self.name, values)
 
     @staticmethod
     def scalars(h):
         """Return nothing; raise if bounds of this step cross, as schedules may."""
-        return _check_step("project", h)
+        return check_step("project", h)
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        # A bound beyond the dtype of the arithmetic comes as an infinity, a lower one as the wrong
-        # one: what is clipped to an infinity has met no bound.
-        clipped = xp.clip(w, h.lower, h.upper)
-        return xp.where(xp.isfinite(clipped), clipped, w), {}
-
-
-def _check_values(owner: str, values: Mapping[str, Any]) -> None:
-    if not callable(values["lower"]) and not callable(values["upper"]):
-        remedy = "to move both, set first the one that gives way"
-        _check_bounds(owner, values["lower"], values["upper"], remedy)
-
-
-def _check_step(owner: str, h: Any) -> Mapping[str, float | bool]:
-    if "lower" in h and "upper" in h:  # as numbers
-        remedy = "give schedules and overrides that do not cross"
-        _check_bounds(f"{owner}, step {h.t:.0f}", h.lower, h.upper, remedy)
-    return {}
-
-
-def _check_bounds(owner: str, lower: Any, upper: Any, remedy: str) -> None:
-    if is_array(lower) and is_array(upper) and not _are_alike(lower, upper):
-        return  # one of them is not like the parameter: the step says which
-    crosses = lower > upper
-    if crosses.any() if is_array(crosses) else crosses:
-        raise ValueError(
-            f"{owner}: lower must not be above upper, got {source(lower)} and {source(upper)}; "
-            f"{remedy}"
-        )
-
-
-def _are_alike(a: Any, b: Any) -> bool:
-    return arrays.library(a) == arrays.library(b) and tuple(a.shape) == tuple(b.shape)
+        return within_bounds(xp, w, h), {}
 
 
 class project_norm(Transform):
@@ -167,12 +133,12 @@ class project_modulus(Transform):
 
     def check_values(self, values: Mapping[str, Any]) -> None:
         """Raise if the bounds cross."""
-        _check_values(self.name, values)
+        check_values(self.name, values)
 
     @staticmethod
     def scalars(h):
         """Return nothing; raise if bounds of this step cross, as schedules may."""
-        return _check_step("project_modulus", h)
+        return check_step("project_modulus", h)
 
     @staticmethod
     def rule(xp, w, g, s, h):
