@@ -14,6 +14,7 @@ from instep.minimization.descent import (
     Saved,
     check_finite,
 )
+from instep.minimization.failures import nowhere
 from instep.minimization.line_passes import Advance, Line, Products
 from instep.minimization.line_search import (
     NO_DESCENT,
@@ -25,7 +26,7 @@ from instep.minimization.line_search import (
 )
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
-from instep.minimization.rounding import ROUNDINGS, leads_up
+from instep.minimization.rounding import ROUNDINGS, resolution
 from instep.minimization.trees import below, like, named, put
 from instep.optimizer import Optimizer
 
@@ -291,19 +292,14 @@ class Conjugate(Descent):
 
     def _ending(self, why: str) -> Ending:
         """Return why the steepest descent leads nowhere."""
-        if why == NOT_FINITE:
-            return Ending(
-                Status.NOT_FINITE, f"{why}, the shortest of which is {self._trials[-1][0]:.3g}"
-            )
-        if leads_up(self.value, self._trials, _NOISE / ROUNDINGS):
-            return Ending(
-                Status.NO_DESCENT,
-                f"{why}, and it rises where the gradient says that it falls; see whether that is "
-                f"right, with instep.check_gradient",
-            )
-        return Ending(
-            Status.PRECISION, "no step lowers the objective by more than its value is rounded"
-        )
+
+        def value_at(step: float) -> float:
+            self._go(step)
+            return self._objective.value_at(self.params).value
+
+        start = Trial(0.0, self.value, self._course.slope)
+        rounded = ROUNDINGS * resolution(self.params) * abs(self.value)
+        return nowhere(why, start, self._trials, value_at, rounded)
 
     def _first_step(self) -> float:
         """Return the first step to be tried on the line."""
