@@ -121,8 +121,11 @@ def values_of_scipy(problem: Problem, tolerance: float = 0.0) -> list[float]:
         method="L-BFGS-B",
         bounds=_bounds(problem),
         options={
-            **{"maxcor": HISTORY, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS},
-            **{"gtol": tolerance, "ftol": 0.0},
+            "maxcor": HISTORY,
+            "maxiter": EVALUATIONS,
+            "maxfun": EVALUATIONS,
+            "gtol": tolerance,
+            "ftol": 0.0,
         },
     )
     return values
@@ -147,8 +150,9 @@ def _bounds(problem: Problem) -> Any:
 
     if problem.lower is None and problem.upper is None:
         return None
-    limits = (-np.inf if problem.lower is None else problem.lower), (
-        np.inf if problem.upper is None else problem.upper
+    limits = (
+        (-np.inf if problem.lower is None else problem.lower),
+        (np.inf if problem.upper is None else problem.upper),
     )
     return Bounds(*(np.broadcast_to(limit, problem.start.shape) for limit in limits))
 
