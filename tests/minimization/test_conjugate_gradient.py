@@ -7,6 +7,7 @@ import pytest
 from objectives import least_squares, quadratic, rosenbrock, start
 
 from instep import Backtracking, ConjugateGradient, Status, StrongWolfe, minimize
+from instep.minimization import conjugate_gradient
 from instep.minimization.line_search import Trial
 
 BETAS = ["PR+", "DY", "HZ"]
@@ -60,7 +61,7 @@ def test_the_way_is_that_of_the_textbook(beta):
 
 def test_the_bound_of_hager_and_zhang_is_met():
     """A gradient that turns around after a long step asks for a factor below the bound."""
-    from instep.minimization.conjugate_gradient import BETAS as formulas
+    formulas = conjugate_gradient.BETAS
 
     now = {"gy": -50.0, "yy": 1.0, "dy": 1.0, "gd": 0.0, "dd": 4.0, "gg": 1.0}
     assert formulas["HZ"](now, 9.0) == -1 / (2 * 0.01)
