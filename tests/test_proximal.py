@@ -8,12 +8,16 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import SGD, Adam, Momentum, arrays, chain
+from instep import FISTA, SGD, Adam, Momentum, arrays, chain, minimize
 from instep.transforms import (
     clip_change,
     group_soft_threshold,
     project,
+    project_halfspace,
+    project_l1,
+    project_simplex,
     soft_threshold,
+    support,
     total_variation,
 )
 
@@ -312,6 +316,31 @@ def test_they_take_one_pass_or_two():
         (bucket,) = chain(Adam(), transform).explain(w).buckets
         assert bucket.passes == passes, transform
         assert size in (None, bucket.bytes_per_element)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        *(soft_threshold(3.0), group_soft_threshold(3.0), total_variation(2.0, 300)),
+        *(project_simplex(), project_l1(0.5), project_halfspace(), support(np.arange(20.0) % 2)),
+    ],
+    ids=lambda transform: transform.name,
+)
+def test_with_momentum_they_come_to_where_plain_steps_come(transform):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((40, 20)), rng.standard_normal(40)
+
+    def value_and_grad(x):
+        residual = a @ x - b
+        return 0.5 * residual @ residual, a.T @ residual
+
+    x, y = np.full(20, 0.05), np.full(20, 0.05)
+    result = minimize(value_and_grad, x, FISTA(1 / 80, transform), steps=1000, tolerance=1e-9)
+    optimizer = chain(SGD(1 / 80), transform)
+    for _ in range(2000):
+        optimizer.update(y, value_and_grad(y)[1])
+    assert result.success
+    np.testing.assert_allclose(x, y, rtol=0, atol=1e-8)
 
 
 # Changes ------------------------------------------------------------------------------------
