@@ -26,9 +26,11 @@ class LeafCheck:
 
     Attributes
     ----------
-    measured, given
-        Slopes of the objective along each direction, as its values tell, and as the gradient does.
-        Of a complex array, the imaginary parts are the slopes along i times the direction.
+    measured
+        Slopes of the objective along each direction, as its values tell. Of a complex array, the
+        imaginary parts are the slopes along i times the direction.
+    given
+        The same, as the gradient tells.
     error
         The largest difference of the two, relative to the larger of them.
     fault
