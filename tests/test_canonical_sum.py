@@ -125,6 +125,27 @@ def test_many_sums_are_added_in_the_same_order(engine, threads, dtype):
             assert_same_number(optimizer.readings[name] + 0.0, number + 0.0)
 
 
+class VeryMany(Optimizer):
+    """Measures more than one pass has room for."""
+
+    tree_readings = tuple(f"sum{i}" for i in range(600))
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        sums = xp.tree_sums(*(g + float(i) for i in range(600)))
+        return w, dict(zip(VeryMany.tree_readings, sums, strict=True))
+
+
+def test_more_sums_than_one_pass_has_room_for():
+    x = np.linspace(0, 1, 300)
+    engine_runs.require("native")
+    optimizer = VeryMany(engine="native")
+    assert optimizer.explain(x).buckets[0].passes == 3
+    optimizer.update(np.zeros(300), x)
+    found = [optimizer.readings[name] for name in VeryMany.tree_readings]
+    assert found == [canonical_sum(x + i) for i in range(600)]
+
+
 @pytest.mark.parametrize("dtype", bits.DTYPES)
 @every_engine
 def test_layout_in_memory_does_not_change_a_sum(engine, threads, dtype):

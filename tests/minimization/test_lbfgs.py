@@ -11,7 +11,16 @@ from objectives import (
     start,
 )
 
-from instep import LBFGS, Backtracking, Status, StrongWolfe, minimize
+from instep import (
+    FISTA,
+    LBFGS,
+    Adam,
+    Backtracking,
+    ConjugateGradient,
+    Status,
+    StrongWolfe,
+    minimize,
+)
 
 
 def textbook(value_and_grad, x, steps, history):
@@ -163,3 +172,78 @@ def test_a_step_reads_all_vectors_twice_and_writes_three():
     (advance,), (products,) = (one.buckets[0].graphs for one in found.values())
     assert (len(advance.loaded), len(advance.stored)) == (22, 3)
     assert (len(products.loaded), len(products.stored)) == (22, 0)
+
+
+# What users have met ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e13, 1e20])
+def test_units_do_not_matter(scale):
+    curvatures = np.logspace(0, 3, 20)
+
+    def objective(x):
+        g = scale * curvatures * (x - 1)
+        return 0.5 * float(((x - 1) * g).sum()), g
+
+    x = np.zeros(20)
+    result = minimize(objective, x, steps=300, tolerance=1e-4 * scale)
+    assert result.status is Status.CONVERGED
+    np.testing.assert_allclose(x, 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("bounds", [{}, {"lower": 0.0}])
+def test_a_first_step_that_is_rounded_away_is_made_longer(bounds):
+    aim = (5e4 + 1e3 * np.random.default_rng(0).random(10_000)).astype("float32")
+    x = np.full_like(aim, 5e4)
+    mean = np.float32(1e-6)
+
+    def objective(x):
+        d = x - aim
+        return 0.5e-6 * float((d.astype(float) ** 2).sum()), mean * d
+
+    result = minimize(objective, x, LBFGS(first_length=1e-3, **bounds), steps=20)
+    assert result.nit > 0
+    np.testing.assert_allclose(x, aim, rtol=1e-5)
+
+
+def test_an_objective_without_a_minimum_goes_down_and_down():
+    x = np.zeros(3)
+    result = minimize(lambda x: (float(x.sum()), np.ones(3)), x, steps=5)
+    assert (result.status, result.nit) == (Status.STEPS, 5)
+    assert result.fun < -1e6
+
+
+def test_a_run_is_resumed_with_as_many_pairs_and_bounds(tmp_path):
+    objective, file = quadratic(np.linspace(1, 4, 4)), tmp_path / "run"
+    minimize(objective, np.zeros(4), LBFGS(lower=-9.0), steps=2).save(file)
+    with pytest.raises(ValueError, match="history=10, and this is one with 3"):
+        minimize(objective, np.zeros(4), LBFGS(3, lower=-9.0), resume=file)
+    with pytest.raises(ValueError, match="bounds=True, and this is one with False"):
+        minimize(objective, np.zeros(4), resume=file)
+    x = np.zeros(4)
+    minimize(objective, x, LBFGS(lower=2.0), resume=file, steps=9)
+    np.testing.assert_array_equal(x, 2)  # other bounds hold from then on
+
+
+@pytest.mark.parametrize(
+    "method", [LBFGS(), LBFGS(lower=0.0), FISTA(), ConjugateGradient(), Adam()]
+)
+def test_a_tree_in_which_nothing_moves_is_refused(method):
+    for params in ({}, {"w": np.ones(2)}):
+        grads = dict.fromkeys(params)
+        with pytest.raises(ValueError, match="nothing to minimize over"):
+            minimize(lambda _, g=grads: (0.0, g), params, method)
+
+
+def test_numbers_of_numpy_are_numbers():
+    result = minimize(rosenbrock, start(), tolerance=np.float32(1e-3), steps=np.int64(200))
+    assert result.success
+
+
+def test_history_has_an_end():
+    with pytest.raises(ValueError, match="at most 100"):
+        LBFGS(101)
+    with pytest.raises(ValueError, match="at most 20"):
+        LBFGS(21, lower=0.0)
+    x = start()
+    assert minimize(rosenbrock, x, LBFGS(100), tolerance=1e-6, steps=100).success

@@ -6,6 +6,9 @@ from dataclasses import replace
 from instep.graph.dtypes import itemsize
 from instep.graph.nodes import Call, Graph, Node, Reading, Remembered, Store, Sum
 
+#: Sums of a pass at most: their lanes, 8 KiB each, are on the stack of a thread.
+MOST_SUMS = 256
+
 
 def prune(graph: Graph) -> Graph:
     """Return `graph` without nodes that nothing needs, and without stores that change nothing."""
@@ -49,8 +52,8 @@ def cut(graph: Graph) -> tuple[Graph, ...]:
         if calls:
             drafts = [Store(call.array, call.node) for call in calls]
             passes.append(_keep(graph, drafts, (), calls))
-        if sums:
-            passes.append(_keep(graph, (), sums))
+        starts = range(0, len(sums), MOST_SUMS)
+        passes += [_keep(graph, (), sums[first : first + MOST_SUMS]) for first in starts]
     return (*passes, replace(last, remembers=remembers, reads=reads))
 
 

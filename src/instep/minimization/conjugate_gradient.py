@@ -179,6 +179,11 @@ class ConjugateGradient(Method):
             raise ValueError(f"{name}: first_length must be > 0, got {self.first_length!r}")
         super().__post_init__()
 
+    @property
+    def form(self) -> dict[str, Any]:
+        """What a run cannot be continued without."""
+        return {"beta": self.beta}
+
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""
         return Conjugate(objective, params, self)

@@ -115,6 +115,14 @@ class Descent(ABC):
         """Take what was saved, in the place of `begin`."""
 
 
+def nothing_moves() -> ValueError:
+    """Return the error for a tree in which no parameter takes part."""
+    return ValueError(
+        "minimize: there is nothing to minimize over: params has no arrays, or each of them is "
+        "frozen or has None for a gradient"
+    )
+
+
 def check_finite(evaluation: Evaluation, where: str) -> None:
     """Raise Ending unless the value is finite."""
     if not math.isfinite(evaluation.value):
@@ -144,6 +152,11 @@ class Method(ABC):
     def name(self) -> str:
         """Name of the method, in messages."""
         return type(self).__name__
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What a run cannot be continued without, of how the method was made."""
+        return {}
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -4,7 +4,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from instep.minimization.descent import SETTINGS_OF_PASSES, Descent, Ending, Saved, check_finite
+from instep.minimization.descent import (
+    SETTINGS_OF_PASSES,
+    Descent,
+    Ending,
+    Saved,
+    check_finite,
+    nothing_moves,
+)
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
 from instep.minimization.shared import Pass
@@ -89,6 +96,8 @@ class FirstOrder(Descent):
 
     def _take(self, evaluation: Evaluation, **known: float) -> None:
         """Take note of the present point, in one call of a function in C."""
+        if not arrays_of(self._watch):
+            raise nothing_moves()
         found = {name: self._watch.readings[name] for name in self._watch.tree_readings} | known
         value, grads = evaluation
         own = {"_like": grads, "_taken": self._optimizer.t, "_points": self._watch.t}

@@ -3,16 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from instep import arrays
 from instep.composition import chain
+from instep.interrupts import at_once
 from instep.minimization.descent import (
     Descent,
     Ending,
     Method,
     Saved,
     check_finite,
+    nothing_moves,
 )
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.proximal_passes import Again, Back, Extrapolation, Measure, Step
@@ -88,10 +91,11 @@ class FISTA(Method):
             raise ValueError(f"FISTA: lr must be a number > 0, got {lr!r}")
         step: Any
         for step in self.steps:
-            if not isinstance(step, Transform) or step.stage == "gradient":
+            is_one = isinstance(step, Transform) and step.stage != "gradient"
+            if not is_one or step.state_slots() or step.defines("answer_rule"):
                 raise TypeError(
-                    f"FISTA: prox must be a transform of parameters, or several, such as "
-                    f"project(lower=0.0), got {step!r}"
+                    f"FISTA: prox must be a transform of parameters that remembers nothing, or "
+                    f"several, such as project(lower=0.0), got {step!r}"
                 )
         super().__post_init__()
 
@@ -108,6 +112,11 @@ class FISTA(Method):
             "step": chain(step, *self.steps) if self.steps else step,
             "measure": Measure(**self.settings),
         }
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What a run cannot be continued without."""
+        return {"prox": [step.name for step in self.steps], "restart": self.restart}
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""
@@ -150,6 +159,8 @@ class _Accelerated(Descent):
         self._like = grads
         self._extrapolate(0.0)
         self._taken = self._beyond.t
+        if not self._shared.named("x"):
+            raise nothing_moves()
 
     def _extrapolate(self, beta: float) -> None:
         """Keep the present point, and go beyond it, from the one before."""
@@ -166,13 +177,14 @@ class _Accelerated(Descent):
         self._like, self.grads = evaluation.grads, None
         found, way = self._descend(evaluation)
         following = (1 + math.sqrt(1 + 4 * self._momentum**2)) / 2
-        self._beta, self._momentum = (self._momentum - 1) / following, following
+        beta, momentum = (self._momentum - 1) / following, following
         if self._restarts and way["turn"] < 0:
-            self._beta, self._momentum = 0.0, 1.0
-        self.value, self.grads = found
-        self.gradient_norm = math.sqrt(way["way_square"]) / self._rate
-        self.length = math.sqrt(way["step_square"])
-        self._taken = self._beyond.t
+            beta, momentum = 0.0, 1.0
+        taken = {"value": found.value, "grads": found.grads, "_taken": self._beyond.t}
+        taken |= {"_beta": beta, "_momentum": momentum}
+        taken["gradient_norm"] = math.sqrt(way["way_square"]) / self._rate
+        taken["length"] = math.sqrt(way["step_square"])
+        at_once([partial(self.__dict__.update, taken)])  # no signal leaves half of it
 
     def _descend(self, evaluation: Evaluation) -> tuple[Evaluation, Mapping[str, float]]:
         """Take a proximal step; return the objective there, and the products of the ways."""
@@ -194,7 +206,11 @@ class _Accelerated(Descent):
             model = evaluation.value + way["along"] + way["way_square"] / (2 * self._rate)
             promised = way["way_square"] / (2 * self._rate)  # by how much it is lower, at least
             first = max(first, promised)
-            if found.value <= model + slack and (promised > slack or promised == first):
+            if (
+                math.isfinite(found.value)
+                and found.value <= model + slack
+                and (promised > slack or promised == first)
+            ):
                 return found, way
             self._rate *= _shorter(evaluation.value + way["along"], found.value, model)
         if not math.isfinite(found.value):

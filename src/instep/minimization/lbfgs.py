@@ -13,6 +13,10 @@ from instep.minimization.passes import passes, passes_within
 from instep.minimization.quasi_newton import Free, Within
 from instep.optimizer import Optimizer
 
+#: Pairs at most, without bounds, and within them: passes read all of them, and within bounds they
+#: take all their products.
+MOST_PAIRS, MOST_PAIRS_WITHIN = 100, 20
+
 #: A bound of all parameters, or bounds by patterns of their paths.
 Bounds = float | RealArray | Mapping[str, float | RealArray] | None
 
@@ -35,7 +39,8 @@ class LBFGS(Method):
     Parameters
     ----------
     history
-        Number of pairs. The state is `history + 1` points and as many gradients.
+        Number of pairs, up to 100, and within bounds up to 20. The state is `history + 1` points
+        and as many gradients.
     lower, upper
         Bounds of the parameters: numbers, arrays of the shape of a parameter, or dicts of these by
         patterns of paths, as in ``lower={"density": 0.0}``. Infinite ones, and None, are none.
@@ -72,11 +77,20 @@ class LBFGS(Method):
 
     def __post_init__(self) -> None:
         history: Any = self.history
-        if isinstance(history, bool) or not isinstance(history, int) or history < 1:
-            raise ValueError(f"LBFGS: history must be an integer >= 1, got {self.history!r}")
+        most = MOST_PAIRS if self.lower is None and self.upper is None else MOST_PAIRS_WITHIN
+        if isinstance(history, bool) or not isinstance(history, int) or not 1 <= history <= most:
+            raise ValueError(
+                f"LBFGS: history must be an integer >= 1, and at most {most}, got {history!r}"
+            )
         if not 0 < self.first_length < math.inf:
             raise ValueError(f"LBFGS: first_length must be > 0, got {self.first_length!r}")
         super().__post_init__()
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What a run cannot be continued without."""
+        is_bounded = not (self.lower is None and self.upper is None)
+        return {"history": self.history, "bounds": is_bounded}
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""
@@ -104,7 +118,8 @@ def bounds(lower: Bounds, upper: Bounds) -> dict[str, Any]:
     for name, bound in (("lower", lower), ("upper", upper)):
         if isinstance(bound, Mapping):
             for pattern, own in bound.items():
-                overrides.setdefault(pattern, {})[name] = own
+                if own is not None:
+                    overrides.setdefault(pattern, {})[name] = own
         elif bound is not None:
             everywhere[name] = bound
     return {**everywhere, "overrides": overrides}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from instep import arrays, tree
+from instep.minimization.descent import nothing_moves
 from instep.minimization.shared import Pass
 from instep.optimizers.momo import inner
 from instep.state import LeafState, State
@@ -131,7 +132,10 @@ class Line:
         self.slots = self._begin.own
         for rule in (self._back, self._products, self._advance, self._down, self._again):
             rule.take(self.slots)
-        return self._begin.readings["gradient_square"]
+        found = self._begin.readings
+        if not found:
+            raise nothing_moves()
+        return found["gradient_square"]
 
     def advance(self, params: Any, grads: Any, beta: float, step: float) -> Any:
         """Begin a line where the parameters are: `beta` times the last one, less the gradient.

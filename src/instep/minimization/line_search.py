@@ -105,6 +105,7 @@ class StrongWolfe:
         interval, asked = _Interval(start), self.decrease * start.slope
         interval.reach = 0.0, step + _FARTHEST * step
         is_first_stage, is_last, trial = True, False, start
+        is_lower = is_seen_lower = False
         for _ in range(MOST_TRIALS):
             trial = yield step
             if not trial.is_finite:
@@ -129,7 +130,10 @@ class StrongWolfe:
                 step, is_last = interval.best.step, True
                 if step == 0:
                     return NO_DESCENT
-        return NO_DESCENT if trial.is_finite else NOT_FINITE
+        if not trial.is_finite:
+            return NOT_FINITE
+        # It is lower and lower: there is no minimum on the line.
+        return None if is_lower and is_seen_lower and not interval.is_closed else NO_DESCENT
 
 
 @dataclass(frozen=True)

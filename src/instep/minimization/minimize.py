@@ -1,11 +1,13 @@
 """The loop: evaluate, step, note, until there is a reason to end."""
 
 import math
+import operator
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+from instep.hyperparameters import described, real
 from instep.interrupts import finish
 from instep.minimization import saved
 from instep.minimization.descent import Descent, Ending, Method
@@ -100,6 +102,8 @@ def minimize(
     (array([1.]), <Status.CONVERGED: 'converged'>)
     """
     _check(steps=steps, tolerance=tolerance, value_tolerance=value_tolerance, seconds=seconds)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"minimize: callback must be a function, got {described(callback)}")
     run = _Run(value_and_grad, params, LBFGS() if method is None else method)
     with Progress(steps, progress) as bar:
 
@@ -243,7 +247,11 @@ class _Run:
 def _check(**numbers: Any) -> None:
     """Raise unless all numbers are none below zero."""
     for name, number in numbers.items():
-        is_number = isinstance(number, int | float) and not isinstance(number, bool)
-        if not (is_number and number >= 0 and (name != "steps" or isinstance(number, int))):
+        try:
+            is_one = (operator.index(number) if name == "steps" else real(number)) >= 0
+        except (TypeError, OverflowError):
+            is_one = False
+        is_one = is_one and not isinstance(number, bool)
+        if not is_one:
             what = "an integer" if name == "steps" else "a number"
-            raise ValueError(f"minimize: {name} must be {what} >= 0, got {number!r}")
+            raise ValueError(f"minimize: {name} must be {what} >= 0, got {described(number)}")

@@ -123,7 +123,10 @@ def start_within(xp, w, g, s, h):
 
 def _of_gradient(xp, w, g, h):
     (free,) = _free(xp, w, g, h, g)
-    way = w - within_bounds(xp, w - g, h)
+    # Where no bound is met it is the gradient itself, which may be less than `w` is rounded.
+    aim = w - g
+    held = within_bounds(xp, aim, h)
+    way = xp.where(held == aim, g, w - held)
     return {"gradient_square": (free, free), "way_square": (way, way)}
 
 

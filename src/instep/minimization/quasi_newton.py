@@ -9,7 +9,7 @@ from typing import Any
 
 from instep import arrays
 from instep.interrupts import at_once
-from instep.minimization.descent import Descent, Ending, Saved, check_finite
+from instep.minimization.descent import Descent, Ending, Saved, check_finite, nothing_moves
 from instep.minimization.failures import nowhere
 from instep.minimization.line_search import NO_DESCENT, NOT_FINITE, LineSearch, Trial, shortened
 from instep.minimization.objective import Evaluation, Objective
@@ -72,6 +72,8 @@ class QuasiNewton(Descent):
         self.params = first.update(self.params, grads)
         self._ring.begin(first)
         found = first.readings
+        if not found:
+            raise nothing_moves()
         return found["gradient_square"], self._norm(found)
 
     def _norm(self, found: Mapping[str, float]) -> float:
@@ -197,21 +199,33 @@ class Free(QuasiNewton):
         super().__init__(objective, params, history, first_length, settings)
         self._passes, self._line_search = passes(history), line_search
 
+    def _leave(
+        self, direction: Direction, length: float
+    ) -> tuple[float, Evaluation, dict[str, float]]:
+        """Go the first step; a longer one where parameters are rounded by more than that."""
+        for _ in range(_MOST_TRIALS):
+            evaluation = self._go(direction, length)
+            found = dict(self._products(evaluation))
+            if found["step_square"] != 0 or self._pairs.used:
+                break
+            length *= 10
+        return length, evaluation, found
+
     def _search(self, direction: Direction) -> str | None:
         length, noise = self._first(direction), rounding(self.params, self.value)
         start = Trial(0.0, self.value, direction.slope, noise if math.isfinite(noise) else 0.0)
+        length, evaluation, found = self._leave(direction, length)
         search = self._line_search.search(start, length)
-        evaluation, found = Evaluation(self.value, self.grads), dict[str, float]()
         try:
             length = next(search)
             while True:
-                evaluation = self._go(direction, length)
-                found = dict(self._products(evaluation))
                 if found["step_square"] == 0:  # the step is less than the parameters are rounded
                     is_finite = math.isfinite(evaluation.value + found["gradient_square"])
                     return NO_DESCENT if is_finite else NOT_FINITE
                 slope = found[f"step{self._history - 1}"] / length
                 length = search.send(Trial(length, evaluation.value, slope))
+                evaluation = self._go(direction, length)
+                found = dict(self._products(evaluation))
         except StopIteration as stop:
             if stop.value is not None:
                 return str(stop.value)
@@ -243,23 +257,36 @@ class Within(QuasiNewton):
         self._passes = passes_within(history)
 
     def begin(self) -> None:
+        self._enter()
+        super().begin()
+
+    def _enter(self) -> None:
+        """Put the parameters within the bounds."""
         copies = like(self.params, below(named("params", self.params), "params"))
         self.params = self._ring.rule(self._passes.enter).update(self.params, copies)
-        super().begin()
+
+    def restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        super().restore(header, found)
+        self._enter()  # the bounds may be others
 
     def _norm(self, found: Mapping[str, float]) -> float:
         return math.sqrt(found["way_square"])
 
     def _search(self, direction: Direction) -> str | None:
         start, length = Trial(0.0, self.value, direction.slope), self._first(direction)
+        has_moved = False
         for _ in range(_MOST_TRIALS):
             evaluation = self._go(direction, length)
             if math.isfinite(evaluation.value):
                 along = self._ring.rule(self._passes.along)
                 along.update(self.params, evaluation.grads)
                 way = along.readings
-                if way["step_square"] == 0:
-                    break  # the step is less than the parameters are rounded
+                if way["step_square"] == 0:  # it is less than the parameters are rounded
+                    if self._pairs.used or has_moved:
+                        break
+                    length *= 10
+                    continue
+                has_moved = True
                 if evaluation.value <= start.value + _DECREASE * way["along"]:
                     found = self._products(evaluation)
                     if not math.isfinite(found["gradient_square"]):

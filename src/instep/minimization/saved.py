@@ -16,7 +16,7 @@ def write(
     path: str | os.PathLike[str], method: Any, header: Mapping[str, Any], found: Mapping[str, Any]
 ) -> None:
     """Write what a run is continued from."""
-    whole = {"minimization": FORMAT, "method": method.name, **header}
+    whole = {"minimization": FORMAT, "method": method.name, "form": _form(method), **header}
     files.write("Result", path, whole, found)
 
 
@@ -45,7 +45,20 @@ def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dic
             f"minimize: {os.fspath(path)!r} is of a run of {header['method']}, and this is "
             f"{method.name}; resume with that"
         )
+    form = _form(method)
+    for name, value in header.get("form", {}).items():
+        if name not in form or form[name] != value:
+            raise ValueError(
+                f"minimize: {os.fspath(path)!r} is of a run with {name}={value!r}, and this is one "
+                f"with {form.get(name)!r}; resume with the same"
+            )
     return header, found
+
+
+def _form(method: Any) -> dict[str, Any]:
+    """Return what a run cannot be continued without, of how a method was made."""
+    found: dict[str, Any] = getattr(method, "form", {})
+    return found
 
 
 @contextmanager

@@ -31,6 +31,7 @@ class Shared:
     def __init__(self) -> None:
         self._arrays: dict[str, dict[str, Any]] = {}
         self._members: list[tuple[Optimizer, Mapping[str, str]]] = []
+        self._waiting: list[tuple[Optimizer, Mapping[str, str]]] = []  # for the first arrays
 
     def join(self, optimizer: Optimizer, names: Mapping[str, str]) -> None:
         """Let an optimizer that took no step have arrays as its slots: their names, by slot.
@@ -38,37 +39,38 @@ class Shared:
         It makes those that there are none of yet: see `take_over`.
         """
         self._members.append((optimizer, names))
+        self._waiting.append((optimizer, names))
         if self._arrays:
-            self._give(optimizer, names)
+            self._give(optimizer)
 
-    def _give(self, optimizer: Optimizer, names: Mapping[str, str]) -> None:
-        share_arrays(
-            optimizer,
-            {
-                key: {slot: own[name] for slot, name in names.items()}
-                for key, own in self._arrays.items()
-            },
-        )
+    def _give(self, maker: Optimizer) -> None:
+        """Give the arrays to those that wait for them, but for the one that has made them."""
+        for optimizer, names in self._waiting:
+            if not (optimizer is maker and arrays_of(optimizer)):
+                found = {
+                    key: {slot: own[name] for slot, name in names.items()}
+                    for key, own in self._arrays.items()
+                }
+                share_arrays(optimizer, found)
+        self._waiting.clear()
 
     def take_over(self, optimizer: Optimizer, written: Collection[str] | None = None) -> None:
         """Take over the arrays that an optimizer has made: all, or those of these slots.
 
         Engines that cannot write arrays put others in their place, which all members are to have.
+        Called again after an exception, it does what is left.
         """
         names = next(names for one, names in self._members if one is optimizer)
-        is_first = not self._arrays
         for key, slots in arrays_of(optimizer).items():
             own = self._arrays.setdefault(key, {})
             for slot in names if written is None else written:
                 array, name = slots[slot], names[slot]
                 if own.get(name) is not array:
-                    own[name] = array
-                    if not is_first:
+                    if not self._waiting:
                         self._pass_on(key, name, array)
-        if is_first:
-            for other, its in self._members:
-                if other is not optimizer:
-                    self._give(other, its)
+                    own[name] = array
+        if self._waiting:
+            self._give(optimizer)
 
     def _pass_on(self, key: str, name: str, array: Any) -> None:
         for optimizer, names in self._members:

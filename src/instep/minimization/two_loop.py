@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
-#: A pair counts where its curvature is more than this, of the square of its change.
+#: A pair counts where its curvature is more than this, of what it could be: the slope along the
+#: step where it began, or, within bounds, what it is in other pairs, of the square of the change.
 _LEAST_CURVATURE = sys.float_info.epsilon
 
 
@@ -98,7 +99,8 @@ class Pairs:
             return [*rows, [*[0.0] * last, own]]
 
         used = [i - 1 for i in self.used if i > 0]
-        if news.curvature > _LEAST_CURVATURE * news.change_square:
+        before = news.steps[-1] - news.curvature  # the slope along the step, where it began
+        if news.curvature > _LEAST_CURVATURE * abs(before):
             used.append(last)
         return type(self)(
             grown(self.sy, news.steps, self.sg, news.curvature),
@@ -114,7 +116,10 @@ class Pairs:
         """Return these with the newest pair, all of whose products were taken anew."""
         size = len(self.sg)
         count = min(self.count + 1, size)
-        used = [i for i in range(size - count, size) if sy[i][i] > _LEAST_CURVATURE * yy[i][i]]
+        # Of a step that is held at a bound, or nearly all of it, little is left.
+        radius = {i: sy[i][i] / yy[i][i] for i in range(size - count, size) if yy[i][i] > 0}
+        least = _LEAST_CURVATURE * max(radius.values(), default=0.0)
+        used = [i for i, own in radius.items() if own > max(least, 0.0)]
         gradient = [*news.steps], [*news.changes], news.gradient_square
         return type(self)(sy, yy, *gradient, used, count)
 
