@@ -8,6 +8,7 @@ from typing import Any, ClassVar, dataclass_transform
 
 from instep import declarations
 from instep.hyperparameters import (
+    Domain,
     Hyperparameter,
     describe_fields,
     inherit_annotations,
@@ -137,6 +138,9 @@ class Rule:
 
     #: Those of `tree_numbers` that a call leaves which is turned away, too.
     lasting_numbers: ClassVar[tuple[str, ...]] = ()
+
+    #: What those of `tree_numbers` can be: a state in which one is another is damaged.
+    number_domains: ClassVar[Mapping[str, Domain]] = {}
 
     #: Numbers of a step that `rule` returns beside its slots, and that users find in `readings`:
     #: one for each tensor, and those for the tree. They are made of sums and hyperparameters.

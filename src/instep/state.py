@@ -77,6 +77,9 @@ class State:
     last
         What is known of the last step, or of the call that was turned away since; None if nothing
         is: there was none, or an exception came in its midst.
+    loaded
+        How many steps the parameters had taken that were loaded, by their keys, as long as it
+        matters whether the steps after it meet them (`plan.meeting`).
     """
 
     t: int = 0
@@ -87,6 +90,7 @@ class State:
     plans: dict[Any, Any] = field(default_factory=dict)
     changes: int = 0
     last: Any = None
+    loaded: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def remembered(self) -> set[str]:

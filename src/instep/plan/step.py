@@ -16,6 +16,7 @@ from instep.plan import slots, validation
 from instep.plan.assignment import assign
 from instep.plan.judging import Judging
 from instep.plan.last import LastStep
+from instep.plan.meeting import check_names
 from instep.plan.objective import Objective
 from instep.plan.overlaps import Apart
 from instep.plan.records import Records
@@ -50,6 +51,7 @@ class Plan:
         free = [leaf for leaf in leaves if leaf.key not in selection.frozen]
         self._active = [leaf for leaf in free if leaf.gradient is not None]
         self._idle = [leaf.position for leaf in free if leaf.gradient is None]
+        check_names(f"{owner.name}.update", state, leaves, self._active)
         validation.check(owner.name, params, self._active)
         seen = {leaf.position for leaf in self._active}
         unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
