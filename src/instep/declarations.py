@@ -32,7 +32,7 @@ RESERVED = frozenset(
         *("period", "real_slots", "reset", "rounding", "rule", "save", "scalar_slots", "scalars"),
         *("seed", "skipped", "slots", "stage", "state_dict", "state_slots", "t", "tensor_numbers"),
         *("tensor_readings", "threads", "tree_numbers", "tree_readings", "update", "varying"),
-        *("lasting_numbers", "scale", "number_domains", "forget", "resize", "flush"),
+        *("lasting_numbers", "scale", "number_domains"),
     }
 )
 

@@ -97,8 +97,9 @@ def load(name: str, path: str | os.PathLike[str]) -> dict[str, Any]:
         If it is another kind of file, or damaged.
     """
     try:
+        header, found = files.read(path)
         with files.damages():
-            return unpacked(*files.read(path))
+            return unpacked(header, found)
     except files.DamagedFileError as error:
         raise ValueError(
             f"{name}.load: {os.fspath(path)!r} is no file that Optimizer.save has written, or is "

@@ -27,10 +27,10 @@ def replaced(call: str, path: Path) -> Iterator[Path]:
     mode = 0o666 if before is None else stat.S_IMODE(before.st_mode) & 0o666 | 0o600
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     try:
-        yield draft
+        like = draft.stat() if before is None else before
+        yield draft  # what writes may put another file into its place
         _write_through(draft)
-        if before is not None:
-            _keep(draft, before)
+        _keep(draft, like)
         _put(call, draft, target)
     finally:
         draft.unlink(missing_ok=True)
@@ -61,13 +61,13 @@ def _looked_at(call: str, path: Path, target: Path) -> os.stat_result | None:
     return found
 
 
-def _keep(draft: Path, before: os.stat_result) -> None:
+def _keep(draft: Path, like: os.stat_result) -> None:
     """Give a draft the permissions, and if that may be the owner, of a file."""
     now = draft.stat()
-    if hasattr(os, "chown") and (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+    if hasattr(os, "chown") and (now.st_uid, now.st_gid) != (like.st_uid, like.st_gid):
         with contextlib.suppress(PermissionError):
-            os.chown(draft, before.st_uid, before.st_gid)
-    draft.chmod(stat.S_IMODE(before.st_mode))
+            os.chown(draft, like.st_uid, like.st_gid)
+    draft.chmod(stat.S_IMODE(like.st_mode))
 
 
 def _write_through(path: Path) -> None:

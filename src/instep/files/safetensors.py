@@ -31,9 +31,7 @@ def write(path: Path, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> N
 
     both = [name for name, array in arrays.items() if array.dtype.kind == "c"]
     tensors = {
-        name: np.stack([array.real, array.imag], axis=-1)
-        if name in both
-        else np.array(array, order="C")
+        name: np.array(_parts(array) if name in both else array, order="C")
         for name, array in arrays.items()
     }
     metadata = {_HEADER: json.dumps(header), _COMPLEX: json.dumps(both)}
@@ -59,6 +57,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     for name in both:
         found[name] = _joined(found[name])
     return header, found
+
+
+def _parts(array: Any) -> Any:
+    return np.stack([array.real, array.imag], axis=-1)
 
 
 def _joined(parts: Any) -> Any:
