@@ -3,7 +3,18 @@
 import bits
 import numpy as np
 
-from instep import LAMB, LARS, AdamW, Momentum, NAdam, RMSProp, chain, partition
+from instep import (
+    LAMB,
+    LARS,
+    SGD,
+    AdamW,
+    Momentum,
+    NAdam,
+    RMSProp,
+    ScheduleFreeAdamW,
+    chain,
+    partition,
+)
 from instep.schedules import Exponential
 from instep.transforms import (
     accumulate,
@@ -14,15 +25,24 @@ from instep.transforms import (
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
+    clip_change,
     decoupled_weight_decay,
     dynamic_scale,
     grokfast,
+    group_soft_threshold,
     lookahead,
     maximize,
     project,
+    project_halfspace,
+    project_l1,
+    project_modulus,
     project_norm,
+    project_simplex,
     scale_gradients,
     skip_nonfinite,
+    soft_threshold,
+    support,
+    total_variation,
     trust_ratio,
     weight_decay,
 )
@@ -88,6 +108,31 @@ CHAINS = {
         lambda **settings: chain(
             *(grokfast(1.5, 0.9), centralize(), adaptive_clip(0.1), adaptive_clip(units="last")),
             *(Momentum(), average(0.9)),
+            **settings,
+        ),
+        True,
+    ),
+    "proximal steps": (
+        lambda **settings: chain(
+            *(Momentum(0.1), clip_change(0.5), soft_threshold(0.01), group_soft_threshold(0.1)),
+            *(group_soft_threshold(0.1, "first"), group_soft_threshold(0.1, "last")),
+            *(total_variation(0.1, 3), average(0.9)),
+            **settings,
+        ),
+        True,
+    ),
+    "kept in sets": (
+        lambda **settings: chain(
+            *(clip_by_global_norm(1.0), ScheduleFreeAdamW(0.1), project_halfspace(-1.0, 2.0)),
+            *(project_l1(20.0), project_l1(5.0, "last"), support(1.0), project_norm(3.0)),
+            *(project_modulus(0.0, 2.0), average(0.9)),
+            **settings,
+        ),
+        True,
+    ),
+    "shares": (
+        lambda **settings: chain(
+            *(SGD(0.1), project_simplex(3.0), project_simplex(1.0, "first")),
             **settings,
         ),
         True,

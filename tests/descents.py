@@ -11,7 +11,7 @@ import examples
 import numpy as np
 from objectives import rosenbrock
 
-from instep import FISTA, LBFGS, minimize
+from instep import FISTA, LBFGS, ConjugateGradient, minimize
 from instep.transforms import project, project_modulus
 
 STEPS = 50
@@ -79,6 +79,9 @@ def _descents():
         x = start(300, dtype)
         found[f"rosenbrock, {dtype}, LBFGS"] = Descent(rosenbrock, x, LBFGS, {"history": 4})
         found[f"rosenbrock, {dtype}, FISTA"] = Descent(rosenbrock, x, FISTA, {"lr": 0.01})
+        for beta in ("PR+", "DY", "HZ"):
+            name = f"rosenbrock, {dtype}, ConjugateGradient {beta}"
+            found[name] = Descent(rosenbrock, x, ConjugateGradient, {"beta": beta})
         bounded = {"history": 3, "lower": 0.0, "upper": 1.2}
         objective, image = _tomography(dtype)
         found[f"tomography, {dtype}, LBFGS"] = Descent(objective, image, LBFGS, bounded)
@@ -90,6 +93,9 @@ def _descents():
             given = {"history": 3, "complex": meaning}
             name = f"rosenbrock, {dtype}, {meaning}"
             found[f"{name}, LBFGS"] = Descent(complex_rosenbrock, z, LBFGS, given)
+            found[f"{name}, ConjugateGradient"] = Descent(
+                complex_rosenbrock, z, ConjugateGradient, {"beta": "HZ", "complex": meaning}
+            )
         within = {"lr": 0.01, "prox": project_modulus(upper=1.1)}
         found[f"rosenbrock, {dtype}, modulus, FISTA"] = Descent(
             complex_rosenbrock, z, FISTA, within

@@ -181,7 +181,7 @@ def rows_of_documentation():
 
 @pytest.mark.parametrize(("expression", "passes", "moved"), rows_of_documentation())
 def test_the_documentation_counts_right(expression, passes, moved):
-    optimizer = eval(expression, vars(instep) | vars(instep.transforms))
+    optimizer = eval(expression, vars(instep) | vars(instep.transforms) | {"np": np})
     (bucket,) = optimizer.explain(np.zeros(3, "float32")).buckets
     assert bucket.passes == int(passes)
     assert " + ".join(str(graph.bytes_per_element) for graph in bucket.graphs) == moved

@@ -149,9 +149,11 @@ def test_files_of_every_format_stay_readable(name):
     assert repr(loaded) == repr(expected)
     engine_runs.assert_same_state(loaded, expected)
     other = {"a": params["a"].copy(), "b": {"c": params["b"]["c"].copy()}}
-    engine_runs.assert_same_run(
-        (run(loaded, other, 3, 6), loaded), (run(expected, params, 3, 6), expected)
-    )
+    for optimizer, own in ((loaded, other), (expected, params)):
+        run(optimizer, own, 3, 6)
+    bits.assert_same_bits(other["a"], params["a"])
+    bits.assert_same_bits(other["b"]["c"], params["b"]["c"])
+    engine_runs.assert_same_state(loaded, expected)
 
 
 def test_the_first_format_needs_the_schedule_that_it_does_not_hold():

@@ -46,6 +46,8 @@ def test_the_public_names_are_pinned():
     assert len(set(instep.__all__)) == len(instep.__all__)
     assert set(instep.__all__) == {
         *("Optimizer", "Transform", "chain", "partition", "schedules", "__version__"),
+        *("minimize", "LBFGS", "ConjugateGradient", "FISTA", "StrongWolfe", "Backtracking"),
+        *("Result", "Record", "Status", "check_gradient", "GradientCheck", "LeafCheck"),
         *(cls.__name__ for cls in tested if cls.__module__.startswith("instep.")),
     }
     for name in instep.__all__:

@@ -13,11 +13,19 @@ from instep.transforms import (
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
+    clip_change,
+    group_soft_threshold,
     lookahead,
     maximize,
     project,
+    project_halfspace,
+    project_l1,
     project_norm,
+    project_simplex,
     scale_gradients,
+    soft_threshold,
+    support,
+    total_variation,
     weight_decay,
 )
 
@@ -29,7 +37,8 @@ POISONED = "b", 17  # a leaf, and the number of one of its elements
 def elementwise_chain(**settings):
     return chain(
         *(scale_gradients(0.5), clip_by_value(2.0), weight_decay(0.1), maximize(), accumulate(2)),
-        *(AdamW(0.1), project(-3.0, 3.0), lookahead(2), average(0.9)),
+        *(AdamW(0.1), clip_change(1.0), soft_threshold(0.01), project(-3.0, 3.0), support(1.0)),
+        *(lookahead(2), average(0.9)),
         **settings,
     )
 
@@ -119,7 +128,10 @@ def test_a_gradient_that_is_not_finite_in_one_element_changes_no_other(make, dty
         ),
         pytest.param(
             lambda **settings: chain(
-                clip_by_norm(1.0), SGD(0.1), project_norm(2.0), average(0.5), **settings
+                *(clip_by_norm(1.0), SGD(0.1), group_soft_threshold(0.1), total_variation(0.1, 2)),
+                *(project_norm(2.0), project_halfspace(), project_l1(2.0), project_simplex()),
+                average(0.5),
+                **settings,
             ),
             id="a chain with norms of tensors",
         ),

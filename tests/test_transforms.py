@@ -21,18 +21,26 @@ from instep.transforms import (
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
+    clip_change,
     conjugate,
     decoupled_weight_decay,
     dynamic_scale,
     grokfast,
+    group_soft_threshold,
     lookahead,
     maximize,
     project,
+    project_halfspace,
+    project_l1,
     project_modulus,
     project_norm,
     project_real,
+    project_simplex,
     scale_gradients,
     skip_nonfinite,
+    soft_threshold,
+    support,
+    total_variation,
     trust_ratio,
     weight_decay,
 )
@@ -125,6 +133,50 @@ def agreeing(w, gradients):
         yield Rounded(w, w.dtype, unit * (abs(w) + abs(change)))
 
 
+SIZE = 300
+MASK = np.arange(SIZE) % 3 > 0
+
+
+def on_one_side(w):
+    excess = np.sum(0.75 * w) - 0.5
+    return w - np.maximum(excess, 0) / (SIZE * 0.75**2) * 0.75
+
+
+def less_threshold(moduli, total):
+    """Return numbers less the one by which those of them that are positive add up to a total."""
+    falling = np.sort(moduli.value)[::-1]
+    counts = np.arange(1, SIZE + 1)
+    count = counts[falling - (np.cumsum(falling) - total) / counts > 0][-1]
+    chosen = moduli.value >= falling[count - 1]
+    threshold = (np.sum(np.where(chosen, moduli, 0 * moduli)) - total) / int(count)
+    return np.maximum(moduli - threshold, 0)
+
+
+def within_sum(w, radius):
+    moduli = np.abs(w)
+    if np.sum(moduli.value) <= radius:
+        return w
+    return np.sign(w) * less_threshold(moduli, radius)
+
+
+def smoothed_rows(w, gradients):
+    """Follow the loop of fast gradient projection in the arithmetic of the format."""
+    w, real = w.value.astype(w.dtype), np.dtype(w.dtype).type
+    weight = LR * 0.5
+    for rounded in gradients:
+        w = w - real(LR) * rounded.value.astype(w.dtype)
+        ahead, old, t = np.zeros(SIZE + 1, w.dtype), np.zeros(SIZE + 1, w.dtype), 1.0
+        for _ in range(6):
+            smooth = w - real(weight) * (ahead[:-1] - ahead[1:])
+            p = ahead.copy()
+            p[1:-1] = ahead[1:-1] + real(1 / (4 * weight)) * (smooth[1:] - smooth[:-1])
+            p = p / np.maximum(np.sqrt(p * p), 1)
+            t, before = (1 + math.sqrt(1 + 4 * t * t)) / 2, t
+            ahead, old = p + real((before - 1) / t) * (p - old), p
+        w = w - real(weight) * (old[:-1] - old[1:])
+        yield Rounded(w, w.dtype)
+
+
 TEXTBOOK = [
     (clip_by_value(0.5), with_gradients(lambda w, g: np.minimum(np.maximum(g, -0.5), 0.5))),
     (clip_by_norm(1.5), with_gradients(lambda w, g: 1.5 / np.maximum(norm(g), 1.5) * g)),
@@ -147,7 +199,24 @@ TEXTBOOK = [
         with_parameters(lambda w: np.sign(w) * np.minimum(np.maximum(np.abs(w), 0.2), 0.5)),
     ),
     (project_norm(2.0), with_parameters(lambda w: 2.0 / np.maximum(norm(w), 2.0) * w)),
+    (support(MASK), with_parameters(lambda w: np.where(MASK, w, 0 * w))),
+    (project_halfspace(0.75, 0.5), with_parameters(on_one_side)),
+    (project_simplex(2.0), with_parameters(lambda w: less_threshold(w, 2.0))),
+    (project_l1(2.0), with_parameters(lambda w: within_sum(w, 2.0))),
     (average(0.9), with_gradients(lambda w, g: g)),
+    (
+        soft_threshold(0.2),
+        with_parameters(lambda w: np.sign(w) * np.maximum(np.abs(w) - LR * 0.2, 0)),
+    ),
+    (
+        group_soft_threshold(2.0),
+        with_parameters(lambda w: np.maximum(1 - LR * 2.0 / norm(w), 0) * w),
+    ),
+    (total_variation(0.5, 6), smoothed_rows),
+    (
+        clip_change(0.1),
+        with_steps(lambda w, new, g: w + np.sign(new - w) * np.minimum(np.abs(new - w), 0.1)),
+    ),
     (decoupled_weight_decay(0.2), with_steps(lambda w, new, g: new - LR * 0.2 * w)),
     (cautious(), agreeing),
     (
@@ -161,7 +230,7 @@ def test_every_transform_has_a_textbook():
     assert {transform.name for transform, _ in TEXTBOOK} == set(transforms.__all__)
 
 
-def problem(dtype, size=300):
+def problem(dtype, size=SIZE):
     rng = np.random.default_rng(8)
     return [bits.ordinary(rng, size, dtype) for _ in range(1 + STEPS)]
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from instep import FISTA, LBFGS, Adam, chain, minimize
-from instep.transforms import project_modulus
+from instep.transforms import project_modulus, support
 
 SIZE, WINDOW, PLACES, PHOTONS = 64, 32, 7, 50_000
 
@@ -36,8 +36,8 @@ def grid(size):
 
 
 def aperture():
-    """Return 1 inside of the aperture, and 0 outside."""
-    return (np.hypot(*grid(SIZE)) < 0.45 * SIZE) * 1.0
+    """Return which pixels are inside of the aperture."""
+    return np.hypot(*grid(SIZE)) < 0.45 * SIZE
 
 
 def specimen():
@@ -128,11 +128,12 @@ def aligned(x):
 def descend(xp, name, steps, **settings):
     """Run a method from an empty aperture on; return what `minimize` has found.
 
-    The constraint follows each step of Adam and FISTA. L-BFGS has none for complex numbers: it
-    stays in the aperture because it starts there, and is given no gradient outside.
+    Two constraints follow each step of Adam and FISTA: the aperture, and a modulus of at most 1.
+    L-BFGS has none for complex numbers. It stays in the aperture because it starts there, and is
+    given no gradient outside.
     """
     misfit, inside = Diffraction(xp), xp.asarray(aperture())
-    within = project_modulus(upper=inside)  # at most 1 inside, and 0 outside
+    within = support(inside), project_modulus(upper=1.0)
 
     def misfit_inside(x):
         value, gradient = misfit(x)
@@ -140,7 +141,7 @@ def descend(xp, name, steps, **settings):
 
     function, method = {
         # The best of the rates 0.03, 0.1, 0.2, 0.3 and 0.5. The others look for a rate themselves.
-        "Adam": (misfit, chain(Adam(lr=0.3), within)),
+        "Adam": (misfit, chain(Adam(lr=0.3), *within)),
         "FISTA": (misfit, FISTA(4 * misfit.rate(), within)),
         "LBFGS": (misfit_inside, LBFGS()),
     }[name]
@@ -171,19 +172,20 @@ def draw(results, images, output):
     for (name, result), (dash, side) in zip(results.items(), looks, strict=True):
         way = [(record.evaluations, record.value) for record in result.history]
         axes.loglog(*zip(*way, strict=True), dash, color="0", linewidth=1.2)
-        # All end at one height: the name stands where the line is half-way down.
-        half = (way[0][1] * min(value for _, value in way)) ** 0.5
-        place = next((point for point in way if point[1] <= half), way[-1])
+        # All end at one height: the name stands where the line is on its way down.
+        middle = (way[0][1] * min(value for _, value in way) ** 3) ** 0.25
+        place = next((point for point in way if point[1] <= middle), way[-1])
         beside = (5, 3) if side == "left" else (-6, -8)
         axes.annotate(name, place, beside, textcoords="offset points", ha=side, fontsize=9)
     axes.set(xlabel="evaluations", ylabel="misfit")
     axes.spines[["top", "right"]].set_visible(False)
     shown = {"the object": specimen(), **images}
-    inside = aperture() > 0
     columns = lower.subplots(2, len(shown), squeeze=False).T
     for (modulus, phase), (title, x) in zip(columns, shown.items(), strict=True):
         modulus.imshow(abs(x), cmap="gray", vmin=0, vmax=1)
-        phase.imshow(np.where(inside, np.angle(aligned(x)), np.nan), cmap="gray", vmin=-0.8, vmax=2)
+        phase.imshow(
+            np.where(aperture(), np.angle(aligned(x)), np.nan), cmap="gray", vmin=-0.8, vmax=2
+        )
         modulus.set_title(title, fontsize=9)
         modulus.set_axis_off()
         phase.set_axis_off()

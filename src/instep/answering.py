@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from instep import arrays
+from instep.adjusting import Adjusting
 from instep.interrupts import Block, Call, block, require_frames, together
-from instep.stateful import Stateful
 
 
-class Answering(Stateful):
+class Answering(Adjusting):
     """A stateful rule whose answers can be asked for."""
 
     def answer(self, params: Any, *, which: int | None = None) -> Any:

@@ -7,10 +7,10 @@ the engines compute has the same bits everywhere.
 from collections.abc import Mapping
 from functools import partial
 from operator import setitem
-from typing import Any, ClassVar
+from typing import Any
 
 from instep import arrays, tree
-from instep.engines.codes import as_numbers
+from instep.answers import answering
 from instep.graph.dtypes import COMPLEX, DTYPES, is_complex
 from instep.interrupts import Call
 from instep.plan import validation
@@ -18,74 +18,7 @@ from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_overlaps
 from instep.plan.step import Plan
 from instep.rule import Rule
-from instep.state import Composed, History, LeafState, Overrides, Owner, Selector, State
-
-
-class _Answering(Rule):
-    """A rule whose step makes the answer of another one, and leaves its state as it is."""
-
-    engine: ClassVar[str] = "auto"
-    overrides: ClassVar[Overrides] = {}
-    frozen: ClassVar[tuple[str, ...]] = ()
-    slots = property(lambda self: self._of.state_slots())
-    real_slots = property(lambda self: self._of.real_slots)
-    scalar_slots = property(lambda self: self._of.scalar_slots)
-
-    def __init__(self, of: Rule, owner: Owner) -> None:
-        assert of.answer_rule is not None
-        self._of, self._answer = of, of.answer_rule
-        self._threads, self._complex = owner.threads, owner.complex
-        self.__post_init__()
-
-    @property
-    def name(self) -> str:
-        return self._of.name
-
-    @property
-    def threads(self) -> int | None:
-        return self._threads
-
-    @property
-    def seed(self) -> int:
-        return 0
-
-    @property
-    def rounding(self) -> str | None:
-        return None
-
-    @property
-    def master(self) -> bool:
-        return False
-
-    @property
-    def state_dtype(self) -> str | None:
-        return None
-
-    @property
-    def min_float8_size(self) -> int:
-        return 0
-
-    @property
-    def complex(self) -> str:
-        return self._complex
-
-    @property
-    def main(self) -> Rule:
-        return self
-
-    @property
-    def parts(self) -> Mapping[str, Rule]:
-        return {"": self}
-
-    @property
-    def compositions(self) -> Mapping[Selector, Composed]:
-        return {"*": self}
-
-    def scalars(self, h: Any) -> Mapping[str, float | bool]:  # type: ignore[override]
-        return {name: getattr(h, name) for name in self.scalar_slots}
-
-    def rule(self, xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
-        return self._answer(xp, w, s, h), {}
+from instep.state import LeafState, Owner, State
 
 
 class _Answer:
@@ -101,11 +34,12 @@ class _Answer:
         self, owner: Owner, call: str, state: State, params: Any, which: int | None
     ) -> None:
         leaves = validation.unchecked(call, params)
-        rules = _choose(owner, call, which)
         self._rules = [
-            (_Answering(rule, owner), _states(state, prefix, rule)) for prefix, rule in rules
+            found
+            for prefix, rule in _choose(owner, call, which)
+            for found in answering(owner, call, state, leaves, prefix, rule)
         ]
-        self._states = {key: leaf for _, states in self._rules for key, leaf in states.items()}
+        self._states = {key: leaf for _, own in self._rules for key, leaf in own.leaves.items()}
         self.known = {leaf.key: leaf for leaf in leaves if leaf.key in self._states}
         for leaf in self.known.values():
             validation.check_array(call, leaf.path, leaf.parameter)
@@ -131,8 +65,9 @@ class _Answer:
         reads.
         """
         new: dict[str, Any] = {}
-        for rule, states in self._rules:
-            state = State(leaves={key: states[key] for key in into if key in states})
+        for rule, of_rule in self._rules:
+            known = {key: of_rule.leaves[key] for key in into if key in of_rule.leaves}
+            state = State(t=of_rule.t, leaves=known)
             own, own_beside = ({key: x[key] for key in state.leaves} for x in (into, beside))
             plan = Plan(rule, state, own, own_beside, value=None)
             try:
@@ -264,22 +199,6 @@ def _choose(owner: Owner, call: str, which: int | None) -> list[tuple[str, Rule]
             f"which={which!r}; leave it out, or put average(decay) at the end of a chain"
         )
     return [found[which]]
-
-
-def _states(state: State, prefix: str, rule: Rule) -> dict[str, LeafState]:
-    """Return what a rule keeps for each parameter that it has met, under its own names."""
-    found = {}
-    for key, leaf in state.leaves.items():
-        if all(prefix + name in leaf.slots for name in rule.state_slots()):
-            slots = {
-                name: as_numbers(
-                    prefix + name, leaf.slots, is_positive=name in (rule.positive_slots or ())
-                )
-                for name in rule.state_slots()
-            }
-            scalars = {name: leaf.history.scalars[prefix + name] for name in rule.scalar_slots}
-            found[key] = LeafState(slots, History(scalars=scalars))
-    return found
 
 
 def _check_shapes(call: str, leaf: Leaf, state: LeafState, more: tuple[int, ...]) -> None:

@@ -4,9 +4,10 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from instep.compound import Compound, check_order, compose
+from instep.compound import Compound, compose
 from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
+from instep.orders import check_order
 from instep.partitions import Partition, where_to_set
 from instep.rule import Rule, names_of
 from instep.state import Overrides, Selector

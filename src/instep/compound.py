@@ -1,15 +1,16 @@
 """Rules in order as one: what chains and partitions are made of."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any
 
 from instep import arrays
+from instep.graph.errors import RuleError
 from instep.graph.remembered import OBJECTIVE
 from instep.graph.trace import check_result
 from instep.optimizer import Optimizer
+from instep.orders import SCALE, Refused, late_guards, refuse_beside, refuse_constraints
 from instep.rule import Rule
 from instep.state import Composed, Selector
 from instep.transform import Transform
@@ -42,6 +43,14 @@ class Composition:
         self.parts, self.main, self._refused, self._fork = parts, main, refused, fork
         (self._prefix,) = (prefix for prefix, rule in parts.items() if rule is main)
 
+    def beginning(self, prefix: str, rule: Rule) -> "Composition":
+        """Return what a step does from one of the rules on, in whose place stands another."""
+        names = [*self.parts]
+        parts = {name: self.parts[name] for name in names[names.index(prefix) :]} | {prefix: rule}
+        first, number, count = self._fork
+        fork = first if first in parts else prefix
+        return Composition(parts, self.main, self._refused, (fork, number, count))
+
     def rule(self, xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
         """Apply the parts in order."""
         slots: dict[str, Any] = {}
@@ -51,16 +60,8 @@ class Composition:
             if prefix == first:
                 xp.branch_off(*branch)
             stage = rule.stage if isinstance(rule, Transform) else ""
-            lent = {name: self._prefix + name for name in rule.borrowed}
-            if rule.needs_value:
-                lent["value"] = OBJECTIVE
-            own_s, own_h = s.part(rule.name, prefix), h.part(rule.name, prefix, lent)
-            refused = self._refused.get(prefix)
-            own_xp = xp if refused is None else _Limited(xp, refused)
             arrays = (before, w, g) if stage == "step" else (w, g)
-            result = rule.rule(own_xp, *arrays, own_s, own_h)
-            names = (*rule.state_slots(), *rule.numbers, *rule.scopes)
-            value, new = check_result(rule.name, result, names)
+            value, new, own_h = self._applied(prefix, xp, arrays, s, h)
             slots |= {prefix + name: slot for name, slot in new.items()}
             if stage != "gradient":
                 w = value
@@ -76,22 +77,53 @@ class Composition:
                 )
         return w, slots
 
+    def _applied(self, prefix: str, xp: Any, arrays: Sequence[Any], s: Any, h: Any) -> Any:
+        """Return what one of the rules makes of arrays, its new slots, and its hyperparameters."""
+        rule = self.parts[prefix]
+        lent = {name: self._prefix + name for name in rule.borrowed}
+        if rule.needs_value:
+            lent["value"] = OBJECTIVE
+        own_s, own_h = s.part(rule.name, prefix), h.part(rule.name, prefix, lent)
+        sets = _constraints_after(self.parts, prefix)
 
-#: Functions of a namespace that cannot be called, by what makes the error.
-Refused = Mapping[str, Callable[[], Exception]]
+        def constrained(x: Any) -> Any:
+            if not rule.points:
+                raise _pointless(rule)
+            for other in sets:
+                x, _, _ = self._applied(other, xp, (x, arrays[-1]), s, h)
+            return x
+
+        refused, given = self._refused.get(prefix, {}), {"constrained": constrained} if sets else {}
+        own_xp = _Own(xp, refused, given) if refused or given else xp
+        result = rule.rule(own_xp, *arrays, own_s, own_h)
+        names = (*rule.state_slots(), *rule.numbers, *rule.scopes)
+        return *check_result(rule.name, result, names), own_h
 
 
-class _Limited:
-    """The namespace of a rule that cannot call some functions where it stands."""
+def _constraints_after(parts: Mapping[str, Rule], prefix: str) -> list[str]:
+    """Return the prefixes of the constraints that stand after a rule."""
+    prefixes = list(parts)
+    return [one for one in prefixes[prefixes.index(prefix) + 1 :] if parts[one].constrains]
 
-    def __init__(self, xp: Any, refused: Refused) -> None:
-        self._xp, self._refused = xp, refused
+
+class _Own:
+    """The namespace of a rule where it stands: without some functions, and with others instead."""
+
+    def __init__(self, xp: Any, refused: Refused, given: Mapping[str, Any]) -> None:
+        self._xp, self._refused, self._given = xp, refused, given
 
     def __getattr__(self, name: str) -> Any:
         if name in self._refused:
             error = self._refused[name]()
             raise error
-        return getattr(self._xp, name)
+        return self._given[name] if name in self._given else getattr(self._xp, name)
+
+
+def _pointless(rule: Rule) -> RuleError:
+    return RuleError(
+        f"{rule.name}.rule calls xp.constrained, and names no slots in its class attribute "
+        f"`points`; name those that it gives to it"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +175,62 @@ class Compound(Optimizer):
                 return getattr(rule, start) if isinstance(start, str) else start
         raise self._unknown("scale")
 
+    def flush(self, params: Any, *, value: Any = None) -> Any:
+        """Take the step for which `accumulate` still waits, with the gradients that are there.
+
+        At the end of an epoch, say. The step is along the mean of these gradients, and
+        the next `update` begins anew. Where nothing was gathered, nothing happens. `t` counts the
+        calls that were left out, so that it is a multiple of `k` afterwards, if no gradient was
+        missing. Rules before `accumulate` have seen their gradients, and do nothing more.
+
+        Parameters
+        ----------
+        params
+            The tree of parameters, as for `update`. What has no gathered gradients is left alone,
+            and gradients of parameters that are not in the tree stay where they are.
+        value
+            The value of the objective, for rules after `accumulate` that need it.
+
+        Returns
+        -------
+        The tree, as `update` returns it.
+
+        Raises
+        ------
+        TypeError
+            If nothing in it gathers gradients, or more than one rule, or one of your own.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from instep import SGD, chain
+        >>> from instep.transforms import accumulate
+        >>> optimizer, w = chain(accumulate(4), SGD(lr=1.0)), np.zeros(1)
+        >>> for gradient in (1.0, 3.0):
+        ...     w = optimizer.update(w, np.array([gradient]))
+        >>> optimizer.flush(w), optimizer.t
+        (array([-2.]), 4)
+        """
+        from instep.flushing import Flushing
+
+        with self._exclusive("flush"):
+            self._check_ready("flush")
+            self._settle()
+            compositions: dict[Selector, Composed] = {}
+            gatherers: dict[Selector, tuple[str, int]] = {}
+            for selector, one in self._structure.compositions.items():
+                compositions[selector] = one
+                if (found := _gathering(one)) is not None:
+                    prefix, rule = found
+                    gatherers[selector] = prefix, rule.period
+                    compositions[selector] = one.beginning(prefix, rule.flushing())
+            if not gatherers:
+                raise TypeError(
+                    f"{self.name}.flush: nothing in it gathers gradients; put accumulate() before "
+                    f"the optimizer, in a chain"
+                )
+            return Flushing(self._owner, compositions, gatherers).step(self._state, params, value)
+
     def _unknown(self, name: str) -> AttributeError:
         """Return the error for an attribute that it has not."""
         remedy = ""
@@ -151,10 +239,6 @@ class Compound(Optimizer):
                 "; put dynamic_scale() before the optimizer, or before the partition, in a chain"
             )
         return AttributeError(f"{type(self).__name__} has no attribute {name!r}{remedy}")
-
-
-#: The number by which `dynamic_scale`, or what takes its place, knows the scale of the loss.
-SCALE = "loss_scale"
 
 
 def compose(
@@ -173,128 +257,12 @@ def compose(
     for number, (selector, own) in enumerate(zip(branches, middle, strict=True)):
         rules = first | own | last
         fork = (next(iter(own)), number, len(owns))
-        refused = _late_guards(rules)
+        refused = late_guards(rules)
         if is_partition:
-            _refuse_beside(own, last, refused)
+            refuse_beside(own, last, refused)
+        refuse_constraints(rules, refused)
         compositions[selector] = Composition(rules, branches[selector].main, refused, fork)
     return Structure(parts, compositions)
-
-
-def check_order(rules: Sequence[Rule], main: int) -> None:
-    """Raise unless rules stand in an order that makes sense; `main` is the optimizer's number."""
-    _check_stages(rules, main)
-    _check_gathering(rules)
-    _check_scales(rules)
-
-
-def _check_stages(rules: Sequence[Rule], main: int) -> None:
-    """Raise unless transforms stand in the order of their stages, the optimizer among them."""
-    latest: Rule = rules[main]
-    for i, rule in enumerate(rules):
-        if not isinstance(rule, Transform):
-            continue
-        if rule.stage == "gradient" and i > main:
-            raise ValueError(
-                f"chain: {rule.name} works on gradients, which {rules[main].name} has used by "
-                f"then; put it before the optimizer"
-            )
-        if rule.stage != "gradient" and i < main:
-            what = "the step" if rule.stage == "step" else "the parameters after the step"
-            raise ValueError(f"chain: {rule.name} works on {what}; put it after {rules[main].name}")
-        if rule.stage == "step" and isinstance(latest, Transform):
-            raise ValueError(
-                f"chain: {rule.name} works on the step, and {latest.name} on the parameters after "
-                f"it; put {rule.name} before {latest.name}"
-            )
-        if rule.stage == "parameter":
-            latest = rule
-
-
-def _check_gathering(rules: Sequence[Rule]) -> None:
-    """Raise if a rule that gathers gradients cannot, or if one after it may turn calls away."""
-    gatherer: Rule | None = None
-    for rule in rules:
-        if rule.guarded and gatherer is not None:
-            raise _late_guard(rule, gatherer)
-        if rule.defines("period"):
-            if not isinstance(rule, Transform) or rule.stage != "gradient":
-                raise TypeError(
-                    f"chain: {rule.name} has an attribute `period`, but is no transform of the "
-                    f"gradient, which alone can gather gradients; remove it"
-                )
-            period: Any = rule.period  # of a class of the user's
-            if not isinstance(period, int) or period < 1:
-                raise TypeError(
-                    f"chain: the attribute `period` of {rule.name}, the number of calls that make "
-                    f"one step, must be an integer >= 1, got {period!r}"
-                )
-            gatherer = rule
-
-
-def _check_scales(rules: Sequence[Rule]) -> None:
-    """Raise if several rules undo the scale of the loss."""
-    found = [rule.name for rule in rules if SCALE in rule.lasting_numbers]
-    if len(found) > 1:
-        raise ValueError(
-            f"chain: {' and '.join(found)} would each divide by a scale of the loss, which has "
-            f"one; keep one of them"
-        )
-
-
-def _late_guard(rule: Rule, gatherer: Rule) -> ValueError:
-    what = rule.name if isinstance(rule, Transform) else "a transform that turns calls away"
-    return ValueError(
-        f"chain: {rule.name} may turn calls away, but stands after {gatherer.name}: what a call "
-        f"has added to the sum of gradients stays there, so that one NaN would turn away every "
-        f"step from then on; put {what} before {gatherer.name}"
-    )
-
-
-def _late_guards(rules: Mapping[str, Rule]) -> dict[str, Refused]:
-    """Return what no rule can call after one that gathers gradients: to turn a call away.
-
-    Where the class attribute `guarded` says that a rule might, `check_order` refuses it.
-    """
-    found: dict[str, Refused] = {}
-    gatherer: Rule | None = None
-    for prefix, rule in rules.items():
-        if gatherer is not None:
-            found[prefix] = {"require": partial(_late_guard, rule, gatherer)}
-        gatherer = rule if rule.defines("period") else gatherer
-    return found
-
-
-#: Functions that sum over the tree.
-_OVER_TREE = ("require", "tree_sum", "tree_sums", "tree_norm", "tree_max")
-
-
-def _refuse_beside(
-    own: Mapping[str, Rule], after: Mapping[str, Rule], refused: dict[str, Refused]
-) -> None:
-    """Refuse what rules in a branch of a partition and those after it cannot do."""
-    for prefix, rule in own.items():
-        if rule.guarded:
-            raise _guard_in_branch(rule)
-        refused[prefix] = {"require": partial(_guard_in_branch, rule)}
-    for prefix, rule in after.items():
-        if rule.guarded or rule.tree_numbers or rule.tree_readings:
-            raise _sum_after_partition(rule)
-        refused[prefix] = dict.fromkeys(_OVER_TREE, partial(_sum_after_partition, rule))
-
-
-def _guard_in_branch(rule: Rule) -> ValueError:
-    return ValueError(
-        f"partition: {rule.name} may turn calls away, those of the whole tree, but stands in one "
-        f"branch; put what turns calls away before the partition, in a chain"
-    )
-
-
-def _sum_after_partition(rule: Rule) -> ValueError:
-    return ValueError(
-        f"chain: {rule.name} sums over the tree, but stands after a partition, whose branches come "
-        f"to it in different passes; put it before the partition, or into the branches, where it "
-        f"sums over their own leaves"
-    )
 
 
 def _name_parts(rules: Sequence[Rule]) -> dict[str, Rule]:
@@ -311,3 +279,16 @@ def _name_parts(rules: Sequence[Rule]) -> dict[str, Rule]:
             prefix = f"{rule.name}{number}_"
         parts[prefix] = rule
     return parts
+
+
+def _gathering(one: Composition) -> tuple[str, Any] | None:
+    """Return the rule that gathers gradients, and its prefix, if there is one."""
+    found: list[tuple[str, Any]] = [
+        (prefix, rule) for prefix, rule in one.parts.items() if rule.defines("period")
+    ]
+    if len(found) > 1 or any(not hasattr(rule, "flushing") for _, rule in found):
+        raise TypeError(
+            f"chain: {', '.join(rule.name for _, rule in found)} cannot be flushed; only a single "
+            f"`accumulate` can"
+        )
+    return found[0] if found else None

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from instep import arrays
-from instep.hyperparameters import is_array
 from instep.schedules.stored import functions_in
 
 
@@ -57,5 +56,5 @@ def on_host(value: Any) -> Any:
     """Return a setting with arrays of NumPy in the place of those of other libraries."""
     if isinstance(value, dict):
         return {name: on_host(entry) for name, entry in value.items()}
-    is_foreign = is_array(value) and arrays.library(value) != "numpy"
-    return arrays.to_numpy(value) if is_foreign else value
+    library = arrays.library(value)
+    return arrays.to_numpy(value) if library not in (None, "numpy") else value

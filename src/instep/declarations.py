@@ -32,7 +32,8 @@ RESERVED = frozenset(
         *("period", "real_slots", "reset", "rounding", "rule", "save", "scalar_slots", "scalars"),
         *("seed", "skipped", "slots", "stage", "state_dict", "state_slots", "t", "tensor_numbers"),
         *("tensor_readings", "threads", "tree_numbers", "tree_readings", "update", "varying"),
-        *("lasting_numbers", "scale", "number_domains"),
+        *("constrains", "lasting_numbers", "number_domains", "points", "scale"),
+        *("forget", "resize", "flush"),
     }
 )
 
@@ -69,6 +70,7 @@ def check_class(cls: Any) -> None:
     _check_slots(cls.__name__, "exact_slots", cls.exact_slots)
     if cls.positive_slots is not None:
         _check_slots(cls.__name__, "positive_slots", cls.positive_slots)
+    _check_points(cls)
     _check_optional_slots(cls)
     _check_scalar_slots(cls, hyperparameters)
     _check_signatures(cls)
@@ -81,7 +83,7 @@ def check_class(cls: Any) -> None:
             f"{cls.__name__}: with needs_value, h.value is the value of the objective, and no "
             f"hyperparameter; choose another name"
         )
-    for name in ("guarded", "needs_random", "needs_value"):
+    for name in ("constrains", "guarded", "needs_random", "needs_value"):
         if not isinstance(getattr(cls, name), bool):
             raise TypeError(
                 f"{cls.__name__}: the class attribute `{name}` must be True or False, got "
@@ -213,6 +215,16 @@ def check_form(form: Any) -> None:
             )
     if not isinstance(form.kind, str):
         raise TypeError(f"Form: kind must be a string, got {described(form.kind)}")
+
+
+def _check_points(cls: Any) -> None:
+    _check_slots(cls.__name__, "points", cls.points)
+    slots = cls.points if hasattr(cls.slots, "__get__") else cls.slots
+    if unknown := [name for name in cls.points if name not in slots]:
+        raise TypeError(
+            f"{cls.__name__}: {unknown[0]!r} is one of the points, and not one of the slots "
+            f"{', '.join(slots) or '(there are none)'}; name it there, too"
+        )
 
 
 def _check_optional_slots(cls: Any) -> None:

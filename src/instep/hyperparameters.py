@@ -40,6 +40,9 @@ class Domain:
     a value that is not zero must not become zero when it is rounded to the dtype of the
     arithmetic, as an eps of 1e-50 does in float32. With `fixed`, the value is given once, as a
     number. With `decays`, it is a rate of decay, whose product over the steps rules may read.
+
+    An array has real floating-point elements. With `booleans`, it may have booleans, or integers
+    of 8 bits, too, which a rule sees as 0.0 and 1.0; with `complex_numbers`, complex ones.
     """
 
     lower: float = -math.inf
@@ -51,6 +54,8 @@ class Domain:
     integer: bool = False
     fixed: bool = False
     decays: bool = False
+    booleans: bool = False
+    complex_numbers: bool = False
 
     def __contains__(self, value: float) -> bool:
         above = value > self.lower if self.open_lower else value >= self.lower
@@ -61,6 +66,8 @@ class Domain:
 
     def contains(self, x: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which elements of an array are values that the hyperparameter may take."""
+        if np.iscomplexobj(x):
+            return self.contains(x.real) & self.contains(x.imag)
         with np.errstate(all="ignore"):  # a bound may be infinite in the dtype of the array
             above = x > self.lower if self.open_lower else x >= self.lower
             below = x < self.upper if self.open_upper else x <= self.upper
@@ -70,6 +77,8 @@ class Domain:
 
     def __str__(self) -> str:
         if self.integer:
+            if self.upper < math.inf:
+                return f"an integer from {self.lower:g} to {self.upper:g}"
             return f"an integer >= {self.lower:g}"
         if self.lower > -math.inf and self.upper < math.inf:
             left, right = "[("[self.open_lower], "])"[self.open_upper]
@@ -79,6 +88,32 @@ class Domain:
             return f"{what} {'>' if self.open_lower else '>='} {self.lower:g}"
         return what
 
+    @property
+    def contents(self) -> str:
+        """What an array may hold, in words."""
+        kinds = ("booleans", self.booleans), ("complex numbers", self.complex_numbers)
+        return " or ".join([*(name for name, may_be in kinds if may_be), "floats"])
+
+    def may_hold(self, dtype: str) -> bool:
+        """Return whether an array may have a dtype, of those that a rule can be given."""
+        is_mask, is_complex = dtype in MASKS, dtype.startswith(("complex", "c8", "c16"))
+        return (
+            bool(_REAL.match(dtype))
+            or (is_mask and self.booleans)
+            or (is_complex and self.complex_numbers)
+        )
+
+    @property
+    def otherwise(self) -> str:
+        """What a number may be instead, in messages."""
+        return (
+            f", or a schedule (a function from the step number to a float), or an array of "
+            f"{self.contents} of the shape of the parameter"
+        )
+
+
+#: The dtypes of arrays of booleans, which are all of 8 bits.
+MASKS = frozenset({"bool", "int8", "uint8"})
 
 #: Learning rates, weight decays.
 NonNegative = Annotated[float | Schedule | RealArray, Domain(lower=0.0)]
@@ -134,22 +169,27 @@ class Hyperparameter:
         )
         if is_schedule and not self.domain.fixed:
             return value
-        return self.number(owner, value, otherwise="" if self.domain.fixed else _OTHERWISE)
+        return self.number(
+            owner, value, otherwise="" if self.domain.fixed else self.domain.otherwise
+        )
 
     def _check_elements(self, owner: str, value: Any) -> None:
         """Raise unless every element of an array is in the domain."""
-        text = f"{owner}: {self.name} must be {self.domain}{_OTHERWISE}"
+        text = f"{owner}: {self.name} must be {self.domain}{self.domain.otherwise}"
         if arrays.is_traced(value):
             raise TypeError(f"{text}, got {described(value)}")
-        if not _REAL.match(arrays.dtype_name(value).lstrip("<>")):
-            raise TypeError(f"{text}, got {arrays.describe(value)}; convert it to floats")
+        dtype = arrays.dtype_name(value).lstrip("<>")
+        if not self.domain.may_hold(dtype):
+            contents = self.domain.contents
+            raise TypeError(f"{text}, got {arrays.describe(value)}; convert it to {contents}")
+        if dtype == "bool":
+            return
         x = elements(value)
         wrong = np.argwhere(~self.domain.contains(x))
         if len(wrong):
             place = tuple(wrong[0].tolist())
-            raise ValueError(
-                f"{text}, got {float(x[place])!r} at {place} of {arrays.describe(value)}"
-            )
+            found = complex(x[place]) if np.iscomplexobj(x) else float(x[place])
+            raise ValueError(f"{text}, got {found!r} at {place} of {arrays.describe(value)}")
 
     def number(self, owner: str, value: Any, *, otherwise: str = "", source: str = "") -> float:
         """Return `value` as a float of the domain, or raise."""
@@ -194,13 +234,6 @@ class Hyperparameter:
             return number
         where = f"{owner}, schedule at step {step}"
         return self.number(where, number, source=f" from {value!r}")
-
-
-#: What a number may be instead, in messages.
-_OTHERWISE = (
-    ", or a schedule (a function from the step number to a float), or an array of floats of the "
-    "shape of the parameter"
-)
 
 
 def is_array(value: Any) -> bool:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, dataclass_transform
 
 from instep import declarations
+from instep.copying import Copied
 from instep.hyperparameters import (
     Domain,
     Hyperparameter,
@@ -94,9 +95,34 @@ class Edition:
 edition = Edition()
 
 
+class Standing:
+    """What a rule says of where it can stand in a chain, and of what it does to others there."""
+
+    #: Whether `rule` calls `xp.require`, and so may turn a call away. In a chain, such a rule
+    #: stands before those that gather gradients of several calls.
+    guarded: ClassVar[bool] = False
+
+    #: Whether what a transform of the parameter returns is a point of a set, in which it keeps
+    #: parameters, as `project` does. Answers are kept in it, too, and so are `points`.
+    constrains: ClassVar[bool] = False
+
+    #: Slots that are points beside the parameter, which move together with it, and of which the
+    #: answer is made. `rule` hands each to `xp.constrained` once. In a chain, no transform after it
+    #: changes the parameter alone.
+    points: ClassVar[tuple[str, ...]] = ()
+
+    #: Names of hyperparameters of the optimizer in a chain that this rule reads as its own.
+    borrowed: ClassVar[tuple[str, ...]] = ()
+
+    #: What stands in for the parameters when they are used, where it is not the parameters
+    #: themselves, but a mean of their path, say: ``answer_rule(xp, w, s, h)`` returns it. `h` has
+    #: the numbers of `scalar_slots`.
+    answer_rule: ClassVar[Callable[..., Any] | None] = None
+
+
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 @dataclass(eq=False, repr=False)
-class Rule:
+class Rule(Copied, Standing):
     """A piece of mathematics with its hyperparameters: the base of `Optimizer` and `Transform`.
 
     A subclass declares its hyperparameters as annotated fields with defaults. They are validated
@@ -156,18 +182,6 @@ class Rule:
 
     #: The mathematics. ``rule(xp, w, g, s, h)`` returns new values and a dict of new slots.
     rule: ClassVar[Callable[..., Any]]
-
-    #: Whether `rule` calls `xp.require`, and so may turn a call away. In a chain, such a rule
-    #: stands before those that gather gradients of several calls.
-    guarded: ClassVar[bool] = False
-
-    #: Names of hyperparameters of the optimizer in a chain that this rule reads as its own.
-    borrowed: ClassVar[tuple[str, ...]] = ()
-
-    #: What stands in for the parameters when they are used, where it is not the parameters
-    #: themselves, but a mean of their path, say: ``answer_rule(xp, w, s, h)`` returns it. `h` has
-    #: the numbers of `scalar_slots`.
-    answer_rule: ClassVar[Callable[..., Any] | None] = None
 
     #: What the annotated fields declare, in their order.
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()

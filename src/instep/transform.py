@@ -45,6 +45,10 @@ class Transform(Rule):
     a boolean named ``complete`` in `scalars`, true in every n-th call, and have an attribute
     `period`, this n, by which what stands after it counts its steps. One that calls `xp.require`
     says so with the class attribute ``guarded = True``.
+
+    One of the parameter that keeps it in a set, as `project` does, says ``constrains = True``: what
+    an optimizer answers with is kept there, too. It has no slots, and looks at each tensor by
+    itself.
     """
 
     #: What the fragment works on, ``"gradient"`` before the step, ``"step"`` while parameters from
@@ -64,3 +68,13 @@ class Transform(Rule):
                 f'{self.name}: the class attribute `stage` must be "gradient", "step" or '
                 f'"parameter", got {stage!r}'
             )
+        if self.constrains and (stage != "parameter" or self._keeps()):
+            raise TypeError(
+                f"{self.name}: with constrains, it is called with other points than the parameter, "
+                f'of which it can remember nothing; give it the stage "parameter", and neither '
+                f"slots nor numbers"
+            )
+
+    def _keeps(self) -> bool:
+        """Return whether it has state, or turns calls away."""
+        return bool(self.state_slots() or self.scalar_slots or self.numbers or self.guarded)

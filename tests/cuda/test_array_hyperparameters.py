@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from instep import SGD, AdamW, Optimizer, Rprop, chain
-from instep.transforms import clip_by_global_norm, project, skip_nonfinite, weight_decay
+from instep.transforms import (
+    clip_by_global_norm,
+    project,
+    project_halfspace,
+    skip_nonfinite,
+    support,
+    weight_decay,
+)
 
 SHAPE = (61, 45)
 
@@ -46,6 +53,24 @@ def test_arrays_are_read_as_on_numpy(cupy, name, dtype, kind, layout):
         g = bits.ordinary(rng, SHAPE, dtype)
         optimizer.update(device, cupy.asarray(g))
         reference.update(w, g)
+    bits.assert_same_bits(device.get(), w)
+
+
+@pytest.mark.parametrize("kind", ["bool", "uint8", "float16"])
+@pytest.mark.parametrize("dtype", ["float16", "float64", "complex64"])
+def test_masks_and_directions_are_read_as_on_numpy(cupy, dtype, kind):
+    rng = np.random.default_rng(0)
+    w, normal = (bits.ordinary(rng, SHAPE, dtype) for _ in range(2))
+    mask = (rng.random(SHAPE) < 0.5).astype(kind)
+    device, there = cupy.asarray(w), cupy.zeros((2 * SHAPE[0], SHAPE[1]), dtype=kind)[::2]
+    there[...] = cupy.asarray(mask)
+    optimizer = chain(SGD(0.5), project_halfspace(cupy.asarray(normal), 1.0), support(there))
+    reference = chain(SGD(0.5), project_halfspace(normal, 1.0), support(mask))
+    for _ in range(3):
+        g = bits.ordinary(rng, SHAPE, dtype)
+        optimizer.update(device, cupy.asarray(g))
+        reference.update(w, g)
+        there[1, 1], mask[1, 1] = 1 - there[1, 1].astype(int), 1 - int(mask[1, 1])
     bits.assert_same_bits(device.get(), w)
 
 

@@ -9,7 +9,13 @@ from chains import CHAINS, steps_of, trees
 from device_arrays import arrays_of, mirrors
 
 from instep import SGD, Adam, ScheduleFreeAdamW, chain
-from instep.transforms import average, skip_nonfinite
+from instep.transforms import (
+    average,
+    project_halfspace,
+    project_l1,
+    project_norm,
+    skip_nonfinite,
+)
 
 
 @pytest.mark.parametrize("seed", ["", "7"])
@@ -116,6 +122,31 @@ def test_means_of_schedule_free_adamw_have_the_bits_of_numpy(cupy, dtype):
     got, wanted = read(optimizer.eval_params(params)), reference.eval_params(expected)
     for name, mean in wanted.items():
         bits.assert_same_bits(got[name], mean, name)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "complex64"])
+def test_answers_in_sets_have_the_bits_of_numpy(cupy, dtype):
+    rng = np.random.default_rng(0)
+    expected = {"a": bits.ordinary(rng, (40, 7), dtype), "b": bits.ordinary(rng, (5,), dtype)}
+    params = {name: cupy.asarray(w) for name, w in expected.items()}
+    bound = {"a": {"project_halfspace_normal": bits.ordinary(rng, (40, 7), dtype)}}
+    bound_there = {"a": {"project_halfspace_normal": cupy.asarray(*bound["a"].values())}}
+    optimizer, reference = (
+        chain(
+            *(ScheduleFreeAdamW(0.1), project_l1(4.0), project_halfspace(-1.0, lambda t: -t / 9)),
+            *(project_norm(1.0), average(0.9)),
+            overrides=overrides,
+        )
+        for overrides in (bound_there, bound)
+    )
+    for _ in range(4):
+        grads = {name: bits.ordinary(rng, w.shape, dtype) for name, w in expected.items()}
+        optimizer.update(params, {name: cupy.asarray(g) for name, g in grads.items()})
+        reference.update(expected, grads)
+        for which in (0, 1):
+            got = read(optimizer.answer(params, which=which))
+            for name, mean in reference.answer(expected, which=which).items():
+                bits.assert_same_bits(got[name], mean, name)
 
 
 def test_what_state_starts_as_is_not_flushed(cupy):

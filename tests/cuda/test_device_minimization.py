@@ -1,9 +1,14 @@
 """Methods of minimization take NumPy's way on a device, bit for bit, and so do the examples."""
 
+import itertools
+
 import examples
 import numpy as np
 import pytest
 from descents import DESCENTS, assert_same
+
+from instep import Backtracking, ConjugateGradient, minimize
+from instep.engines.cuda.counters import counters
 
 
 @pytest.mark.parametrize("name", DESCENTS)
@@ -12,6 +17,25 @@ def test_the_way_is_that_on_numpy_arrays(cupy, name, monkeypatch):
     monkeypatch.setenv("CUPY_ON_CPU_SHUFFLE", str(list(DESCENTS).index(name)))
     descent = DESCENTS[name]
     assert_same(descent.run(cupy, engine="cuda"), descent.run())
+
+
+@pytest.mark.parametrize("meaning", ["modulus", "pairs"])
+def test_a_step_of_conjugate_gradients_is_four_launches_at_most(cupy, meaning):
+    scales, seen = cupy.linspace(1, 3, 1000, dtype="complex64"), []
+
+    def value_and_grad(x):
+        seen.append(counters.launches)
+        g = scales * x
+        return float((abs(x) ** 2 * scales.real).sum()) / 2, g
+
+    method = ConjugateGradient(line_search=Backtracking(), complex=meaning)
+    result = minimize(value_and_grad, cupy.ones(1000, "complex64"), method, steps=12)
+    evaluations = [record.evaluations for record in result.history]
+    single = [n for n, (a, b) in enumerate(itertools.pairwise(evaluations)) if b == a + 1]
+    assert len(single) >= 3
+    spent = [b - a for a, b in itertools.pairwise(seen)]
+    assert max(spent[evaluations[n] - 1] for n in single) <= 4
+    assert max(spent) <= 4  # a further trial takes no more
 
 
 @pytest.fixture

@@ -235,6 +235,23 @@ def test_bfloat16():
     bits.assert_same_bits(w.view(np.uint16), before.view(np.uint16), "w")
 
 
+def test_parameters_of_pytorch_with_gradients_of_its_own():
+    torch = pytest.importorskip("torch")
+    params = [torch.nn.Parameter(torch.linspace(-1, 1, 6)), torch.ones(2, dtype=torch.bfloat16)]
+    before = [w.detach().clone() for w in params]
+
+    def value_and_grad(p):
+        p[0].grad = None
+        value = (torch.cosh(p[0]) * torch.arange(1.0, 7.0)).sum()
+        value.backward()
+        return value + (p[1].float() ** 2).sum(), [p[0].grad, 2 * p[1].float()]
+
+    check = check_gradient(value_and_grad, params)
+    assert check.ok, check
+    for w, its in zip(params, before, strict=True):
+        assert torch.equal(w, its)
+
+
 @pytest.mark.parametrize(
     ("function", "params", "error", "text"),
     [

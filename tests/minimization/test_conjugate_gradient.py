@@ -61,14 +61,12 @@ def test_the_way_is_that_of_the_textbook(beta):
 
 def test_the_bound_of_hager_and_zhang_is_met():
     """A gradient that turns around after a long step asks for a factor below the bound."""
-    formulas = conjugate_gradient.BETAS
-
     now = {"gy": -50.0, "yy": 1.0, "dy": 1.0, "gd": 0.0, "dd": 4.0, "gg": 1.0}
-    assert formulas["HZ"](now, 9.0) == -1 / (2 * 0.01)
-    assert formulas["HZ"](now, 1e-6) == -50.0
-    assert formulas["HZ"]({**now, "dy": -1.0}, 9.0) == 0
-    assert formulas["DY"]({**now, "dy": 0.0}, 9.0) == 0
-    assert formulas["PR+"](now, 9.0) == 0
+    assert conjugate_gradient.BETAS["HZ"](now, 9.0) == -1 / (2 * 0.01)
+    assert conjugate_gradient.BETAS["HZ"](now, 1e-6) == -50.0
+    assert conjugate_gradient.BETAS["HZ"]({**now, "dy": -1.0}, 9.0) == 0
+    assert conjugate_gradient.BETAS["DY"]({**now, "dy": 0.0}, 9.0) == 0
+    assert conjugate_gradient.BETAS["PR+"](now, 9.0) == 0
 
 
 @every_beta

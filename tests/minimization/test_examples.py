@@ -46,7 +46,7 @@ def test_phases_are_retrieved(phase_retrieval, capsys):
 
 def test_the_constraint_holds_at_the_end(phase_retrieval):
     x = phase_retrieval.descend(np, "FISTA", 5).x
-    outside = phase_retrieval.aperture() == 0
+    outside = ~phase_retrieval.aperture()
     assert (x[outside] == 0).all()
     assert abs(x).max() <= 1 + 1e-15
     assert (phase_retrieval.descend(np, "LBFGS", 5).x[outside] == 0).all()
@@ -71,7 +71,6 @@ def test_gradients_of_the_examples_are_right(phase_retrieval, tomography):
     for misfit, x, way in (
         (phase_retrieval.Diffraction(np), field, rng.standard_normal((*far, 2)) @ [1, 1j]),
         (tomography.problem(size=12, angles=8), rng.random((12, 12)), rng.random((12, 12))),
-        (tomography.problem(size=12, angles=8, weight=99.0), rng.random((12, 12)), np.eye(12)),
     ):
         slope = np.vdot(misfit(x)[1], way).real
         ahead, behind = (misfit(x + length * way)[0] for length in (1e-4, -1e-4))
@@ -81,7 +80,7 @@ def test_gradients_of_the_examples_are_right(phase_retrieval, tomography):
 
 def test_tomography_is_solved(tomography):
     image = tomography.phantom(16)
-    misfit = tomography.problem(size=16, angles=40, weight=1.0)
+    misfit = tomography.problem(size=16, angles=40)
     way, images = tomography.descend(misfit, tomography.methods(1.0)["LBFGS"], 40)
     assert sorted(images) == [10, 40]
     assert (images[40] >= 0).all()

@@ -17,7 +17,10 @@ from instep.transforms import (
     lookahead,
     maximize,
     project,
+    project_halfspace,
+    project_l1,
     project_norm,
+    project_simplex,
     scale_gradients,
     skip_nonfinite,
     trust_ratio,
@@ -180,6 +183,21 @@ def test_projections_are_those_of_optax(optax):
 
     expected = optax_path(optax, optax.sgd(LR), after=ball)
     assert_same_path(path(chain(SGD(LR), project_norm(4.0))), expected)
+
+    projections = {
+        project_simplex(2.0): lambda w: optax.projections.projection_simplex(w, 2.0),
+        project_l1(3.0): lambda w: optax.projections.projection_l1_ball(w, 3.0),
+        project_halfspace(0.5, -1.0): lambda w: optax.projections.projection_halfspace(
+            w, np.full(w.shape, 0.5), -1.0
+        ),
+    }
+    for ours, nearest in projections.items():
+
+        def each(params, nearest=nearest):
+            return {k: nearest(w) for k, w in params.items()}
+
+        expected = optax_path(optax, optax.sgd(LR), after=each)
+        assert_same_path(path(chain(SGD(LR), ours)), expected)
 
 
 def test_steps_that_are_not_finite_are_skipped_as_by_optax(optax):

@@ -41,7 +41,7 @@ def packed(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _of_numpy(array: Any) -> Any:
     """Return an array as one of a dtype that files know: bfloat16 is none."""
-    return array if array.dtype.kind == "f" else array.astype("float32")
+    return array.astype("float32") if array.dtype.kind == "V" else array
 
 
 def unpacked(header: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def _leaf_state(
             )
     remembers = {name: float(value) for name, value in scalars.items()}
     state_dtype = given.get("state_dtype")
-    history = History(t - given["missed"], remembers)
+    history = History(t - given["missed"], remembers, missed=given["missed"])
     return LeafState(copies, history, None if state_dtype is None else str(state_dtype))
 
 

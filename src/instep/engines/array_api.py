@@ -143,7 +143,10 @@ class ArrayAPIBucket(Bucket):
             g = xp.computable(self._grads[i])
             given = {name: kept.slot(name) for name in (*program.slots, *program.whole)}
             numbers = {name: xp.number(float(x)) for name, x in self._numbers[i].items()}
-            varying = {name: xp.computable(x) for name, x in self._varying[i].items()}
+            varying = {
+                name: pairs.pair(x) if pairs and xp.is_complex(x) else xp.computable(x)
+                for name, x in self._varying[i].items()
+            }
             new, new_slots = check_result(
                 program.name,
                 program.rule(

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from instep.hyperparameters import MASKS
+
 
 @dataclass(frozen=True, slots=True)
 class DType:
@@ -39,13 +41,25 @@ DTYPES: Mapping[str, DType] = {
     "complex128": DType(16, compute="float64", state="float64", part="float64"),
 }
 
-#: Bytes of the words in which state is kept as codes.
+#: Bytes of the words in which state is kept as codes, and as which masks are loaded.
 WORDS: Mapping[str, int] = {"uint8": 1, "uint16": 2, "uint32": 4}
 
 
 def itemsize(dtype: str) -> int:
-    """Return the bytes of an element of an array of numbers, or of codes."""
+    """Return the bytes of an element of an array of numbers, of codes, or of a mask."""
+    if dtype in MASKS:
+        return 1
     return WORDS[dtype] if dtype in WORDS else DTYPES[dtype].itemsize
+
+
+def loaded_as(dtype: str, *, in_parts: bool) -> str:
+    """Return the dtype by which graphs know an array that is read: of a mask, that of its bits.
+
+    Of complex numbers it is that of their parts where these are numbers of their own.
+    """
+    if in_parts and is_complex(dtype):
+        return DTYPES[dtype].part
+    return "uint8" if dtype in MASKS else dtype
 
 
 #: The dtypes of 16 bits, in which nothing is computed.

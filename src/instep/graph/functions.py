@@ -70,6 +70,10 @@ class Functions(ABC):
         """Return the imaginary part: of a real number, zero."""
         return 0.0 if self._is_host(x) else self.zeros_like(x)
 
+    def constrained(self, x: Any) -> Any:
+        """Return `x` in the sets where transforms after a rule keep parameters: itself, if none."""
+        return x
+
     def clip_abs(self, x: Any, limit: Any) -> Any:
         """Return `x` with a magnitude of at most `limit`, and its sign; NaN stays NaN."""
         return self.clip(x, -limit, limit)

@@ -9,7 +9,7 @@ from typing import Any
 
 from instep import arrays
 from instep.graph import Graph, cut, trace
-from instep.graph.dtypes import state_dtype
+from instep.graph.dtypes import loaded_as, state_dtype
 from instep.graph.evaluation import compile_expressions
 from instep.graph.kept import Fewer, Keeping
 from instep.graph.nodes import Array, numbers_of
@@ -18,6 +18,7 @@ from instep.graph.remembered import OBJECTIVE, PLACE
 from instep.graph.rows import Flags, Group, Part, Row, Varying, alive, product_of
 from instep.graph.step_numbers import StepNumbers
 from instep.graph.trace import Values, objective, varying_name
+from instep.rule import Form
 from instep.state import Composed, Owner, Selector
 
 
@@ -71,7 +72,11 @@ class Program(StepNumbers):
         self.varying: dict[str, str] = {}
         self.between: tuple[str, ...] = ()
         self.whole: tuple[str, ...] = ()
-        self.real_slots = frozenset(part.prefix + slot for part in self.parts for slot in part.real)
+        own = (part.prefix + slot for part in self.parts for slot in part.real)
+        of_points = (
+            prefix + name for prefix, part in _constrained(self.parts) for name in part.real
+        )
+        self.real_slots = frozenset((*own, *of_points))
         self._passes: dict[tuple[str, str, Flags], tuple[Graph, ...]] = {}
         self._keeping: dict[str, Keeping] = {}
         self._forms: dict[object, Program] = {}
@@ -100,11 +105,23 @@ class Program(StepNumbers):
             self._variant(
                 kinds,
                 slots=tuple(p + name for p, form in forms for name in form.slots),
-                between=tuple(p + name for p, form in forms for name in form.between),
+                between=self._between(dict(forms)),
                 whole=tuple(p + name for p, form in forms for name in form.whole),
                 _options=self._options | {f"{p}kind": form.kind for p, form in forms},
             )
         return self._forms[kinds]
+
+    def _between(self, forms: Mapping[str, Form]) -> tuple[str, ...]:
+        """Return the names of the arrays between passes, in the order in which rules ask for them.
+
+        A rule hands its points to the constraints after it before they see the parameter.
+        """
+        found: list[str] = []
+        for part in self.parts:
+            for prefix, other in _constrained(self.parts, part):
+                found += (prefix + name for name in forms[other.prefix].between)
+            found += (part.prefix + name for name in forms[part.prefix].between)
+        return tuple(found)
 
     def _variant(self, key: object, **changes: Any) -> "Program":
         """Return this program with these changes, which from now on is known by a key."""
@@ -112,9 +129,13 @@ class Program(StepNumbers):
         program.__dict__.update(changes, _passes={}, _keeping={}, _forms={})
         return program
 
-    def taking(self, varying: Sequence[Varying]) -> "Program":
-        """Return the program in which these hyperparameters are arrays of their dtypes."""
-        dtypes = {found.name: arrays.dtype_name(found.array) for found in varying}
+    def taking(self, varying: Sequence[Varying], *, in_parts: bool = False) -> "Program":
+        """Return the program in which these hyperparameters are arrays of their dtypes.
+
+        Where parameters are `in_parts`, so are those of complex numbers.
+        """
+        known = [(found.name, arrays.dtype_name(found.array)) for found in varying]
+        dtypes = {name: loaded_as(dtype, in_parts=in_parts) for name, dtype in known}
         key = ("varying", *dtypes.items())
         if dtypes and key not in self._forms:
             self._variant(key, varying=dtypes, powers=self.powers | _powers_of_arrays(varying))
@@ -263,6 +284,18 @@ def _remembered(parts: Sequence[Part], owner: Owner) -> dict[str, int]:
         ],
     )
     return {name: number for name, number in found.items() if name in own}
+
+
+def _constrained(parts: Sequence[Part], own: Part | None = None) -> list[tuple[str, Part]]:
+    """Return the constraints that points of rules are handed to, or those of one: with prefixes."""
+    return [
+        (f"{part.prefix}{point}_{other.prefix}", other)
+        for i, part in enumerate(parts)
+        if own is None or part is own
+        for point in part.rule.points
+        for other in parts[i + 1 :]
+        if other.rule.constrains
+    ]
 
 
 def _lasting(parts: Iterable[Part]) -> frozenset[str]:

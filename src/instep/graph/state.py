@@ -42,6 +42,14 @@ def loaded(recorder: Recorder, kept: Kept, pairs: PairNamespace | None) -> Any:
     return Pair(pairs, *parts) if pairs and len(parts) > 1 else parts[0]
 
 
+def mask(recorder: Recorder, array: Array) -> TracedArray:
+    """Record the load of a mask, as zeros and ones of the arithmetic."""
+    words = TracedWords(recorder)
+    is_set = words.operate("not_equal", words.word(_load(recorder, array)), 0)
+    one, zero = recorder.array(1.0), recorder.array(0.0)
+    return recorder.add("where", (is_set, one, zero), recorder.compute)
+
+
 def _load(recorder: Recorder, array: Array) -> TracedArray:
     return recorder.add("load", (), array.dtype, array.name)
 

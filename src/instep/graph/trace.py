@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from instep.graph import remembered, state
-from instep.graph.dtypes import DTYPES, is_complex
+from instep.graph.dtypes import DTYPES, WORDS, is_complex
 from instep.graph.errors import FusionError, RuleError, UnknownNameError, is_about_rules, place_of
 from instep.graph.kept import Keeping
 from instep.graph.namespace import TracedNamespace
@@ -187,7 +187,7 @@ def _load(
     pairs = PairNamespace(recorder.rule, xp) if is_pair else None
     loaded: dict[str, Any] = {"w": state.parameter(recorder, keeping, pairs)}
     for array in (gradient, *others):
-        x: Any = recorder.load(array)
+        x: Any = state.mask(recorder, array) if array.dtype in WORDS else recorder.load(array)
         # A real gradient is a pair too.
         is_one = is_complex(array.dtype) or array is gradient
         loaded[array.name] = pairs.pair(x) if pairs and is_one else x

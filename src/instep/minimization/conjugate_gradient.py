@@ -14,6 +14,7 @@ from instep.minimization.descent import (
     Saved,
     check_finite,
 )
+from instep.minimization.failures import nowhere
 from instep.minimization.line_passes import Advance, Line, Products
 from instep.minimization.line_search import (
     NO_DESCENT,
@@ -25,7 +26,7 @@ from instep.minimization.line_search import (
 )
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
-from instep.minimization.rounding import ROUNDINGS, leads_up
+from instep.minimization.rounding import ROUNDINGS, resolution
 from instep.minimization.trees import below, like, named, put
 from instep.optimizer import Optimizer
 
@@ -291,19 +292,14 @@ class Conjugate(Descent):
 
     def _ending(self, why: str) -> Ending:
         """Return why the steepest descent leads nowhere."""
-        if why == NOT_FINITE:
-            return Ending(
-                Status.NOT_FINITE, f"{why}, the shortest of which is {self._trials[-1][0]:.3g}"
-            )
-        if leads_up(self.value, self._trials, _NOISE / ROUNDINGS):
-            return Ending(
-                Status.NO_DESCENT,
-                f"{why}, and it rises where the gradient says that it falls; see whether that is "
-                f"right, with instep.check_gradient",
-            )
-        return Ending(
-            Status.PRECISION, "no step lowers the objective by more than its value is rounded"
-        )
+
+        def value_at(step: float) -> float:
+            self._go(step)
+            return self._objective.value_at(self.params).value
+
+        start = Trial(0.0, self.value, self._course.slope)
+        rounded = ROUNDINGS * resolution(self.params) * abs(self.value)
+        return nowhere(why, start, self._trials, value_at, rounded)
 
     def _first_step(self) -> float:
         """Return the first step to be tried on the line."""
@@ -349,13 +345,16 @@ class Conjugate(Descent):
             self.params = self._line.back(self.params, self._like)
             self.grads = None
 
+    def _slots(self, began: bool) -> tuple[str, ...]:
+        """Return the slots that are saved: where a line has begun, all."""
+        return ("point", "gradient", "direction") if began else ("direction",)
+
     def saved(self) -> Saved:
         began, turned = self._passed
-        slots = ("point", "gradient", "direction") if began else ("direction",)
         found = {
             f"{slot}/{key}": arrays.to_numpy(own[slot])
             for key, own in self._line.slots.items()
-            for slot in slots
+            for slot in self._slots(began)
         }
         found |= named("params", self.params)
         found |= named("grads", self._line.tree("gradient", self.params) if began else self.grads)
@@ -364,19 +363,20 @@ class Conjugate(Descent):
         return {**numbers, **course}, found
 
     def restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        began, turned, fall = (header[name] for name in ("began", "turned", "fall"))
+        value, norm, length = (header[name] for name in ("value", "gradient_norm", "length"))
+        course = _Course(*header["course"])
+        slots = {name: below(found, name) for name in self._slots(began)}
         self.params = put(self.params, below(found, "params"))
         grads = like(self.params, below(found, "grads"))
         self._line.begin(self.params, grads)
         for key, own in self._line.slots.items():
-            for slot in own:
-                if f"{slot}/{key}" in found:
-                    own[slot] = arrays.filled(own[slot], found[f"{slot}/{key}"])
-        self._fall, self._course = header["fall"], _Course(*header["course"])
-        self.value, self.gradient_norm = header["value"], header["gradient_norm"]
-        self.length, self._like = header["length"], grads
-        self.grads = None if header["began"] else grads
+            own.update({name: arrays.filled(own[name], its[key]) for name, its in slots.items()})
+        self._take(Evaluation(value, grads), norm**2, course, fall, length)
+        self.gradient_norm = norm
+        self.grads = None if began else grads
         lines, turns = self._line.counts
-        self._counts = lines - header["began"], turns - header["turned"]
+        self._counts = lines - began, turns - turned
 
 
 def _single(start: Trial, step: Any) -> Search:

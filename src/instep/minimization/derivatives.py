@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,11 @@ class LeafCheck:
 
     Attributes
     ----------
-    measured, given
-        Slopes of the objective along each direction, as its values tell, and as the gradient does.
-        Of a complex array, the imaginary parts are the slopes along i times the direction.
+    measured
+        Slopes of the objective along each direction, as its values tell. Of a complex array, the
+        imaginary parts are the slopes along i times the direction.
+    given
+        The same, as the gradient tells.
     error
         The largest difference of the two, relative to the larger of them.
     fault
@@ -302,11 +305,14 @@ class _Check:
             if pair.coincides:
                 return pair
             pairs.append(pair)
-        finite = [pair for pair in pairs if math.isfinite(pair.measured)] or pairs[:1]
+        finite = [pair for pair in pairs if math.isfinite(pair.measured)]
+        if not finite:
+            return pairs[0]
+        finite = _with_drift(sorted(finite, key=lambda pair: pair.step))
         telling = [pair for pair in finite if pair.tells]
         if telling:
             return min(telling, key=lambda pair: pair.error)
-        return min(finite, key=lambda pair: pair.noise)
+        return min(finite, key=lambda pair: pair.doubt)
 
     def _pair(self, leaves: Sequence[_Leaf], ways: Sequence[NDArray[Any]], step: float) -> "_Pair":
         """Return the slopes over a step of this length to both sides."""
@@ -327,7 +333,7 @@ class _Check:
         noise = _ROUNDINGS * self._spacing * max(abs(self._value), *map(abs, values))
         length = 2 * step
         measured = (values[0] - values[1]) / length
-        return _Pair(measured, given / length, noise / length, self._tolerance)
+        return _Pair(step, measured, given / length, noise / length, self._tolerance)
 
     def _value_at(self, leaves: Sequence[_Leaf], values: Sequence[NDArray[Any]]) -> float:
         """Return the objective where leaves have other values; put theirs back."""
@@ -358,18 +364,24 @@ class _Pair:
 
     Attributes
     ----------
+    step
+        The step over which they are.
     measured, given
         The two.
     noise
         By how much the first may be wrong, for values are rounded.
     tolerance
         How much they may differ, of the larger.
+    drift
+        By how much it may be wrong, for the step is long.
     """
 
+    step: float
     measured: float
     given: float
     noise: float
     tolerance: float
+    drift: float = 0.0
 
     @property
     def error(self) -> float:
@@ -377,22 +389,37 @@ class _Pair:
         return _difference(self.measured, self.given)
 
     @property
-    def agrees(self) -> bool:
-        """Whether they are the same, as far as can be told."""
-        largest = max(abs(self.measured), abs(self.given))
-        return abs(self.measured - self.given) <= self.tolerance * largest + (
-            0.0 if self.tells else self.noise
-        )
-
-    @property
     def coincides(self) -> bool:
         """Whether they are the same, and that is no chance."""
         return self.error <= self.tolerance and self.noise <= 0.25 * abs(self.measured)
 
     @property
+    def doubt(self) -> float:
+        """By how much the slope may be wrong that was measured."""
+        return self.noise + self.drift
+
+    @property
     def tells(self) -> bool:
-        """Whether rounding is less than what is looked for."""
-        return self.noise <= self.tolerance * max(abs(self.measured), abs(self.given))
+        """Whether that is less than what is looked for."""
+        return self.doubt <= self.tolerance * max(abs(self.measured), abs(self.given))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether they are the same, as far as can be told."""
+        allowed = 0.0 if self.tells or self.coincides else self.doubt
+        largest = max(abs(self.measured), abs(self.given))
+        return abs(self.measured - self.given) <= self.tolerance * largest + allowed
+
+
+def _with_drift(pairs: Sequence[_Pair]) -> list[_Pair]:
+    """Return pairs, in the order of their steps, with what a shorter step says of a longer one."""
+    drifts = [
+        max(abs(longer.measured - shorter.measured) - shorter.noise, 0.0)
+        for shorter, longer in pairwise(pairs)
+    ]
+    # Of the shortest it is less than of the next one, as the squares of the steps.
+    first = drifts[0] * (pairs[0].step / pairs[1].step) ** 2 if drifts else 0.0
+    return [replace(pair, drift=drift) for pair, drift in zip(pairs, [first, *drifts], strict=True)]
 
 
 def _difference(a: Any, b: Any) -> float:

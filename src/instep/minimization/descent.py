@@ -4,14 +4,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from instep.explain import Explanation
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
 from instep.optimizer import Optimizer
 from instep.settings import SETTINGS
 from instep.state import Selector
+
+if TYPE_CHECKING:
+    from instep.explain import Explanation
 
 #: What a run is continued from: what JSON knows, and arrays by name.
 Saved = tuple[dict[str, Any], dict[str, Any]]
@@ -47,7 +49,7 @@ class Explanations:
     """
 
     method: str
-    passes: Mapping[str, Explanation]
+    passes: Mapping[str, "Explanation"]
 
     def __str__(self) -> str:
         lines = [f"{self.method}: in each step, where its first trial is taken"]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from instep import checkpoint
 from instep.minimization.descent import SETTINGS_OF_PASSES, Descent, Ending, Saved, check_finite
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
@@ -108,7 +107,9 @@ class FirstOrder(Descent):
         self.params = self._swap.update(self.params, self._like)
 
     def saved(self) -> Saved:
-        header, arrays_of_state = checkpoint.packed(self._optimizer.state_dict())
+        from instep.checkpoint import packed
+
+        header, arrays_of_state = packed(self._optimizer.state_dict())
         found = {f"state/{name}": x for name, x in arrays_of_state.items()}
         found |= named("params", self.params)
         if self._is_ahead:
@@ -121,8 +122,10 @@ class FirstOrder(Descent):
         return {"optimizer": header, **numbers}, found
 
     def restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        from instep.checkpoint import unpacked
+
         value, norm, length = (header[name] for name in ("value", "gradient_norm", "length"))
-        state = checkpoint.unpacked(header["optimizer"], below(found, "state"))
+        state = unpacked(header["optimizer"], below(found, "state"))
         params, ahead, grads = (below(found, name) for name in ("params", "ahead", "grads"))
         self._optimizer.load_state_dict(state)
         self.params = put(self.params, params)

@@ -81,7 +81,9 @@ def minimize(
     that point, too. NaN and infinity end it there.
 
     For an optimizer, one step is a call of its `update`, with the value. It needs memory for one
-    copy of the parameters.
+    copy of the parameters. Where it ends after a step whose point was not evaluated, or is no good,
+    the parameters are those before the step, and the optimizer has taken it: a run that is resumed
+    goes on with that point.
 
     Examples
     --------

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
-from instep.hyperparameters import Domain, RealArray, Schedule
 from instep.minimization.ring import OnRing, roles
 from instep.optimizers.momo import inner
+from instep.transforms.bounds import Bound, check_values, within_bounds
 
 
 def _history(s):
@@ -105,12 +105,6 @@ OF_LAST = ("gradient_square", "curvature", "step_square", "change_square")
 # With bounds ------------------------------------------------------------------------------------
 
 
-def _inside(xp, w, h):
-    """Return the nearest point within the bounds."""
-    clipped = xp.clip(w, h.lower, h.upper)
-    return xp.where(xp.isfinite(clipped), clipped, w)  # clipped to an infinity, it met no bound
-
-
 def _free(xp, w, g, h, *vectors):
     """Return vectors without the elements that the gradient holds at a bound."""
     is_pinned = ((w <= h.lower) & (g > 0)) | ((w >= h.upper) & (g < 0))
@@ -119,7 +113,7 @@ def _free(xp, w, g, h, *vectors):
 
 def enter(xp, w, g, s, h):
     """Go to the nearest point within the bounds."""
-    return _inside(xp, w, h), {}
+    return within_bounds(xp, w, h), {}
 
 
 def start_within(xp, w, g, s, h):
@@ -129,7 +123,7 @@ def start_within(xp, w, g, s, h):
 
 def _of_gradient(xp, w, g, h):
     (free,) = _free(xp, w, g, h, g)
-    way = w - _inside(xp, w - g, h)
+    way = w - within_bounds(xp, w - g, h)
     return {"gradient_square": (free, free), "way_square": (way, way)}
 
 
@@ -154,20 +148,17 @@ def advance_within(xp, w, g, s, h):
     """Keep the present point and its gradient, and go along the direction, within the bounds."""
     kept = {f"point{_history(s)}": w, f"gradient{_history(s)}": g}
     (moved,) = _free(xp, w, g, h, _moved(w, g, s, h))
-    return _inside(xp, w + moved, h), kept
+    return within_bounds(xp, w + moved, h), kept
 
 
 def again_within(xp, w, g, s, h):
     """Go along the direction from the point that was kept, within the bounds."""
     w, g = _kept(s)
     (moved,) = _free(xp, w, g, h, _moved(w, g, s, h))
-    return _inside(xp, w + moved, h), {}
+    return within_bounds(xp, w + moved, h), {}
 
 
 # Rules ------------------------------------------------------------------------------------------
-
-#: Where a bound is infinite, there is none.
-Bound = Annotated[float | Schedule | RealArray, Domain(infinite=True)]
 
 
 @dataclass(frozen=True)
@@ -234,7 +225,7 @@ def _rule(
     """Return the class of a rule."""
     slots = (*roles("point", history), *roles("gradient", history))
     values = dict.fromkeys(coefficients, 0.0) | (bounds or {})
-    attributes = {
+    attributes: dict[str, Any] = {
         "__module__": __name__,
         "__doc__": function.__doc__,
         "__annotations__": dict.fromkeys(coefficients, float) | dict.fromkeys(bounds or {}, Bound),
@@ -247,4 +238,6 @@ def _rule(
         "rule": staticmethod(function),
         **values,
     }
+    if bounds is not None:
+        attributes["check_values"] = lambda self, values: check_values(self.name, values)
     return type("LBFGS", (OnRing,), attributes)  # so it is called in messages

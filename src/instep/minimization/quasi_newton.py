@@ -212,8 +212,9 @@ class Free(QuasiNewton):
             while True:
                 evaluation = self._go(direction, length)
                 found = dict(self._products(evaluation))
-                if found["step_square"] == 0:
-                    return NO_DESCENT  # the step is less than the parameters are rounded
+                if found["step_square"] == 0:  # the step is less than the parameters are rounded
+                    is_finite = math.isfinite(evaluation.value + found["gradient_square"])
+                    return NO_DESCENT if is_finite else NOT_FINITE
                 slope = found[f"step{self._history - 1}"] / length
                 length = search.send(Trial(length, evaluation.value, slope))
         except StopIteration as stop:

@@ -61,8 +61,10 @@ class Result(Mapping[str, Any]):
         The value of the objective there.
     jac
         The gradients there; None where the objective has since been asked elsewhere.
-    nit, nfev : int
-        Number of steps that were taken, and of evaluations of the objective.
+    nit : int
+        Number of steps that were taken.
+    nfev : int
+        Number of evaluations of the objective.
     success : bool
         Whether it has converged.
     status : Status

@@ -46,7 +46,9 @@ class ScheduleFreeAdamW(Optimizer):
     The authors' code has the same rule; optax, too, without `r`. PyTorch and Keras have none.
 
     `x` is not stored: it follows from `y` and `z`, at the precision of the parameters, so
-    parameters of 16 bits lose most of the mean.
+    parameters of 16 bits lose most of the mean. In a chain, projections and other constraints
+    after it are put to `z` as well, so that `x` is the mean of points of the set; other transforms
+    of steps and parameters, which would move `y` alone, are refused.
 
     Examples
     --------
@@ -67,6 +69,7 @@ class ScheduleFreeAdamW(Optimizer):
     r: NonNegative = 0.0
 
     slots = ("z", "v")
+    points = ("z",)
     real_slots = positive_slots = ("v",)
     scalar_slots: ClassVar[Mapping[str, float]] = {"largest_lr": 0.0, "total": 0.0, "place": 1.0}
 
@@ -84,10 +87,8 @@ class ScheduleFreeAdamW(Optimizer):
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         v_hat = v / (1 - h.beta2_t)
         direction = g / (xp.sqrt(v_hat) + h.eps) + h.weight_decay * w
-        # The last three lines of the equation without x, which y and z determine.
-        rate = h.lr * (1 - h.beta1 * (1 - h.share))
-        y = (1 - h.share) * w + h.share * s.z - rate * direction
-        return y, {"z": s.z - h.lr * direction, "v": v}
+        y, z = _moved(xp, w, s.z, direction, h.beta1, h)
+        return y, {"z": z, "v": v}
 
     @staticmethod
     def answer_rule(xp, w, s, h):
@@ -124,7 +125,9 @@ class ScheduleFreeSGD(Optimizer):
     have none.
 
     `x` is not stored: it follows from `y` and `z`, at the precision of the parameters, so
-    parameters of 16 bits lose most of the mean.
+    parameters of 16 bits lose most of the mean. In a chain, projections and other constraints
+    after it are put to `z` as well, so that `x` is the mean of points of the set; other transforms
+    of steps and parameters, which would move `y` alone, are refused.
 
     Examples
     --------
@@ -142,7 +145,7 @@ class ScheduleFreeSGD(Optimizer):
     weight_decay: NonNegative = 0.0
     r: NonNegative = 0.0
 
-    slots = ("z",)
+    slots = points = ("z",)
     scalar_slots: ClassVar[Mapping[str, float]] = ScheduleFreeAdamW.scalar_slots
 
     def initial_state(self) -> Mapping[str, float | str]:
@@ -157,11 +160,23 @@ class ScheduleFreeSGD(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         direction = g + h.weight_decay * w
-        rate = h.lr * (1 - h.beta * (1 - h.share))
-        y = (1 - h.share) * w + h.share * s.z - rate * direction
-        return y, {"z": s.z - h.lr * direction}
+        y, z = _moved(xp, w, s.z, direction, h.beta, h)
+        return y, {"z": z}
 
     answer_rule = staticmethod(ScheduleFreeAdamW.answer_rule)
+
+
+def _moved(xp: Any, y: Any, z: Any, direction: Any, beta: Any, h: Any) -> tuple[Any, Any]:
+    """Return the new `y` and `z`: the last lines of the equation without x, which they determine.
+
+    Constraints are put to `z`. Their mean `x`, and `y` between both, are then in a convex set too.
+    """
+    new = z - h.lr * direction
+    kept = xp.constrained(new)
+    mean, place = (1 - h.share) * y + h.share * z, 1 - beta * (1 - h.share)
+    if kept is new:
+        return mean - h.lr * place * direction, new
+    return mean + place * (kept - z), kept
 
 
 def _share(owner: str, h: Any) -> dict[str, float]:

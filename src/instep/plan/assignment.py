@@ -136,7 +136,7 @@ def _buckets(owner: Owner, given: Assignment, leaves: Sequence[Leaf]) -> list[As
             validation.check_parts(f"{owner.name}.update", leaf, memory)
             leaf.take_apart(memory)
         plain = given.programs[given.group_of[i]].for_shape(tuple(leaf.parameter.shape))
-        program = plain.taking(given.varying[given.group_of[i]])
+        program = plain.taking(given.varying[given.group_of[i]], in_parts=in_parts)
         if may_fuse:
             leaf.put(memory)
         w = leaf.parameter

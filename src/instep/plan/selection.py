@@ -37,9 +37,7 @@ class Selection:
 def select(owner: Owner, leaves: Sequence[Leaf]) -> Selection:
     """Ask what chooses leaves, once for each of them, or raise."""
     selectors = dict.fromkeys((*owner.overrides, *owner.frozen, *owner.compositions))
-    found = {
-        one: {leaf.key for leaf in leaves if _is_chosen(owner, one, leaf)} for one in selectors
-    }
+    found = {one: {leaf.key for leaf in leaves if is_chosen(owner, one, leaf)} for one in selectors}
     for selector in (*owner.overrides, *owner.frozen):
         if not found[selector]:
             raise _nothing(owner, selector, leaves)
@@ -48,7 +46,8 @@ def select(owner: Owner, leaves: Sequence[Leaf]) -> Selection:
     return Selection(frozen, chosen, _overrides(owner, chosen, found))
 
 
-def _is_chosen(owner: Owner, selector: Selector, leaf: Leaf) -> bool:
+def is_chosen(owner: Owner, selector: Selector, leaf: Leaf) -> bool:
+    """Return whether what chooses leaves chooses this one."""
     if isinstance(selector, str):
         return selector == "*" or fnmatchcase(leaf.key, selector)
     answer = selector(leaf.key, leaf.parameter)

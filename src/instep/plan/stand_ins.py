@@ -9,6 +9,7 @@ from typing import Any
 
 from instep import arrays
 from instep.engines.base import Leaves
+from instep.hyperparameters import MASKS
 from instep.plan import exports, immutables, tensors
 from instep.plan.kinds import NOBODY, Lane, Pair, handed_back
 from instep.plan.leaves import Leaf
@@ -49,6 +50,10 @@ def beside(leaf: Leaf, array: Any) -> Any:
                 array = immutables.stand_in(array, written=False).array(array)
             case _:
                 array = exports.reading(array)
+    if arrays.library(array) in ("numpy", "cupy") and arrays.dtype_name(array) in MASKS:
+        array = array.view("uint8")
+    if leaf.in_parts and arrays.is_complex(array):
+        return arrays.as_parts(array)
     if leaf.in_parts:
         array = arrays.namespace(array).broadcast_to(array[..., None], (*array.shape, 2))
     return array

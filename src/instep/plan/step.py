@@ -1,7 +1,7 @@
 """The plan of a step: made once for a signature of the trees, checked cheaply at every step."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from instep.plan.repetition import Repetition
 from instep.plan.selection import select
 from instep.plan.settings import Settings
 from instep.plan.stand_ins import StandIns
-from instep.state import Owner, State
+from instep.state import LeafState, Owner, State
 
 #: Parameters and gradients while there is no step.
 _NOTHING: Leaves = ((), ())
@@ -242,7 +242,7 @@ class Plan:
     def _notes(self, state: State, rows: Sequence[Row] = ()) -> list[Call]:
         """Return the calls that take note of a step."""
         note = partial(state.__dict__.update, {"t": state.t + 1, "plan": self, "last": self._last})
-        return [note, *self._records.taken(state, rows)]
+        return [note, *self._records.taken(state, rows), *state.follow]
 
     def _candidates(self, state: State) -> list[list[Row]]:
         """Return the rows of the step, for every number of undecided steps that may be taken."""
@@ -254,6 +254,11 @@ class Plan:
             found = self._judging.candidates(partial(rows_after, self._programs, state.t))
             assert found is not None
         return found
+
+    @property
+    def states(self) -> Mapping[str, LeafState]:
+        """What the leaves have once the step is taken, by their keys."""
+        return self._records.states
 
     @property
     def waits(self) -> bool:

@@ -6,10 +6,10 @@ import numpy as np
 
 from instep import arrays
 from instep.graph import FusionError
-from instep.graph.dtypes import BOUNDS, DTYPES
+from instep.graph.dtypes import BOUNDS, DTYPES, is_complex, itemsize, loaded_as
 from instep.graph.program import Program
 from instep.graph.rows import Flags, Varying
-from instep.hyperparameters import elements
+from instep.hyperparameters import MASKS, elements
 from instep.plan import validation
 from instep.plan.leaves import Leaf
 from instep.tree import format_path
@@ -35,8 +35,11 @@ def check(call: str, leaf: Leaf, varying: Sequence[Varying]) -> None:
             raise TypeError(f"{comparison}; convert it with {library}.asarray")
         if arrays.device(x) != arrays.device(w):
             raise ValueError(f"{comparison}; move it to the device of the parameter")
-        if arrays.dtype_name(x) not in DTYPES:
+        dtype = arrays.dtype_name(x)
+        if dtype not in DTYPES and dtype not in MASKS:
             raise TypeError(f"{comparison}; convert it to {leaf.dtype}")
+        if is_complex(dtype) and not is_complex(leaf.dtype):
+            raise TypeError(f"{comparison}, which is real; give real numbers")
         if getattr(x, "requires_grad", False):
             raise ValueError(f"{where} requires grad; give it without its graph, with .detach()")
         if library == "torch" and x.is_neg():  # a copy would not be read anew at each step
@@ -49,16 +52,17 @@ def check(call: str, leaf: Leaf, varying: Sequence[Varying]) -> None:
 def _check_rounding(where: str, found: Varying, compute: str) -> None:
     """Raise if an element that must not becomes 0 or infinite in the dtype of the arithmetic."""
     domain, own = found.entry.domain, arrays.dtype_name(found.array)
-    if DTYPES[own].itemsize <= DTYPES[compute].itemsize:
+    if itemsize(loaded_as(own, in_parts=True)) <= itemsize(compute):
         return
     x, (least, most) = elements(found.array), BOUNDS[compute]
-    vanish = (x != 0) & (np.abs(x) <= least) & domain.survives_rounding
-    overflow = (np.abs(x) >= most) & (not domain.infinite)
+    sizes = [np.abs(part) for part in ((x.real, x.imag) if is_complex(own) else (x,))]
+    vanish = [(size != 0) & (size <= least) & domain.survives_rounding for size in sizes]
+    overflow = [(size >= most) & (not domain.infinite) for size in sizes]
     for which, becomes in ((vanish, "0"), (overflow, "infinite")):
-        if which.any():
-            place = tuple(np.argwhere(which)[0].tolist())
+        if places := np.argwhere(np.logical_or.reduce(which)).tolist():
+            place = tuple(places[0])
             raise ValueError(
-                f"{where} at {place} is {float(x[place])!r}, which is "
+                f"{where} at {place} is {x[place].item()!r}, which is "
                 f"{becomes} in {compute}, the dtype of the arithmetic; give another number there"
             )
 

@@ -10,9 +10,18 @@ from instep.transforms.gradients import (
     scale_gradients,
     weight_decay,
 )
-from instep.transforms.projection import project, project_modulus, project_norm, project_real
+from instep.transforms.halfspace import project_halfspace
+from instep.transforms.projection import (
+    project,
+    project_modulus,
+    project_norm,
+    project_real,
+    support,
+)
+from instep.transforms.proximal import group_soft_threshold, soft_threshold, total_variation
 from instep.transforms.scaling import dynamic_scale
-from instep.transforms.steps import cautious, decoupled_weight_decay, trust_ratio
+from instep.transforms.simplex import project_l1, project_simplex
+from instep.transforms.steps import cautious, clip_change, decoupled_weight_decay, trust_ratio
 from instep.transforms.units import adaptive_clip, centralize
 
 __all__ = [
@@ -24,18 +33,26 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
+    "clip_change",
     "conjugate",
     "decoupled_weight_decay",
     "dynamic_scale",
     "grokfast",
+    "group_soft_threshold",
     "lookahead",
     "maximize",
     "project",
+    "project_halfspace",
+    "project_l1",
     "project_modulus",
     "project_norm",
     "project_real",
+    "project_simplex",
     "scale_gradients",
     "skip_nonfinite",
+    "soft_threshold",
+    "support",
+    "total_variation",
     "trust_ratio",
     "weight_decay",
 ]

@@ -54,7 +54,7 @@ class accumulate(Transform):
     -----
     The same as `optax.MultiSteps`. The gradients are added in the order of the calls and divided
     once. A call without a gradient for some parameter does not count for that parameter, which
-    then takes its steps at other calls.
+    then takes its steps at other calls. `flush` of the chain takes the step before all are there.
 
     Examples
     --------
@@ -76,6 +76,10 @@ class accumulate(Transform):
     def period(self) -> int:
         return int(self.k)
 
+    def flushing(self) -> Transform:
+        """Return what stands in its place when the step is taken before it is complete."""
+        return _flushed(k=self.k)
+
     @staticmethod
     def scalars(h):
         return {"complete": h.t % h.k == 0}
@@ -86,3 +90,26 @@ class accumulate(Transform):
         if h.complete:
             return total / h.k, {"sum": xp.zeros_like(g)}
         return None, {"sum": total}
+
+
+class _flushed(Transform):
+    """The mean of as many gradients as `accumulate` has gathered."""
+
+    stage = "gradient"
+
+    k: Annotated[float, Domain(lower=1, integer=True, fixed=True)] = 2
+    count: float = 1.0
+
+    slots = exact_slots = ("sum",)
+
+    @property
+    def period(self) -> int:
+        return int(self.k)
+
+    @staticmethod
+    def scalars(h):
+        return {"complete": True}
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return s.sum / h.count, {"sum": xp.zeros_like(g)}

@@ -3,21 +3,21 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from instep import arrays
 from instep.hyperparameters import (
     Domain,
     NonNegative,
     Positive,
     RealArray,
     Schedule,
-    is_array,
-    source,
 )
 from instep.transform import Transform
+from instep.transforms.bounds import Bound, check_step, check_values, within_bounds
 from instep.transforms.clipping import within
 
-_Bound = Annotated[float | Schedule | RealArray, Domain(infinite=True)]
 _Modulus = Annotated[float | Schedule | RealArray, Domain(lower=0.0, infinite=True)]
+_Mask = Annotated[
+    float | Schedule | RealArray, Domain(lower=0.0, upper=1.0, integer=True, booleans=True)
+]
 
 
 class project(Transform):
@@ -50,53 +50,23 @@ class project(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
-    lower: _Bound = float("-inf")
-    upper: _Bound = float("inf")
+    lower: Bound = float("-inf")
+    upper: Bound = float("inf")
 
     def check_values(self, values: Mapping[str, Any]) -> None:
         """Raise if the bounds cross."""
-        _check_values(self.name, values)
+        check_values(self.name, values)
 
     @staticmethod
     def scalars(h):
         """Return nothing; raise if bounds of this step cross, as schedules may."""
-        return _check_step("project", h)
+        return check_step("project", h)
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        # A bound beyond the dtype of the arithmetic comes as an infinity, a lower one as the wrong
-        # one: what is clipped to an infinity has met no bound.
-        clipped = xp.clip(w, h.lower, h.upper)
-        return xp.where(xp.isfinite(clipped), clipped, w), {}
-
-
-def _check_values(owner: str, values: Mapping[str, Any]) -> None:
-    if not callable(values["lower"]) and not callable(values["upper"]):
-        remedy = "to move both, set first the one that gives way"
-        _check_bounds(owner, values["lower"], values["upper"], remedy)
-
-
-def _check_step(owner: str, h: Any) -> Mapping[str, float | bool]:
-    if "lower" in h and "upper" in h:  # as numbers
-        remedy = "give schedules and overrides that do not cross"
-        _check_bounds(f"{owner}, step {h.t:.0f}", h.lower, h.upper, remedy)
-    return {}
-
-
-def _check_bounds(owner: str, lower: Any, upper: Any, remedy: str) -> None:
-    if is_array(lower) and is_array(upper) and not _are_alike(lower, upper):
-        return  # one of them is not like the parameter: the step says which
-    crosses = lower > upper
-    if crosses.any() if is_array(crosses) else crosses:
-        raise ValueError(
-            f"{owner}: lower must not be above upper, got {source(lower)} and {source(upper)}; "
-            f"{remedy}"
-        )
-
-
-def _are_alike(a: Any, b: Any) -> bool:
-    return arrays.library(a) == arrays.library(b) and tuple(a.shape) == tuple(b.shape)
+        return within_bounds(xp, w, h), {}
 
 
 class project_norm(Transform):
@@ -120,6 +90,7 @@ class project_norm(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     radius: Positive = 1.0
 
@@ -155,18 +126,19 @@ class project_modulus(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     lower: NonNegative = 0.0
     upper: _Modulus = float("inf")
 
     def check_values(self, values: Mapping[str, Any]) -> None:
         """Raise if the bounds cross."""
-        _check_values(self.name, values)
+        check_values(self.name, values)
 
     @staticmethod
     def scalars(h):
         """Return nothing; raise if bounds of this step cross, as schedules may."""
-        return _check_step("project_modulus", h)
+        return check_step("project_modulus", h)
 
     @staticmethod
     def rule(xp, w, g, s, h):
@@ -191,7 +163,47 @@ class project_real(Transform):
     """
 
     stage = "parameter"
+    constrains = True
 
     @staticmethod
     def rule(xp, w, g, s, h):
         return xp.real(w), {}
+
+
+class support(Transform):
+    r"""Keep elements at zero where a mask is zero, after the step.
+
+    .. math:: w \leftarrow m \odot w, \qquad m \in \{0, 1\}
+
+    Parameters
+    ----------
+    mask
+        The mask :math:`m`, an array of the shape of the parameter: of booleans, of integers of 8
+        bits, or of floats, 0 or 1. In a tree, give each parameter its own by `overrides`; a number,
+        1 or 0, is the mask of all elements.
+
+    Notes
+    -----
+    It is the projection on the arrays that vanish outside of the support, complex ones too. What is
+    infinite or NaN outside becomes 0. A mask of booleans is read at one byte an element.
+
+    The mask is read at every step: a shrinking support is one that you write into.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import support
+    >>> optimizer = chain(SGD(lr=1.0), support(np.array([True, False])))
+    >>> optimizer.update(np.zeros(2, complex), np.array([-3 - 4j, 0.5j]))
+    array([3.+4.j, 0.+0.j])
+    """
+
+    stage = "parameter"
+    constrains = True
+
+    mask: _Mask = 1.0
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return xp.where(h.mask != 0, w, 0.0), {}

@@ -1,9 +1,13 @@
 """Changes of the step that an optimizer proposes."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from instep.hyperparameters import NonNegative
+from instep.hyperparameters import Domain, NonNegative, RealArray, Schedule
 from instep.transform import Transform
+
+_Change = Annotated[
+    float | Schedule | RealArray, Domain(lower=0.0, infinite=True, survives_rounding=True)
+]
 
 
 class decoupled_weight_decay(Transform):
@@ -54,6 +58,49 @@ class decoupled_weight_decay(Transform):
     @staticmethod
     def rule(xp, w, new, g, s, h):
         return new - h.lr * h.correction * h.rate * w, {}
+
+
+class clip_change(Transform):
+    r"""Bound the change of every element in a step.
+
+    .. math::
+        d = w' - w, \qquad w \leftarrow w + d \min\left(1, \frac{c}{|d|}\right)
+
+    :math:`w` is the parameter before the step and :math:`w'` the one that the optimizer proposes.
+    The direction of each complex number is kept.
+
+    Parameters
+    ----------
+    limit
+        The most :math:`c` by which an element moves: a number, or an array of the shape of the
+        parameter. Where it is infinite, or beyond the dtype of the arithmetic, there is no bound;
+        where it is 0, nothing moves.
+
+    Notes
+    -----
+    An element that moves by less is not changed, not in the last bit. What is NaN stays NaN; a real
+    change that is infinite is one of :math:`c`, and a complex one is NaN. `clip_by_value` bounds
+    the gradient instead, which an optimizer may scale by anything.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from instep import SGD, chain
+    >>> from instep.transforms import clip_change
+    >>> chain(SGD(lr=0.5), clip_change(1.0)).update(np.ones(2), np.array([4.0, -1.0]))
+    array([0. , 1.5])
+    >>> chain(SGD(lr=0.5), clip_change(1.0)).update(np.zeros(1, complex), np.array([-6 - 8j]))
+    array([0.6+0.8j])
+    """
+
+    stage = "step"
+
+    limit: _Change = 1.0
+
+    @staticmethod
+    def rule(xp, w, new, g, s, h):
+        change = new - w
+        return xp.where(abs(change) > h.limit, w + h.limit * xp.sign(change), new), {}
 
 
 class cautious(Transform):

@@ -130,18 +130,18 @@ def unit_means(xp: Any, x: Any, *, units: str) -> Any:
         re, im = (unit_means(xp, part, units=units) for part in (xp.real(x), xp.imag(x)))
         return xp.astype(re, x.dtype) + 1j * xp.astype(im, x.dtype)
     table, axis = _table(xp, x, units)
-    return _spread(xp, _sums(table, axis) / table.shape[axis], x, axis)
+    return _spread(xp, folded_sums(table, axis) / table.shape[axis], x, axis)
 
 
 def unit_norms(xp: Any, x: Any, *, units: str) -> Any:
     """Return magnitudes `x` with the norm of its unit in the place of each element."""
     table, axis = _table(xp, x, units)
     if x.dtype != xp.float64:  # whose squares neither overflow nor vanish
-        return _spread(xp, xp.sqrt(_sums(table * table, axis)), x, axis)
+        return _spread(xp, xp.sqrt(folded_sums(table * table, axis)), x, axis)
     largest = xp.max(table, axis=axis, keepdims=True)
     size = xp.where(largest > 0, largest, xp.ones_like(largest))
     table = table / size
-    return _spread(xp, size * xp.sqrt(_sums(table * table, axis)), x, axis)
+    return _spread(xp, size * xp.sqrt(folded_sums(table * table, axis)), x, axis)
 
 
 def _table(xp: Any, x: Any, units: str) -> tuple[Any, int]:
@@ -150,7 +150,7 @@ def _table(xp: Any, x: Any, units: str) -> tuple[Any, int]:
     return xp.astype(xp.reshape(x, shape), xp.float64), axis
 
 
-def _sums(table: Any, axis: int) -> Any:
+def folded_sums(table: Any, axis: int) -> Any:
     """Return sums along an axis: folded by halves, in an order that no library chooses."""
     rest = 0.0
     while (length := table.shape[axis]) > 1:

@@ -1,0 +1,324 @@
+"""Runs go on from files as if they had not ended, to the bit."""
+
+import json
+import zipfile
+
+import bits
+import engine_runs
+import numpy as np
+import pytest
+from minimizing import METHODS, SEARCHING, Steep, run, tree, values
+from objectives import rosenbrock, start
+
+from instep import SGD, Adam, ConjugateGradient, Status, minimize
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def assert_same_end(got, expected):
+    (result, params), (other, its) = got, expected
+    assert values(result) == values(other)
+    assert result.fun == other.fun
+    for key, w in params.items():
+        bits.assert_same_bits(w, its[key], key)
+
+
+def stopped(name, path, how, dtype, steps, **settings):
+    """Return the result of a run that ended in one way or another, and was saved."""
+    disturb, callback, seen = (lambda n, found: found), None, []
+    if how == "interrupted":  # at evaluations, in the midst of lines too
+
+        def disturb(n, found):
+            if n == steps:
+                raise KeyboardInterrupt
+            return found
+
+    elif how == "not finite":
+
+        def disturb(n, found):
+            return (np.nan, found[1]) if n >= steps else found
+
+    elif how in ("stopped", "in the callback"):
+
+        def callback(result):
+            if result.nit == steps:
+                if how == "in the callback":
+                    result.save(path)
+                    seen.append(result.nit)
+                    raise KeyboardInterrupt
+                raise StopIteration
+
+    most = steps if how == "steps" else 12
+    _, result = run(
+        METHODS[name](**settings), tree(dtype), most, disturb=disturb, callback=callback
+    )
+    if how == "in the callback":
+        assert seen == [steps]
+        assert result.status is Status.INTERRUPTED
+    else:
+        result.save(path)
+    return result
+
+
+@every_method
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize(
+    "how", ["steps", "interrupted", "not finite", "stopped", "in the callback"]
+)
+@pytest.mark.parametrize("steps", [2, 3, 5, 8])
+def test_every_end_goes_on_to_the_bit(tmp_path, name, dtype, how, steps):
+    path = tmp_path / "run.npz"
+    params = tree(dtype)
+    whole = run(METHODS[name](), params, 12)[1], params
+    ended = stopped(name, path, how, dtype, steps)
+    assert ended.nit < 12
+    other = {key: np.full_like(w, 7) for key, w in tree(dtype).items()}
+    objective, result = run(METHODS[name](), other, 12, resume=path)
+    assert result.x is other
+    if how == "not finite" and name in SEARCHING:
+        # It tried steepest descent before it gave up, and goes on with that.
+        assert values(result)[: ended.nit + 1] == values(whole[0])[: ended.nit + 1]
+        assert result.nit > ended.nit
+    else:
+        assert_same_end((result, other), whole)
+    assert result.nfev == ended.nfev + len(objective.seen)
+    assert result.history[-1].seconds >= ended.history[-1].seconds
+
+
+@every_method
+@engine_runs.every_engine
+@pytest.mark.parametrize("steps", [3, 6])
+def test_an_interrupted_run_goes_on_on_every_engine(tmp_path, engine, name, steps):
+    engine_runs.require(engine)
+    path, params = tmp_path / "run.npz", tree()
+    whole = run(METHODS[name](engine=engine), params, 12)[1], params
+    stopped(name, path, "interrupted", "float32", steps, engine=engine)
+    other = tree()
+    result = run(METHODS[name](engine=engine), other, 12, resume=path)[1]
+    assert_same_end((result, other), whole)
+
+
+@every_method
+def test_a_run_of_any_library_goes_on(tmp_path, xp, name):
+    path, params = tmp_path / "run.npz", tree("float32", xp)
+    whole = run(METHODS[name](), params, 12)[1], params
+
+    def interrupted(n, found):
+        if n == 5:
+            raise KeyboardInterrupt
+        return found
+
+    run(METHODS[name](), tree("float32", xp), 12, disturb=interrupted)[1].save(path)
+    other = tree("float32", xp)
+    result = run(METHODS[name](), other, 12, resume=path)[1]
+    assert values(result) == values(whole[0])
+
+
+@every_method
+def test_a_run_goes_on_twice(tmp_path, name):
+    path, params = tmp_path / "run.npz", tree()
+    whole = run(METHODS[name](), params, 12)[1], params
+    run(METHODS[name](), tree(), 3)[1].save(path)
+    for steps in (3, 7, 12):
+        other = tree()
+        result = run(METHODS[name](), other, steps, resume=path)[1]
+        result.save(path)
+    assert_same_end((result, other), whole)
+
+
+@pytest.mark.parametrize("beta", ["PR+", "DY", "HZ"])
+def test_every_trial_of_conjugate_gradients_may_be_the_last(tmp_path, beta):
+    """Near the end lines fail, and directions of steepest descent take over."""
+    path = tmp_path / "run.npz"
+
+    def method():
+        return ConjugateGradient(beta, first_length=3.0)
+
+    whole = minimize(rosenbrock, start(4, "float32"), method(), steps=60)
+    for number in range(2, whole.nfev, 3):
+        count = []
+
+        def interrupted(x, number=number, count=count):
+            count.append(1)
+            if len(count) == number:
+                raise KeyboardInterrupt
+            return rosenbrock(x)
+
+        ended = minimize(interrupted, start(4, "float32"), method(), steps=60)
+        if ended.status is not Status.INTERRUPTED:
+            break
+        ended.save(path)
+        result = minimize(rosenbrock, start(4, "float32"), method(), steps=60, resume=path)
+        assert values(result) == values(whole), number
+        assert result.status is whole.status
+
+
+def test_a_function_of_ones_own_goes_on(tmp_path):
+    path, scales = tmp_path / "run.npz", np.geomspace(1, 30, 6)
+
+    def objective(x):
+        return float((scales * np.cosh(x)).sum()), scales * np.sinh(x)
+
+    def step(x, d):
+        return -(scales * np.sinh(x)) @ d / (scales * np.cosh(x) * d @ d)
+
+    def interrupted(x, d):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(1)
+        return step(x, d)
+
+    whole = minimize(objective, np.linspace(-1, 2, 6), ConjugateGradient("PR+", step), steps=9)
+    asked = []
+    ended = minimize(
+        objective, np.linspace(-1, 2, 6), ConjugateGradient("PR+", interrupted), steps=9
+    )
+    assert ended.nit == 3
+    ended.save(path)
+    x = np.zeros(6)
+    result = minimize(objective, x, ConjugateGradient("PR+", step), steps=9, resume=path)
+    assert values(result) == values(whole)
+
+
+@every_method
+def test_frozen_leaves_and_missing_gradients(tmp_path, name):
+    path = tmp_path / "run.npz"
+
+    def trees():
+        return {**tree(), "c": np.full(3, 2.0, "float32"), "d": np.float64(1.5)}
+
+    def objective(p):
+        value, grads = Steep()({key: p[key] for key in ("a", "b")})
+        return value + p["d"] ** 4, grads | {"c": None, "d": 4 * p["d"] ** 3}
+
+    def interrupted(p):
+        count.append(1)
+        if len(count) == 5:
+            raise KeyboardInterrupt
+        return objective(p)
+
+    count, params = [], trees()
+    whole = minimize(objective, params, METHODS[name](frozen=("b",)), steps=9), params
+    minimize(interrupted, trees(), METHODS[name](frozen=("b",)), steps=9).save(path)
+    other = trees()
+    result = minimize(objective, other, METHODS[name](frozen=("b",)), steps=9, resume=path)
+    assert_same_end((result, other), whole)
+    assert (other["c"] == 2).all()
+    bits.assert_same_bits(other["b"], tree()["b"], "b")
+
+
+@every_method
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_parameters_with_finer_gradients(tmp_path, name, dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    path = tmp_path / "run.npz"
+    scales = np.linspace(1, 3, 8).astype("float32")
+
+    def objective(w):
+        wide = w.astype("float32")
+        return float((scales * np.cosh(wide)).sum()), scales * np.sinh(wide)
+
+    def begin():
+        return np.linspace(-2, 3, 8).astype(dtype)
+
+    x, y = begin(), begin()
+    whole = minimize(objective, x, METHODS[name](), steps=6)
+    minimize(objective, begin(), METHODS[name](), steps=3).save(path)
+    result = minimize(objective, y, METHODS[name](), steps=6, resume=path)
+    assert values(result) == values(whole)
+    bits.assert_same_bits(x.view(np.uint16), y.view(np.uint16), "x")
+
+
+# Files that do not fit ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(method):
+        path = tmp_path / "run.npz"
+        minimize(rosenbrock, start(4), method, steps=3).save(path)
+        return path
+
+    return save
+
+
+def resume(path, method, params=None):
+    return minimize(rosenbrock, start(4) if params is None else params, method, resume=path)
+
+
+def test_another_method(saved):
+    path = saved(ConjugateGradient())
+    with pytest.raises(ValueError, match=r"is of a run of ConjugateGradient, and this is SGD"):
+        resume(path, SGD(lr=1e-4))
+
+
+@pytest.mark.parametrize("make", [ConjugateGradient, lambda: Adam(lr=0.01)])
+def test_other_shapes_and_paths(saved, make):
+    path = saved(make())
+    x = start(6)
+    with pytest.raises(ValueError, match=r"has the shape \(6,\), and in the file \(4,\)"):
+        resume(path, make(), x)
+    assert (x == start(6)).all()
+    params = {"x": start(4)}
+    with pytest.raises(ValueError, match="do not have the same paths"):
+        minimize(lambda p: rosenbrock(p["x"]), params, make(), resume=path)
+    assert (params["x"] == start(4)).all()
+
+
+@pytest.mark.parametrize("make", [ConjugateGradient, lambda: Adam(lr=0.01)])
+def test_damaged_files(saved, tmp_path, make):
+    path = saved(make())
+    whole = path.read_bytes()
+    for end in range(0, len(whole), 97):
+        path.write_bytes(whole[:end])
+        x = start(4)
+        with pytest.raises(ValueError, match=r"no file that Result\.save has written|is damaged"):
+            resume(path, make(), x)
+        assert (x == start(4)).all()
+
+
+def without(path, change):
+    """Change the header of a file."""
+    with np.load(path) as archive:
+        found = dict(archive)
+    header = json.loads(str(found.pop("header")))
+    change(header, found)
+    np.savez(path, header=np.array(json.dumps(header)), **found)
+
+
+@pytest.mark.parametrize("make", [ConjugateGradient, lambda: Adam(lr=0.01)])
+def test_files_in_which_something_is_missing(saved, make):
+    path = saved(make())
+    whole = path.read_bytes()
+    with np.load(path) as archive:
+        header, names = json.loads(str(archive["header"])), [*archive.files]
+    cases = [lambda h, f, key=key: h["descent"].pop(key) for key in header["descent"]]
+    cases += [lambda h, f, key=key: h.pop(key) for key in header]
+    cases += [lambda h, f: h.update(history=[]), lambda h, f: h.update(history=[[1.0]])]
+    cases += [
+        lambda h, f, key=key: f.pop(key)
+        for key in names
+        if key != "header" and not key.startswith("grads")
+    ]
+    for change in cases:
+        path.write_bytes(whole)
+        without(path, change)
+        with pytest.raises(ValueError, match=r"minimize: |Adam"):
+            resume(path, make())
+
+
+def test_a_file_of_another_format(saved):
+    path = saved(ConjugateGradient())
+    without(path, lambda h, f: h.update(minimization=99))
+    with pytest.raises(ValueError, match="has the format 99, expected 1"):
+        resume(path, ConjugateGradient())
+
+
+def test_what_is_no_file_at_all(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        resume(tmp_path / "none.npz", ConjugateGradient())
+    with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(ValueError, match=r"no file that Result\.save has written"):
+        resume(tmp_path / "other.npz", ConjugateGradient())
