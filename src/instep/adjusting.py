@@ -106,8 +106,8 @@ class Adjusting(Saving):
         ------
         TypeError, ValueError
             If there is no state of this path; if state has not the shape of the parameter and
-            cannot be carried along, as that of matrices; or if the function returns something else than
-            arrays of one shape. Nothing has changed then.
+            cannot be carried along, as that of matrices; or if the function returns something else
+            than arrays of one shape. Nothing has changed then.
 
         Notes
         -----

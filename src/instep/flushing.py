@@ -78,15 +78,16 @@ class Flushing:
         new: Mapping[str, LeafState],
         due: Mapping[str, tuple[str, int, int]],
     ) -> list[Call]:
-        """Return the calls by which the optimizer takes over what the step leaves."""
-        leaves = {
-            key: LeafState(state.leaves[key].slots | leaf.slots, leaf.history, leaf.state_dtype)
-            for key, leaf in new.items()
-        }
+        """Return the calls by which the optimizer takes over what the step leaves.
+
+        The state of leaves is that of the step, and has what the rules before it keep.
+        """
+        for key, leaf in new.items():  # the dicts into which engines put what a step leaves
+            leaf.slots.update({**state.leaves[key].slots, **leaf.slots})
         skipped = max(due[key][1] - due[key][2] for key in new)
         values = {
             "t": state.t + skipped,
-            "leaves": {**state.leaves, **leaves},
+            "leaves": {**state.leaves, **new},
             "changes": state.changes + 1,
         }
         clean: dict[str, Any] = {"plan": None, "plans": {}, "last": None}
