@@ -1,12 +1,15 @@
 """State follows parameters that go, grow and are cut; pickles hold arrays of NumPy alone."""
 
+import contextlib
 import copy
 import pickle
 import threading
+from collections import Counter
 
 import array_api_strict
 import bits
 import engine_runs
+import faults
 import numpy as np
 import pytest
 
@@ -406,3 +409,30 @@ def test_a_flush_that_fails_changes_nothing():
         optimizer.flush(np.zeros(3))
     assert repr(optimizer.state_dict()) == repr(before)
     assert optimizer.flush(w).tolist() == [-1.0, -1.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["flush", "resize", "forget"])
+def test_what_is_interrupted_is_whole_or_was_not_begun(call):
+    def run(fault, what=call):
+        params = {"w": np.zeros(2), "v": np.zeros(2)}
+        optimizer = chain(accumulate(4), Momentum(1.0), engine="blocked")
+        for _ in range(6):
+            optimizer.update(params, {"w": np.ones(2), "v": np.ones(2)})
+        calls = {
+            "flush": lambda: optimizer.flush(params),
+            "resize": lambda: optimizer.resize("w", [0]),
+            "forget": lambda: optimizer.forget("w"),
+            "nothing": lambda: None,
+        }
+        with contextlib.suppress(KeyboardInterrupt), fault:
+            calls[what]()
+        return repr((optimizer.state_dict(), params))
+
+    after, before = (run(faults.Fault(0, None), what) for what in (call, "nothing"))
+    assert before != after
+    seen = Counter()
+    for fault, found in faults.each_line(run, [KeyboardInterrupt()], stride=11):
+        assert found in (before, after), fault.place
+        seen[found] += 1
+    assert seen[before] > 3

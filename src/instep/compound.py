@@ -223,7 +223,7 @@ class Compound(Optimizer):
                 if (found := _gathering(one)) is not None:
                     prefix, rule = found
                     gatherers[selector] = prefix, rule.period
-                    compositions[selector] = one.beginning(prefix, rule.flushing())
+                    compositions[selector] = one.beginning(prefix, rule.flushed(k=rule.k))
             if not gatherers:
                 raise TypeError(
                     f"{self.name}.flush: nothing in it gathers gradients; put accumulate() before "
@@ -286,7 +286,7 @@ def _gathering(one: Composition) -> tuple[str, Any] | None:
     found: list[tuple[str, Any]] = [
         (prefix, rule) for prefix, rule in one.parts.items() if rule.defines("period")
     ]
-    if len(found) > 1 or any(not hasattr(rule, "flushing") for _, rule in found):
+    if len(found) > 1 or any(not hasattr(rule, "flushed") for _, rule in found):
         raise TypeError(
             f"chain: {', '.join(rule.name for _, rule in found)} cannot be flushed; only a single "
             f"`accumulate` can"
