@@ -282,6 +282,22 @@ def test_settings_that_differ_are_an_error_or_stay_as_they_are(saved, present, w
     assert repr(new) == text
 
 
+@every_way
+@pytest.mark.parametrize("number", [np.float32(0.5), np.array(0.5), np.int64(1), 1], ids=repr)
+def test_any_number_in_overrides_is_saved(number, way, tmp_path):
+    new = SGD()
+    way(SGD(overrides={"a": {"lr": number}}), new, tmp_path)
+    assert new.overrides == {"a": {"lr": float(number)}}
+
+
+@every_way
+def test_an_array_in_overrides_is_saved(way, tmp_path):
+    array, new = np.array([0.5, 0.25]), SGD(overrides={"a": {"lr": np.zeros(2)}})
+    way(SGD(overrides={"a": {"lr": array}}), new, tmp_path)
+    assert new.overrides["a"]["lr"].tolist() == [0.5, 0.25]
+    assert new.overrides["a"]["lr"] is not array
+
+
 def test_functions_that_choose_are_named_in_files(tmp_path):
     old = SGD(frozen=(is_vector,), overrides={is_vector: {"lr": 0.5}})
     old.save(tmp_path / "state.npz")

@@ -17,6 +17,18 @@ class Saving(Stateful):
 
         Of the settings it has `overrides`, `frozen` and `seed`. Schedules of the kit are copied;
         functions of the user are the very objects.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from instep import Momentum
+        >>> optimizer = Momentum(lr=0.5)
+        >>> params = optimizer.update({"w": np.zeros(2)}, {"w": np.array([1.0, 2.0])})
+        >>> state = optimizer.state_dict()
+        >>> state["t"], state["hyperparameters"]["lr"]
+        (1, 0.5)
+        >>> Momentum().load_state_dict(state)
+        Momentum(lr=0.5, momentum=0.9, dampening=0.0)
         """
         from instep.checkpoint import state_dict
 
@@ -49,6 +61,16 @@ class Saving(Stateful):
         ------
         TypeError, ValueError
             If it is no such state, or does not go together with the optimizer.
+
+        Examples
+        --------
+        >>> from instep import SGD
+        >>> from instep.schedules import Cosine, Linear
+        >>> state = SGD(lr=Cosine(0.5, steps=100), frozen=("b",)).state_dict()
+        >>> SGD().load_state_dict(state)
+        SGD(lr=Cosine(start=0.5, steps=100, end=0.0, power=1.0), frozen=('b',))
+        >>> SGD(lr=Linear(0.5, 0.0, steps=100)).load_state_dict(state, strict=False)
+        SGD(lr=Linear(start=0.5, end=0.0, steps=100), frozen=('b',))
         """
         with self._exclusive("load_state_dict"):
             self._take_over(f"{self.name}.load_state_dict", state, strict)
@@ -87,6 +109,15 @@ class Saving(Stateful):
         Notes
         -----
         Nothing is pickled. The file holds schedules of the kit, and of functions their names.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from instep import SGD
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     SGD(lr=0.5).save(f"{folder}/run.npz")
+        ...     SGD().load(f"{folder}/run.npz")
+        SGD(lr=0.5)
         """
         from instep.checkpoint import save
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from instep import arrays
-from instep.hyperparameters import is_array
+from instep.hyperparameters import is_array, real
 from instep.rule import Rule
 from instep.schedules.stored import snapshot
 from instep.state import State
@@ -39,7 +39,7 @@ def state_dict(
             for entry in rule.hyperparameters
         },
         "overrides": {
-            selector: {name: _copied(value, memo) for name, value in values.items()}
+            selector: {name: _plain(_copied(value, memo)) for name, value in values.items()}
             for selector, values in settings["overrides"].items()
         },
         "frozen": [*settings["frozen"]],
@@ -65,3 +65,11 @@ def names_of_parts(parts: Parts) -> dict[str, str]:
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """Return what a hyperparameter is now, which may be a schedule, or an array of any library."""
     return arrays.to_numpy(value) if is_array(value) else snapshot(value, memo)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as a float: those of overrides are validated by the step, not before."""
+    try:
+        return value if callable(value) or is_array(value) else real(value)
+    except (TypeError, OverflowError):  # the step says what it is
+        return value
