@@ -17,10 +17,13 @@ def check_names(call: str, state: State, leaves: Sequence[Leaf], active: Sequenc
 
     `active` are those that are to be stepped; a parameter without a gradient is met.
     """
-    if not state.loaded or _is_second(state, active):
+    if not state.loaded:
         return
     new = [leaf.key for leaf in active if leaf.key not in state.leaves]
-    if not new:
+    if not new:  # as at every step of those who step leaf by leaf: it takes no look at all leaves
+        return
+    if _is_second(state, active):
+        state.loaded = {}
         return
     met = {leaf.key for leaf in leaves}
     unmet = [key for key in state.loaded if key not in met and not _steps(state, key)]
