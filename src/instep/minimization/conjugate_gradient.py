@@ -26,7 +26,7 @@ from instep.minimization.line_search import (
 )
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
-from instep.minimization.rounding import ROUNDINGS, resolution
+from instep.minimization.rounding import rounding
 from instep.minimization.trees import below, like, named, put
 from instep.optimizer import Optimizer
 
@@ -298,8 +298,7 @@ class Conjugate(Descent):
             return self._objective.value_at(self.params).value
 
         start = Trial(0.0, self.value, self._course.slope)
-        rounded = ROUNDINGS * resolution(self.params) * abs(self.value)
-        return nowhere(why, start, self._trials, value_at, rounded)
+        return nowhere(why, start, self._trials, value_at, rounding(self.params, self.value))
 
     def _first_step(self) -> float:
         """Return the first step to be tried on the line."""

@@ -64,4 +64,6 @@ def is_wrong(
     expected = -2 * step * start.slope
     if not (math.isfinite(expected) and expected > 10 * rounded):
         return False
-    return value_at(step) - value_at(-step) > -expected / 2
+    whole, half = (value_at(way) - value_at(-way) for way in (step, step / 2))
+    # Where it bends, or is bounded, that is no slope.
+    return whole > -expected / 2 and abs(whole - 2 * half) <= abs(whole) / 2

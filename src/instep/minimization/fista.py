@@ -226,8 +226,7 @@ class _Accelerated(Descent):
         grads = below(found, "grads")
         # Where there are no gradients, any finite numbers do.
         self._prepare(like(self.params, grads or below(found, "x")))
-        for key, x in self._shared.named("x").items():
-            arrays.filled(x, found[f"x/{key}"])
+        self._shared.fill("x", below(found, "x"))
         self.grads = self._like if grads else None
         self._rate, self._momentum = header["rate"], header["momentum"]
         self._beta, self.value = header["beta"], header["value"]

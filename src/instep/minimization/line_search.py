@@ -110,6 +110,7 @@ class StrongWolfe:
             if not trial.is_finite:
                 step = interval.back_from(step)
                 continue
+            is_seen_lower = trial.value < start.value
             if abs(trial.value - start.value) < start.noise:
                 trial = interval.from_slopes(trial)
             bound = start.value + trial.step * asked
@@ -117,7 +118,7 @@ class StrongWolfe:
             if is_lower and abs(trial.slope) <= -self.curvature * start.slope:
                 return None
             if is_last:  # a value that is the same is no better, if the slope is no less
-                return None if is_lower and trial.value < start.value else NO_DESCENT
+                return None if is_lower and is_seen_lower else NO_DESCENT
             is_first_stage = is_first_stage and not (is_lower and trial.slope >= 0)
             # Until a step is as low as is asked for, what is below that line is searched for.
             if is_first_stage and bound < trial.value <= interval.best.value:

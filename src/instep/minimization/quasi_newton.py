@@ -10,12 +10,13 @@ from typing import Any
 from instep import arrays
 from instep.interrupts import at_once
 from instep.minimization.descent import Descent, Ending, Saved, check_finite
+from instep.minimization.failures import nowhere
 from instep.minimization.line_search import NO_DESCENT, NOT_FINITE, LineSearch, Trial, shortened
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.passes import OF_LAST, Passes, PassesWithin, passes, passes_within
 from instep.minimization.result import Status
 from instep.minimization.ring import OnRing, Ring
-from instep.minimization.rounding import leads_up, resolution
+from instep.minimization.rounding import rounding
 from instep.minimization.trees import below, like, named, put
 from instep.minimization.two_loop import Direction, News, Pairs
 
@@ -104,7 +105,7 @@ class QuasiNewton(Descent):
             if why is None:
                 return
             if not self._pairs.count:
-                raise self._ending(why)
+                raise self._ending(why, direction)
             self._pairs = self._pairs.without_pairs()
 
     @abstractmethod
@@ -142,21 +143,14 @@ class QuasiNewton(Descent):
         numbers = range(self._history)
         return [found[f"step{i}"] for i in numbers], [found[f"change{i}"] for i in numbers]
 
-    def _ending(self, why: str) -> Ending:
+    def _ending(self, why: str, direction: Direction) -> Ending:
         """Return why the steepest descent leads nowhere."""
-        if why == NOT_FINITE:
-            return Ending(
-                Status.NOT_FINITE, f"{why}, the shortest of which is {self._trials[-1][0]:.3g}"
-            )
-        if leads_up(self.value, self._trials, resolution(self.params)):
-            return Ending(
-                Status.NO_DESCENT,
-                f"{why}, and it rises where the gradient says that it falls; see whether that is "
-                f"right, with instep.check_gradient",
-            )
-        return Ending(
-            Status.PRECISION, "no step lowers the objective by more than its value is rounded"
-        )
+        start = Trial(0.0, self.value, direction.slope)
+
+        def value_at(length: float) -> float:
+            return self._go(direction, length).value
+
+        return nowhere(why, start, self._trials, value_at, rounding(self.params, self.value))
 
     def back(self) -> None:
         if self._leaving is not None and self._is_kept:
@@ -167,11 +161,12 @@ class QuasiNewton(Descent):
     def saved(self) -> Saved:
         found = named("params", self.params)
         if self.grads is None:
-            own = self._ring.gradients()
+            own = self._ring.arrays(f"gradient{self._history}")
             found |= {f"grads/{key}": arrays.to_numpy(x) for key, x in own.items()}
         else:
             found |= named("grads", self.grads)
-        for role, own in self._ring.before():
+        for role in self._ring.roles_before():
+            own = self._ring.arrays(role)
             found |= {f"{role}/{key}": arrays.to_numpy(x) for key, x in own.items()}
         numbers = {name: getattr(self, name) for name in ("value", "gradient_norm", "length")}
         return {"pairs": asdict(self._pairs), **numbers}, found
@@ -180,9 +175,8 @@ class QuasiNewton(Descent):
         self.params = put(self.params, below(found, "params"))
         grads = like(self.params, below(found, "grads"))
         self._measured(grads)
-        for role, own in self._ring.before():
-            for key, x in own.items():
-                arrays.filled(x, found[f"{role}/{key}"])
+        for role in self._ring.roles_before():
+            self._ring.fill(role, below(found, role))
         evaluation = Evaluation(header["value"], grads)
         self._take(evaluation, Pairs(**header["pairs"]), header["gradient_norm"])
         self.length = header["length"]
@@ -204,7 +198,8 @@ class Free(QuasiNewton):
         self._passes, self._line_search = passes(history), line_search
 
     def _search(self, direction: Direction) -> str | None:
-        start, length = Trial(0.0, self.value, direction.slope), self._first(direction)
+        length, noise = self._first(direction), rounding(self.params, self.value)
+        start = Trial(0.0, self.value, direction.slope, noise if math.isfinite(noise) else 0.0)
         search = self._line_search.search(start, length)
         evaluation, found = Evaluation(self.value, self.grads), dict[str, float]()
         try:

@@ -4,7 +4,7 @@ For each parameter there are `history + 1` points and as many gradients, arrays 
 the oldest turns with each step, and no array is copied for that: slots are given other arrays.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, TypeVar
@@ -87,16 +87,17 @@ class Ring:
         """Take over the present point and its gradient, which a rule of this turn has kept."""
         self._shared.take_over(rule, [f"{kind}{self._history}" for kind in ("point", "gradient")])
 
-    def before(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the points and gradients before the present one, by role and path."""
-        named = self._named(self._turn)
-        for kind in ("point", "gradient"):
-            for role in roles(kind, self._history)[:-1]:
-                yield role, self._shared.named(named[role])
+    def roles_before(self) -> list[str]:
+        """Return the roles of the points and gradients before the present one."""
+        return [role for kind in ("point", "gradient") for role in roles(kind, self._history)[:-1]]
 
-    def gradients(self) -> dict[str, Any]:
-        """Return the gradients at the point that was kept, by the paths of the parameters."""
-        return self._shared.named(self._named(self._turn)[f"gradient{self._history}"])
+    def arrays(self, role: str) -> dict[str, Any]:
+        """Return the arrays that have a role now, by the paths of the parameters."""
+        return self._shared.named(self._named(self._turn)[role])
+
+    def fill(self, role: str, values: Mapping[str, Any]) -> None:
+        """Give the arrays that have a role now these elements."""
+        self._shared.fill(self._named(self._turn)[role], values)
 
     def _named(self, turn: int) -> dict[str, str]:
         """Return the names of the arrays that have the roles at a turn."""

@@ -1,6 +1,5 @@
-"""What rounding leaves of a descent: whether a value that does not fall could have been seen to."""
+"""What is less than rounding leaves to be seen of a descent."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,19 +25,7 @@ def resolution(params: Any) -> float:
     return max(found)
 
 
-def leads_up(value: float, trials: Sequence[tuple[float, float]], resolution: float) -> bool:
-    """Return whether a function rises along a line, for as little as one can see, from a value on.
-
-    `trials` are lengths and values along the line. The slope at its start follows from the two
-    shortest of those whose values differ by more than rounding.
-    """
-    rounded = ROUNDINGS * resolution * abs(value)
-    seen = sorted(
-        (length, (other - value) / length)
-        for length, other in trials
-        if abs(other - value) > rounded
-    )
-    if len(seen) < 2 or seen[0][0] == seen[1][0]:
-        return False
-    (a, first), (b, second) = seen[:2]
-    return (first * b - second * a) / (b - a) > 0.5 * rounded / a
+def rounding(params: Any, value: float) -> float:
+    """Return by how much the value of an objective of these parameters may be rounded."""
+    spacing = resolution(params)
+    return spacing if np.isinf(spacing) else ROUNDINGS * spacing * abs(value)

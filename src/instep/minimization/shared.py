@@ -5,6 +5,7 @@ from functools import partial
 from operator import setitem
 from typing import Any, Self
 
+from instep import arrays
 from instep.interrupts import Call
 from instep.optimizer import Optimizer
 from instep.stateful import arrays_of, share_arrays, turning
@@ -83,6 +84,14 @@ class Shared:
             for optimizer, names in self._members
         ]
         return [*calls, partial(setitem, self._members, slice(None), turned)]
+
+    def fill(self, name: str, values: Mapping[str, Any]) -> None:
+        """Give the arrays of a name these elements, by the paths of the parameters."""
+        for key, own in self._arrays.items():
+            array = arrays.filled(own[name], values[key])
+            if array is not own[name]:  # one that cannot be written
+                own[name] = array
+                self._pass_on(key, name, array)
 
     def named(self, name: str) -> dict[str, Any]:
         """Return the arrays of a name, by the paths of the parameters."""
