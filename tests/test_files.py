@@ -489,6 +489,15 @@ FOREIGN = {
 }
 
 
+def test_a_file_of_a_later_version_is_said_to_be_one(tmp_path):
+    header = {**Adam().state_dict(), "format": 3, "something": "new"}
+    del header["overrides"]
+    content = archive(**{"header.npy": npy(np.array(json.dumps(header)))})
+    (tmp_path / "later.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"later\.npz': the state has format 3, .* later version"):
+        Adam().load(tmp_path / "later.npz")
+
+
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
 def test_what_is_no_file_of_the_kit_is_one_error(content, tmp_path):
     if content[8:9] == b"{":

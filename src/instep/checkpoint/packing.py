@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from instep import files
+from instep.checkpoint.taking import READABLE
 from instep.hyperparameters import is_array
 from instep.schedules.stored import Table
 from instep.schedules.stored import unpacked as unpacked_schedules
@@ -53,6 +54,8 @@ def unpacked(header: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, A
         If they are no such things.
     """
     state = dict(header)
+    if state["format"] not in READABLE:
+        return state  # of a later version: whoever takes it over says so
     state["states"] = {
         key: {**entry, "slots": {name: found[place] for name, place in entry["slots"].items()}}
         for key, entry in state["states"].items()
