@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from instep import SGD, Adam, Momentum, Muon, RMSProp, ScheduleFreeAdamW, chain
-from instep.schedules import Exponential
 from instep.transforms import accumulate, average, project, skip_nonfinite
 
 ENGINES = ["native", "blocked", "array_api"]
@@ -116,7 +115,7 @@ def test_loading_copies_and_saving_copies(engine):
 
 @cases.every_class
 def test_a_state_is_plain_data(case):
-    """Only dicts, strings, numbers and NumPy arrays, so that any format can hold it."""
+    """Only dicts, lists, strings, numbers and NumPy arrays, so that any format can hold it."""
     params = start()
     optimizer = case.make()
     take(optimizer, params, 2, first=1)
@@ -127,6 +126,8 @@ def test_a_state_is_plain_data(case):
             return {key: check(child) for key, child in value.items()}
         if type(value) is np.ndarray:
             return value.tolist()
+        if type(value) is list:
+            return [*map(check, value)]
         assert type(value) in (int, float, str, bool), type(value)
         return value
 
@@ -313,22 +314,6 @@ def test_a_file_holds_everything_of_a_chain(dtype, tmp_path):
     assert repr(make(0.0, 0.75).load(tmp_path / "state.npz")) == repr(make())
 
 
-def test_a_schedule_is_not_in_a_file(tmp_path):
-    schedule, path = Exponential(0.5, 0.9), tmp_path / "state"
-    optimizer, w = SGD(schedule), np.zeros(2)
-    optimizer.update(w, np.ones(2))
-    optimizer.save(path)
-    plain = SGD(0.5)
-    with pytest.raises(ValueError, match=r"SGD.load: lr was a schedule when '.*state' was saved"):
-        plain.load(path)
-    assert (plain.t, plain.lr) == (0, 0.5)
-    with pytest.raises(ValueError, match=r"Momentum\.load: the state belongs to SGD"):
-        Momentum(0.5).load(path)
-    other = lambda t: 0.25  # noqa: E731 - any function is a schedule
-    restored = SGD(other).load(path)
-    assert (restored.t, restored.lr) == (1, other)
-
-
 def test_a_file_that_holds_no_state_is_refused(tmp_path):
     optimizer = Adam()
     optimizer.update(np.ones(30), np.ones(30))
@@ -347,7 +332,7 @@ def test_a_file_that_holds_no_state_is_refused(tmp_path):
     (tmp_path / "good").unlink()
     for path in sorted(tmp_path.iterdir()):
         before = optimizer.state_dict()
-        with pytest.raises(ValueError, match=f"Adam.load: '.*{path.name}' is no file that"):
+        with pytest.raises(ValueError, match=f"Adam.load: '.*{path.name}'"):
             optimizer.load(path)
         engine_runs.assert_same_state(optimizer, Adam().load_state_dict(before))
     with pytest.raises(FileNotFoundError):

@@ -6,17 +6,12 @@ from functools import partial
 from typing import Any
 
 from instep import arrays
+from instep.adjusting import Adjusting
 from instep.interrupts import Block, Call, block, require_frames, together
-from instep.state import Owner
-from instep.stateful import Stateful
 
 
-class Answering(Stateful):
+class Answering(Adjusting):
     """A stateful rule whose answers can be asked for."""
-
-    @property
-    def _owner(self) -> Owner:
-        return self  # type: ignore[return-value]  # its settings are fields of what derives from it
 
     def answer(self, params: Any, *, which: int | None = None) -> Any:
         """Return what to use in the place of `params`, as a tree of new arrays.

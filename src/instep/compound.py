@@ -43,6 +43,14 @@ class Composition:
         self.parts, self.main, self._refused, self._fork = parts, main, refused, fork
         (self._prefix,) = (prefix for prefix, rule in parts.items() if rule is main)
 
+    def beginning(self, prefix: str, rule: Rule) -> "Composition":
+        """Return what a step does from one of the rules on, in whose place stands another."""
+        names = [*self.parts]
+        parts = {name: self.parts[name] for name in names[names.index(prefix) :]} | {prefix: rule}
+        first, number, count = self._fork
+        fork = first if first in parts else prefix
+        return Composition(parts, self.main, self._refused, (fork, number, count))
+
     def rule(self, xp: Any, w: Any, g: Any, s: Any, h: Any) -> Any:
         """Apply the parts in order."""
         slots: dict[str, Any] = {}
@@ -167,6 +175,62 @@ class Compound(Optimizer):
                 return getattr(rule, start) if isinstance(start, str) else start
         raise self._unknown("scale")
 
+    def flush(self, params: Any, *, value: Any = None) -> Any:
+        """Take the step for which `accumulate` still waits, with the gradients that are there.
+
+        At the end of an epoch, say. The step is along the mean of these gradients, and
+        the next `update` begins anew. Where nothing was gathered, nothing happens. `t` counts the
+        calls that were left out, so that it is a multiple of `k` afterwards, if no gradient was
+        missing. Rules before `accumulate` have seen their gradients, and do nothing more.
+
+        Parameters
+        ----------
+        params
+            The tree of parameters, as for `update`. What has no gathered gradients is left alone,
+            and gradients of parameters that are not in the tree stay where they are.
+        value
+            The value of the objective, for rules after `accumulate` that need it.
+
+        Returns
+        -------
+        The tree, as `update` returns it.
+
+        Raises
+        ------
+        TypeError
+            If nothing in it gathers gradients, or more than one rule, or one of your own.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from instep import SGD, chain
+        >>> from instep.transforms import accumulate
+        >>> optimizer, w = chain(accumulate(4), SGD(lr=1.0)), np.zeros(1)
+        >>> for gradient in (1.0, 3.0):
+        ...     w = optimizer.update(w, np.array([gradient]))
+        >>> optimizer.flush(w), optimizer.t
+        (array([-2.]), 4)
+        """
+        from instep.flushing import Flushing
+
+        with self._exclusive("flush"):
+            self._check_ready("flush")
+            self._settle()
+            compositions: dict[Selector, Composed] = {}
+            gatherers: dict[Selector, tuple[str, int]] = {}
+            for selector, one in self._structure.compositions.items():
+                compositions[selector] = one
+                if (found := _gathering(one)) is not None:
+                    prefix, rule = found
+                    gatherers[selector] = prefix, rule.period
+                    compositions[selector] = one.beginning(prefix, rule.flushed(k=rule.k))
+            if not gatherers:
+                raise TypeError(
+                    f"{self.name}.flush: nothing in it gathers gradients; put accumulate() before "
+                    f"the optimizer, in a chain"
+                )
+            return Flushing(self._owner, compositions, gatherers).step(self._state, params, value)
+
     def _unknown(self, name: str) -> AttributeError:
         """Return the error for an attribute that it has not."""
         remedy = ""
@@ -215,3 +279,16 @@ def _name_parts(rules: Sequence[Rule]) -> dict[str, Rule]:
             prefix = f"{rule.name}{number}_"
         parts[prefix] = rule
     return parts
+
+
+def _gathering(one: Composition) -> tuple[str, Any] | None:
+    """Return the rule that gathers gradients, and its prefix, if there is one."""
+    found: list[tuple[str, Any]] = [
+        (prefix, rule) for prefix, rule in one.parts.items() if rule.defines("period")
+    ]
+    if len(found) > 1 or any(not hasattr(rule, "flushed") for _, rule in found):
+        raise TypeError(
+            f"chain: {', '.join(rule.name for _, rule in found)} cannot be flushed; only a single "
+            f"`accumulate` can"
+        )
+    return found[0] if found else None

@@ -32,7 +32,8 @@ RESERVED = frozenset(
         *("period", "real_slots", "reset", "rounding", "rule", "save", "scalar_slots", "scalars"),
         *("seed", "skipped", "slots", "stage", "state_dict", "state_slots", "t", "tensor_numbers"),
         *("tensor_readings", "threads", "tree_numbers", "tree_readings", "update", "varying"),
-        *("constrains", "lasting_numbers", "points", "scale"),
+        *("constrains", "lasting_numbers", "number_domains", "points", "scale"),
+        *("forget", "resize", "flush"),
     }
 )
 

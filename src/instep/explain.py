@@ -135,11 +135,15 @@ class Explanation:
         One for each engine, dtype and device, and for each choice of passes where leaves differ.
     calls
         Which of the calls that make a step this is, in words; empty if each makes one.
+    idle
+        Paths of the parameters of which there is state, and that were not stepped for long: for 100
+        steps, and for more than twice as long as there were steps to each of theirs.
     """
 
     optimizer: str
     buckets: tuple[BucketExplanation, ...]
     calls: str = ""
+    idle: tuple[str, ...] = ()
 
     @property
     def code(self) -> str:
@@ -148,6 +152,12 @@ class Explanation:
 
     def __str__(self) -> str:
         heading = [self.optimizer, self.calls] if self.calls else [self.optimizer]
+        if self.idle:
+            some = ", ".join(map(repr, self.idle[:10])) + (", ..." if self.idle[10:] else "")
+            heading.append(
+                f"  state of {len(self.idle)} parameters that were not stepped for long, and that "
+                f"forget() can free: {some}"
+            )
         return "\n".join([*heading, *(str(bucket) for bucket in self.buckets)])
 
 
@@ -176,7 +186,22 @@ def explain(owner: Owner, state: State, params: Any, grads: Any = None) -> Expla
             found = _explain(bucket, flags, [leaves[i] for i in chosen], len(groups), layouts)
             branch = _branch(owner, selection.chosen[leaves[chosen[0]].key])
             buckets.append(replace(found, branch=branch))
-    return Explanation(repr(owner), tuple(buckets), _calls(owner, state.t))
+    return Explanation(repr(owner), tuple(buckets), _calls(owner, state.t), _idle(state))
+
+
+#: Steps without one of a parameter, from which on they are many.
+_MANY = 100
+
+
+def _idle(state: State) -> tuple[str, ...]:
+    """Return what was not stepped for long: those that are stepped in turn pause, too."""
+    found = []
+    for key, leaf in state.leaves.items():
+        history = leaf.history
+        pause, usual = state.t - history.last, history.last / max(history.taken, 1)
+        if pause >= _MANY and pause > 2 * usual:
+            found.append(key)
+    return tuple(found)
 
 
 def _explain(

@@ -7,7 +7,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar, dataclass_transform
 
 from instep import declarations
+from instep.copying import Copied
 from instep.hyperparameters import (
+    Domain,
     Hyperparameter,
     describe_fields,
     inherit_annotations,
@@ -120,7 +122,7 @@ class Standing:
 
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 @dataclass(eq=False, repr=False)
-class Rule(Standing):
+class Rule(Copied, Standing):
     """A piece of mathematics with its hyperparameters: the base of `Optimizer` and `Transform`.
 
     A subclass declares its hyperparameters as annotated fields with defaults. They are validated
@@ -162,6 +164,9 @@ class Rule(Standing):
 
     #: Those of `tree_numbers` that a call leaves which is turned away, too.
     lasting_numbers: ClassVar[tuple[str, ...]] = ()
+
+    #: What those of `tree_numbers` can be: a state in which one is another is damaged.
+    number_domains: ClassVar[Mapping[str, Domain]] = {}
 
     #: Numbers of a step that `rule` returns beside its slots, and that users find in `readings`:
     #: one for each tensor, and those for the tree. They are made of sums and hyperparameters.

@@ -27,11 +27,19 @@ class History:
         The numbers that the rule remembers (`Rule.scalar_slots`).
     leaves
         The most parameters that share it; 0 where nobody has counted.
+    missed
+        Number of steps of the optimizer that it had missed when it took its last.
     """
 
     taken: int = 0
     scalars: dict[str, float] = field(default_factory=dict)
     leaves: int = field(default=0, compare=False)
+    missed: int = field(default=0, compare=False)
+
+    @property
+    def last(self) -> int:
+        """Number of the step of the optimizer that was its last."""
+        return self.taken + self.missed
 
 
 @dataclass(eq=False)
@@ -77,6 +85,11 @@ class State:
     last
         What is known of the last step, or of the call that was turned away since; None if nothing
         is: there was none, or an exception came in its midst.
+    loaded
+        How many steps the parameters had taken that were loaded, by their keys, as long as it
+        matters whether the steps after it meet them (`plan.meeting`).
+    follow
+        Calls in C that a step makes together with its own, when it is taken.
     """
 
     t: int = 0
@@ -87,6 +100,8 @@ class State:
     plans: dict[Any, Any] = field(default_factory=dict)
     changes: int = 0
     last: Any = None
+    loaded: Mapping[str, int] = field(default_factory=dict)
+    follow: Sequence[Callable[[], Any]] = ()
 
     @property
     def remembered(self) -> set[str]:

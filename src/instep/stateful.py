@@ -1,16 +1,18 @@
 """Rules that own what their steps change: whole steps are seen, copied, saved and loaded."""
 
 import copy
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from instep.interrupts import Call, at_once
+import numpy as np
+
+from instep.copying import on_host
+from instep.interrupts import Call
 from instep.rule import Rule
-from instep.state import Composed, LeafState, Selector, State
+from instep.state import Composed, LeafState, Owner, Selector, State
 from instep.turns import is_within_another_call, new_lock
 
 if TYPE_CHECKING:
@@ -36,6 +38,17 @@ class Stateful(Rule):
         self._lock = new_lock()
 
     def __getstate__(self) -> dict[str, Any]:
+        values = self._copied()
+        state: State = values["_state"]
+        leaves = {
+            key: LeafState(on_host(leaf.slots), leaf.history, leaf.state_dtype)
+            for key, leaf in state.leaves.items()
+        }
+        numbers = {name: np.asarray(float(x)) for name, x in state.numbers.items()}
+        on_hosts = {name: on_host(value) for name, value in values.items()}
+        return on_hosts | {"_state": replace(state, leaves=leaves, numbers=numbers)}
+
+    def _copied(self) -> dict[str, Any]:
         with self._exclusive("copy"):
             self._check_ready("copy")
             self._settle()
@@ -52,7 +65,7 @@ class Stateful(Rule):
 
     def __copy__(self) -> Self:
         """Return an optimizer with state of its own; schedules are shared."""
-        values, new = self.__getstate__(), type(self).__new__(type(self))
+        values, new = self._copied(), type(self).__new__(type(self))
         new.__setstate__({**values, "_state": copy.deepcopy(values["_state"])})
         return new
 
@@ -142,50 +155,9 @@ class Stateful(Rule):
             self._settle()
             self._state = State()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return step number, hyperparameters and copies of all state, as a plain dict."""
-        from instep.checkpoint import state_dict
-
-        with self._exclusive("state_dict"):
-            self._check_ready("state_dict")
-            self._settle()
-            return state_dict(self.name, self.parts, self._state)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        """Take over what `state_dict` returned; the dict is neither changed nor kept.
-
-        It must be of an optimizer of the same class, and of a chain of the same parts.
-        Everything is checked before anything is changed.
-        """
-        from instep.checkpoint import read_state_dict
-
-        with self._exclusive("load_state_dict"):
-            branches = [composed.parts for composed in self.compositions.values()]
-            hyperparameters, new = read_state_dict(self.name, self.parts, branches, state)
-            self._settle()
-            at_once(
-                [
-                    *(partial(rule.__dict__.update, own) for rule, own in hyperparameters),
-                    partial(self.__dict__.update, {"_state": new}),
-                ]
-            )
-        return self
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what `state_dict` returns into a file; the parameters are not in it.
-
-        A file of that name is replaced when the new one is complete. It is one of `numpy.savez`,
-        without pickled objects. Schedules cannot be in it: `load` leaves them as they are.
-        """
-        from instep.checkpoint import save
-
-        save(self.name, self.state_dict(), path)
-
-    def load(self, path: str | os.PathLike[str]) -> Self:
-        """Take over what `save` has written; what was a schedule must be one here too."""
-        from instep.checkpoint import load
-
-        return self.load_state_dict(load(self.name, self.parts, path))
+    @property
+    def _owner(self) -> Owner:
+        return self  # type: ignore[return-value]  # its settings are fields of what derives from it
 
 
 def arrays_of(one: Stateful) -> dict[str, dict[str, Any]]:

@@ -1,13 +1,17 @@
 """State that moves between host and device, counts far, and belongs to many tensors."""
 
+import copy
+import pickle
+
 import bits
 import engine_runs
 import numpy as np
 import pytest
 from bits import ordinary
 
-from instep import Adam
+from instep import Adam, Prodigy, chain
 from instep.engines.cuda.counters import counters
+from instep.transforms import accumulate, average
 
 
 def test_state_goes_from_device_to_host_and_back_without_a_trace(cupy):
@@ -78,3 +82,42 @@ def test_parameters_may_be_replaced_resized_added_and_removed(cupy):
         optimizers[1].update(params, grads)
     for name, w in params.items():
         bits.assert_same_bits(on_device[name].get(), w, name)
+
+
+def test_a_pickle_from_a_device_holds_no_array_of_it(cupy):
+    """It can be read without CuPy, and goes on with the same bits on either side."""
+    w, reference, v = cupy.ones(5, "float32"), Prodigy(engine="blocked"), np.ones(5, "float32")
+    optimizer = Prodigy()
+    for _ in range(2):
+        optimizer.update(w, cupy.linspace(-1, 1, 5, dtype="float32"))
+        reference.update(v, np.linspace(-1, 1, 5, dtype="float32"))
+    content = pickle.dumps(optimizer)
+    assert b"cupy" not in content
+    on_host, again = pickle.loads(content), pickle.loads(content)
+    u = w.get()
+    on_host.update(u, np.full(5, 0.5, "float32"))
+    for one in (again, optimizer, copy.deepcopy(optimizer)):
+        x = w.copy()
+        one.update(x, cupy.full(5, 0.5, "float32"))
+        bits.assert_same_bits(x.get(), u)
+
+
+def test_state_on_a_device_is_resized_forgotten_and_flushed(cupy):
+    def run(xp, engine):
+        optimizer = chain(accumulate(4), Adam(0.1), average(0.5), engine=engine)
+        params = {"w": xp.ones((4, 3), "float32"), "v": xp.ones(2, "float32")}
+        for step in range(6):
+            g = np.random.default_rng(step).standard_normal((4, 3)).astype("float32")
+            optimizer.update(params, {"w": xp.asarray(g), "v": xp.asarray(g[0, :2])})
+        optimizer.resize("w", xp.asarray([0, 0, 3]))
+        params = {"w": xp.ones((3, 3), "float32"), "v": params["v"]}
+        optimizer.flush(params)
+        optimizer.forget("v")
+        optimizer.update(params, {name: w + 1 for name, w in params.items()})
+        return params, optimizer
+
+    (params, optimizer), (expected, reference) = run(cupy, "cuda"), run(np, "blocked")
+    assert optimizer.t == reference.t == 9
+    for name, w in params.items():
+        bits.assert_same_bits(w.get(), expected[name], name)
+    engine_runs.assert_same_state(optimizer, reference)

@@ -21,6 +21,7 @@ DISTRIBUTIONS = (
     "jax",
     "matplotlib",
     "rich",
+    "safetensors",
     "mlxtend",
 )
 

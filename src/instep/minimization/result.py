@@ -100,7 +100,8 @@ class Result(Mapping[str, Any]):
         """Write into a file what ``minimize(..., resume=path)`` goes on from.
 
         Parameters, state of the method and history. Call it before anything changes the parameters;
-        in a callback, too.
+        in a callback, too. The suffix of the name chooses the format, as for `Optimizer.save`:
+        ``.npz``, which it is without one too, or ``.safetensors``.
         """
         self._save(path)
 

@@ -30,11 +30,11 @@ def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dic
     """
     try:
         header, found = files.read(path)
-        missing = {"minimization", "method", "descent", "history", "nfev"} - header.keys()
-        if missing:
-            raise KeyError(min(missing))
-    except files.DAMAGES as error:
-        raise _damaged(path) from error
+    except files.DamagedFileError as error:
+        raise _damaged(path, str(error)) from error
+    missing = {"minimization", "method", "descent", "history", "nfev"} - header.keys()
+    if missing:
+        raise _damaged(path, f"it has no {min(missing)!r}")
     if header["minimization"] != FORMAT:
         raise ValueError(
             f"minimize: {os.fspath(path)!r} has the format {described(header['minimization'])}, "
@@ -63,14 +63,18 @@ def _form(method: Any) -> dict[str, Any]:
 
 @contextmanager
 def damages(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise ValueError where something is missing in what was read, or of another kind."""
+    """Raise ValueError with the name of the file where something in it is not what it should be."""
     try:
         yield
-    except (LookupError, TypeError, AttributeError) as error:
-        raise _damaged(path) from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    except ValueError as error:
+        text = str(error).removeprefix("minimize: ")
+        raise ValueError(f"minimize: {os.fspath(path)!r}: {text}") from error
 
 
-def _damaged(path: str | os.PathLike[str]) -> ValueError:
+def _damaged(path: str | os.PathLike[str], what: str) -> ValueError:
     return ValueError(
-        f"minimize: {os.fspath(path)!r} is no file that Result.save has written, or is damaged"
+        f"minimize: {os.fspath(path)!r} is no file that Result.save has written, or is damaged: "
+        f"{what}"
     )

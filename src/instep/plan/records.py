@@ -90,7 +90,7 @@ class Records:
                 group.history = history
                 if not (is_one and leaves[0].history is history):
                     self._share(group, leaves)
-            group.missed = state.t - history.taken
+            group.missed = history.missed = state.t - history.taken
         return True
 
     def begin(self) -> None:
@@ -129,6 +129,6 @@ class Records:
         return [partial(state.numbers.update, new), skipped]
 
     def _share(self, group: Group, leaves: Sequence[LeafState]) -> None:
-        group.history.leaves = len(leaves)
+        group.history.leaves, group.history.missed = len(leaves), group.missed
         for leaf in leaves:
             leaf.history = group.history

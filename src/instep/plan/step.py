@@ -1,7 +1,7 @@
 """The plan of a step: made once for a signature of the trees, checked cheaply at every step."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from instep.plan import slots, validation
 from instep.plan.assignment import assign
 from instep.plan.judging import Judging
 from instep.plan.last import LastStep
+from instep.plan.meeting import check_names
 from instep.plan.objective import Objective
 from instep.plan.overlaps import Apart
 from instep.plan.records import Records
@@ -25,7 +26,7 @@ from instep.plan.repetition import Repetition
 from instep.plan.selection import select
 from instep.plan.settings import Settings
 from instep.plan.stand_ins import StandIns
-from instep.state import Owner, State
+from instep.state import LeafState, Owner, State
 
 #: Parameters and gradients while there is no step.
 _NOTHING: Leaves = ((), ())
@@ -50,6 +51,7 @@ class Plan:
         free = [leaf for leaf in leaves if leaf.key not in selection.frozen]
         self._active = [leaf for leaf in free if leaf.gradient is not None]
         self._idle = [leaf.position for leaf in free if leaf.gradient is None]
+        check_names(f"{owner.name}.update", state, leaves, self._active)
         validation.check(owner.name, params, self._active)
         seen = {leaf.position for leaf in self._active}
         unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
@@ -240,7 +242,7 @@ class Plan:
     def _notes(self, state: State, rows: Sequence[Row] = ()) -> list[Call]:
         """Return the calls that take note of a step."""
         note = partial(state.__dict__.update, {"t": state.t + 1, "plan": self, "last": self._last})
-        return [note, *self._records.taken(state, rows)]
+        return [note, *self._records.taken(state, rows), *state.follow]
 
     def _candidates(self, state: State) -> list[list[Row]]:
         """Return the rows of the step, for every number of undecided steps that may be taken."""
@@ -252,6 +254,11 @@ class Plan:
             found = self._judging.candidates(partial(rows_after, self._programs, state.t))
             assert found is not None
         return found
+
+    @property
+    def states(self) -> Mapping[str, LeafState]:
+        """What the leaves have once the step is taken, by their keys."""
+        return self._records.states
 
     @property
     def waits(self) -> bool:

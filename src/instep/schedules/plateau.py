@@ -33,8 +33,8 @@ class ReduceOnPlateau(Schedule):
     """Multiplied by `factor` when a metric that `report` is told no longer gets better.
 
     The value is the same at every step until a report lowers it. Unlike the other schedules this
-    one changes; equal ones have been told the same. `load_state_dict` gives an optimizer a copy of
-    the schedule that was saved: report to ``optimizer.lr``.
+    one changes; equal ones have been told the same. What it was told is saved with an optimizer,
+    and loaded into the schedule that the optimizer has then.
 
     Parameters
     ----------
@@ -154,3 +154,29 @@ class ReduceOnPlateau(Schedule):
     def _improves(self, best: float, metric: float) -> bool:
         margin = self.threshold * abs(best) if math.isfinite(best) else 0.0
         return metric < best - margin if self.best == "smallest" else metric > best + margin
+
+
+def told_of(schedule: ReduceOnPlateau) -> tuple[Any, ...]:
+    """Return what a schedule has been told, as numbers: what changes of it."""
+    step, before = vars(schedule)["_before"]
+    return (*vars(schedule)["_told"], step, *before)
+
+
+def told_so(schedule: ReduceOnPlateau, numbers: Any) -> None:
+    """Let a schedule have been told what `told_of` returned, or raise ValueError."""
+    kinds = (float, float, int, int, float, int)
+    expected = (*kinds, int, *kinds)
+    fits = len(numbers) == len(expected) and all(map(_is_told, numbers, expected))
+    if not fits or not (math.isfinite(numbers[0]) and math.isfinite(numbers[7])):
+        raise ValueError(f"ReduceOnPlateau: it cannot have been told {numbers!r}")
+    told, before = (
+        _Told(float(some[0]), float(some[1]), some[2], some[3], float(some[4]), some[5])
+        for some in (numbers[:6], numbers[7:])
+    )
+    vars(schedule).update(_told=told, _before=(numbers[6], before))
+
+
+def _is_told(number: Any, kind: type) -> bool:
+    if isinstance(number, bool):
+        return False
+    return isinstance(number, float) if kind is float else isinstance(number, int) and number >= 0

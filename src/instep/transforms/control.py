@@ -1,6 +1,6 @@
 """When a step is taken."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from instep.hyperparameters import Domain
 from instep.transform import Transform
@@ -39,6 +39,29 @@ class skip_nonfinite(Transform):
         return g, {"count": xp.require(xp.isfinite(g))}
 
 
+class _flushed(Transform):
+    """The mean of as many gradients as `accumulate` has gathered."""
+
+    stage = "gradient"
+
+    k: Annotated[float, Domain(lower=1, integer=True, fixed=True)] = 2
+    count: float = 1.0
+
+    slots = exact_slots = ("sum",)
+
+    @property
+    def period(self) -> int:
+        return int(self.k)
+
+    @staticmethod
+    def scalars(h):
+        return {"complete": True}
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return s.sum / h.count, {"sum": xp.zeros_like(g)}
+
+
 class accumulate(Transform):
     r"""Take a step every `k`-th call, along the mean of the gradients of the last `k` calls.
 
@@ -54,7 +77,7 @@ class accumulate(Transform):
     -----
     The same as `optax.MultiSteps`. The gradients are added in the order of the calls and divided
     once. A call without a gradient for some parameter does not count for that parameter, which
-    then takes its steps at other calls.
+    then takes its steps at other calls. `flush` of the chain takes the step before all are there.
 
     Examples
     --------
@@ -71,6 +94,9 @@ class accumulate(Transform):
     k: Annotated[float, Domain(lower=1, integer=True, fixed=True)] = 2
 
     slots = exact_slots = ("sum",)
+
+    #: What stands in its place when a step is taken before it is complete.
+    flushed: ClassVar[type[Transform]] = _flushed
 
     @property
     def period(self) -> int:

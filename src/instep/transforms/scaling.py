@@ -71,6 +71,10 @@ class dynamic_scale(Transform):
 
     tree_numbers: ClassVar[Mapping[str, float | str]] = {"loss_scale": "initial", "streak": 0.0}
     lasting_numbers = ("loss_scale", "streak")
+    number_domains: ClassVar[Mapping[str, Domain]] = {
+        "loss_scale": Domain(lower=_LEAST, upper=_MOST),
+        "streak": Domain(lower=0, integer=True),
+    }
     tree_readings = ("count",)
 
     @staticmethod

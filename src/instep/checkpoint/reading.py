@@ -1,78 +1,87 @@
-"""State as plain dicts of NumPy arrays, and in files."""
+"""What an optimizer takes over of a state: all of it is checked before anything is changed."""
 
-import copy
 import numbers
-import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from instep import arrays, files
+from instep.checkpoint.matching import Matching
+from instep.checkpoint.taking import READABLE, Parts, names_of_parts
 from instep.engines.codes import blocks_of
 from instep.graph.dtypes import WORDS
 from instep.graph.kept import MASTER, unit_name
-from instep.hyperparameters import described, is_array
+from instep.hyperparameters import described
+from instep.interrupts import Call
 from instep.rule import Rule, names_of_arrays, rates_that_move
-from instep.state import History, LeafState, State
-
-#: The rules of an optimizer, by the prefix of their names in the state.
-Parts = Mapping[str, Rule]
-
-#: Version of the layout below.
-FORMAT = 1
+from instep.state import History, LeafState, Owner, State
 
 
-def state_dict(owner: str, parts: Parts, state: State) -> dict[str, Any]:
-    """Return step number, hyperparameters and copies of all state.
+@dataclass(frozen=True)
+class Loaded:
+    """What an optimizer has after a load.
 
-    State arrays are copied to NumPy arrays, whatever library they belong to, so that a state can
-    be saved anywhere, and continued on NumPy, CuPy or any other library: it moves to where the
-    parameters are at the next step.
+    Attributes
+    ----------
+    hyperparameters
+        Of the rules.
+    settings
+        Of the optimizer, by name.
+    state
+        All else.
+    calls
+        What is to be done to schedules that stay the objects that they are: calls in C.
     """
-    return {
-        "format": FORMAT,
-        "optimizer": owner,
-        "parts": _names(parts),
-        "t": state.t,
-        "skipped": state.skipped,
-        "hyperparameters": {
-            prefix + entry.name: _copied(getattr(rule, entry.name))
-            for prefix, rule in parts.items()
-            for entry in rule.hyperparameters
-        },
-        "numbers": {name: float(number) for name, number in state.numbers.items()},
-        "states": {
-            key: {
-                "missed": state.t - leaf.history.taken,
-                "scalars": dict(leaf.history.scalars),
-                "slots": {name: arrays.to_numpy(slot) for name, slot in leaf.slots.items()},
-                **({"state_dtype": leaf.state_dtype} if leaf.state_dtype else {}),
-            }
-            for key, leaf in state.leaves.items()
-        },
-    }
 
-
-def _copied(value: Any) -> Any:
-    """Return a copy of a hyperparameter, which may be a schedule, or an array of any library."""
-    return arrays.to_numpy(value) if is_array(value) else copy.deepcopy(value)
+    hyperparameters: list[tuple[Rule, dict[str, Any]]]
+    settings: dict[str, Any]
+    state: State
+    calls: list[Call]
 
 
 def read_state_dict(
-    name: str, parts: Parts, branches: Sequence[Parts], given: Mapping[str, Any]
-) -> tuple[list[tuple[Rule, dict[str, Any]]], State]:
-    """Return the hyperparameters of rules and the state in what `state_dict` returned, or raise.
+    call: str, one: Owner, given: Mapping[str, Any], *, is_strict: bool = True
+) -> Loaded:
+    """Return what an optimizer has after a load of what `state_dict` returned, or raise.
 
-    `branches` are the rules that a parameter may have been given.
+    Where it is strict, what does not go together with the optimizer is an error, and so will be a
+    step on parameters of other names.
     """
-    owner = f"{name}.load_state_dict"
-    _check_header(owner, name, parts, given)
-    values = _hyperparameters(owner, name, parts, copy.deepcopy(given["hyperparameters"]))
-    entries = _mapping(owner, "'states'", given["states"])
-    leaves = {key: _leaf_state(owner, branches, given["t"], key, entries[key]) for key in entries}
-    of_tree = _numbers(owner, branches, given.get("numbers", {}), is_begun=bool(leaves))
-    return values, State(given["t"], given["skipped"], leaves, of_tree)
+    parts = one.parts
+    branches = [composed.parts for composed in one.compositions.values()]
+    _check_header(call, one.name, parts, given)
+    matching = Matching(call, is_strict)
+    values = _hyperparameters(call, one.name, parts, given, matching)
+    settings = _settings(call, one, given, matching)
+    entries = _mapping(call, "'states'", given["states"])
+    leaves = {key: _leaf_state(call, branches, given["t"], key, entries[key]) for key in entries}
+    of_tree = _numbers(call, branches, given.get("numbers", {}), is_begun=bool(leaves))
+    state = State(given["t"], given["skipped"], leaves, of_tree)
+    if is_strict:
+        state.loaded = {key: leaf.history.taken for key, leaf in leaves.items()}
+    return Loaded(values, settings, state, matching.calls)
+
+
+def _settings(
+    owner: str, one: Owner, given: Mapping[str, Any], matching: Matching
+) -> dict[str, Any]:
+    if given["format"] == 1:
+        return {}
+    for entry in ("overrides", "frozen", "seed"):
+        if entry not in given:
+            raise ValueError(f"{owner}: the state has no {entry!r}; pass a state_dict()")
+    overrides = _mapping(owner, "'overrides'", given["overrides"])
+    frozen, seed = given["frozen"], given["seed"]
+    if not isinstance(frozen, list | tuple):
+        raise TypeError(f"{owner}: 'frozen' must be a list, got {described(frozen)}")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"{owner}: 'seed' must be an integer, got {described(seed)}")
+    return {
+        "overrides": matching.overrides(overrides, one.overrides),
+        "frozen": matching.frozen(frozen, one.frozen),
+        "seed": seed,
+    }
 
 
 def _numbers(
@@ -95,17 +104,31 @@ def _numbers(
     _check_names(owner, "the state has the numbers", set(given), expected)
     for name, value in _mapping(owner, "'numbers'", given).items():
         _check_number(owner, repr(name), value)
+    _check_domains(owner, branches, given)
     return {name: np.array(value, dtype=np.float64) for name, value in given.items()}
+
+
+def _check_domains(owner: str, branches: Sequence[Parts], given: Mapping[str, Any]) -> None:
+    """Raise if a number is none that a rule can have left."""
+    for prefix, rule in (part for parts in branches for part in parts.items()):
+        for name, domain in rule.number_domains.items():
+            value = given.get(prefix + name)
+            if value is not None and float(value) not in domain:
+                raise ValueError(
+                    f"{owner}: {prefix + name!r} must be {domain}, got {value!r}; the state is "
+                    f"damaged"
+                )
 
 
 def _check_number(owner: str, what: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
-
-
-def _names(parts: Parts) -> dict[str, str]:
-    """Return the names of rules by their prefixes."""
-    return {prefix: rule.name for prefix, rule in parts.items()}
+        raise TypeError(f"{owner}: {what} must be a number, got {described(value)}")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{owner}: {what} must be within the range of floats, got {described(value)}"
+        ) from None
 
 
 def _mapping(owner: str, what: str, value: Any) -> Mapping[str, Any]:
@@ -120,13 +143,16 @@ def _check_header(owner: str, name: str, parts: Parts, state: Mapping[str, Any])
     for entry in expected:
         if entry not in _mapping(owner, "the state", state):
             raise ValueError(f"{owner}: the state has no {entry!r}; pass a state_dict()")
-    if state["format"] != FORMAT:
-        raise ValueError(f"{owner}: the state has format {state['format']!r}, expected {FORMAT}")
+    if state["format"] not in READABLE:
+        raise ValueError(
+            f"{owner}: the state has format {described(state['format'])}, and this version reads "
+            f"{' and '.join(map(str, READABLE))}; if it is of a later version, use that"
+        )
     if state["optimizer"] != name:
         raise ValueError(
             f"{owner}: the state belongs to {state['optimizer']}; load it into that optimizer"
         )
-    given, own = _mapping(owner, "'parts'", state["parts"]), _names(parts)
+    given, own = _mapping(owner, "'parts'", state["parts"]), names_of_parts(parts)
     if list(given.items()) != list(own.items()):
         raise ValueError(
             f"{owner}: the state is of the chain {', '.join(map(str, given.values()))}, and this "
@@ -170,7 +196,7 @@ def _leaf_state(
             )
     remembers = {name: float(value) for name, value in scalars.items()}
     state_dtype = given.get("state_dtype")
-    history = History(t - given["missed"], remembers)
+    history = History(t - given["missed"], remembers, missed=given["missed"])
     return LeafState(copies, history, None if state_dtype is None else str(state_dtype))
 
 
@@ -252,19 +278,25 @@ def _check_names(owner: str, what: str, given: set[str], expected: set[str]) -> 
 
 
 def _hyperparameters(
-    owner: str, name: str, parts: Parts, given: Any
+    owner: str, name: str, parts: Parts, given: Mapping[str, Any], matching: Matching
 ) -> list[tuple[Rule, dict[str, Any]]]:
     """Return the rules with the validated values of their hyperparameters in a state."""
-    values = dict(_mapping(owner, "'hyperparameters'", given))
+    values = dict(_mapping(owner, "'hyperparameters'", given["hyperparameters"]))
+    were_schedules = given.get("schedules", ()) if given["format"] == 1 else ()
     found = []
     for prefix, rule in parts.items():
         own = {}
         for entry in rule.hyperparameters:
-            key = prefix + entry.name
+            key, present = prefix + entry.name, getattr(rule, entry.name)
+            if key in were_schedules and not callable(present):
+                raise ValueError(
+                    f"{owner}: {key} was a schedule, which no file of the first format holds; set "
+                    f"it to that schedule before"
+                )
             if key not in values:
                 continue
-            present = getattr(rule, entry.name)
-            value = own[entry.name] = _placed(entry.validate(owner, values.pop(key)), present)
+            value = matching.value(key, values.pop(key), present)
+            value = own[entry.name] = entry.validate(owner, value)
             if entry.domain.fixed and value != present:
                 raise ValueError(
                     f"{owner}: the state was saved with {key}={value:g}, and this optimizer has "
@@ -276,93 +308,5 @@ def _hyperparameters(
         own["_moving"] = rates_that_move(new, rule.hyperparameters)
         found.append((rule, own))
     if values:
-        raise ValueError(f"{owner}: {name} has no hyperparameter {min(values)!r}")
+        raise ValueError(f"{owner}: {name} has no hyperparameter {min(values, key=str)!r}")
     return found
-
-
-def _placed(value: Any, present: Any) -> Any:
-    """Return a hyperparameter; an array goes where the one is that it takes the place of."""
-    if not (is_array(value) and is_array(present)):
-        return value
-    if arrays.library(value) == arrays.library(present):
-        return value
-    device = arrays.namespace_device(present)
-    return arrays.namespace(present).asarray(arrays.to_numpy(value), device=device)
-
-
-# Files ------------------------------------------------------------------------------------
-
-
-def packed(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what `state_dict` returned as a header, which JSON knows, and arrays by name."""
-    values = state["hyperparameters"]
-    found: dict[str, Any] = {}
-
-    def stored(slot: Any) -> str:
-        name = f"slot {len(found)}"
-        found[name] = slot
-        return name
-
-    varying = {k: value for k, value in values.items() if is_array(value)}
-    header = {
-        **state,
-        "hyperparameters": {
-            k: value for k, value in values.items() if not callable(value) and k not in varying
-        },
-        "arrays": {k: stored(_of_numpy(value)) for k, value in varying.items()},
-        "schedules": [k for k, value in values.items() if callable(value)],
-        "states": {
-            key: {**entry, "slots": {k: stored(slot) for k, slot in entry["slots"].items()}}
-            for key, entry in state["states"].items()
-        },
-    }
-    return header, found
-
-
-def _of_numpy(array: Any) -> Any:
-    """Return an array as one of a dtype that files know: bfloat16 is none."""
-    return array.astype("float32") if array.dtype.kind == "V" else array
-
-
-def unpacked(header: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state of which `packed` made these, with the names of the `schedules` it lacks."""
-    state = dict(header)
-    state["states"] = {
-        key: {**entry, "slots": {name: found[place] for name, place in entry["slots"].items()}}
-        for key, entry in state["states"].items()
-    }
-    varying = state.pop("arrays", {})
-    state["hyperparameters"] = {
-        **state["hyperparameters"],
-        **{name: found[place] for name, place in varying.items()},
-    }
-    if not isinstance(state["schedules"], list):
-        raise TypeError("no list of schedules")
-    return state
-
-
-def save(owner: str, state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write what `state_dict` returned into a file."""
-    files.write(owner, path, *packed(state))
-
-
-def load(name: str, parts: Parts, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the state that `save` has written, for rules whose schedules are not in the file."""
-    owner = f"{name}.load"
-    try:
-        state = unpacked(*files.read(path))
-    except files.DAMAGES as error:
-        raise ValueError(
-            f"{owner}: {os.fspath(path)!r} is no file that Optimizer.save has written, or is "
-            f"damaged"
-        ) from error
-    _check_header(owner, name, parts, state)
-    for prefix, rule in parts.items():
-        for entry in rule.hyperparameters:
-            key = prefix + entry.name
-            if key in state["schedules"] and not callable(getattr(rule, entry.name)):
-                raise ValueError(
-                    f"{owner}: {key} was a schedule when {os.fspath(path)!r} was saved, and no "
-                    f"file holds one; set it to that schedule before"
-                )
-    return state
