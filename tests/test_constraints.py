@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 
+import array_api_strict
 import bits
 import engine_runs
 import numpy as np
@@ -528,3 +529,13 @@ def test_a_constraint_after_another_keeps_the_last_one():
     optimizer = chain(SGD(0.0), project_l1(5.0), project_norm(1.0))
     optimizer.update(w, np.zeros(2))
     assert np.linalg.norm(w) == pytest.approx(1.0)
+
+
+def test_bounds_may_be_arrays_of_a_strict_library():
+    strict = array_api_strict.asarray
+    w = strict([1.0, 2.0])
+    walls = project(lower=strict([0.0, 0.0]), upper=strict([0.5, 9.0]))
+    chain(SGD(lr=1.0), walls).update(w, strict([0.0, 3.0]))
+    np.testing.assert_array_equal(np.asarray(w), [0.5, 0.0])
+    with pytest.raises(ValueError, match="lower must not be above upper"):
+        project(lower=strict([1.0, 0.0]), upper=strict([0.5, 9.0]))

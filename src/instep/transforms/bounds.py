@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from instep import arrays
-from instep.hyperparameters import Domain, RealArray, Schedule, is_array, source
+from instep.hyperparameters import Domain, RealArray, Schedule, elements, is_array, source
 
 #: Where a bound is infinite, there is none.
 Bound = Annotated[float | Schedule | RealArray, Domain(infinite=True)]
@@ -37,7 +37,7 @@ def _check_bounds(owner: str, lower: Any, upper: Any, remedy: str) -> None:
     if is_array(lower) and is_array(upper) and not _are_alike(lower, upper):
         return  # one of them is not like the parameter: the step says which
     crosses = lower > upper
-    if crosses.any() if is_array(crosses) else crosses:
+    if elements(crosses).any() if is_array(crosses) else crosses:
         raise ValueError(
             f"{owner}: lower must not be above upper, got {source(lower)} and {source(upper)}; "
             f"{remedy}"
