@@ -14,6 +14,7 @@ import pytest
 
 from instep import SGD, Adam, Momentum, arrays, chain
 from instep.transforms import (
+    project,
     project_halfspace,
     project_l1,
     project_norm,
