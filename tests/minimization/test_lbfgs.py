@@ -247,3 +247,19 @@ def test_history_has_an_end():
         LBFGS(21, lower=0.0)
     x = start()
     assert minimize(rosenbrock, x, LBFGS(100), tolerance=1e-6, steps=100).success
+
+
+def test_a_search_of_ones_own_chooses_its_first_step():
+    asked = []
+
+    class Shorter:
+        def search(self, start, step):
+            asked.append(step / 4)
+            trial = yield step / 4
+            return None if trial.value < start.value else "it is no lower"
+
+    x = start()
+    first, g = rosenbrock(x)
+    result = minimize(rosenbrock, x, LBFGS(line_search=Shorter()), steps=1)
+    np.testing.assert_allclose(x, start() - asked[0] * g)
+    assert result.fun < first

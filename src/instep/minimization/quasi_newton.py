@@ -217,15 +217,16 @@ class Free(QuasiNewton):
         length, evaluation, found = self._leave(direction, length)
         search = self._line_search.search(start, length)
         try:
-            length = next(search)
+            asked = next(search)
             while True:
+                if asked != length:
+                    length, evaluation = asked, self._go(direction, asked)
+                    found = dict(self._products(evaluation))
                 if found["step_square"] == 0:  # the step is less than the parameters are rounded
                     is_finite = math.isfinite(evaluation.value + found["gradient_square"])
                     return NO_DESCENT if is_finite else NOT_FINITE
                 slope = found[f"step{self._history - 1}"] / length
-                length = search.send(Trial(length, evaluation.value, slope))
-                evaluation = self._go(direction, length)
-                found = dict(self._products(evaluation))
+                asked = search.send(Trial(length, evaluation.value, slope))
         except StopIteration as stop:
             if stop.value is not None:
                 return str(stop.value)
