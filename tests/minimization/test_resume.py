@@ -294,7 +294,9 @@ def test_files_in_which_something_is_missing(saved, make):
     with np.load(path) as archive:
         header, names = json.loads(str(archive["header"])), [*archive.files]
     cases = [lambda h, f, key=key: h["descent"].pop(key) for key in header["descent"]]
-    cases += [lambda h, f, key=key: h.pop(key) for key in header]
+    # How the method was made is missing in the first files that there were.
+    needed = header.keys() - {"made_with"}
+    cases += [lambda h, f, key=key: h.pop(key) for key in sorted(needed)]
     cases += [lambda h, f: h.update(history=[]), lambda h, f: h.update(history=[[1.0]])]
     cases += [
         lambda h, f, key=key: f.pop(key)

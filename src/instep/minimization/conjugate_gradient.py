@@ -180,7 +180,7 @@ class ConjugateGradient(Method):
         super().__post_init__()
 
     @property
-    def form(self) -> dict[str, Any]:
+    def made_with(self) -> dict[str, Any]:
         """What a run cannot be continued without."""
         return {"beta": self.beta}
 

@@ -154,7 +154,7 @@ class Method(ABC):
         return type(self).__name__
 
     @property
-    def form(self) -> dict[str, Any]:
+    def made_with(self) -> dict[str, Any]:
         """What a run cannot be continued without, of how the method was made."""
         return {}
 

@@ -114,7 +114,7 @@ class FISTA(Method):
         }
 
     @property
-    def form(self) -> dict[str, Any]:
+    def made_with(self) -> dict[str, Any]:
         """What a run cannot be continued without."""
         return {"prox": [step.name for step in self.steps], "restart": self.restart}
 

@@ -87,7 +87,7 @@ class LBFGS(Method):
         super().__post_init__()
 
     @property
-    def form(self) -> dict[str, Any]:
+    def made_with(self) -> dict[str, Any]:
         """What a run cannot be continued without."""
         is_bounded = not (self.lower is None and self.upper is None)
         return {"history": self.history, "bounds": is_bounded}

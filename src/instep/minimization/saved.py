@@ -16,7 +16,7 @@ def write(
     path: str | os.PathLike[str], method: Any, header: Mapping[str, Any], found: Mapping[str, Any]
 ) -> None:
     """Write what a run is continued from."""
-    whole = {"minimization": FORMAT, "method": method.name, "form": _form(method), **header}
+    whole = {"minimization": FORMAT, "method": method.name, "made_with": _made_with(method), **header}
     files.write("Result", path, whole, found)
 
 
@@ -45,19 +45,19 @@ def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dic
             f"minimize: {os.fspath(path)!r} is of a run of {header['method']}, and this is "
             f"{method.name}; resume with that"
         )
-    form = _form(method)
-    for name, value in header.get("form", {}).items():
-        if name not in form or form[name] != value:
+    made_with = _made_with(method)
+    for name, value in header.get("made_with", {}).items():
+        if name not in made_with or made_with[name] != value:
             raise ValueError(
                 f"minimize: {os.fspath(path)!r} is of a run with {name}={value!r}, and this is one "
-                f"with {form.get(name)!r}; resume with the same"
+                f"with {made_with.get(name)!r}; resume with the same"
             )
     return header, found
 
 
-def _form(method: Any) -> dict[str, Any]:
+def _made_with(method: Any) -> dict[str, Any]:
     """Return what a run cannot be continued without, of how a method was made."""
-    found: dict[str, Any] = getattr(method, "form", {})
+    found: dict[str, Any] = getattr(method, "made_with", {})
     return found
 
 
