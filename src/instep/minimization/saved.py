@@ -16,7 +16,12 @@ def write(
     path: str | os.PathLike[str], method: Any, header: Mapping[str, Any], found: Mapping[str, Any]
 ) -> None:
     """Write what a run is continued from."""
-    whole = {"minimization": FORMAT, "method": method.name, "made_with": _made_with(method), **header}
+    whole = {
+        "minimization": FORMAT,
+        "method": method.name,
+        "made_with": _made_with(method),
+        **header,
+    }
     files.write("Result", path, whole, found)
 
 
