@@ -29,6 +29,14 @@ from instep.transforms import (
 # Pickles -------------------------------------------------------------------------------------
 
 
+def can_be_copied(array):
+    """Return whether a library lets its arrays be copied: older ones of array-api-strict do not."""
+    try:
+        return copy.deepcopy(array) is not None
+    except TypeError:
+        return False
+
+
 def test_a_pickle_holds_no_arrays_but_those_of_numpy():
     """Here those of another library; a pickle that was made on a GPU can be read without one."""
     xp = array_api_strict
@@ -44,7 +52,8 @@ def test_a_pickle_holds_no_arrays_but_those_of_numpy():
         assert type(array) is np.ndarray
         bits.assert_same_bits(array, np.asarray(expected))
     # Copies keep arrays where they are, and the optimizer itself has them still.
-    for one in (copy.copy(optimizer), copy.deepcopy(optimizer), optimizer):
+    copies = [make(optimizer) for make in (copy.copy, copy.deepcopy) if can_be_copied(lr)]
+    for one in (*copies, optimizer):
         assert type(one.lr) is type(lr)
         one.update({"w": xp.ones(3)}, {"w": xp.ones(3)})
 
