@@ -81,6 +81,7 @@ def test_a_turn_is_what_it_says_whatever_the_engine_and_the_layout(engine, threa
 
 
 def test_a_turn_is_for_all_plans_that_are_remembered():
+    engine_runs.require("native")
     both = [tree(), tree()]
     optimizers = Ring(engine="native"), Ring(engine="array_api")
     for params, optimizer in zip(both, optimizers, strict=True):
@@ -95,6 +96,7 @@ def test_a_turn_is_for_all_plans_that_are_remembered():
 
 
 def test_a_chain_is_turned_by_the_names_of_its_state():
+    engine_runs.require("native")
     names = {f"Ring_{new}": f"Ring_{old}" for new, old in TURN.items()}
     both = [{"w": np.ones(30)}, {"w": np.ones(30)}]
     for params, engine in zip(both, ("native", "array_api"), strict=True):
