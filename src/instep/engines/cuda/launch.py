@@ -136,7 +136,8 @@ class CudaLaunch(Launch):
             self._kept.append(on_device)
             table["layout"] = on_device.data.ptr + 8 * (np.cumsum(lengths) - lengths)
         self._table, self._slots = table, tuple(array.name for array in graph.arrays[2:])
-        self._tables_of = {self._slots: upload(table)}
+        self._kept.append(upload(table))
+        self._tables_of = {self._slots: self._kept[-1]}
         self._set("leaf_of_block", self._kept[0].data.ptr)
         self._set("leaves", self._tables_of[self._slots].data.ptr)
         self._set("chunk", chunk)
