@@ -97,7 +97,8 @@ class LBFGS(Method):
         given = objective, params, self.history, self.first_length
         if self.lower is None and self.upper is None:
             return Free(*given, self.settings, self.line_search)
-        return Within(*given, {**self.settings, **bounds(self.lower, self.upper)})
+        settings = {**self.settings, **bounds(self.lower, self.upper)}
+        return Within(*given, settings, self.line_search)
 
     def passes(self) -> Mapping[str, Optimizer]:
         """Return what a step runs over the trees, by name, where its first trial is taken."""

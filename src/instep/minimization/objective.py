@@ -16,11 +16,6 @@ class Evaluation(NamedTuple):
     value: float
     grads: Any
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether the value is a number."""
-        return math.isfinite(self.value)
-
 
 class Objective:
     """An objective, as methods of minimization ask for it.

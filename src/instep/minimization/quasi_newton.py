@@ -34,6 +34,8 @@ class QuasiNewton(Descent):
         Length of the first step, and of the first after pairs were forgotten.
     settings
         What the passes are made with.
+    line_search
+        What gives the step, where there are no bounds.
     """
 
     _passes: Passes
@@ -45,14 +47,21 @@ class QuasiNewton(Descent):
         history: int,
         first_length: float,
         settings: Mapping[str, Any],
+        line_search: LineSearch,
     ) -> None:
         super().__init__(objective, params)
-        self._history, self._first_length = history, first_length
+        self._history, self._first_length, self._line_search = history, first_length, line_search
+        self._passes = self._for_pairs(history)
         self._ring = Ring(history, settings)
         self._pairs = Pairs.none(history, math.nan)
         self._like: Any = None  # gradients of the right kind, whatever their values
         self._leaving: tuple[OnRing, int] | None = None  # what left the present point; steps before
         self._trials: list[tuple[float, float]] = []  # of the last search: length and value
+
+    @staticmethod
+    @abstractmethod
+    def _for_pairs(history: int) -> Passes:
+        """Return the passes for so many pairs."""
 
     def begin(self) -> None:
         evaluation = self._objective.at(self.params)
@@ -187,17 +196,9 @@ class QuasiNewton(Descent):
 class Free(QuasiNewton):
     """A run without bounds."""
 
-    def __init__(
-        self,
-        objective: Objective,
-        params: Any,
-        history: int,
-        first_length: float,
-        settings: Mapping[str, Any],
-        line_search: LineSearch,
-    ) -> None:
-        super().__init__(objective, params, history, first_length, settings)
-        self._passes, self._line_search = passes(history), line_search
+    @staticmethod
+    def _for_pairs(history: int) -> Passes:
+        return passes(history)
 
     def _leave(
         self, direction: Direction, length: float
@@ -246,16 +247,9 @@ class Within(QuasiNewton):
 
     _passes: PassesWithin
 
-    def __init__(
-        self,
-        objective: Objective,
-        params: Any,
-        history: int,
-        first_length: float,
-        settings: Mapping[str, Any],
-    ) -> None:
-        super().__init__(objective, params, history, first_length, settings)
-        self._passes = passes_within(history)
+    @staticmethod
+    def _for_pairs(history: int) -> PassesWithin:
+        return passes_within(history)
 
     def begin(self) -> None:
         self._enter()
