@@ -116,11 +116,29 @@ def of_scipy(elements: int, threads: int) -> Clock:
     return clock
 
 
+def of_memory(elements: int, threads: int) -> Clock:
+    """Read and write as many arrays as an iteration of the kit does, and compute nearly nothing."""
+    objective, x = bowl(elements, "float32")
+    explained = LBFGS(HISTORY, threads=threads).explain(x)
+    graphs = [graph for one in explained.passes.values() for graph in one.buckets[0].graphs]
+    read = [x.copy() for _ in range(max(len(graph.loaded) for graph in graphs))]
+    clock = Clock(objective)
+    for _ in range(WARM + COUNTED):
+        for graph in graphs:
+            for array in read[: len(graph.loaded)]:
+                np.dot(array, array)
+            for array in read[: len(graph.stored)]:
+                array.fill(1.0)
+        clock.tick()
+    return clock
+
+
 CONTENDERS: dict[str, Callable[..., Clock]] = {
     "instep LBFGS": of_kit,
     "torch LBFGS, no line search": lambda n, threads: of_torch(n, threads, None),
     "torch LBFGS, strong_wolfe": lambda n, threads: of_torch(n, threads, "strong_wolfe"),
     "SciPy L-BFGS-B": of_scipy,
+    "NumPy, as many bytes": of_memory,
 }
 
 
@@ -139,7 +157,7 @@ def measure(elements: int, threads: int, rounds: int, names: list[str]) -> dict[
             if len(found) < COUNTED:
                 raise RuntimeError(f"{name} has ended after {len(clock.laps)} iterations")
             laps[name] += found
-            free[name].append(clock.objective.seconds / clock.objective.evaluations)
+            free[name].append(clock.objective.seconds / max(1, clock.objective.evaluations))
             evaluations[name] = clock.objective.evaluations
     return {
         name: {
