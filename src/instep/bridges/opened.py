@@ -1,0 +1,338 @@
+"""An optimizer of the kit as the bridges see it: its state by parameter, read and replaced."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from instep.bridges.fields import Field, Row, Values
+from instep.engines.codes import as_numbers
+from instep.graph.kept import MASTER, unit_name
+from instep.hyperparameters import described, is_array
+from instep.optimizer import Optimizer
+from instep.rule import Rule
+from instep.schedules.base import needs_value
+
+#: The rows of a bridge.
+Table = Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the other side keeps of one parameter.
+
+    Attributes
+    ----------
+    taken
+        Number of steps that it took.
+    fields
+        Arrays and numbers, by their names there.
+    """
+
+    taken: int
+    fields: Values
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An optimizer with a row of a table.
+
+    Attributes
+    ----------
+    call
+        The function that was called, for messages.
+    there
+        The name of the other library.
+    optimizer
+        Of the kit.
+    prefix, rule
+        Its rule, and the prefix of what is the rule's in a state.
+    row
+        What the table says of it.
+    state
+        What its `state_dict` returned.
+    """
+
+    call: str
+    there: str
+    optimizer: Optimizer
+    prefix: str
+    rule: Rule
+    row: Row
+    state: Mapping[str, Any]
+
+    # Hyperparameters ---------------------------------------------------------------------------
+
+    def present(self) -> dict[str, Any]:
+        """Return the hyperparameters of the rule as they are set."""
+        return {entry.name: getattr(self.rule, entry.name) for entry in self.rule.hyperparameters}
+
+    def overridden(self, key: str, array: Any = None) -> dict[str, Any]:
+        """Return what `overrides` gives a parameter, by the names that are written there."""
+        found: dict[str, Any] = {}
+        for selector, values in self.optimizer.overrides.items():
+            if not isinstance(selector, str) and array is None:
+                raise ValueError(
+                    f"{self.call}: overrides has the function {described(selector)}, which is "
+                    f"asked of parameters; give names as a dict of them to the parameters"
+                )
+            is_meant = (
+                fnmatchcase(key, selector) or selector == "*"
+                if isinstance(selector, str)
+                else selector(key, array)
+            )
+            found |= values if is_meant else {}
+        return found
+
+    def numbers(self, values: Mapping[str, Any], taken: int) -> dict[str, Any]:
+        """Return hyperparameters as numbers: those of the step after so many."""
+        found: dict[str, Any] = {"t": taken}
+        for entry in self.rule.hyperparameters:
+            value = values[entry.name]
+            if entry.option:
+                found[entry.name] = value
+                continue
+            found[entry.name] = self.number(entry.name, entry, value, taken)
+        for name, needed in self.row.needs.items():
+            if found[name] != needed:
+                raise ValueError(
+                    f"{self.call}: {self.rule.name} has {name}={found[name]!r}, and {self.there} "
+                    f"has the same rule with {name}={needed!r} alone; set it to that on both sides"
+                )
+        return found
+
+    def number(self, title: str, entry: Any, value: Any, taken: int) -> float:
+        """Return a hyperparameter as a number: that of the step after so many."""
+        if is_array(value):
+            raise ValueError(
+                f"{self.call}: {title} is an array, and {self.there} has a number there; set "
+                f"{title} to a number"
+            )
+        if callable(value) and needs_value(value):
+            raise ValueError(
+                f"{self.call}: {title} is {described(value)}, which sees the value of the "
+                f"objective, so that it cannot be told of the next step; set {title} to a number"
+            )
+        if callable(value) and entry.domain.decays and entry.name != "momentum":
+            raise ValueError(
+                f"{self.call}: {title} is a schedule, and {self.there} corrects with the power of "
+                f"a number; set {title} to a number"
+            )
+        number: float = entry.at(self.call, entry.validate(self.call, value), taken + 1)
+        return number
+
+    # From here ---------------------------------------------------------------------------------
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the parameters of which there is state."""
+        return [*self.state["states"]]
+
+    def taken(self, key: str) -> int:
+        """Return how many steps a parameter took."""
+        taken: int = self.state["t"] - self.state["states"][key]["missed"]
+        return taken
+
+    def values(self, key: str, numbers: Values) -> dict[str, Any]:
+        """Return what is kept here of a parameter, decoded."""
+        leaf = self.state["states"][key]
+        slots = leaf["slots"]
+        positive = set(self.rule.positive_slots or ())
+        found: dict[str, Any] = {}
+        for name in (name for name in slots if name == MASTER or name.startswith(self.prefix)):
+            if name == MASTER:
+                raise ValueError(
+                    f"{self.call}: {key!r} is kept with master=True, and {self.there} has no place "
+                    f"for what parameters lack; set master=False and take a step before"
+                )
+            if not name.endswith(unit_name("")):
+                own = name.removeprefix(self.prefix)
+                found[own] = as_numbers(name, slots, is_positive=own in positive)
+        products = {f"{entry.name}_t" for entry in self.rule.hyperparameters}
+        for name, value in leaf["scalars"].items():
+            own = name.removeprefix(self.prefix)
+            if not name.startswith(self.prefix):
+                continue
+            if own not in products:
+                found[own] = value
+            elif not np.isclose(value, numbers[own[:-2]] ** numbers["t"], rtol=1e-12, atol=0):
+                raise ValueError(
+                    f"{self.call}: {own[:-2]} was another before, and {self.there} corrects as if "
+                    f"it had ever been {numbers[own[:-2]]!r}; this state cannot go over"
+                )
+        return found
+
+    def of_tree(self) -> dict[str, Any]:
+        """Return what is kept here of the tree."""
+        return {name.removeprefix(self.prefix): x for name, x in self.state["numbers"].items()}
+
+    def written(
+        self, what: str, fields: Iterable[Field], values: Values, numbers: Values
+    ) -> dict[str, Any]:
+        """Return the fields of the other side."""
+        fields = list(fields)
+        if others := sorted(values.keys() - {one.ours for one in fields}):
+            raise ValueError(
+                f"{self.call}: {self.rule.name} keeps {others[0]!r} of {what}, for which "
+                f"{self.there} has no place; leave it out of what goes over, with `forget`"
+            )
+        for name in self.row.divides:
+            if numbers[name] == 0:
+                raise ValueError(
+                    f"{self.call}: {name} is 0, by which what {self.there} keeps would be divided; "
+                    f"set {name} to another number"
+                )
+        return {one.theirs: one.write(values, numbers) for one in fields if one.ours in values}
+
+    # To here -----------------------------------------------------------------------------------
+
+    def read(self, key: str, given: Read, values: Mapping[str, Any], array: Any) -> dict[str, Any]:
+        """Return the state of a parameter, or raise."""
+        arrays = {name: _in_full(x) for name, x in given.fields.items()}
+        numbers = self.numbers(values, given.taken)
+        shape = self.row.shape_of(arrays)
+        if array is not None and tuple(array.shape) != shape:
+            raise ValueError(
+                f"{self.call}: the state of {key!r} is of a parameter of shape {shape}, and it has "
+                f"{tuple(array.shape)}; give the names in the order of the parameters there"
+            )
+        kept = self._kept(values, shape)
+        found = {one.ours: one for one in self.row.fields if one.ours in kept}
+        if others := sorted(kept.keys() - found.keys()):
+            raise ValueError(
+                f"{self.call}: {self.rule.name} keeps {others[0]!r} of a parameter of shape "
+                f"{shape}, such as {key!r}, and {self.there} does not; leave it out of names"
+            )
+        self._check_fields(key, arrays, list(found.values()))
+        new = {name: one.read(arrays, numbers) for name, one in found.items()}
+        self._check_shapes(key, new, kept, shape)
+        scalars = {name: float(new.pop(name)) for name in [*new] if name in self.rule.scalar_slots}
+        of_tensor = self.rule.tensor_numbers
+        slots = {
+            self.prefix + name: np.asarray(x, np.float64 if name in of_tensor else None)
+            for name, x in new.items()
+        }
+        others = {  # what transforms begin with: no other that remember something go over
+            prefix + name: value
+            for prefix, rule in self.optimizer.parts.items()
+            for name, value in rule.scalar_slots.items()
+        }
+        scalars = others | {self.prefix + name: x for name, x in scalars.items()}
+        return {"slots": slots, "scalars": scalars}
+
+    def _kept(self, values: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+        """Return the shapes of what the rule keeps of a parameter, by name."""
+        rule = copy.copy(self.rule)
+        rule.__dict__.update(values)
+        form = rule.form(shape)
+        numbers = (*rule.tensor_numbers, *rule.scalar_slots)
+        return {**dict.fromkeys(form.slots, shape), **form.whole, **dict.fromkeys(numbers, ())}
+
+    def _check_fields(self, key: str, given: Values, expected: Sequence[Field]) -> None:
+        """Raise unless a parameter has the fields that the rule keeps, and no other."""
+        names = {one.theirs for one in expected}
+        if missing := sorted(names - given.keys()):
+            raise ValueError(
+                f"{self.call}: the state of {key!r} has no {missing[0]!r}, which {self.rule.name} "
+                f"keeps; it has {', '.join(given) or 'nothing'}: give the state of that optimizer"
+            )
+        if others := sorted(given.keys() - names):
+            raise ValueError(
+                f"{self.call}: the state of {key!r} has {others[0]!r}, for which {self.rule.name} "
+                f"has nothing, with the options that it has; give the optimizer that it is of"
+            )
+
+    def _check_shapes(
+        self, key: str, new: Values, expected: Mapping[str, Any], shape: tuple[int, ...]
+    ) -> None:
+        for name, value in new.items():
+            if np.shape(value) != tuple(expected[name]):
+                raise ValueError(
+                    f"{self.call}: the state of {key!r} makes {name!r} of shape {np.shape(value)}, "
+                    f"expected {tuple(expected[name])} for a parameter of shape {shape}; it is "
+                    f"damaged"
+                )
+
+    def load(
+        self,
+        given: Mapping[str, Read],
+        *,
+        t: int,
+        values: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        others: Mapping[str, Any] | None = None,
+        of_tree: Values | None = None,
+        arrays: Mapping[str, Any] | None = None,
+    ) -> Optimizer:
+        """Give the optimizer the state of the other side, all of it or nothing.
+
+        Parameters
+        ----------
+        given
+            What is kept of parameters, by their keys.
+        t
+            Number of steps that were taken.
+        values, others
+            New hyperparameters of the rule, and of others in a chain by their names in the state.
+            Where the optimizer has a schedule it stays.
+        overrides
+            Those that are new.
+        of_tree
+            What is kept of the tree.
+        arrays
+            The parameters, where they are known.
+        """
+        new, state = self.present(), dict(self.state)
+        for name, value in (values or {}).items():
+            if is_array(new[name]):
+                self.number(name, None, new[name], t)
+            new[name] = value if not callable(new[name]) else new[name]
+        self.numbers(new, t)
+        states, known = {}, arrays or {}
+        for key, one in given.items():
+            own = overrides.get(key, {}) if overrides else self.overridden(key, known.get(key))
+            entries = {name: x for name, x in own.items() if name in new}
+            leaf = self.read(key, one, new | entries, known.get(key))
+            states[key] = leaf | {"missed": t - one.taken}
+        numbers = self.numbers(new, t)
+        tree = {one.ours: float(one.read(of_tree or {}, numbers)) for one in self.row.of_tree}
+        hyperparameters = dict(state["hyperparameters"])
+        hyperparameters |= {self.prefix + name: x for name, x in new.items()}
+        hyperparameters |= others or {}
+        state |= {"t": t, "hyperparameters": hyperparameters, "states": states}
+        state["numbers"] = {self.prefix + name: x for name, x in tree.items()} if states else {}
+        if overrides:
+            state["overrides"] = overrides
+        return self.optimizer.load_state_dict(state)
+
+
+def opened(call: str, there: str, table: Table, optimizer: Any) -> Opened:
+    """Return an optimizer with its row of the table, or raise."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"{call}: optimizer must be one of instep, such as Adam(), got {described(optimizer)}"
+        )
+    if len(optimizer.compositions) > 1:
+        raise TypeError(
+            f"{call}: {optimizer.name} has several optimizers, and {there} keeps the state of one; "
+            f"use one optimizer, with overrides"
+        )
+    ((prefix, rule),) = (
+        (prefix, rule) for prefix, rule in optimizer.parts.items() if isinstance(rule, Optimizer)
+    )
+    for row in table:
+        if row.rule is type(rule):
+            return Opened(call, there, optimizer, prefix, rule, row, optimizer.state_dict())
+    names = ", ".join(row.rule.__name__ for row in table)
+    raise ValueError(
+        f"{call}: {there} has no rule that is the same as {rule.name}; the bridge has {names}"
+    )
+
+
+def _in_full(x: Any) -> Any:
+    """Return an array, of 16 bits as float32, in which state of such parameters is kept."""
+    x = np.asarray(x)
+    return x.astype(np.float32) if x.dtype.kind not in "biuc" and x.dtype.itemsize < 4 else x
