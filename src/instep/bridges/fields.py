@@ -70,6 +70,8 @@ class Row:
     shape
         Returns the shape of a parameter, of what the other side keeps of it. By default it is that
         of the first field that is there.
+    needs_params
+        Whether the shapes of parameters must be known.
     """
 
     rule: type[Optimizer]
@@ -78,6 +80,7 @@ class Row:
     needs: Values = field(default_factory=dict)
     divides: Sequence[str] = ()
     shape: Callable[[Values], tuple[int, ...]] | None = None
+    needs_params: bool = False
 
     def shape_of(self, values: Values) -> tuple[int, ...]:
         """Return the shape of a parameter of which these are the fields of the other side."""

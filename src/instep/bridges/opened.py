@@ -189,17 +189,20 @@ class Opened:
 
     # To here -----------------------------------------------------------------------------------
 
-    def read(self, key: str, given: Read, values: Mapping[str, Any], array: Any) -> dict[str, Any]:
+    def read(
+        self, key: str, given: Read, values: Mapping[str, Any], array: Any, of_all: Values
+    ) -> dict[str, Any]:
         """Return the state of a parameter, or raise."""
         arrays = {name: _in_full(x) for name, x in given.fields.items()}
         numbers = self.numbers(values, given.taken)
-        shape = self.row.shape_of(arrays)
+        shape = tuple(array.shape) if self.row.needs_params else self.row.shape_of(arrays)
+        numbers["shape"] = shape
         if array is not None and tuple(array.shape) != shape:
             raise ValueError(
                 f"{self.call}: the state of {key!r} is of a parameter of shape {shape}, and it has "
                 f"{tuple(array.shape)}; give the names in the order of the parameters there"
             )
-        kept = self._kept(values, shape)
+        kept = {name: x for name, x in self._kept(values, shape).items() if name not in of_all}
         found = {one.ours: one for one in self.row.fields if one.ours in kept}
         if others := sorted(kept.keys() - found.keys()):
             raise ValueError(
@@ -209,6 +212,7 @@ class Opened:
         self._check_fields(key, arrays, list(found.values()))
         new = {name: one.read(arrays, numbers) for name, one in found.items()}
         self._check_shapes(key, new, kept, shape)
+        new |= of_all
         scalars = {name: float(new.pop(name)) for name in [*new] if name in self.rule.scalar_slots}
         of_tensor = self.rule.tensor_numbers
         slots = {
@@ -265,6 +269,7 @@ class Opened:
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
         others: Mapping[str, Any] | None = None,
         of_tree: Values | None = None,
+        of_all: Values | None = None,
         arrays: Mapping[str, Any] | None = None,
     ) -> Optimizer:
         """Give the optimizer the state of the other side, all of it or nothing.
@@ -281,7 +286,9 @@ class Opened:
         overrides
             Those that are new.
         of_tree
-            What is kept of the tree.
+            What is kept of the tree there.
+        of_all
+            Numbers that each parameter keeps here, and that are the same for all.
         arrays
             The parameters, where they are known.
         """
@@ -295,7 +302,7 @@ class Opened:
         for key, one in given.items():
             own = overrides.get(key, {}) if overrides else self.overridden(key, known.get(key))
             entries = {name: x for name, x in own.items() if name in new}
-            leaf = self.read(key, one, new | entries, known.get(key))
+            leaf = self.read(key, one, new | entries, known.get(key), of_all or {})
             states[key] = leaf | {"missed": t - one.taken}
         numbers = self.numbers(new, t)
         tree = {one.ours: float(one.read(of_tree or {}, numbers)) for one in self.row.of_tree}
