@@ -387,7 +387,8 @@ def test_repr_can_be_read_back():
     optimizer = RMSProp(lr=0.5, centered=True, engine="blocked", threads=2)
     assert repr(optimizer) == (
         "RMSProp(lr=0.5, decay=0.9, eps=1e-07, centered=True, momentum=0.0, "
-        "nesterov=False, engine='blocked', threads=2)"
+        "nesterov=False, eps_in_sqrt=False, initial_accumulator_value=0.0, lr_in_velocity=True, "
+        "engine='blocked', threads=2)"
     )
     assert repr(eval(repr(optimizer))) == repr(optimizer)
     assert repr(SGD()) == "SGD(lr=0.01)"

@@ -35,62 +35,93 @@ def sgd(w, gradients, lr=0.01):
         yield w
 
 
-def momentum(w, gradients, lr=0.01, momentum=0.9, dampening=0.0):
-    """Polyak 1964: the velocity contains the learning rate."""
+def momentum(w, gradients, lr=0.01, momentum=0.9, dampening=0.0, lr_in_velocity=True):
+    """Polyak 1964: the velocity contains the learning rate; or it is a sum of gradients."""
     velocity = 0 * w
     for t, g in enumerate(gradients, 1):
         share = 1.0 if t == 1 else 1 - dampening
-        velocity = momentum * velocity - rate(lr, t) * share * g
-        w = w + velocity
+        if lr_in_velocity:
+            velocity = momentum * velocity - rate(lr, t) * share * g
+            w = w + velocity
+        else:
+            velocity = momentum * velocity + share * g
+            w = w - rate(lr, t) * velocity
         yield w
 
 
-def nesterov(w, gradients, lr=0.01, momentum=0.9):
-    """Sutskever et al. 2013, moved to the look-ahead point."""
+def nesterov(w, gradients, lr=0.01, momentum=0.9, lr_in_velocity=True):
+    """Sutskever et al. 2013, moved to the look-ahead point; the velocity as above."""
     velocity = 0 * w
     for t, g in enumerate(gradients, 1):
-        velocity = momentum * velocity - rate(lr, t) * g
-        w = w + (momentum * velocity - rate(lr, t) * g)
+        if lr_in_velocity:
+            velocity = momentum * velocity - rate(lr, t) * g
+            w = w + (momentum * velocity - rate(lr, t) * g)
+        else:
+            velocity = momentum * velocity + g
+            w = w - rate(lr, t) * (g + momentum * velocity)
         yield w
 
 
-def adagrad(w, gradients, lr=0.01, eps=1e-7):
+def adagrad(w, gradients, lr=0.01, eps=1e-7, eps_in_sqrt=False, initial_accumulator_value=0.0):
     """Duchi, Hazan & Singer 2011."""
-    total = 0 * w
+    total = 0 * w + initial_accumulator_value
     for t, g in enumerate(gradients, 1):
         total = total + square(g)
-        w = w - rate(lr, t) * g / (np.sqrt(total) + eps)
+        w = w - rate(lr, t) * g / root(total, eps, eps_in_sqrt)
         yield w
+
+
+def root(x, eps, eps_in_sqrt):
+    """The root of a mean or sum of squares, eps beside it or in it."""
+    return np.sqrt(x + eps) if eps_in_sqrt else np.sqrt(x) + eps
 
 
 def rmsprop(
-    w, gradients, lr=0.01, decay=0.9, eps=1e-7, centered=False, momentum=0.0, nesterov=False
+    w,
+    gradients,
+    lr=0.01,
+    decay=0.9,
+    eps=1e-7,
+    centered=False,
+    momentum=0.0,
+    nesterov=False,
+    eps_in_sqrt=False,
+    initial_accumulator_value=0.0,
+    lr_in_velocity=True,
 ):
     """Hinton 2012, lecture 6e; centered as in Graves 2013; the velocity as in Polyak 1964."""
-    mean_square, mean, velocity = 0 * w, 0 * w, 0 * w
+    mean_square, mean, velocity = 0 * w + initial_accumulator_value, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         mean_square = decay * mean_square + (1 - decay) * square(g)
         variance = mean_square
         if centered:
             mean = decay * mean + (1 - decay) * g
             variance = np.maximum(mean_square - square(mean), 0.0)
-        step = rate(lr, t) * g / (np.sqrt(variance) + eps)
+        inside, outside = (rate(lr, t), 1.0) if lr_in_velocity else (1.0, rate(lr, t))
+        step = inside * g / root(variance, eps, eps_in_sqrt)
         velocity = momentum * velocity + step
-        w = w - (momentum * velocity + step if nesterov else velocity)
+        w = w - outside * (momentum * velocity + step if nesterov else velocity)
         yield w
 
 
-def adam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False):
-    """Kingma & Ba 2014, algorithm 1; with the maximum of Reddi, Kale & Kumar 2018."""
+def adam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, eps_as="epsilon"):
+    """Kingma & Ba 2014, algorithm 1, and section 2; the maximum of Reddi, Kale & Kumar 2018."""
     m, v, largest = 0 * w, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * square(g)
         largest = np.maximum(largest, v)
-        m_hat = m / (1 - beta1**t)
-        v_hat = (largest if amsgrad else v) / (1 - beta2**t)
-        w = w - rate(lr, t) * m_hat / (np.sqrt(v_hat) + eps)
+        divisor = largest if amsgrad else v
+        w = w - adam_step(m, divisor, t, rate(lr, t), beta1, beta2, eps, eps_as)
         yield w
+
+
+def adam_step(m, v, t, lr, beta1, beta2, eps, eps_as):
+    """Kingma & Ba 2014: a step of algorithm 1, or that of "epsilon hat" at the end of section 2."""
+    if eps_as == "epsilon_hat":
+        rate = lr * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
+        return rate * m / (np.sqrt(v) + eps)
+    return lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
 
 
 def adamw(
@@ -102,6 +133,7 @@ def adamw(
     eps=1e-8,
     weight_decay=0.01,
     amsgrad=False,
+    eps_as="epsilon",
 ):
     """Loshchilov & Hutter 2017, algorithm 2, the decay scaled by the learning rate."""
     m, v, largest = 0 * w, 0 * w, 0 * w
@@ -110,9 +142,8 @@ def adamw(
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * square(g)
         largest = np.maximum(largest, v)
-        m_hat = m / (1 - beta1**t)
-        v_hat = (largest if amsgrad else v) / (1 - beta2**t)
-        w = w - rate(lr, t) * m_hat / (np.sqrt(v_hat) + eps)
+        divisor = largest if amsgrad else v
+        w = w - adam_step(m, divisor, t, rate(lr, t), beta1, beta2, eps, eps_as)
         yield w
 
 
@@ -148,15 +179,30 @@ def adadelta(w, gradients, lr=1.0, rho=0.95, eps=1e-6):
         yield w
 
 
-def amsgrad(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
-    """Reddi, Kale & Kumar 2018, algorithm 2, with Adam's bias corrections."""
+def amsgrad(
+    w,
+    gradients,
+    lr=0.001,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    eps_as="epsilon",
+    bias_correction="after",
+):
+    """Reddi, Kale & Kumar 2018, algorithm 2, as it is or with Adam's bias corrections."""
     m, v, largest = 0 * w, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * square(g)
-        largest = np.maximum(largest, v)
-        m_hat = m / (1 - beta1**t)
-        w = w - rate(lr, t) * m_hat / (np.sqrt(largest / (1 - beta2**t)) + eps)
+        if bias_correction == "before":
+            largest = np.maximum(largest, v / (1 - beta2**t))
+            w = w - rate(lr, t) * (m / (1 - beta1**t)) / (np.sqrt(largest) + eps)
+        elif bias_correction == "none":
+            largest = np.maximum(largest, v)
+            w = w - rate(lr, t) * m / (np.sqrt(largest) + eps)
+        else:
+            largest = np.maximum(largest, v)
+            w = w - adam_step(m, largest, t, rate(lr, t), beta1, beta2, eps, eps_as)
         yield w
 
 
@@ -176,7 +222,16 @@ def nadam(w, gradients, lr=0.002, beta1=0.9, beta2=0.999, eps=1e-8, psi=0.004, a
         yield w
 
 
-def radam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
+def radam(
+    w,
+    gradients,
+    lr=0.001,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    threshold=5.0,
+    eps_as="epsilon_hat",
+):
     """Liu et al. 2019, algorithm 2; eps, and 5 instead of 4, as in the authors' code."""
     m, v = 0 * w, 0 * w
     longest = 2 / (1 - beta2) - 1
@@ -185,22 +240,24 @@ def radam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
         v = beta2 * v + (1 - beta2) * square(g)
         m_hat = m / (1 - beta1**t)
         length = longest - 2 * t * beta2**t / (1 - beta2**t)
-        if length > 5:
+        if length > threshold:
             r = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
             adaptive = (1 - beta2**t) ** 0.5 / (np.sqrt(v) + eps)
+            if eps_as == "epsilon":
+                adaptive = 1 / (np.sqrt(v / (1 - beta2**t)) + eps)
             w = w - rate(lr, t) * r**0.5 * m_hat * adaptive
         else:
             w = w - rate(lr, t) * m_hat
         yield w
 
 
-def adamax(w, gradients, lr=0.002, beta1=0.9, beta2=0.999, eps=1e-8):
-    """Kingma & Ba 2014, algorithm 2, with eps added to the divisor."""
+def adamax(w, gradients, lr=0.002, beta1=0.9, beta2=0.999, eps=1e-8, eps_in_max=False):
+    """Kingma & Ba 2014, algorithm 2, with eps added to the divisor, or to the gradient in it."""
     m, u = 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
-        u = np.maximum(beta2 * u, np.abs(g))
-        w = w - rate(lr, t) / (1 - beta1**t) * m / (u + eps)
+        u = np.maximum(beta2 * u, np.abs(g) + (eps if eps_in_max else 0.0))
+        w = w - rate(lr, t) / (1 - beta1**t) * m / (u + (0.0 if eps_in_max else eps))
         yield w
 
 
@@ -214,13 +271,14 @@ def adabelief(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-16):
         yield w
 
 
-def yogi(w, gradients, lr=0.01, beta1=0.9, beta2=0.999, eps=1e-3):
-    """Zaheer et al. 2018, algorithm 2, with Adam's bias corrections."""
+def yogi(w, gradients, lr=0.01, beta1=0.9, beta2=0.999, eps=1e-3, bias_correction=True):
+    """Zaheer et al. 2018, algorithm 2, as it is or with Adam's bias corrections."""
     m, v = 0 * w + 1e-6, 0 * w + 1e-6
     for t, g in enumerate(gradients, 1):
         m = beta1 * m + (1 - beta1) * g
         v = v - (1 - beta2) * (np.sign(v - square(g)) * square(g))
-        w = w - rate(lr, t) * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        c1, c2 = (1 - beta1**t, 1 - beta2**t) if bias_correction else (1.0, 1.0)
+        w = w - rate(lr, t) * (m / c1) / (np.sqrt(v / c2) + eps)
         yield w
 
 
@@ -350,10 +408,12 @@ def muon(
     ns_c=2.0315,
     adjust_lr="original",
     beyond_2d="adamw",
+    eps_as="epsilon",
 ):
     """Jordan et al. 2024 for matrices, AdamW for other arrays."""
     if w.ndim < 2 or (w.ndim > 2 and beyond_2d == "adamw"):
-        yield from adamw(w, gradients, adamw_lr, beta1, beta2, eps, weight_decay)
+        others = {"weight_decay": weight_decay, "eps_as": eps_as}
+        yield from adamw(w, gradients, adamw_lr, beta1, beta2, eps, **others)
         return
     shape = (len(w), -1) if beyond_2d == "flatten" else (-1, *w.shape[-2:])
     m = 0 * w

@@ -1,7 +1,7 @@
 """Adam and its relatives: running means of the gradient and of its square."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
@@ -27,11 +27,17 @@ class Adam(Optimizer):
         Term :math:`\epsilon` that keeps the division finite.
     amsgrad
         Divide by the root of the largest `v` so far, `x`, as `AMSGrad` does.
+    eps_as
+        Where :math:`\epsilon` stands: ``"epsilon"``, beside the root of the corrected `v`, or
+        ``"epsilon_hat"``, beside the root of `v`, as in the paper's section 2: the step is
+        :math:`\eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\,
+        \frac{m}{\sqrt{v} + \epsilon}`.
 
     Notes
     -----
-    PyTorch and optax have the same rule. Keras uses the paper's "epsilon hat" form, which moves
-    the correction of `v` out of the root and so scales eps.
+    PyTorch and optax have the same rule. With ``eps_as="epsilon_hat"`` it is that of Keras (eps
+    1e-7 there), scikit-learn, DeZero, thinc, and of listings that correct the learning rate instead
+    of `m` and `v`. The forms differ in the first steps, where eps is not small beside the root.
 
     Examples
     --------
@@ -46,6 +52,7 @@ class Adam(Optimizer):
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
     amsgrad: bool = False
+    eps_as: Literal["epsilon", "epsilon_hat"] = "epsilon"
 
     slots = ("m", "v", "x")
     real_slots = positive_slots = ("v", "x")
@@ -60,6 +67,9 @@ class Adam(Optimizer):
         slots = {"m": m, "v": v}
         if "x" in s:
             v = slots["x"] = xp.maximum(s.x, v)
+        if h.eps_as == "epsilon_hat":
+            rate = h.lr * xp.sqrt(1 - h.beta2_t) / (1 - h.beta1_t)
+            return w - rate * m / (xp.sqrt(v) + h.eps), slots
         rate = h.lr / (1 - h.beta1_t)
         v_hat = v / (1 - h.beta2_t)
         return w - rate * m / (xp.sqrt(v_hat) + h.eps), slots
@@ -88,11 +98,17 @@ class AdamW(Optimizer):
         Strength :math:`\lambda` of the decay, in units of the learning rate.
     amsgrad
         Divide by the root of the largest `v` so far, `x`, as `AMSGrad` does.
+    eps_as
+        Where :math:`\epsilon` stands: ``"epsilon"``, beside the root of the corrected `v`, or
+        ``"epsilon_hat"``, beside the root of `v`, as in the paper's section 2: the step is
+        :math:`\eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\,
+        \frac{m}{\sqrt{v} + \epsilon}`.
 
     Notes
     -----
-    PyTorch has the same rule and defaults; optax has weight_decay 1e-4, Keras 0.004. The paper
-    scales the decay by a schedule alone, not by the learning rate.
+    PyTorch has the same rule and defaults; optax has weight_decay 1e-4. Keras has that with
+    ``eps_as="epsilon_hat"``, with weight_decay 0.004 and eps 1e-7. The paper scales the decay by a
+    schedule alone, not by the learning rate.
 
     Examples
     --------
@@ -108,6 +124,7 @@ class AdamW(Optimizer):
     eps: Epsilon = 1e-8
     weight_decay: NonNegative = 0.01
     amsgrad: bool = False
+    eps_as: Literal["epsilon", "epsilon_hat"] = "epsilon"
 
     slots = ("m", "v", "x")
     real_slots = positive_slots = ("v", "x")

@@ -22,11 +22,14 @@ class AdaMax(Optimizer):
         Decay rate of the largest gradient.
     eps
         Term :math:`\epsilon` that keeps the division finite.
+    eps_in_max
+        Add :math:`\epsilon` to the gradient inside of the maximum,
+        :math:`u \leftarrow \max(\beta_2 u, |g| + \epsilon)`, and not to `u`.
 
     Notes
     -----
     The paper has no eps, Keras adds it as here; PyTorch and optax have it inside the maximum,
-    ``max(beta2*u, abs(g) + eps)``.
+    ``eps_in_max=True``.
 
     Examples
     --------
@@ -40,6 +43,7 @@ class AdaMax(Optimizer):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
+    eps_in_max: bool = False
 
     slots = ("m", "u")
     real_slots = positive_slots = ("u",)
@@ -47,6 +51,6 @@ class AdaMax(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
-        u = xp.maximum(h.beta2 * s.u, abs(g))
+        u = xp.maximum(h.beta2 * s.u, abs(g) + h.eps if h.eps_in_max else abs(g))
         rate = h.lr / (1 - h.beta1_t)
-        return w - rate * m / (u + h.eps), {"m": m, "u": u}
+        return w - rate * m / (u if h.eps_in_max else u + h.eps), {"m": m, "u": u}

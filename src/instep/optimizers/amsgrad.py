@@ -1,5 +1,8 @@
 """Adam with a learning rate that never grows."""
 
+from collections.abc import Mapping
+from typing import Any, Literal
+
 from instep.hyperparameters import DecayRate, Epsilon, NonNegative
 from instep.optimizer import Optimizer
 
@@ -23,11 +26,20 @@ class AMSGrad(Optimizer):
         Decay rate of the mean squared gradient.
     eps
         Term :math:`\epsilon` that keeps the division finite.
+    eps_as
+        Where :math:`\epsilon` stands: ``"epsilon"``, beside the root of the corrected `x`, or
+        ``"epsilon_hat"``, beside the root of `x`, as `Adam` has it, too: the step is
+        :math:`\eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\,
+        \frac{m}{\sqrt{x} + \epsilon}`.
+    bias_correction
+        When `v` is corrected: ``"after"`` the maximum, as above; ``"before"`` it, so that
+        :math:`x \leftarrow \max(x, v / (1 - \beta_2^t))` and the root is of `x`; or ``"none"``:
+        neither is it ever, nor is `m`.
 
     Notes
     -----
-    PyTorch (``Adam(amsgrad=True)``) and Keras have the same rule. The paper has no bias
-    corrections and no eps; optax keeps the maximum of the corrected mean, ``max(x, v/c2)``.
+    PyTorch (``Adam(amsgrad=True)``) has the same rule, Keras that with ``eps_as="epsilon_hat"``,
+    optax that with ``bias_correction="before"``. The paper has no bias corrections, and no eps.
     `Adam`, `AdamW` and `NAdam` have the maximum as an option.
 
     Examples
@@ -42,15 +54,32 @@ class AMSGrad(Optimizer):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
+    eps_as: Literal["epsilon", "epsilon_hat"] = "epsilon"
+    bias_correction: Literal["after", "before", "none"] = "after"
 
     slots = ("m", "v", "x")
     real_slots = positive_slots = ("v", "x")
+
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """Raise unless there is a correction that eps can stand beside."""
+        if values["eps_as"] == "epsilon_hat" and values["bias_correction"] != "after":
+            raise ValueError(
+                f"{self.name}: eps_as='epsilon_hat' goes with bias_correction='after', got "
+                f"{values['bias_correction']!r}, which leaves nothing to correct beside eps; use "
+                f"eps_as='epsilon'"
+            )
 
     @staticmethod
     def rule(xp, w, g, s, h):
         m = h.beta1 * s.m + (1 - h.beta1) * g
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
-        x = xp.maximum(s.x, v)
+        x = xp.maximum(s.x, v / (1 - h.beta2_t) if h.bias_correction == "before" else v)
+        slots = {"m": m, "v": v, "x": x}
+        if h.bias_correction == "none":
+            return w - h.lr * m / (xp.sqrt(x) + h.eps), slots
+        if h.eps_as == "epsilon_hat":
+            rate = h.lr * xp.sqrt(1 - h.beta2_t) / (1 - h.beta1_t)
+            return w - rate * m / (xp.sqrt(x) + h.eps), slots
         rate = h.lr / (1 - h.beta1_t)
-        x_hat = x / (1 - h.beta2_t)
-        return w - rate * m / (xp.sqrt(x_hat) + h.eps), {"m": m, "v": v, "x": x}
+        x_hat = x if h.bias_correction == "before" else x / (1 - h.beta2_t)
+        return w - rate * m / (xp.sqrt(x_hat) + h.eps), slots

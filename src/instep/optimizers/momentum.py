@@ -20,12 +20,16 @@ class Momentum(Optimizer):
     dampening
         Share :math:`\tau` of a gradient that does not get into the velocity. The first gradient
         does as a whole, as in PyTorch.
+    lr_in_velocity
+        Whether the velocity contains the learning rate, as above. Else it is
+        :math:`b \leftarrow \alpha b + (1 - \tau)\, g`, and the step
+        :math:`w \leftarrow w - \eta\, b`: a change of the learning rate is felt at once.
 
     Notes
     -----
-    Keras has the same rule. PyTorch and optax keep the velocity without the learning rate,
-    ``b = momentum*b + g; w -= lr*b``: the same path only while the learning rate is constant.
-    Dampening is PyTorch's.
+    Keras, scikit-learn and DeZero have the same rule; PyTorch (its momentum_buffer is `b`) and
+    optax (its trace) have ``lr_in_velocity=False``, the same path only while the learning rate is
+    constant. Dampening is PyTorch's.
 
     Examples
     --------
@@ -41,14 +45,22 @@ class Momentum(Optimizer):
     lr: NonNegative = 0.01
     momentum: DecayRate = 0.9
     dampening: Share = 0.0
+    lr_in_velocity: bool = True
 
-    slots = ("v",)
+    slots = ("v", "b")
     positive_slots = ()
+
+    def state_slots(self) -> tuple[str, ...]:
+        """Return ``v``, the velocity with the learning rate in it, or ``b``, that without."""
+        return ("v",) if self.lr_in_velocity else ("b",)
 
     @staticmethod
     def rule(xp, w, g, s, h):
-        rate = h.lr * xp.where(h.t == 1, 1.0, 1 - h.dampening)
-        v = h.momentum * s.v - rate * g
+        share = xp.where(h.t == 1, 1.0, 1 - h.dampening)
+        if not h.lr_in_velocity:
+            b = h.momentum * s.b + share * g
+            return w - h.lr * b, {"b": b}
+        v = h.momentum * s.v - h.lr * share * g
         return w + v, {"v": v}
 
 
@@ -65,12 +77,16 @@ class Nesterov(Optimizer):
         Learning rate :math:`\eta`.
     momentum
         Share :math:`\alpha` of the velocity that a step keeps.
+    lr_in_velocity
+        Whether the velocity contains the learning rate, as above. Else it is
+        :math:`b \leftarrow \alpha b + g`, and the step
+        :math:`w \leftarrow w - \eta\, (g + \alpha b)`.
 
     Notes
     -----
-    The parameters are the look-ahead point, where the gradient is taken. Keras has the same
-    rule; PyTorch and optax write ``w -= lr*(g + momentum*b)``, the same path while the learning
-    rate is constant.
+    The parameters are the look-ahead point, where the gradient is taken. Keras and scikit-learn
+    have the same rule; PyTorch and optax have ``lr_in_velocity=False``, the same path while the
+    learning rate is constant.
 
     Examples
     --------
@@ -82,12 +98,20 @@ class Nesterov(Optimizer):
 
     lr: NonNegative = 0.01
     momentum: DecayRate = 0.9
+    lr_in_velocity: bool = True
 
-    slots = ("v",)
+    slots = ("v", "b")
     positive_slots = ()
+
+    def state_slots(self) -> tuple[str, ...]:
+        """Return ``v``, the velocity with the learning rate in it, or ``b``, that without."""
+        return ("v",) if self.lr_in_velocity else ("b",)
 
     @staticmethod
     def rule(xp, w, g, s, h):
+        if not h.lr_in_velocity:
+            b = h.momentum * s.b + g
+            return w - h.lr * (g + h.momentum * b), {"b": b}
         step = h.lr * g
         v = h.momentum * s.v - step
         return w + (h.momentum * v - step), {"v": v}

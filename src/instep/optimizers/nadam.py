@@ -1,9 +1,9 @@
 """Adam with Nesterov's look-ahead."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from instep.hyperparameters import DecayRate, Epsilon, NonNegative
+from instep.hyperparameters import DecayRate, Domain, Epsilon, NonNegative, Schedule
 from instep.optimizer import Optimizer
 
 
@@ -30,14 +30,15 @@ class NAdam(Optimizer):
     eps
         Term :math:`\epsilon` that keeps the division finite.
     psi
-        How fast :math:`\mu_t` grows.
+        How fast :math:`\mu_t` grows; infinity: it is :math:`\beta_1` from the first step on.
     amsgrad
         Divide by the root of the largest `v` so far, `x`, as `AMSGrad` does.
 
     Notes
     -----
-    PyTorch has the same rule (its momentum_decay is psi); Keras, too, with psi 1 and lr 0.001.
-    optax has no such schedule: :math:`\mu_t = \beta_1`.
+    PyTorch has the same rule (its momentum_decay is psi); Keras, too, with psi 1, lr 0.001 and eps
+    1e-7. optax has no such schedule: it is ``psi=math.inf``, with which the numerator is
+    :math:`\beta_1 m / (1 - \beta_1^{t+1}) + (1 - \beta_1)\, g / (1 - \beta_1^t)`.
 
     Examples
     --------
@@ -51,7 +52,7 @@ class NAdam(Optimizer):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
-    psi: NonNegative = 0.004
+    psi: Annotated[float | Schedule, Domain(lower=0.0, infinite=True)] = 0.004
     amsgrad: bool = False
 
     slots = ("m", "v", "x")

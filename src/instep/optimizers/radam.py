@@ -1,8 +1,9 @@
 """Adam that warms up by itself."""
 
 import math
+from typing import Annotated, Literal
 
-from instep.hyperparameters import DecayRate, Epsilon, NonNegative
+from instep.hyperparameters import DecayRate, Domain, Epsilon, NonNegative, Schedule
 from instep.optimizer import Optimizer
 
 
@@ -19,7 +20,7 @@ class RAdam(Optimizer):
             {(\rho_\infty - 4) (\rho_\infty - 2)\, \rho}} \\
         w &\leftarrow w - \eta\, \frac{m}{1 - \beta_1^t} \odot
             \begin{cases}
-                r \sqrt{1 - \beta_2^t} / (\sqrt{v} + \epsilon) & \rho > 5 \\
+                r \sqrt{1 - \beta_2^t} / (\sqrt{v} + \epsilon) & \rho > \rho_0 \\
                 1 & \text{otherwise}
             \end{cases}
 
@@ -33,12 +34,18 @@ class RAdam(Optimizer):
         Decay rate of the mean squared gradient. 0.8 and less never adapt.
     eps
         Term :math:`\epsilon` that keeps the division finite.
+    threshold
+        Length :math:`\rho_0` of the average from which on steps adapt: 4, as in the paper, or more.
+    eps_as
+        Where :math:`\epsilon` stands: ``"epsilon_hat"``, beside the root of `v`, as above, or
+        ``"epsilon"``, beside the root of the corrected `v`:
+        :math:`r / (\sqrt{v / (1 - \beta_2^t)} + \epsilon)`.
 
     Notes
     -----
     The first steps (five, with these defaults) are those of momentum, in units of the
-    gradient. PyTorch has the same rule; the paper adapts from :math:`\rho > 4` and has no eps;
-    optax adapts from :math:`\rho \ge 5` and adds eps to the root of the corrected mean.
+    gradient. PyTorch has the same rule. The paper has ``threshold=4, eps=0``, and optax
+    ``eps_as="epsilon"``; it adapts where :math:`\rho` is the threshold, too.
 
     Examples
     --------
@@ -52,6 +59,8 @@ class RAdam(Optimizer):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
+    threshold: Annotated[float | Schedule, Domain(lower=4.0)] = 5.0
+    eps_as: Literal["epsilon", "epsilon_hat"] = "epsilon_hat"
 
     slots = ("m", "v")
     real_slots = positive_slots = ("v",)
@@ -62,10 +71,11 @@ class RAdam(Optimizer):
         limit = 2 / (1 - h.beta2) - 1
         correction = 1 - h.beta2_t
         rho = limit - 2 * h.t * h.beta2_t / correction
-        if rho <= 5:
+        if rho <= h.threshold:
             return {"rectified": False, "factor": 1.0}
         r = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
-        return {"rectified": True, "factor": r * math.sqrt(correction)}
+        outside = math.sqrt(correction) if h.eps_as == "epsilon_hat" else 1.0
+        return {"rectified": True, "factor": r * outside}
 
     @staticmethod
     def rule(xp, w, g, s, h):
@@ -73,5 +83,6 @@ class RAdam(Optimizer):
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         step = h.factor * h.lr / (1 - h.beta1_t) * m
         if h.rectified:
-            step = step / (xp.sqrt(v) + h.eps)
+            v_hat = v if h.eps_as == "epsilon_hat" else v / (1 - h.beta2_t)
+            step = step / (xp.sqrt(v_hat) + h.eps)
         return w - step, {"m": m, "v": v}

@@ -1,6 +1,7 @@
 """Adam in the basis in which the gradients of a matrix are least correlated."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, Literal
 
 from instep.hyperparameters import DecayRate, Domain, Epsilon, NonNegative, Schedule
@@ -107,7 +108,9 @@ class SOAP(Optimizer):
     @staticmethod
     def rule(xp, w, g, s, h):
         if not h.kind:
-            return AdamW.rule(xp, w, g, s, h)
+            numbers = ("lr", "beta1", "beta2", "beta1_t", "beta2_t", "eps", "weight_decay")
+            others = {name: getattr(h, name) for name in numbers}
+            return AdamW.rule(xp, w, g, s, SimpleNamespace(**others, eps_as="epsilon"))
         names = ["m", "v", *h.kind, *(f"Q{side}" for side in h.kind)]
         direction, *renewed = xp.apply(
             in_eigenbasis,

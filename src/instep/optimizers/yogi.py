@@ -26,11 +26,13 @@ class Yogi(Optimizer):
         1 less the share of a squared gradient by which `v` moves.
     eps
         Term :math:`\epsilon` that keeps the division finite.
+    bias_correction
+        Whether `m` and `v` are divided by :math:`1 - \beta^t`.
 
     Notes
     -----
-    optax has the same rule. The paper has no bias corrections and leaves the start of `v` to an
-    average over a batch.
+    optax has the same rule. The paper has no bias corrections, ``bias_correction=False``, and
+    leaves the start of `v` to an average over a batch.
 
     Examples
     --------
@@ -44,6 +46,7 @@ class Yogi(Optimizer):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-3
+    bias_correction: bool = True
 
     slots = ("m", "v")
     real_slots = positive_slots = ("v",)
@@ -58,6 +61,8 @@ class Yogi(Optimizer):
         # The share of a square, and no square itself: that of 1e20 is beyond float32.
         share = xp.abs_sq(xp.sqrt(1 - h.beta2) * g)
         v = s.v - xp.sign((1 - h.beta2) * s.v - share) * share
+        if not h.bias_correction:
+            return w - h.lr * m / (xp.sqrt(v) + h.eps), {"m": m, "v": v}
         rate = h.lr / (1 - h.beta1_t)
         root = xp.sqrt(v) / xp.sqrt(1 - h.beta2_t)
         return w - rate * m / (root + h.eps), {"m": m, "v": v}
