@@ -1,5 +1,6 @@
 """State goes to optax and comes from there in mid-run, and both go on alike."""
 
+import math
 import operator
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -48,7 +49,8 @@ PEERS = [
     Peer("SGD", "sgd"),
     Peer("Momentum", "sgd", {"momentum": 0.8}, {"momentum": 0.8}),
     Peer("Nesterov", "sgd", {"momentum": 0.8}, {"momentum": 0.8, "nesterov": True}),
-    Peer("AdaGrad", "adagrad", {"eps": 0.0}, {"eps": 0.0}),
+    Peer("Momentum", "sgd", {"momentum": 0.8, "lr_in_velocity": False}, {"momentum": 0.8}),
+    Peer("AdaGrad", "adagrad", {"eps_in_sqrt": True, "eps": 1e-3}, {"eps": 1e-3}),
     Peer("RMSProp", "rmsprop", {}, _RMS),
     Peer("RMSProp", "rmsprop", {"centered": True}, _RMS | {"centered": True}),
     Peer(
@@ -66,8 +68,10 @@ PEERS = [
     Peer("Adam", "adam", {"beta1": 0.5, "beta2": 0.75}, {"b1": 0.5, "b2": 0.75}),
     Peer("AdamW", "adamw", {"weight_decay": 0.25}, {"weight_decay": 0.25}),
     Peer("AdaDelta", "adadelta", {"lr": 1.0}, {"rho": 0.95, "eps": 1e-6}),
-    Peer("RAdam", "radam", {"beta2": 0.9, "eps": 0.0}, {"b2": 0.9, "eps": 0.0}),
-    Peer("AdaMax", "adamax", {"eps": 0.0}, {"eps": 0.0}),
+    Peer("RAdam", "radam", {"beta2": 0.9, "eps_as": "epsilon"}, {"b2": 0.9}),
+    Peer("AdaMax", "adamax", {"eps": 0.01, "eps_in_max": True}, {"eps": 0.01}),
+    Peer("NAdam", "nadam", {"psi": math.inf, "beta1": 0.8}, {"b1": 0.8}),
+    Peer("AMSGrad", "amsgrad", {"beta2": 0.75, "bias_correction": "before"}, {"b2": 0.75}),
     Peer("AdaBelief", "adabelief", {"beta2": 0.5, "eps": 1e-3}, {"b2": 0.5, "eps": 1e-3, "eps_root": 1e-3}),
     Peer("Yogi", "yogi", {"beta2": 0.5}, {"b2": 0.5}),
     Peer("Lion", "lion", {"weight_decay": 0.25}, {"weight_decay": 0.25}),
@@ -316,7 +320,7 @@ REFUSED = [
     (instep.Adam, lambda: 3, "state must be what init"),
     (instep.Adam, lambda: {"a": 3}, "be what init of an optimizer"),
     (instep.Tiger, lambda: state_of(optax.adam(0.1)), "no rule that is the same as Tiger"),
-    (instep.AMSGrad, lambda: state_of(optax.amsgrad(0.1)), "no rule that is the same as AMSGrad"),
+    (instep.AMSGrad, lambda: state_of(optax.amsgrad(0.1)), "bias_correction='after'"),
     (lambda: instep.Adam(amsgrad=True), lambda: state_of(optax.adam(0.1)), "amsgrad=True"),
     (
         lambda: instep.MoMo(lowest=1.0),

@@ -56,6 +56,12 @@ PEERS = [
         "SGD",
         {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.25, "maximize": True},
     ),
+    Peer(lambda: instep.Momentum(lr_in_velocity=False), "SGD", {"lr": 0.03, "momentum": 0.7}),
+    Peer(
+        lambda: instep.Nesterov(lr_in_velocity=False),
+        "SGD",
+        {"lr": 0.03, "momentum": 0.7, "nesterov": True},
+    ),
     Peer(instep.Nesterov, "SGD", {"lr": 0.03, "momentum": 0.8, "nesterov": True}),
     Peer(instep.Adam, "Adam", {"lr": 0.03, "betas": (0.8, 0.9), "eps": 1e-3}),
     Peer(instep.Adam, "Adam", {"lr": 0.03, "betas": (0.8, 0.75), "amsgrad": True}),
@@ -76,11 +82,12 @@ PEERS = [
         "RAdam",
         {"lr": 0.03, "weight_decay": 0.25, "decoupled_weight_decay": True},
     ),
-    Peer(lambda: instep.AdaMax(eps=0), "Adamax", {"lr": 0.03, "betas": (0.8, 0.9), "eps": 0.0}),
+    Peer(lambda: instep.AdaMax(eps_in_max=True), "Adamax", {"betas": (0.8, 0.9), "eps": 0.01}),
     Peer(instep.AdaGrad, "Adagrad", {"lr": 0.03, "eps": 1e-5, "initial_accumulator_value": 0.1}),
     Peer(instep.AdaDelta, "Adadelta", {"lr": 0.5, "rho": 0.75}),
     Peer(instep.RMSProp, "RMSprop", {"lr": 0.03, "alpha": 0.75}),
     Peer(instep.RMSProp, "RMSprop", {"lr": 0.03, "alpha": 0.75, "momentum": 0.5}),
+    Peer(lambda: instep.RMSProp(lr_in_velocity=False), "RMSprop", {"momentum": 0.75}),
     Peer(instep.RMSProp, "RMSprop", {"lr": 0.03, "alpha": 0.75, "centered": True}),
     Peer(
         lambda: chain(weight_decay(), instep.RMSProp()),
@@ -195,7 +202,7 @@ def cross(entry, dtype, tolerance):
     return ours
 
 
-IGNORED = ("initial_accumulator_value", "eps")
+IGNORED = ("eps",)
 
 
 @pytest.mark.parametrize("entry", PEERS, ids=str)
@@ -393,7 +400,7 @@ REFUSED = [
     ),
     (instep.Adam, lambda: stepped("Adam", maximize=True), r"maximize=True; give chain\(maximize"),
     (instep.AdaGrad, lambda: stepped("Adagrad", lr_decay=0.1), "lr_decay=0.1"),
-    (instep.AdaMax, lambda: stepped("Adamax"), "eps=1e-08.*both sides"),
+    (instep.AdaMax, lambda: stepped("Adamax"), "eps_in_max=False.*make the optimizer with that"),
     (instep.Adafactor, lambda: stepped("Adafactor"), "eps1_as='term'.*'bound'"),
     (instep.AMSGrad, lambda: stepped("Adam"), "amsgrad=False"),
     (instep.Adam, lambda: {"w": 1}, "must have 'state' and 'param_groups'"),
@@ -478,7 +485,8 @@ def test_names_that_do_not_fit_are_refused(names, text):
     [
         (lambda: instep.NAdam(amsgrad=True), "amsgrad=True"),
         (lambda: instep.RMSProp(nesterov=True), "nesterov=True"),
-        (instep.AdaMax, "eps=1e-08"),
+        (instep.AdaMax, "eps_in_max=False"),
+        (lambda: instep.Adam(eps_as="epsilon_hat"), "eps_as='epsilon_hat'"),
         (instep.Tiger, "no rule that is the same as Tiger"),
         (instep.Adam, "lr is an array"),
         (lambda: instep.Adam(beta1=lambda t: 0.9), "beta1 is a schedule"),

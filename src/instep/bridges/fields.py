@@ -26,12 +26,15 @@ class Field:
         Its names.
     write, read
         Return what it is there, of what is here; and what it is here.
+    divides
+        The hyperparameter by which `write` divides.
     """
 
     ours: str
     theirs: str
     write: Conversion
     read: Conversion
+    divides: str = ""
 
 
 def same(ours: str, theirs: str) -> Field:
@@ -39,10 +42,12 @@ def same(ours: str, theirs: str) -> Field:
     return Field(ours, theirs, lambda x, h: x[ours], lambda y, h: y[theirs])
 
 
-def times(factor: Callable[[Values], float], ours: str, theirs: str) -> Field:
+def times(
+    factor: Callable[[Values], float], ours: str, theirs: str, *, divides: str = ""
+) -> Field:
     """Return a field that is here what it is there, times a number."""
     return Field(
-        ours, theirs, lambda x, h: x[ours] / factor(h), lambda y, h: y[theirs] * factor(h)
+        ours, theirs, lambda x, h: x[ours] / factor(h), lambda y, h: y[theirs] * factor(h), divides
     )
 
 
@@ -65,8 +70,6 @@ class Row:
         What is kept of the tree.
     needs
         Values of hyperparameters with which the rules are the same.
-    divides
-        The hyperparameters that a conversion divides by.
     shape
         Returns the shape of a parameter, of what the other side keeps of it. By default it is that
         of the first field that is there.
@@ -78,7 +81,6 @@ class Row:
     fields: Sequence[Field] = ()
     of_tree: Sequence[Field] = ()
     needs: Values = field(default_factory=dict)
-    divides: Sequence[str] = ()
     shape: Callable[[Values], tuple[int, ...]] | None = None
     needs_params: bool = False
 

@@ -100,7 +100,7 @@ class Opened:
             if found[name] != needed:
                 raise ValueError(
                     f"{self.call}: {self.rule.name} has {name}={found[name]!r}, and {self.there} "
-                    f"has the same rule with {name}={needed!r} alone; set it to that on both sides"
+                    f"has the rule with {name}={needed!r} alone; make the optimizer with that"
                 )
         return found
 
@@ -179,7 +179,7 @@ class Opened:
                 f"{self.call}: {self.rule.name} keeps {others[0]!r} of {what}, for which "
                 f"{self.there} has no place; leave it out of what goes over, with `forget`"
             )
-        for name in self.row.divides:
+        for name in (one.divides for one in fields if one.ours in values and one.divides):
             if numbers[name] == 0:
                 raise ValueError(
                     f"{self.call}: {name} is 0, by which what {self.there} keeps would be divided; "

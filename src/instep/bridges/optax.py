@@ -152,7 +152,8 @@ def from_optax(
     if steps == 0:
         return one.load({}, t=0)
     _check_derived(one, row, shared)
-    of_all = {field.ours: field.read(shared, {}) for field in row.of_all}
+    numbers = one.numbers(one.present(), steps)
+    of_all = {field.ours: field.read(shared, numbers) for field in row.of_all}
     return one.load(read, t=steps, of_tree=shared, arrays=known, of_all=of_all)
 
 

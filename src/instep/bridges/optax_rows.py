@@ -4,6 +4,7 @@ A field there is called by the named tuple that has it and its name in that: one
 ``optax.adam`` is ``ScaleByAdamState.mu``. To add an optimizer is to add a row.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,7 +55,12 @@ _MEANS, _COUNT = fields(_ADAM, m="mu", v="nu"), counted(_ADAM)
 _TRACE = "TraceState.trace"
 
 # The trace comes before the learning rate in `optax.sgd`, and after it in others.
-_VELOCITY = times(lambda h: -h["lr"], "v", _TRACE)
+_VELOCITIES = (times(lambda h: -h["lr"], "v", _TRACE, divides="lr"), same("b", _TRACE))
+
+# optax has no schedule of the first rate, so that the product of rates is a power.
+_PRODUCT = Field(
+    "product", f"{_ADAM}.count", lambda x, h: h["t"], lambda y, h: h["beta1"] ** h["t"]
+)
 
 _OF_FREE = fields("ScheduleFreeState", total="weight_sum", largest_lr="max_lr", place="b1")
 _FREE = {**counted("ScheduleFreeState", "step_count", 1)}
@@ -98,9 +104,11 @@ ROWS = (
     OptaxRow(own.SGD),
     OptaxRow(own.Fromage),
     OptaxRow(own.PolyakSGD),
-    OptaxRow(own.Momentum, (_VELOCITY,), divides=("lr",), needs={"dampening": 0.0}),
-    OptaxRow(own.Nesterov, (_VELOCITY,), divides=("lr",)),
-    OptaxRow(own.AdaGrad, fields("ScaleByRssState", h="sum_of_squares")),
+    OptaxRow(own.Momentum, _VELOCITIES, needs={"dampening": 0.0}),
+    OptaxRow(own.Nesterov, _VELOCITIES),
+    OptaxRow(
+        own.AdaGrad, fields("ScaleByRssState", h="sum_of_squares"), needs={"eps_in_sqrt": True}
+    ),
     OptaxRow(
         own.RMSProp,
         (
@@ -116,13 +124,29 @@ ROWS = (
             ),
             times(lambda h: -1.0, "velocity", _TRACE),
         ),
+        needs={"lr_in_velocity": True},
     ),
     OptaxRow(own.AdaDelta, fields("ScaleByAdaDeltaState", v="e_g", u="e_x")),
-    OptaxRow(own.Adam, _MEANS, counts=_COUNT, needs={"amsgrad": False}),
-    OptaxRow(own.AdamW, _MEANS, counts=_COUNT, needs={"amsgrad": False}),
-    OptaxRow(own.RAdam, _MEANS, counts=_COUNT),
-    OptaxRow(own.AdaMax, fields(_ADAM, m="mu", u="nu"), counts=_COUNT),
-    OptaxRow(own.Yogi, _MEANS, counts=_COUNT),
+    OptaxRow(own.Adam, _MEANS, counts=_COUNT, needs={"amsgrad": False, "eps_as": "epsilon"}),
+    OptaxRow(own.AdamW, _MEANS, counts=_COUNT, needs={"amsgrad": False, "eps_as": "epsilon"}),
+    OptaxRow(
+        own.AMSGrad,
+        fields("ScaleByAmsgradState", m="mu", v="nu", x="nu_max"),
+        counts=counted("ScaleByAmsgradState"),
+        needs={"eps_as": "epsilon", "bias_correction": "before"},
+    ),
+    OptaxRow(
+        own.NAdam,
+        _MEANS,
+        of_all=(_PRODUCT,),
+        counts=_COUNT,
+        needs={"amsgrad": False, "psi": math.inf},
+    ),
+    OptaxRow(own.RAdam, _MEANS, counts=_COUNT, needs={"eps_as": "epsilon"}),
+    OptaxRow(
+        own.AdaMax, fields(_ADAM, m="mu", u="nu"), counts=_COUNT, needs={"eps_in_max": True}
+    ),
+    OptaxRow(own.Yogi, _MEANS, counts=_COUNT, needs={"bias_correction": True}),
     OptaxRow(own.LAMB, _MEANS, counts=_COUNT),
     OptaxRow(own.ADOPT, _MEANS, counts=_COUNT),
     OptaxRow(

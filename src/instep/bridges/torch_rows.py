@@ -81,7 +81,10 @@ _MEANS = (same("m", "exp_avg"), same("v", "exp_avg_sq"))
 _LARGEST = same("x", "max_exp_avg_sq")
 
 # torch's velocity lacks the learning rate, and has the sign of the gradient.
-_VELOCITY = times(lambda h: -h["lr"], "v", "momentum_buffer")
+_VELOCITIES = (
+    times(lambda h: -h["lr"], "v", "momentum_buffer", divides="lr"),
+    same("b", "momentum_buffer"),
+)
 
 
 def _eta(h: Values) -> float:
@@ -106,8 +109,7 @@ ROWS = (
     ),
     TorchRow(
         own.Momentum,
-        (_VELOCITY,),
-        divides=("lr",),
+        _VELOCITIES,
         peer="SGD",
         options=(_LR, Option("momentum", "momentum"), Option("dampening", "dampening")),
         fixed={"nesterov": False},
@@ -115,8 +117,7 @@ ROWS = (
     ),
     TorchRow(
         own.Nesterov,
-        (_VELOCITY,),
-        divides=("lr",),
+        _VELOCITIES,
         peer="SGD",
         options=(_LR, Option("momentum", "momentum")),
         fixed={"nesterov": True, "dampening": 0},
@@ -125,6 +126,7 @@ ROWS = (
     TorchRow(
         own.Adam,
         (*_MEANS, _LARGEST),
+        needs={"eps_as": "epsilon"},
         peer="Adam",
         options=(*_ADAM, Option("amsgrad", "amsgrad")),
         fixed={"decoupled_weight_decay": False},
@@ -132,6 +134,7 @@ ROWS = (
     TorchRow(
         own.AMSGrad,
         (*_MEANS, _LARGEST),
+        needs={"eps_as": "epsilon", "bias_correction": "after"},
         peer="Adam",
         options=_ADAM,
         fixed={"decoupled_weight_decay": False, "amsgrad": True},
@@ -139,6 +142,7 @@ ROWS = (
     TorchRow(
         own.AdamW,
         (*_MEANS, _LARGEST),
+        needs={"eps_as": "epsilon"},
         peer="AdamW",
         options=(
             *_ADAM,
@@ -156,19 +160,30 @@ ROWS = (
         options=(*_ADAM, Option("psi", "momentum_decay")),
         decay="either",
     ),
-    TorchRow(own.RAdam, _MEANS, peer="RAdam", options=_ADAM, decay="either"),
+    TorchRow(
+        own.RAdam,
+        _MEANS,
+        needs={"threshold": 5.0, "eps_as": "epsilon_hat"},
+        peer="RAdam",
+        options=_ADAM,
+        decay="either",
+    ),
     TorchRow(
         own.AdaMax,
         (same("m", "exp_avg"), same("u", "exp_inf")),
-        needs={"eps": 0.0},  # torch has it inside the maximum
+        needs={"eps_in_max": True},
         peer="Adamax",
         options=_ADAM,
     ),
     TorchRow(
         own.AdaGrad,
         (same("h", "sum"),),
+        needs={"eps_in_sqrt": False},
         peer="Adagrad",
-        options=(_LR, _EPS),
+        options=(
+            *(_LR, _EPS),
+            Option("initial_accumulator_value", "initial_accumulator_value"),
+        ),
         fixed={"lr_decay": 0},
     ),
     TorchRow(
@@ -188,10 +203,10 @@ ROWS = (
                 lambda x, h: x["deviation"] ** 2 + x["mean"] ** 2,
                 lambda y, h: np.sqrt(np.maximum(y["square_avg"] - y["grad_avg"] ** 2, 0)),
             ),
-            times(lambda h: h["lr"], "velocity", "momentum_buffer"),
+            times(lambda h: h["lr"], "velocity", "momentum_buffer", divides="lr"),
+            same("buffer", "momentum_buffer"),
         ),
-        divides=("lr",),
-        needs={"nesterov": False},
+        needs={"nesterov": False, "eps_in_sqrt": False, "initial_accumulator_value": 0.0},
         peer="RMSprop",
         options=(
             *(_LR, Option("decay", "alpha"), _EPS),
@@ -265,7 +280,6 @@ IGNORED = frozenset(
     {
         *("params", "param_names", "foreach", "fused", "capturable", "differentiable"),
         *("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"),
-        "initial_accumulator_value",  # it is in the state
     }
 )
 
