@@ -42,9 +42,7 @@ def same(ours: str, theirs: str) -> Field:
     return Field(ours, theirs, lambda x, h: x[ours], lambda y, h: y[theirs])
 
 
-def times(
-    factor: Callable[[Values], float], ours: str, theirs: str, *, divides: str = ""
-) -> Field:
+def times(factor: Callable[[Values], float], ours: str, theirs: str, *, divides: str = "") -> Field:
     """Return a field that is here what it is there, times a number."""
     return Field(
         ours, theirs, lambda x, h: x[ours] / factor(h), lambda y, h: y[theirs] * factor(h), divides

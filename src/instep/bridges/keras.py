@@ -7,11 +7,11 @@ import numpy as np
 
 from instep.bridges.fields import Field
 from instep.bridges.keras_rows import IGNORED, OFF, ROWS, KerasRow
+from instep.bridges.loading import Given, Read, load
 from instep.bridges.names import Names, named
-from instep.bridges.opened import Opened, Read, opened
+from instep.bridges.opened import Opened, opened
 from instep.hyperparameters import described
 from instep.optimizer import Optimizer
-from instep.rule import Rule
 from instep.transforms import decoupled_weight_decay
 
 _THERE = "keras.optimizers"
@@ -113,16 +113,14 @@ def from_keras(optimizer: Optimizer, keras_optimizer: Any, names: Paths) -> Opti
     values, others = there.options(one, row)
     taken = int(there.value(keras_optimizer.iterations))
     if taken == 0:
-        return one.load({}, t=0, values=values, others=others)
+        return load(one, Given(0, {}, values, others))
     numbers = {field.theirs: there.value(there.number(field.theirs)) for field in row.of_all}
     of_all = {field.ours: float(field.read(numbers, {})) for field in row.of_all}
     read = {}
     for place, key in enumerate(given.flat):
         fields = {name: there.value(own[place]) for name, own in there.variables.items()}
         read[key] = Read(taken, row.placed(fields) if row.placed else fields)
-    return one.load(
-        read, t=taken, values=values, others=others, of_all=of_all, arrays=given.arrays
-    )
+    return load(one, Given(taken, read, values, others, of_all=of_all, arrays=given.arrays))
 
 
 class _There:
@@ -190,15 +188,18 @@ class _There:
 
     def _find(self, row: KerasRow, count: int) -> None:
         """Take the variables apart, or raise if they are not those of so many parameters."""
-        rest = [v for v in self._optimizer.variables if v.name not in ("iteration", "learning_rate")]
+        rest = [
+            v for v in self._optimizer.variables if v.name not in ("iteration", "learning_rate")
+        ]
         for name in (field.theirs for field in row.of_all):  # Keras numbers those of one name
             nameless = [v for v in rest if _ending(row.fields, v.name) == v.name]
-            self._numbers |= {name: v for v in nameless if v.name.startswith(name)}
+            for variable in (v for v in nameless if v.name.startswith(name)):
+                self._numbers[name] = variable
         rest = [v for v in rest if not any(v is number for number in self._numbers.values())]
+        found: dict[str, list[Any]] = {}
         if row.find is not None:
             found = row.find(rest)
         else:
-            found = {}
             for variable in rest:
                 found.setdefault(_ending(row.fields, variable.name), []).append(variable)
         for name, own in found.items():
@@ -305,8 +306,7 @@ def _ending(fields: Sequence[Field], name: str) -> str:
 def _decay_of(one: Opened, row: KerasRow) -> tuple[str, float]:
     """Return the prefix of what decays weights in a chain, if there is, and its rate; or raise."""
     prefix, rate = "", 0.0
-    parts: Mapping[str, Rule] = one.optimizer.parts
-    for name, rule in parts.items():
+    for name, rule in one.optimizer.parts.items():
         if rule is one.rule:
             continue
         if isinstance(rule, decoupled_weight_decay) and row.decays and not rule.corrected:

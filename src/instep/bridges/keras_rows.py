@@ -52,7 +52,7 @@ class KerasRow(Row):
 
 
 def _triples(variables: Sequence[Any]) -> dict[str, list[Any]]:
-    """Find rows, columns and squares of each parameter in turn, which is how Adafactor adds them."""
+    """Find rows, columns and squares of each parameter in turn, as Adafactor adds them."""
     return {name: list(variables[i::3]) for i, name in enumerate(("r", "c", "velocity"))}
 
 
@@ -108,7 +108,9 @@ ROWS = (
             same("velocity", "momentum"),
         ),
         needs={
-            **{"eps_in_sqrt": True, "lr_in_velocity": True, "nesterov": False},
+            "eps_in_sqrt": True,
+            "lr_in_velocity": True,
+            "nesterov": False,
             "initial_accumulator_value": 0.0,
         },
         peer="RMSprop",

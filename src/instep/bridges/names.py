@@ -1,4 +1,4 @@
-"""The parameters that two libraries share: their paths here, in the order in which they are there."""
+"""The parameters that two libraries share: their paths here, in their order there."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

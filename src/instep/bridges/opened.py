@@ -1,6 +1,5 @@
-"""An optimizer of the kit as the bridges see it: its state by parameter, read and replaced."""
+"""An optimizer of the kit as the bridges see it: a rule, numbers, and state by parameter."""
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,22 +17,6 @@ from instep.schedules.base import needs_value
 
 #: The rows of a bridge.
 Table = Sequence[Row]
-
-
-@dataclass(frozen=True)
-class Read:
-    """What the other side keeps of one parameter.
-
-    Attributes
-    ----------
-    taken
-        Number of steps that it took.
-    fields
-        Arrays and numbers, by their names there.
-    """
-
-    taken: int
-    fields: Values
 
 
 @dataclass(frozen=True)
@@ -124,8 +107,6 @@ class Opened:
         number: float = entry.at(self.call, entry.validate(self.call, value), taken + 1)
         return number
 
-    # From here ---------------------------------------------------------------------------------
-
     @property
     def keys(self) -> list[str]:
         """The keys of the parameters of which there is state."""
@@ -173,7 +154,7 @@ class Opened:
         self, what: str, fields: Iterable[Field], values: Values, numbers: Values
     ) -> dict[str, Any]:
         """Return the fields of the other side."""
-        fields = list(fields)
+        fields = tuple(fields)
         if others := sorted(values.keys() - {one.ours for one in fields}):
             raise ValueError(
                 f"{self.call}: {self.rule.name} keeps {others[0]!r} of {what}, for which "
@@ -186,134 +167,6 @@ class Opened:
                     f"set {name} to another number"
                 )
         return {one.theirs: one.write(values, numbers) for one in fields if one.ours in values}
-
-    # To here -----------------------------------------------------------------------------------
-
-    def read(
-        self, key: str, given: Read, values: Mapping[str, Any], array: Any, of_all: Values
-    ) -> dict[str, Any]:
-        """Return the state of a parameter, or raise."""
-        arrays = {name: _in_full(x) for name, x in given.fields.items()}
-        numbers = self.numbers(values, given.taken)
-        shape = tuple(array.shape) if self.row.needs_params else self.row.shape_of(arrays)
-        numbers["shape"] = shape
-        if array is not None and tuple(array.shape) != shape:
-            raise ValueError(
-                f"{self.call}: the state of {key!r} is of a parameter of shape {shape}, and it has "
-                f"{tuple(array.shape)}; give the names in the order of the parameters there"
-            )
-        kept = {name: x for name, x in self._kept(values, shape).items() if name not in of_all}
-        found = {one.ours: one for one in self.row.fields if one.ours in kept}
-        if others := sorted(kept.keys() - found.keys()):
-            raise ValueError(
-                f"{self.call}: {self.rule.name} keeps {others[0]!r} of a parameter of shape "
-                f"{shape}, such as {key!r}, and {self.there} does not; leave it out of names"
-            )
-        self._check_fields(key, arrays, list(found.values()))
-        new = {name: one.read(arrays, numbers) for name, one in found.items()}
-        self._check_shapes(key, new, kept, shape)
-        new |= of_all
-        scalars = {name: float(new.pop(name)) for name in [*new] if name in self.rule.scalar_slots}
-        of_tensor = self.rule.tensor_numbers
-        slots = {
-            self.prefix + name: np.asarray(x, np.float64 if name in of_tensor else None)
-            for name, x in new.items()
-        }
-        others = {  # what transforms begin with: no other that remember something go over
-            prefix + name: value
-            for prefix, rule in self.optimizer.parts.items()
-            for name, value in rule.scalar_slots.items()
-        }
-        scalars = others | {self.prefix + name: x for name, x in scalars.items()}
-        return {"slots": slots, "scalars": scalars}
-
-    def _kept(self, values: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-        """Return the shapes of what the rule keeps of a parameter, by name."""
-        rule = copy.copy(self.rule)
-        rule.__dict__.update(values)
-        form = rule.form(shape)
-        numbers = (*rule.tensor_numbers, *rule.scalar_slots)
-        return {**dict.fromkeys(form.slots, shape), **form.whole, **dict.fromkeys(numbers, ())}
-
-    def _check_fields(self, key: str, given: Values, expected: Sequence[Field]) -> None:
-        """Raise unless a parameter has the fields that the rule keeps, and no other."""
-        names = {one.theirs for one in expected}
-        if missing := sorted(names - given.keys()):
-            raise ValueError(
-                f"{self.call}: the state of {key!r} has no {missing[0]!r}, which {self.rule.name} "
-                f"keeps; it has {', '.join(given) or 'nothing'}: give the state of that optimizer"
-            )
-        if others := sorted(given.keys() - names):
-            raise ValueError(
-                f"{self.call}: the state of {key!r} has {others[0]!r}, for which {self.rule.name} "
-                f"has nothing, with the options that it has; give the optimizer that it is of"
-            )
-
-    def _check_shapes(
-        self, key: str, new: Values, expected: Mapping[str, Any], shape: tuple[int, ...]
-    ) -> None:
-        for name, value in new.items():
-            if np.shape(value) != tuple(expected[name]):
-                raise ValueError(
-                    f"{self.call}: the state of {key!r} makes {name!r} of shape {np.shape(value)}, "
-                    f"expected {tuple(expected[name])} for a parameter of shape {shape}; it is "
-                    f"damaged"
-                )
-
-    def load(
-        self,
-        given: Mapping[str, Read],
-        *,
-        t: int,
-        values: Mapping[str, Any] | None = None,
-        overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        others: Mapping[str, Any] | None = None,
-        of_tree: Values | None = None,
-        of_all: Values | None = None,
-        arrays: Mapping[str, Any] | None = None,
-    ) -> Optimizer:
-        """Give the optimizer the state of the other side, all of it or nothing.
-
-        Parameters
-        ----------
-        given
-            What is kept of parameters, by their keys.
-        t
-            Number of steps that were taken.
-        values, others
-            New hyperparameters of the rule, and of others in a chain by their names in the state.
-            Where the optimizer has a schedule it stays.
-        overrides
-            Those that are new.
-        of_tree
-            What is kept of the tree there.
-        of_all
-            Numbers that each parameter keeps here, and that are the same for all.
-        arrays
-            The parameters, where they are known.
-        """
-        new, state = self.present(), dict(self.state)
-        for name, value in (values or {}).items():
-            if is_array(new[name]):
-                self.number(name, None, new[name], t)
-            new[name] = value if not callable(new[name]) else new[name]
-        self.numbers(new, t)
-        states, known = {}, arrays or {}
-        for key, one in given.items():
-            own = overrides.get(key, {}) if overrides else self.overridden(key, known.get(key))
-            entries = {name: x for name, x in own.items() if name in new}
-            leaf = self.read(key, one, new | entries, known.get(key), of_all or {})
-            states[key] = leaf | {"missed": t - one.taken}
-        numbers = self.numbers(new, t)
-        tree = {one.ours: float(one.read(of_tree or {}, numbers)) for one in self.row.of_tree}
-        hyperparameters = dict(state["hyperparameters"])
-        hyperparameters |= {self.prefix + name: x for name, x in new.items()}
-        hyperparameters |= others or {}
-        state |= {"t": t, "hyperparameters": hyperparameters, "states": states}
-        state["numbers"] = {self.prefix + name: x for name, x in tree.items()} if states else {}
-        if overrides:
-            state["overrides"] = overrides
-        return self.optimizer.load_state_dict(state)
 
 
 def opened(call: str, there: str, table: Table, optimizer: Any) -> Opened:
@@ -337,9 +190,3 @@ def opened(call: str, there: str, table: Table, optimizer: Any) -> Opened:
     raise ValueError(
         f"{call}: {there} has no rule that is the same as {rule.name}; the bridge has {names}"
     )
-
-
-def _in_full(x: Any) -> Any:
-    """Return an array, of 16 bits as float32, in which state of such parameters is kept."""
-    x = np.asarray(x)
-    return x.astype(np.float32) if x.dtype.kind not in "biuc" and x.dtype.itemsize < 4 else x

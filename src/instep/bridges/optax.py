@@ -8,7 +8,8 @@ import numpy as np
 from instep import arrays, tree
 from instep.bridges import optax_trees as trees
 from instep.bridges.fields import Values
-from instep.bridges.opened import Opened, Read, opened
+from instep.bridges.loading import Given, Read, load
+from instep.bridges.opened import Opened, opened
 from instep.bridges.optax_rows import ROWS, OptaxRow
 from instep.hyperparameters import described
 from instep.optimizer import Optimizer
@@ -73,7 +74,8 @@ def to_optax(optimizer: Optimizer, state: Any) -> Any:
     numbers = one.numbers(one.present(), taken)
     written, shared = _written(one, row, numbers)
     shared |= {name: taken + more for name, more in row.counts.items()}
-    shared |= {name: make(numbers) for name, make in row.derived.items()} | row.begun
+    shared |= {name: make(numbers) for name, make in row.derived.items()}
+    shared |= row.begun
 
     def change(field: str, old: Any) -> Any:
         if trees.is_counter(field):
@@ -87,9 +89,7 @@ def to_optax(optimizer: Optimizer, state: Any) -> Any:
     return trees.replaced(state, change)
 
 
-def from_optax(
-    optimizer: Optimizer, state: Any, params: Any = None, *, t: int | None = None
-) -> Optimizer:
+def from_optax(optimizer: Optimizer, state: Any, params: Any = None, *, t: Any = None) -> Optimizer:
     """Give an optimizer the state of one of optax.
 
     The optimizer is given, for hyperparameters are not in the state: optax has them in functions.
@@ -142,19 +142,18 @@ def from_optax(
     shared = {name: np.asarray(x) for name, x in found.numbers.items()}
     read = {}
     for key, fields in found.by_key().items():
-        given = {name: _array(x) for name, x in fields.items()}
-        given = row.placed(given) if row.placed else given
-        read[key] = Read(steps, given)
+        given: Values = {name: _array(x) for name, x in fields.items()}
+        read[key] = Read(steps, row.placed(given) if row.placed else given)
         if known and key not in known:
             raise ValueError(
                 f"from_optax: params has no {key!r}, of which the state is; give the same tree"
             )
     if steps == 0:
-        return one.load({}, t=0)
+        return load(one, Given(0, {}))
     _check_derived(one, row, shared)
     numbers = one.numbers(one.present(), steps)
     of_all = {field.ours: field.read(shared, numbers) for field in row.of_all}
-    return one.load(read, t=steps, of_tree=shared, arrays=known, of_all=of_all)
+    return load(one, Given(steps, read, of_tree=shared, of_all=of_all, arrays=known))
 
 
 class _Found:
@@ -265,12 +264,18 @@ def _like(fields: Mapping[str, Any], field: str, key: str, old: Any) -> Any:
     return trees.like(old, new)
 
 
-def _steps(one: Opened, found: _Found, t: int | None) -> int:
+def _steps(one: Opened, found: _Found, t: Any) -> int:
     """Return how many steps were taken, as a state of optax says or the user, or raise."""
     row = _row(one)
-    counts = {int(found.numbers[name]) - more for name, more in row.counts.items() if name in found.numbers}
+    counts = {
+        int(found.numbers[name]) - more
+        for name, more in row.counts.items()
+        if name in found.numbers
+    }
     missing = [name for name in row.counts if name not in found.numbers]
-    missing += [field.theirs for field in (*row.of_tree, *row.of_all) if field.theirs not in found.numbers]
+    missing += [
+        field.theirs for field in (*row.of_tree, *row.of_all) if field.theirs not in found.numbers
+    ]
     if missing:
         raise ValueError(
             f"{one.call}: the state has no {missing[0]}, which optax keeps for {one.rule.name}; "

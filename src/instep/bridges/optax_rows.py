@@ -143,9 +143,7 @@ ROWS = (
         needs={"amsgrad": False, "psi": math.inf},
     ),
     OptaxRow(own.RAdam, _MEANS, counts=_COUNT, needs={"eps_as": "epsilon"}),
-    OptaxRow(
-        own.AdaMax, fields(_ADAM, m="mu", u="nu"), counts=_COUNT, needs={"eps_in_max": True}
-    ),
+    OptaxRow(own.AdaMax, fields(_ADAM, m="mu", u="nu"), counts=_COUNT, needs={"eps_in_max": True}),
     OptaxRow(own.Yogi, _MEANS, counts=_COUNT, needs={"bias_correction": True}),
     OptaxRow(own.LAMB, _MEANS, counts=_COUNT),
     OptaxRow(own.ADOPT, _MEANS, counts=_COUNT),

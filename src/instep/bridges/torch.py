@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from instep import arrays
+from instep.bridges.loading import Given, Read, load
 from instep.bridges.names import Names, named
-from instep.bridges.opened import Opened, Read, opened
+from instep.bridges.opened import Opened, opened
 from instep.bridges.torch_groups import Groups
 from instep.bridges.torch_rows import ROWS, TorchRow
 from instep.hyperparameters import described
@@ -81,7 +82,7 @@ def to_torch(optimizer: Optimizer, names: Paths) -> dict[str, Any]:
         if key in one.state["states"]
     }
     states = {index: fields for index, fields in states.items() if fields}
-    return {"state": states, "param_groups": groups.written(given, _defaults(torch, one.row))}
+    return {"state": states, "param_groups": groups.written(given, _defaults(torch, _row(one)))}
 
 
 def from_torch(
@@ -89,7 +90,7 @@ def from_torch(
     state_dict: Mapping[str, Any],
     names: Paths | None = None,
     *,
-    t: int | None = None,
+    t: Any = None,
 ) -> Optimizer:
     """Give an optimizer the state of one of `torch.optim`, with its hyperparameters.
 
@@ -148,7 +149,7 @@ def from_torch(
             f"from_torch: the state is of parameter {stray[0]!r} too, which no group has; it is "
             f"damaged"
         )
-    read = {places[index]: _read(one.row, places[index], x) for index, x in states.items()}
+    read = {places[index]: _read(_row(one), places[index], x) for index, x in states.items()}
     read = {key: entry for key, entry in read.items() if entry.fields}  # empty before a step
     known = max((entry.taken for entry in read.values()), default=0)
     steps = known if t is None else t
@@ -157,16 +158,22 @@ def from_torch(
             f"from_torch: t must be an integer, at least {known}, which the state has, got "
             f"{described(t)}"
         )
-    if not one.row.counts:
+    if not _row(one).counts:
         read = {key: Read(steps, entry.fields) for key, entry in read.items()}
-    return one.load(
-        read, t=steps, values=of_first, overrides=overrides, others=others, arrays=given.arrays
+    return load(
+        one,
+        Given(steps, read, of_first, overrides=overrides, others=others, arrays=given.arrays),
     )
+
+
+def _row(one: Opened) -> TorchRow:
+    assert isinstance(one.row, TorchRow)
+    return one.row
 
 
 def _written(torch: Any, one: Opened, key: str, array: Any) -> dict[str, Any]:
     """Return the state of a parameter as tensors."""
-    row, taken = one.row, one.taken(key)
+    row, taken = _row(one), one.taken(key)
     values = one.present() | one.overridden(key, array)
     numbers = one.numbers(values, taken)
     found = one.written(repr(key), row.fields, one.values(key, numbers), numbers)
@@ -174,14 +181,14 @@ def _written(torch: Any, one: Opened, key: str, array: Any) -> dict[str, Any]:
         name: torch.as_tensor(np.array(x, None if np.ndim(x) else np.float64))
         for name, x in found.items()
     }
-    if isinstance(row, TorchRow) and row.counts:
+    if row.counts:
         scalar = torch.get_default_dtype()
         derived = {name: torch.tensor(f(numbers)) for name, f in row.derived.items()}
         tensors = {"step": torch.tensor(float(taken), dtype=scalar), **derived, **tensors}
     return tensors
 
 
-def _defaults(torch: Any, row: Any) -> dict[str, Any]:
+def _defaults(torch: Any, row: TorchRow) -> dict[str, Any]:
     """Return the options of a class of torch, as the installed version has them."""
     peer = getattr(torch.optim, row.peer, None)
     if peer is None:
@@ -228,7 +235,7 @@ def _places(groups: Sequence[Mapping[str, Any]], names: Names) -> dict[Any, str]
     return dict(zip(numbers, names.flat, strict=True))
 
 
-def _read(row: Any, key: str, fields: Any) -> Read:
+def _read(row: TorchRow, key: str, fields: Any) -> Read:
     """Return what torch keeps of a parameter, as arrays of NumPy."""
     if not isinstance(fields, Mapping):
         raise TypeError(f"from_torch: the state of {key!r} is no dict, got {described(fields)}")

@@ -87,7 +87,9 @@ class Groups:
 
     def _written(self, key: str, defaults: Mapping[str, Any], array: Any) -> dict[str, Any]:
         present, own = self._one.present(), self._one.overridden(key, array)
-        return self._options(present | {k: x for k, x in own.items() if k in present}, own, defaults)
+        return self._options(
+            present | {k: x for k, x in own.items() if k in present}, own, defaults
+        )
 
     def _options(
         self, values: Mapping[str, Any], own: Mapping[str, Any], defaults: Mapping[str, Any]
@@ -130,9 +132,8 @@ class Groups:
         """Return hyperparameters, overrides, and what transforms have, by their names; or raise."""
         if not groups:
             raise ValueError("from_torch: the state has no groups; pass a state_dict()")
-        paths, flat = [], iter(names.flat)
-        for group in groups:
-            paths.append([next(flat) for _ in group["params"]])
+        flat = iter(names.flat)
+        paths = [[next(flat) for _ in group["params"]] for group in groups]
         found = []
         for group, keys in zip(groups, paths, strict=True):
             tensors = [x for n in group["params"] for x in states.get(n, {}).values()]
