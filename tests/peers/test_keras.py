@@ -24,15 +24,52 @@ def float64():
     keras.backend.set_floatx("float32")
 
 
-# Keras has the "epsilon hat" form of Adam, and RMSProp's eps inside the root: so without one.
+HAT = {"eps_as": "epsilon_hat"}
+
+# Keras has the "epsilon hat" form of Adam, and RMSProp's eps inside the root.
 PEERS = [
     ("SGD", "SGD", {}, {}),
     ("Momentum", "SGD", {}, {"momentum": 0.9}),
     ("Nesterov", "SGD", {}, {"momentum": 0.9, "nesterov": True}),
     ("RMSProp", "RMSprop", {"eps": 0.0, "momentum": 0.5}, {"epsilon": 0.0, "momentum": 0.5}),
     ("RMSProp", "RMSprop", {"eps": 0.0, "centered": True}, {"epsilon": 0.0, "centered": True}),
+    ("RMSProp", "RMSprop", {"eps": 0.5, "eps_in_sqrt": True}, {"epsilon": 0.5}),
+    (
+        "RMSProp",
+        "RMSprop",
+        {"eps": 0.5, "eps_in_sqrt": True, "centered": True, "momentum": 0.5},
+        {"epsilon": 0.5, "centered": True, "momentum": 0.5},
+    ),
     ("AdaGrad", "Adagrad", {"eps": 0.0}, {"initial_accumulator_value": 0.0, "epsilon": 0.0}),
+    ("AdaGrad", "Adagrad", {"eps_in_sqrt": True, "initial_accumulator_value": 0.1}, {}),
+    (
+        "AdaGrad",
+        "Adagrad",
+        {"eps": 0.5, "eps_in_sqrt": True, "initial_accumulator_value": 1.0},
+        {"epsilon": 0.5, "initial_accumulator_value": 1.0},
+    ),
     ("Adam", "Adam", {"eps": 0.0}, {"epsilon": 0.0}),
+    ("Adam", "Adam", {**HAT, "eps": 1e-7}, {}),
+    (
+        "Adam",
+        "Adam",
+        {**HAT, "eps": 0.5, "amsgrad": True, "beta2": 0.5},
+        {"epsilon": 0.5, "amsgrad": True, "beta_2": 0.5},
+    ),
+    ("AdamW", "AdamW", {**HAT, "eps": 1e-7, "weight_decay": 0.004}, {}),
+    (
+        "AdamW",
+        "AdamW",
+        {**HAT, "eps": 0.5, "weight_decay": 0.25},
+        {"epsilon": 0.5, "weight_decay": 0.25},
+    ),
+    (
+        "AMSGrad",
+        "Adam",
+        {**HAT, "eps": 0.5, "beta2": 0.5},
+        {"epsilon": 0.5, "beta_2": 0.5, "amsgrad": True},
+    ),
+    ("AdaDelta", "Adadelta", {"eps": 1e-7}, {}),
     ("AdamW", "AdamW", {"eps": 0.0}, {"epsilon": 0.0, "weight_decay": 0.01}),
     (
         "AMSGrad",
@@ -57,13 +94,13 @@ PEERS = [
     (
         "Muon",
         "Muon",
-        {"adamw_lr": 0.01, "beta2": 0.999, "eps": 0.0},
+        {"adamw_lr": 0.01, "beta2": 0.999, "eps": 1e-3, **HAT},
         {
             "rms_rate": None,
             "weight_decay": 0.0,
             "adam_lr_ratio": 0.1,
             "adam_weight_decay": 0.0,
-            "epsilon": 0.0,
+            "epsilon": 1e-3,
         },
     ),
 ]

@@ -1,6 +1,7 @@
 # ruff: noqa: SLF001  (it looks inside on purpose)
 """Rules against optax, with the variant set equal: 30 steps in float64, to 1e-12."""
 
+import math
 import operator
 from dataclasses import dataclass, field
 
@@ -38,11 +39,13 @@ class Peer:
         return f"{self.rule}({arguments})"
 
 
+IN_SQRT = {"eps_in_sqrt": True}
+
 PEERS = [
     Peer("SGD", "sgd", {"lr": 0.1}),
     Peer("Momentum", "sgd", {"lr": 0.1}, {"momentum": 0.9}),
     Peer("Nesterov", "sgd", {"lr": 0.1}, {"momentum": 0.9, "nesterov": True}),
-    # optax has eps inside the root, so without one.
+    Peer("AdaGrad", "adagrad", {"lr": 0.1, **IN_SQRT, "initial_accumulator_value": 0.1}),
     Peer(
         "AdaGrad",
         "adagrad",
@@ -50,6 +53,18 @@ PEERS = [
         {"initial_accumulator_value": 0.0, "eps": 0.0},
     ),
     Peer("RMSProp", "rmsprop", {"lr": 0.1}, {"decay": 0.9, "eps": 1e-7, "eps_in_sqrt": False}),
+    Peer(
+        "RMSProp",
+        "rmsprop",
+        {"lr": 0.1, "eps": 0.5, **IN_SQRT, "initial_accumulator_value": 0.5},
+        {"decay": 0.9, "eps": 0.5, "initial_scale": 0.5},
+    ),
+    Peer(
+        "RMSProp",
+        "rmsprop",
+        {"lr": 0.1, "eps": 0.5, **IN_SQRT, "centered": True, "momentum": 0.5},
+        {"decay": 0.9, "eps": 0.5, "centered": True, "momentum": 0.5},
+    ),
     Peer(
         "RMSProp",
         "rmsprop",
@@ -71,11 +86,36 @@ PEERS = [
     ),
     Peer("AdamW", "adamw", {"lr": 0.1, "weight_decay": 0.25}, {"weight_decay": 0.25}),
     Peer("AdaDelta", "adadelta", {"lr": 1.0}, {"rho": 0.95, "eps": 1e-6}),
-    # optax adds eps to the root of the corrected mean, so without one; and adapts from 5 on.
+    Peer("NAdam", "nadam", {"lr": 0.1, "psi": math.inf}),
+    Peer(
+        "NAdam",
+        "nadam",
+        {"lr": 0.1, "psi": math.inf, "beta1": 0.5, "beta2": 0.9, "eps": 0.5},
+        {"b1": 0.5, "b2": 0.9, "eps": 0.5},
+    ),
+    Peer("AMSGrad", "amsgrad", {"lr": 0.1, "beta2": 0.5, "bias_correction": "before"}, {"b2": 0.5}),
+    Peer(
+        "AMSGrad",
+        "amsgrad",
+        {"lr": 0.1, "beta2": 0.5, "bias_correction": "none"},
+        {"b2": 0.5, "bias_correction_mu": False, "bias_correction_nu": False},
+    ),
+    Peer(
+        "RAdam",
+        "radam",
+        {"lr": 0.1, "beta2": 0.9, "eps": 0.5, "eps_as": "epsilon"},
+        {"b2": 0.9, "eps": 0.5},
+    ),
+    Peer(
+        "RAdam",
+        "radam",
+        {"lr": 0.1, "beta2": 0.9, "eps": 0.0, "threshold": 4.0},
+        {"b2": 0.9, "eps": 0.0, "threshold": 4.0},
+    ),
     Peer("RAdam", "radam", {"lr": 0.1, "eps": 0.0}, {"eps": 0.0}),
     Peer("RAdam", "radam", {"lr": 0.1, "beta2": 0.9, "eps": 0.0}, {"b2": 0.9, "eps": 0.0}),
-    # optax has eps inside the maximum, so without one.
     Peer("AdaMax", "adamax", {"lr": 0.1, "eps": 0.0}, {"eps": 0.0}),
+    Peer("AdaMax", "adamax", {"lr": 0.1, "eps": 0.5, "eps_in_max": True}, {"eps": 0.5}),
     Peer("AdaBelief", "adabelief", {"lr": 0.1}),
     Peer(
         "AdaBelief",
@@ -258,6 +298,24 @@ def test_a_rule_agrees_with_optax_on_complex_numbers(entry):
     if entry.rule in ("ADOPT", "COCOB"):
         pytest.skip("optax compares complex numbers there")
     compare(entry, complex_numbers)
+
+
+@pytest.mark.parametrize(
+    ("rule", "nesterov"), [("Momentum", False), ("Nesterov", True)], ids=["trace", "nesterov"]
+)
+def test_a_changing_learning_rate_agrees_with_the_trace_of_optax(rule, nesterov):
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal(9)
+    theirs = jax.numpy.asarray(w.copy())
+    ours = getattr(instep, rule)(lr=lambda t: 0.1 / t, lr_in_velocity=False)
+    transform = optax.sgd(lambda count: 0.1 / (count + 1), momentum=0.9, nesterov=nesterov)
+    state = transform.init(theirs)
+    for t in range(1, STEPS + 1):
+        g = rng.standard_normal(9)
+        updates, state = transform.update(jax.numpy.asarray(g), state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+        ours.update(w, g)
+        np.testing.assert_allclose(w, theirs, rtol=1e-12, atol=1e-12, err_msg=f"step {t}")
 
 
 def signum(lr, beta):

@@ -36,7 +36,28 @@ PEERS = [
     Peer(
         "Nesterov", "SGD", {"lr": 0.1}, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, fused=True
     ),
+    Peer(
+        "Momentum",
+        "SGD",
+        {"lr": 0.1, "lr_in_velocity": False, "dampening": 0.25},
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.25},
+        fused=True,
+    ),
+    Peer(
+        "Nesterov",
+        "SGD",
+        {"lr": 0.1, "lr_in_velocity": False},
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+        fused=True,
+    ),
     Peer("AdaGrad", "Adagrad", {"lr": 0.1}, {"lr": 0.1, "eps": 1e-7}, fused=True),
+    Peer(
+        "AdaGrad",
+        "Adagrad",
+        {"lr": 0.1, "initial_accumulator_value": 0.25},
+        {"lr": 0.1, "eps": 1e-7, "initial_accumulator_value": 0.25},
+        fused=True,
+    ),
     Peer("RMSProp", "RMSprop", {"lr": 0.1}, {"lr": 0.1, "alpha": 0.9, "eps": 1e-7}),
     Peer(
         "RMSProp",
@@ -49,6 +70,12 @@ PEERS = [
         "RMSprop",
         {"lr": 0.1, "centered": True, "momentum": 0.5, "decay": 0.99},
         {"lr": 0.1, "alpha": 0.99, "eps": 1e-7, "centered": True, "momentum": 0.5},
+    ),
+    Peer(
+        "RMSProp",
+        "RMSprop",
+        {"lr": 0.1, "momentum": 0.5, "lr_in_velocity": False},
+        {"lr": 0.1, "alpha": 0.9, "eps": 1e-7, "momentum": 0.5},
     ),
     Peer("Adam", "Adam", {}, {}, fused=True),
     Peer(
@@ -91,8 +118,8 @@ PEERS = [
     ),
     Peer("RAdam", "RAdam", {}, {}),
     Peer("RAdam", "RAdam", {"lr": 0.1, "beta2": 0.9}, {"lr": 0.1, "betas": (0.9, 0.9)}),
-    # torch has eps inside the maximum, so without one.
     Peer("AdaMax", "Adamax", {"eps": 0.0}, {"eps": 0.0}),
+    Peer("AdaMax", "Adamax", {"eps": 0.5, "eps_in_max": True}, {"eps": 0.5}),
     Peer("Rprop", "Rprop", {}, {}),
     Peer(
         "Rprop",
@@ -178,15 +205,30 @@ def test_pairs_agree_with_torch_on_complex_numbers(entry, way):
     compare(entry, WAYS[way], draw=complex_numbers)
 
 
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "AdaGrad"])
-def test_a_changing_learning_rate_agrees_with_torch(name):
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Peer("Adam", "Adam"),
+        Peer("AdamW", "AdamW"),
+        Peer("SGD", "SGD"),
+        Peer("AdaGrad", "Adagrad", {}, {"eps": 1e-7}),
+        Peer("Momentum", "SGD", {"lr_in_velocity": False}, {"momentum": 0.9}),
+        Peer("Nesterov", "SGD", {"lr_in_velocity": False}, {"momentum": 0.9, "nesterov": True}),
+        Peer(
+            "RMSProp",
+            "RMSprop",
+            {"lr_in_velocity": False, "momentum": 0.5, "centered": True},
+            {"alpha": 0.9, "eps": 1e-7, "momentum": 0.5, "centered": True},
+        ),
+    ],
+    ids=str,
+)
+def test_a_changing_learning_rate_agrees_with_torch(entry):
     """Rules whose velocity does not contain the rate agree at any schedule."""
-    peer = {"AdaGrad": "Adagrad"}.get(name, name)
-    keywords = {"eps": 1e-7} if name == "AdaGrad" else {}
     w = np.random.default_rng(0).standard_normal(9)
     tensor = torch.nn.Parameter(torch.asarray(w.copy()))
-    ours = getattr(instep, name)(lr=lambda t: 0.1 / t)
-    theirs = getattr(torch.optim, peer)([tensor], lr=0.1, **keywords)
+    ours = getattr(instep, entry.rule)(lr=lambda t: 0.1 / t, **entry.ours)
+    theirs = getattr(torch.optim, entry.peer)([tensor], lr=0.1, **entry.theirs)
     for t in range(1, STEPS + 1):
         g = np.random.default_rng(t).standard_normal(9)
         theirs.param_groups[0]["lr"] = 0.1 / t
@@ -194,6 +236,19 @@ def test_a_changing_learning_rate_agrees_with_torch(name):
         theirs.step()
         ours.update(w, g)
     np.testing.assert_allclose(w, tensor.detach().numpy(), rtol=1e-12)
+
+
+def test_the_decay_of_adagrad_in_torch_is_a_schedule():
+    w = np.random.default_rng(0).standard_normal(9)
+    tensor = torch.nn.Parameter(torch.asarray(w.copy()))
+    ours = instep.AdaGrad(lr=lambda t: 0.1 / (1 + (t - 1) * 0.25), eps=1e-10)
+    theirs = torch.optim.Adagrad([tensor], lr=0.1, lr_decay=0.25)
+    for t in range(1, STEPS + 1):
+        g = np.random.default_rng(t).standard_normal(9)
+        tensor.grad = torch.asarray(g.copy())
+        theirs.step()
+        ours.update(w, g)
+        np.testing.assert_allclose(w, tensor.detach().numpy(), rtol=1e-12, atol=1e-12)
 
 
 def test_dampening_agrees_with_torch():
