@@ -125,7 +125,8 @@ def peers(session: nox.Session) -> None:
     """Compare with torch, JAX and optax: their arrays, and their optimizers."""
     session.install(".", *group("tests"), *group("peers"))
     libraries = ("--xp", "torch", "--xp", "jax.numpy")
-    session.run("pytest", "tests", *libraries, *SELECTION, *session.posargs)
+    examples = ("docs/bridges.md", "src/instep/bridges")
+    session.run("pytest", "tests", *examples, *libraries, *SELECTION, *session.posargs)
 
 
 @nox.session

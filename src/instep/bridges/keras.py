@@ -1,5 +1,9 @@
-"""The bridge to Keras: the variables of the classes of `keras.optimizers`, on any backend."""
+"""The bridge to Keras: the variables of the classes of `keras.optimizers`, on any backend.
 
+.. skip: start if(__import__("importlib.util").util.find_spec("keras") is None, reason="no keras")
+"""
+
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,6 +46,20 @@ def to_keras(optimizer: Optimizer, keras_optimizer: Any, names: Paths) -> Any:
     TypeError, ValueError
         If the rules or their options differ, or it is built for other parameters. Nothing has
         changed then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import keras
+    >>> from instep import Momentum
+    >>> from instep.bridges.keras import to_keras
+    >>> optimizer, params = Momentum(lr=0.5), {"w": np.ones(2)}
+    >>> params = optimizer.update(params, {"w": np.ones(2)})
+    >>> theirs = keras.optimizers.SGD(momentum=0.9)
+    >>> theirs.build([keras.Variable(np.ones(2))])
+    >>> theirs = to_keras(optimizer, theirs, ["w"])
+    >>> int(theirs.iterations), float(theirs.learning_rate)
+    (1, 0.5)
     """
     one, there = opened("to_keras", _THERE, ROWS, optimizer), _There("to_keras", keras_optimizer)
     row = there.check(one, named("to_keras", names).flat)
@@ -105,6 +123,20 @@ def from_keras(optimizer: Optimizer, keras_optimizer: Any, names: Paths) -> Opti
     ------
     TypeError, ValueError
         If the rules or their options differ, or names do not fit. Nothing has changed then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import keras
+    >>> from instep import Momentum
+    >>> from instep.bridges.keras import from_keras
+    >>> variables = [keras.Variable(np.ones(2))]
+    >>> theirs = keras.optimizers.SGD(0.5, momentum=0.75)
+    >>> theirs.build(variables)
+    >>> theirs.apply([keras.ops.ones(2)], variables)
+    >>> optimizer = from_keras(Momentum(), theirs, ["w"])
+    >>> optimizer.t, optimizer.lr, optimizer.momentum
+    (1, 0.5, 0.75)
     """
     call = "from_keras"
     one, there = opened(call, _THERE, ROWS, optimizer), _There(call, keras_optimizer)
@@ -145,7 +177,9 @@ class _There:
                 f"method build(model.trainable_variables) before"
             )
         self._call, self._optimizer = call, optimizer
-        self._config = optimizer.get_config()
+        with warnings.catch_warnings():  # Keras' own, of NumPy and its variables
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            self._config = optimizer.get_config()
         self.variables: dict[str, list[Any]] = {}
         self._numbers: dict[str, Any] = {}
 
@@ -230,7 +264,7 @@ class _There:
         """Return the value of a variable, as an array of NumPy."""
         import keras
 
-        return np.array(keras.ops.convert_to_numpy(variable))
+        return np.array(keras.ops.convert_to_numpy(getattr(variable, "value", variable)))
 
     @property
     def _has_schedule(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from instep import arrays
 from instep.bridges.fields import Field, Values
 from instep.bridges.opened import Opened
 from instep.hyperparameters import is_array
@@ -98,8 +99,10 @@ def _leaf(
     one: Opened, key: str, given: Read, values: Mapping[str, Any], array: Any, of_all: Values
 ) -> dict[str, Any]:
     """Return the state of a parameter, or raise."""
-    arrays = {name: _in_full(x) for name, x in given.fields.items()}
-    shape = tuple(array.shape) if one.row.needs_params else one.row.shape_of(arrays)
+    theirs = {
+        name: _in_full(f"{one.call}: {name!r} of {key!r}", x) for name, x in given.fields.items()
+    }
+    shape = tuple(array.shape) if one.row.needs_params else one.row.shape_of(theirs)
     if array is not None and tuple(array.shape) != shape:
         raise ValueError(
             f"{one.call}: the state of {key!r} is of a parameter of shape {shape}, and it has "
@@ -113,8 +116,8 @@ def _leaf(
             f"{one.call}: {one.rule.name} keeps {others[0]!r} of a parameter of shape {shape}, "
             f"such as {key!r}, and {one.there} does not; leave it out of names"
         )
-    _check_fields(one, key, arrays, list(found.values()))
-    new = {name: entry.read(arrays, numbers) for name, entry in found.items()}
+    _check_fields(one, key, theirs, list(found.values()))
+    new = {name: entry.read(theirs, numbers) for name, entry in found.items()}
     _check_shapes(one, key, new, kept, shape)
     return _stored(one, new | dict(of_all))
 
@@ -172,7 +175,11 @@ def _check_shapes(
             )
 
 
-def _in_full(x: Any) -> Any:
+def _in_full(what: str, x: Any) -> Any:
     """Return an array, of 16 bits as float32, in which state of such parameters is kept."""
     x = np.asarray(x)
-    return x.astype(np.float32) if x.dtype.kind not in "biuc" and x.dtype.itemsize < 4 else x
+    if x.dtype.kind in "fiubc" and x.dtype.name != "float16":
+        return x
+    if arrays.dtype_name(x) in ("float16", "bfloat16"):
+        return x.astype(np.float32)
+    raise TypeError(f"{what} is {x.dtype}, not an array of real or complex numbers")

@@ -1,4 +1,7 @@
-"""The bridge to optax: the trees of named tuples that ``init`` and ``update`` return."""
+"""The bridge to optax: the trees of named tuples that ``init`` and ``update`` return.
+
+.. skip: start if(__import__("importlib.util").util.find_spec("optax") is None, reason="no optax")
+"""
 
 from collections.abc import Mapping
 from typing import Any

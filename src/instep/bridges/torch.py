@@ -1,4 +1,7 @@
-"""The bridge to PyTorch: the `state_dict` of the classes of `torch.optim`."""
+"""The bridge to PyTorch: the `state_dict` of the classes of `torch.optim`.
+
+.. skip: start if(__import__("importlib.util").util.find_spec("torch") is None, reason="no torch")
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -206,7 +209,22 @@ def _entries(given: Any) -> tuple[Mapping[int, Any], list[Mapping[str, Any]]]:
             f"from_torch: state_dict must have 'state' and 'param_groups', got "
             f"{described(given)}; pass what state_dict() of torch's optimizer has returned"
         )
-    return given["state"], list(given["param_groups"])
+    states, groups = given["state"], given["param_groups"]
+    if not isinstance(states, Mapping):
+        raise TypeError(f"from_torch: 'state' must be a dict, got {described(states)}")
+    for number, fields in states.items():
+        if not isinstance(fields, Mapping):
+            raise TypeError(
+                f"from_torch: the state of {number!r} is no dict, got {described(fields)}"
+            )
+    if not isinstance(groups, list | tuple) or not all(
+        isinstance(group, Mapping) and "params" in group for group in groups
+    ):
+        raise TypeError(
+            f"from_torch: 'param_groups' must be a list of dicts with 'params', got "
+            f"{described(groups)}"
+        )
+    return states, list(groups)
 
 
 def _names(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -235,10 +253,8 @@ def _places(groups: Sequence[Mapping[str, Any]], names: Names) -> dict[Any, str]
     return dict(zip(numbers, names.flat, strict=True))
 
 
-def _read(row: TorchRow, key: str, fields: Any) -> Read:
+def _read(row: TorchRow, key: str, fields: Mapping[str, Any]) -> Read:
     """Return what torch keeps of a parameter, as arrays of NumPy."""
-    if not isinstance(fields, Mapping):
-        raise TypeError(f"from_torch: the state of {key!r} is no dict, got {described(fields)}")
     found = {name: _array(x) for name, x in fields.items() if x is not None}
     if not row.counts or not found:
         return Read(min(len(found), 1), found)  # one step, if any: the first is another one
@@ -247,7 +263,12 @@ def _read(row: TorchRow, key: str, fields: Any) -> Read:
             f"from_torch: the state of {key!r} has no 'step', which torch's {row.peer} keeps; it "
             f"has {', '.join(found)}: give the optimizer that it is of"
         )
-    taken = int(found.pop("step"))
+    steps = found.pop("step")
+    if steps.size != 1 or steps.dtype.kind not in "iuf" or not 0 <= float(steps) < 2**63:
+        raise ValueError(
+            f"from_torch: 'step' of {key!r} must be a number of steps, got {described(steps)}"
+        )
+    taken = int(steps)
     return Read(taken, {name: x for name, x in found.items() if name not in row.derived})
 
 

@@ -2,13 +2,14 @@
 
 import glob
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from instep import arrays
 from instep.bridges.names import Names
 from instep.bridges.opened import Opened
 from instep.bridges.torch_rows import IGNORED, Option, TorchRow, epsilon_of
-from instep.hyperparameters import described
+from instep.hyperparameters import described, real
 from instep.transform import Transform
 from instep.transforms import decoupled_weight_decay, maximize, weight_decay
 
@@ -220,18 +221,27 @@ class Groups:
             )
         value = group[option.theirs]
         if option.index is not None:
-            value = value[option.index]
+            count = sum(other.theirs == option.theirs for other in self._row.options)
+            value = _element(option.theirs, value, option.index, count)
         if value is None and option.ours == "eps1":
             value = epsilon_of(_dtype_of(arrays))
-        value = option.read(value)
         (entry,) = (e for e in self._one.rule.hyperparameters if e.name == option.ours)
+        with suppress(TypeError):  # it is said what it should be
+            value = option.read(value)
         return entry.validate(f"from_torch, {option.theirs}", value)
 
     def _read_decay(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return the rates of what decays weights, by their names."""
-        kind, rate = self._row.decay, group.get("weight_decay", 0.0)
+        kind = self._row.decay
         if not kind:
             return {}
+        try:
+            rate = real(group.get("weight_decay", 0.0))
+        except (TypeError, OverflowError):
+            raise TypeError(
+                f"from_torch: the state has weight_decay={described(group['weight_decay'])}, which "
+                f"is no number"
+            ) from None
         if kind == "either":
             kind = "decoupled" if group.get("decoupled_weight_decay", False) else "coupled"
         if rate != 0 and kind not in self._decays:
@@ -244,9 +254,17 @@ class Groups:
                 f"here; give chain({chain})"
             )
         return {
-            prefix + "rate": float(rate) if own == kind else 0.0
-            for own, prefix in self._decays.items()
+            prefix + "rate": rate if own == kind else 0.0 for own, prefix in self._decays.items()
         }
+
+
+def _element(name: str, value: Any, index: int, count: int) -> Any:
+    """Return an element of an option that has so many, or raise."""
+    if not isinstance(value, list | tuple) or len(value) != count:
+        raise ValueError(
+            f"from_torch: {name} must be a tuple of {count} numbers, got {described(value)}"
+        )
+    return value[index]
 
 
 def _dtype_of(known: Sequence[Any]) -> str:
