@@ -420,3 +420,31 @@ def test_transforms_that_keep_nothing_may_stand_in_the_chain():
     check_states(
         to_optax(ours, transform.init(jax.tree.map(jax.numpy.asarray, PARAMS))), state, 1e-12
     )
+
+
+@pytest.mark.parametrize(
+    ("make", "transform"),
+    [
+        (lambda: instep.Adam(lr=0.1), optax.adam(0.1)),
+        (lambda: instep.Momentum(lr=0.1), optax.sgd(0.1, momentum=0.9)),
+        (lambda: instep.AdaBelief(lr=0.1), optax.adabelief(0.1)),
+    ],
+    ids=["Adam", "Momentum", "AdaBelief"],
+)
+def test_complex_numbers_cross_over_and_back(make, transform):
+    rng = np.random.default_rng(0)
+    draw = lambda: rng.standard_normal(5) + 1j * rng.standard_normal(5)  # noqa: E731
+    there = {"w": jax.numpy.asarray(draw())}
+    state, ours = transform.init(there), make()
+    for t in range(9):
+        g = {"w": draw()}
+        if t == 3:
+            here = {"w": np.array(there["w"])}
+            from_optax(ours, state)
+        if t == 6:
+            state = to_optax(ours, transform.init(there))
+        updates, state = transform.update(jax.tree.map(jax.numpy.asarray, g), state, there)
+        there = optax.apply_updates(there, updates)
+        if t >= 3:
+            ours.update(here, g)
+            np.testing.assert_allclose(here["w"], there["w"], rtol=1e-12)

@@ -533,3 +533,58 @@ def test_clipping_before_is_left_to_the_loop():
     ours = chain(clip_by_global_norm(1.0), weight_decay(0.5), instep.Adam())
     ours.update({"a": np.ones(3)}, {"a": np.ones(3)})
     assert to_torch(ours, ["a"])["param_groups"][0]["weight_decay"] == 0.5
+
+
+# Complex numbers ------------------------------------------------------------------------------
+
+
+def complex_run(peer, **keywords):
+    """Return parameters and an optimizer of torch that took three steps."""
+    rng = np.random.default_rng(0)
+    draw = lambda: rng.standard_normal(5) + 1j * rng.standard_normal(5)  # noqa: E731
+    tensor = torch.nn.Parameter(torch.tensor(draw()))
+    theirs = getattr(torch.optim, peer)([tensor], lr=0.1, **keywords)
+    for _ in range(3):
+        tensor.grad = torch.tensor(draw())
+        theirs.step()
+    return draw, tensor, theirs
+
+
+@pytest.mark.parametrize(
+    ("make", "peer", "keywords"),
+    [
+        (lambda: instep.Momentum(complex="pairs"), "SGD", {"momentum": 0.9}),
+        (instep.Momentum, "SGD", {"momentum": 0.9}),
+        (lambda: instep.Adam(complex="pairs"), "Adam", {"amsgrad": True}),
+        (lambda: instep.RMSProp(complex="pairs"), "RMSprop", {"centered": True}),
+        (lambda: instep.Rprop(complex="pairs"), "Rprop", {}),
+    ],
+    ids=["Momentum of pairs", "Momentum", "Adam", "RMSProp", "Rprop"],
+)
+def test_complex_numbers_cross_over_and_back(make, peer, keywords):
+    draw, tensor, theirs = complex_run(peer, **keywords)
+    params = {"w": tensor.detach().numpy().copy()}
+    ours = from_torch(make(), theirs.state_dict(), params)
+    for again in (False, True):
+        if again:
+            theirs.load_state_dict(to_torch(ours, params))
+        for _ in range(3):
+            g = draw()
+            tensor.grad = torch.tensor(g)
+            ours.update(params, {"w": g})
+            theirs.step()
+            np.testing.assert_allclose(params["w"], tensor.detach().numpy(), rtol=1e-12)
+
+
+def test_moduli_do_not_stand_for_parts():
+    _, tensor, theirs = complex_run("Adam")
+    ours = instep.Adam()
+    with pytest.raises(ValueError, match="make the optimizer with complex='pairs'"):
+        from_torch(ours, theirs.state_dict(), ["w"])
+    params = {"w": tensor.detach().numpy().copy()}
+    ours.update(params, {"w": params["w"].copy()})
+    with pytest.raises(ValueError, match="make the optimizer with complex='pairs'"):
+        to_torch(ours, ["w"])
+    pairs = from_torch(instep.Adam(complex="pairs"), theirs.state_dict(), ["w"])
+    with pytest.raises(ValueError, match="give names as a dict of them to the parameters"):
+        to_torch(pairs, ["w"])

@@ -1,6 +1,5 @@
 """State of another library in an optimizer of the kit: all of it is checked before it changes."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,9 +116,23 @@ def _leaf(
             f"such as {key!r}, and {one.there} does not; leave it out of names"
         )
     _check_fields(one, key, theirs, list(found.values()))
-    new = {name: entry.read(theirs, numbers) for name, entry in found.items()}
+    new = {
+        name: _real(one, key, name, entry.read(theirs, numbers)) for name, entry in found.items()
+    }
     _check_shapes(one, key, new, kept, shape)
     return _stored(one, new | dict(of_all))
+
+
+def _real(one: Opened, key: str, name: str, x: Any) -> Any:
+    """Return what is real here, though the other side may keep it as complex numbers, or raise."""
+    if name not in one.rule.real_slots or not np.iscomplexobj(x):
+        return x
+    if np.any(np.imag(x)):
+        raise ValueError(
+            f"{one.call}: the state of {key!r} makes {name!r} of complex numbers, and "
+            f"{one.rule.name} takes squares of moduli, which are real; it goes on in no way here"
+        )
+    return np.real(x)
 
 
 def _stored(one: Opened, new: Values) -> dict[str, Any]:
@@ -142,10 +155,10 @@ def _stored(one: Opened, new: Values) -> dict[str, Any]:
 
 def _kept(one: Opened, values: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     """Return the shapes of what a rule keeps of a parameter, by name."""
-    rule = copy.copy(one.rule)
-    rule.__dict__.update(values)
-    form = rule.form(shape)
-    numbers = (*rule.tensor_numbers, *rule.scalar_slots)
+    bare = object.__new__(type(one.rule))  # a copy would have all state, too
+    bare.__dict__.update(values)
+    form = bare.form(shape)
+    numbers = (*one.rule.tensor_numbers, *one.rule.scalar_slots)
     return {**dict.fromkeys(form.slots, shape), **form.whole, **dict.fromkeys(numbers, ())}
 
 

@@ -12,6 +12,7 @@ from instep import arrays
 from instep.bridges.loading import Given, Read, load
 from instep.bridges.names import Names, named
 from instep.bridges.opened import Opened, opened
+from instep.bridges.torch_complex import like_parameter, put_together, taken_apart
 from instep.bridges.torch_groups import Groups
 from instep.bridges.torch_rows import ROWS, TorchRow
 from instep.hyperparameters import described
@@ -40,7 +41,8 @@ def to_torch(optimizer: Optimizer, names: Paths) -> dict[str, Any]:
     Returns
     -------
     What ``load_state_dict`` of the class of `torch.optim` takes that has the rule, with the
-    options of that class. Arrays are copied. A schedule becomes the number of the next step, for
+    options of that class; those that change no number, such as `fused`, are as by default, and are
+    set after loading. Arrays are copied. A schedule becomes the number of the next step, for
     PyTorch's schedulers are no part of an optimizer.
 
     Raises
@@ -153,7 +155,12 @@ def from_torch(
             f"damaged"
         )
     read = {places[index]: _read(_row(one), places[index], x) for index, x in states.items()}
-    read = {key: entry for key, entry in read.items() if entry.fields}  # empty before a step
+    read = {
+        key: Read(entry.taken, taken_apart(one, key, entry.fields))
+        for key, entry in read.items()
+        if entry.fields  # there are none before a step
+    }
+    known_arrays = {key: like_parameter(one, x) for key, x in given.arrays.items()}
     known = max((entry.taken for entry in read.values()), default=0)
     steps = known if t is None else t
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < known:
@@ -165,7 +172,7 @@ def from_torch(
         read = {key: Read(steps, entry.fields) for key, entry in read.items()}
     return load(
         one,
-        Given(steps, read, of_first, overrides=overrides, others=others, arrays=given.arrays),
+        Given(steps, read, of_first, overrides=overrides, others=others, arrays=known_arrays),
     )
 
 
@@ -180,6 +187,7 @@ def _written(torch: Any, one: Opened, key: str, array: Any) -> dict[str, Any]:
     values = one.present() | one.overridden(key, array)
     numbers = one.numbers(values, taken)
     found = one.written(repr(key), row.fields, one.values(key, numbers), numbers)
+    found = put_together(one, key, found, array)
     tensors = {
         name: torch.as_tensor(np.array(x, None if np.ndim(x) else np.float64))
         for name, x in found.items()
