@@ -813,7 +813,9 @@ def test_a_transform_with_an_operation_of_its_library_runs_unfused():
 
 def test_an_attribute_that_a_chain_does_not_have_is_named_beside_those_it_has():
     optimizer = chain(clip_by_global_norm(1.0), Momentum())
-    with pytest.raises(AttributeError, match="it has lr, momentum, dampening; those of"):
+    with pytest.raises(
+        AttributeError, match="it has lr, momentum, dampening, lr_in_velocity; those of"
+    ):
         optimizer.max_norm = 2.0
 
 

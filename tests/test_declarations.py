@@ -91,6 +91,8 @@ def test_a_setting_may_have_another_default_in_a_subclass_and_is_no_slot(name):
 def test_slots_that_an_option_decides_name_one():
     with pytest.raises(TypeError, match="optional_slots has 'm' while 'lr' is on, which is not"):
         declare(slots=("m",), optional_slots={"m": "lr"})
+    with pytest.raises(TypeError, match="optional_slots has 'm' while 'lr' is on, which is not"):
+        declare(slots=("m",), optional_slots={"m": ("lr", True)})
     with pytest.raises(TypeError, match="optional_slots must be a dict of slots and the names"):
         declare(slots=("m",), optional_slots="m")
 

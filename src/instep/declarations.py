@@ -234,7 +234,8 @@ def _check_optional_slots(cls: Any) -> None:
             f"{described(cls.optional_slots)}"
         )
     options = [entry.name for entry in cls.hyperparameters if entry.option]
-    for slot, option in cls.optional_slots.items():
+    for slot, given in cls.optional_slots.items():
+        option = given[0] if isinstance(given, tuple) and len(given) == 2 else given
         if option not in options:
             raise TypeError(
                 f"{cls.__name__}: optional_slots has {slot!r} while {option!r} is on, which is not "

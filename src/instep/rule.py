@@ -139,8 +139,9 @@ class Rule(Copied, Standing):
     #: of `Form.whole` and `Form.between` that are.
     real_slots: ClassVar[tuple[str, ...]] = ()
 
-    #: Those that there are only while an option is on, and its name, as in ``{"x": "amsgrad"}``.
-    optional_slots: ClassVar[Mapping[str, str]] = {}
+    #: Those that there are only while an option is on, and its name, as in ``{"x": "amsgrad"}``; or
+    #: its name and the value that it must have, as in ``{"b": ("lr_in_velocity", False)}``.
+    optional_slots: ClassVar[Mapping[str, str | tuple[str, bool | str]]] = {}
 
     #: Those that are kept as ever, whatever `state_dtype` says: means of parameters, say, and sums
     #: of gradients. So are those that start as a copy of the parameter.
@@ -316,7 +317,14 @@ class Rule(Copied, Standing):
         on = self.optional_slots
         if not on:
             return self.slots
-        return tuple(slot for slot in self.slots if slot not in on or getattr(self, on[slot]))
+        return tuple([slot for slot in self.slots if slot not in on or self._is_chosen(on[slot])])
+
+    def _is_chosen(self, option: str | tuple[str, bool | str]) -> bool:
+        """Return whether an option is on, or has the value that is beside its name."""
+        if isinstance(option, str):
+            return bool(getattr(self, option))
+        name, value = option
+        return bool(getattr(self, name) == value)
 
     @property
     def numbers(self) -> Mapping[str, float | str]:

@@ -1,5 +1,7 @@
 """Gradient descent with a velocity."""
 
+from typing import ClassVar
+
 from instep.hyperparameters import DecayRate, NonNegative, Share
 from instep.optimizer import Optimizer
 
@@ -49,10 +51,7 @@ class Momentum(Optimizer):
 
     slots = ("v", "b")
     positive_slots = ()
-
-    def state_slots(self) -> tuple[str, ...]:
-        """Return ``v``, the velocity with the learning rate in it, or ``b``, that without."""
-        return ("v",) if self.lr_in_velocity else ("b",)
+    optional_slots: ClassVar = {"v": ("lr_in_velocity", True), "b": ("lr_in_velocity", False)}
 
     @staticmethod
     def rule(xp, w, g, s, h):
@@ -102,10 +101,7 @@ class Nesterov(Optimizer):
 
     slots = ("v", "b")
     positive_slots = ()
-
-    def state_slots(self) -> tuple[str, ...]:
-        """Return ``v``, the velocity with the learning rate in it, or ``b``, that without."""
-        return ("v",) if self.lr_in_velocity else ("b",)
+    optional_slots: ClassVar = {"v": ("lr_in_velocity", True), "b": ("lr_in_velocity", False)}
 
     @staticmethod
     def rule(xp, w, g, s, h):
