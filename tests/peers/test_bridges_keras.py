@@ -200,7 +200,16 @@ def there(peer, **keywords):
     return theirs
 
 
+def excluding():
+    theirs = keras.optimizers.AdamW(0.1)
+    theirs.exclude_from_weight_decay(var_names=["b"])
+    theirs.build([keras.Variable(np.ones(shape), name=name[0]) for name, shape in SHAPES.items()])
+    return theirs
+
+
 REFUSED = [
+    (hat(instep.AdamW), excluding, "excludes variables from weight decay"),
+    (lambda: instep.NAdam(psi=1.0, lr=np.ones(3)), lambda: there("Nadam"), "lr is an array"),
     (instep.Adam, lambda: there("Adam"), "eps_as='epsilon'.*'epsilon_hat' alone"),
     (hat(instep.Adam), lambda: there("AdamW"), "Adam is Keras' Adam, and this is AdamW"),
     (instep.Momentum, lambda: there("SGD", momentum=0.5, nesterov=True), "nesterov=True"),

@@ -257,6 +257,27 @@ def test_state_in_fewer_bits_goes_over_as_numbers():
     np.testing.assert_allclose(state["exp_avg_sq"], 0.001, rtol=1e-2)
 
 
+def test_options_that_are_tensors_are_numbers():
+    run = Run({"a": (3,)})
+    theirs = run.there("Adam", lr=torch.tensor(0.25), foreach=False)
+    run.step(theirs=theirs)
+    assert from_torch(instep.Adam(), theirs.state_dict(), ["a"]).lr == 0.25
+
+
+def test_options_of_schedulers_and_a_changed_rate_are_understood():
+    run = Run({"a": (3,)})
+    theirs = run.there("SGD", momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=0.5, total_steps=10)
+    for _ in range(3):
+        run.step(theirs=theirs)
+        scheduler.step()
+    run.meet(there=False)
+    ours = from_torch(instep.Momentum(), theirs.state_dict(), ["a"], t=3)
+    run.step(ours, theirs)
+    run.check(1e-12)
+    assert ours.t == 4
+
+
 def test_parameters_that_missed_steps_keep_their_counts():
     run = Run(SHAPES)
     theirs = run.there("Adam")

@@ -1,4 +1,4 @@
-"""The bridge to Keras: the variables of the classes of `keras.optimizers`, on any backend.
+"""The bridge to Keras: the variables of the classes of `keras.optimizers`.
 
 .. skip: start if(__import__("importlib.util").util.find_spec("keras") is None, reason="no keras")
 """
@@ -62,8 +62,8 @@ def to_keras(optimizer: Optimizer, keras_optimizer: Any, names: Paths) -> Any:
     (1, 0.5)
     """
     one, there = opened("to_keras", _THERE, ROWS, optimizer), _There("to_keras", keras_optimizer)
-    row = there.check(one, named("to_keras", names).flat)
     given = named("to_keras", names)
+    row = there.check(one, given.flat)
     taken = _taken(one, given)
     numbers = one.numbers(one.present(), taken)
     there.check_options(one, row, numbers)

@@ -60,7 +60,7 @@ class Opened:
             if not isinstance(selector, str) and array is None:
                 raise ValueError(
                     f"{self.call}: overrides has the function {described(selector)}, which is "
-                    f"asked of parameters; give names as a dict of them to the parameters"
+                    f"asked of parameters; give these, where names or params are, or use patterns"
                 )
             is_meant = (
                 fnmatchcase(key, selector) or selector == "*"
