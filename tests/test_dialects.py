@@ -230,6 +230,16 @@ def test_the_learning_rate_is_felt_at_once_where_the_velocity_is_without_it():
     assert (a[0], b[0]) == (-1.9, -1.0)
 
 
+def test_a_state_without_the_velocity_is_refused():
+    optimizer = Momentum()
+    optimizer.update({"w": np.ones(3)}, {"w": np.ones(3)})
+    state = optimizer.state_dict()
+    del state["states"]["w"]["slots"]["v"]
+    for lr_in_velocity in (True, False):
+        with pytest.raises(ValueError, match="'w' has the slots none, expected b or v; pass"):
+            Momentum(lr_in_velocity=lr_in_velocity).load_state_dict(state)
+
+
 # Where a sum starts ---------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """What an optimizer takes over of a state: all of it is checked before anything is changed."""
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -264,8 +264,24 @@ def _check_slots(owner: str, what: str, prefix: str, rule: Rule, given: set[str]
     if not (rule.defines("state_slots") or rule.defines("form")):
         optional = {prefix + name for name in rule.optional_slots}
         _check_names(owner, f"{what} has the slots", given - optional, every - optional)
+        for names in _alternatives(rule):
+            if not given & {prefix + name for name in names}:
+                expected = {" or ".join(sorted(names)), *(every - optional)}
+                _check_names(owner, f"{what} has the slots", given, expected)
     elif rule.slots:
         _check_names(owner, f"{what} has the slots", given | every, every)
+
+
+def _alternatives(rule: Rule) -> Iterator[set[str]]:
+    """Return sets of slots of which there is one, whatever value an option has."""
+    for entry in rule.hyperparameters:
+        slots = {
+            chosen[1]: slot
+            for slot, chosen in rule.optional_slots.items()
+            if isinstance(chosen, tuple) and chosen[0] == entry.name
+        }
+        if entry.option and slots.keys() == set(entry.choices or (True, False)):
+            yield set(slots.values())
 
 
 def _check_names(owner: str, what: str, given: set[str], expected: set[str]) -> None:
