@@ -19,9 +19,9 @@ from instep.graph.dtypes import WORDS, itemsize
 from instep.numerics import LANES, TILE
 from instep.words import AT_ONCE, BLOCK
 
-#: Threads of a block in a pass that stores. With up to 40 registers a thread, six to eight such
-#: blocks share a multiprocessor: enough loads in flight to fill the memory bus, and short waits
-#: at the end of a launch.
+#: Threads of a block in a pass that stores. Five such blocks share a multiprocessor where a thread
+#: has 48 registers, as Adam's, and eight where it has 32, as SGD's: enough loads in flight to fill
+#: the memory bus, and short waits at the end of a launch.
 THREADS = 256
 
 #: Words of the step that travel with the launch, as an argument by value. Every CUDA version
