@@ -26,7 +26,7 @@ TORCH_BACKEND = "virtualenv"
 # compare with peers run at a desk alone. The others, where they have parameters, are divided among
 # that one, which `.ci/run` gives the first share, and those with other versions.
 SELECTION = ("-m", "not slow") if "CI" in os.environ else ()
-SECOND, THIRD = ((*SELECTION, "--share", f"{n}/3") if SELECTION else () for n in (2, 3))
+SECOND, THIRD, FOURTH = ((*SELECTION, "--share", f"{n}/4") if SELECTION else () for n in (2, 3, 4))
 
 # Kernels take long on the stand-in: a third of its tests with parameters for CUDA 12, and another
 # quarter for CUDA 13. What NVRTC makes of them, each of its versions shows of one half.
@@ -133,7 +133,7 @@ def minimal(session: nox.Session) -> None:
     """Run the suite with NumPy and array-api-compat alone: no compiler, no extras."""
     session.install("numpy", "array-api-compat", *group("tests"))
     session.install("--no-deps", ".")
-    session.run("pytest", "tests", *SECOND, *session.posargs)
+    session.run("pytest", "tests", *FOURTH, *session.posargs)
 
 
 @nox.session(venv_backend=TORCH_BACKEND)
