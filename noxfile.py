@@ -26,10 +26,13 @@ TORCH_BACKEND = "virtualenv"
 # compare with peers run at a desk alone. The others, where they have parameters, are divided among
 # that one, which `.ci/run` gives the first share, and those with other versions.
 SELECTION = ("-m", "not slow") if "CI" in os.environ else ()
-SECOND, THIRD = ((*SELECTION, "--share", f"{n}/3") if SELECTION else () for n in (2, 3))
+SECOND, THIRD, FOURTH = ((*SELECTION, "--share", f"{n}/4") if SELECTION else () for n in (2, 3, 4))
 
-# Kernels take long on the stand-in: half of its tests with parameters, in which every rule is.
-HALF = ("--share", "1/2") if "CI" in os.environ else ()
+# Kernels take long on the stand-in: a third of its tests with parameters for CUDA 12, and another
+# quarter for CUDA 13. What NVRTC makes of them, each of its versions shows of one half.
+CUDA = (nox.param("12", id="12"), nox.param("13", id="13"))
+ON_STAND_IN = {"12": "1/3", "13": "2/4"}
+COMPILED = {"12": "1/2", "13": "2/2"}
 
 # Nothing is built but the project itself.
 WHEELS = ("--only-binary", ":all:", "--no-binary", PROJECT["project"]["name"])
@@ -43,12 +46,25 @@ SAME_BITS = (
 )
 
 # NVRTC and the CUDA headers compile; ptxas and nvdisasm show what became of it.
-CUDA_TOOLS = (
-    "nvidia-cuda-nvrtc-cu12",
-    "nvidia-cuda-runtime-cu12",
-    "nvidia-cuda-nvcc-cu12",
-    "nvidia-cuda-nvdisasm",
-)
+CUDA_TOOLS = {
+    "12": (
+        "nvidia-cuda-nvrtc-cu12",
+        "nvidia-cuda-runtime-cu12",
+        "nvidia-cuda-nvcc-cu12",
+        "nvidia-cuda-nvdisasm",
+    ),
+    "13": (
+        "nvidia-cuda-nvrtc",
+        "nvidia-cuda-runtime",
+        "nvidia-cuda-nvcc",
+        "nvidia-cuda-nvdisasm",
+    ),
+}
+
+
+def share_of_cuda(shares: dict[str, str], cuda: str) -> tuple[str, ...]:
+    """Return the option for the tests that run with this CUDA, on a CI machine."""
+    return ("--share", shares[cuda]) if SELECTION else ()
 
 
 def activate_pyenv() -> None:
@@ -117,7 +133,7 @@ def minimal(session: nox.Session) -> None:
     """Run the suite with NumPy and array-api-compat alone: no compiler, no extras."""
     session.install("numpy", "array-api-compat", *group("tests"))
     session.install("--no-deps", ".")
-    session.run("pytest", "tests", *SECOND, *session.posargs)
+    session.run("pytest", "tests", *FOURTH, *session.posargs)
 
 
 @nox.session(venv_backend=TORCH_BACKEND)
@@ -130,7 +146,8 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
-def stand_in(session: nox.Session) -> None:
+@nox.parametrize("cuda", CUDA)
+def stand_in(session: nox.Session, cuda: str) -> None:
     """Run the CuPy tests with no GPU: CuPy itself, on an emulated CUDA driver."""
     beside = ROOT.parent / "shared" / "cupy-on-cpu"
     source = Path(os.environ.get("INSTEP_CUPY_ON_CPU", beside))
@@ -139,22 +156,23 @@ def stand_in(session: nox.Session) -> None:
     # Built from a copy, for setuptools writes into the folder that it builds.
     copy = Path(session.create_tmp()) / "cupy-on-cpu"
     shutil.copytree(source, copy, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    session.install(".", str(copy), *group("tests"))
-    on_cpu = ("python", "-m", "cupy_on_cpu")
-    session.run(*on_cpu, "-m", "pytest", "tests", "--xp", "cupy", *HALF, *session.posargs)
+    session.install(".", str(copy), *group("tests"), env={"CUPY_ON_CPU_CUDA": cuda})
+    on_cpu, share = ("python", "-m", "cupy_on_cpu"), share_of_cuda(ON_STAND_IN, cuda)
+    session.run(*on_cpu, "-m", "pytest", "tests", "--xp", "cupy", *share, *session.posargs)
     session.run(*on_cpu, "benchmarks/device.py")  # so that it keeps working
 
 
 @nox.session
-def cuda_compile(session: nox.Session) -> None:
+@nox.parametrize("cuda", CUDA)
+def cuda_compile(session: nox.Session, cuda: str) -> None:
     """Compile the emitted CUDA code for every architecture and read the result; no GPU."""
     folder = ROOT / "tests" / "cuda"
     if not folder.is_dir():
         session.skip("tests/cuda does not exist")
-    session.install(".", *group("tests"), *CUDA_TOOLS)
+    session.install(".", *group("tests"), *CUDA_TOOLS[cuda])
     # Those that compile nothing are run by other sessions.
     files = [str(file) for file in folder.glob("test_*.py") if "machine_code" in file.read_text()]
-    session.run("pytest", *sorted(files), *session.posargs)
+    session.run("pytest", *sorted(files), *share_of_cuda(COMPILED, cuda), *session.posargs)
 
 
 @nox.session(venv_backend="uv")

@@ -2,7 +2,7 @@
 
 python docs/write_kernels.py
 
-It needs NVRTC, CUDA's headers and nvdisasm (see tests/machine_code.py), and no GPU.
+It needs NVRTC of CUDA 13, CUDA's headers and nvdisasm (see tests/machine_code.py), and no GPU.
 """
 
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from emitted import passes
-from machine_code import ARCHITECTURES, compile_code, nvrtc_version
+from machine_code import ALL_ARCHITECTURES, compile_code, nvrtc_version
 
 import instep
 from instep.engines.cuda.emit import emit
@@ -46,7 +46,7 @@ def optimizers():
     return sorted(instep.optimizers.__all__, key=str.lower)
 
 
-def describe(name, dtype, architectures=ARCHITECTURES):
+def describe(name, dtype, architectures=ALL_ARCHITECTURES):
     """Return a row: name, dtype, passes, bytes by graph, bytes by machine code, registers."""
     graphs = passes(getattr(instep, name)(), dtype, step=1000)
     by_graph = sum(graph.bytes_per_element for graph in graphs)
@@ -76,7 +76,7 @@ def line(row):
 
 def main():
     """Write the page."""
-    head = ["optimizer", "dtype", "passes", "bytes, graph", "bytes, code", *ARCHITECTURES]
+    head = ["optimizer", "dtype", "passes", "bytes, graph", "bytes, code", *ALL_ARCHITECTURES]
     tasks = [(name, dtype) for name in optimizers() for dtype in DTYPES]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         rows = list(pool.map(describe, *zip(*tasks, strict=True)))

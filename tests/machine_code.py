@@ -1,7 +1,7 @@
 """What NVRTC makes of emitted code, on a machine without a GPU: PTX, and the code of a GPU.
 
-It needs NVRTC and CUDA's headers (wheels nvidia-cuda-nvrtc-cu12 and nvidia-cuda-runtime-cu12)
-and the disassembler (nvidia-cuda-nvdisasm).
+It needs NVRTC and CUDA's headers (wheels nvidia-cuda-nvrtc and nvidia-cuda-runtime, with -cu12 at
+the end of their names for CUDA 12) and the disassembler (nvidia-cuda-nvdisasm).
 """
 
 import ctypes
@@ -19,7 +19,11 @@ from pathlib import Path
 from instep.engines.cuda.compile import OPTIONS
 from instep.graph.dtypes import DTYPES
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+#: All for which NVRTC 13 compiles; that of CUDA 12 does not know each of them.
+ALL_ARCHITECTURES = (
+    *("sm_75", "sm_80", "sm_86", "sm_89", "sm_90"),
+    *("sm_100", "sm_103", "sm_110", "sm_120", "sm_121"),
+)
 
 # Attributes in a cubin's section .nv.info.
 _REGISTER_COUNT, _MIN_STACK_SIZE = 0x2F, 0x12
@@ -62,6 +66,22 @@ def nvrtc_version():
     major, minor = ctypes.c_int(), ctypes.c_int()
     nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return f"{major.value}.{minor.value}"
+
+
+@functools.cache
+def architectures():
+    """Return those for which this NVRTC compiles."""
+    if nvrtc() is None:
+        return ALL_ARCHITECTURES
+    count = ctypes.c_int()
+    nvrtc().nvrtcGetNumSupportedArchs(ctypes.byref(count))
+    numbers = (ctypes.c_int * count.value)()
+    nvrtc().nvrtcGetSupportedArchs(numbers)
+    known = {f"sm_{number}" for number in numbers}
+    return tuple(name for name in ALL_ARCHITECTURES if name in known)
+
+
+ARCHITECTURES = architectures()
 
 
 @dataclass(eq=False)

@@ -141,7 +141,7 @@ def test_a_thread_that_waits_tells_its_processor(processor):
 
     pause = {"x86": "pause", "arm": "isb"}[processor.family]
     assert pause in processor.instructions(emit_share(target))
-    assert processor.instructions(emit_serve())
+    assert processor.instructions(emit_serve(target))
 
 
 @pytest.mark.parametrize(

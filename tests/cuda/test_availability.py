@@ -119,6 +119,19 @@ class cuda:
 """,
         ("CUDA does not start (OSError: driver/library mismatch)", "nvidia-smi"),
     ),
+    "no compiler": (
+        """
+class cuda:
+    class runtime:
+        is_hip = False
+        def getDeviceCount():
+            return 1
+    class nvrtc:
+        def getVersion():
+            raise RuntimeError("Failed to dlopen libnvrtc.so.12")
+""",
+        ("NVRTC, which compiles", "Failed to dlopen libnvrtc.so.12", "'cupy-cuda12x[ctk]'"),
+    ),
 }
 
 

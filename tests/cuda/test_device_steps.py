@@ -1,6 +1,8 @@
 # ruff: noqa: SLF001  (it looks inside on purpose)
 """How the cuda engine runs a step: launches, streams, memory, tables, and what it refuses."""
 
+from types import SimpleNamespace
+
 import bits
 import engine_runs
 import numpy as np
@@ -14,7 +16,7 @@ from instep.engines.cuda import bucket, launch
 from instep.engines.cuda.counters import counters
 from instep.engines.cuda.kernel import NEAR
 from instep.engines.cuda.launch import LARGEST_CHUNK, SMALLEST_CHUNK
-from instep.engines.cuda.memory import chunk_length
+from instep.engines.cuda.memory import chunk_length, refuse_capture
 
 
 @pytest.fixture
@@ -243,6 +245,26 @@ def test_a_captured_update_is_an_error_that_changes_nothing(cupy, first):
     bits.assert_same_bits(params["00000"].get(), before)
     optimizer.update(params, grads)
     assert optimizer.t == steps + 1
+
+
+def test_an_update_that_would_end_a_capture_elsewhere_is_refused(cupy):
+    """CUDA says so where the default stream is asked, while one that it waits for is captured."""
+
+    class Stream:
+        status = 906
+
+        def is_capturing(self):
+            raise cupy.cuda.runtime.CUDARuntimeError(self.status)
+
+    asked = []
+    answer, stands_for = Stream(), SimpleNamespace(cuda=SimpleNamespace(runtime=cupy.cuda.runtime))
+    stands_for.cuda.get_current_stream = lambda device: asked.append(device) or answer
+    with pytest.raises(RuntimeError, match=r"^Adam\.update: another stream .*non_blocking=True"):
+        refuse_capture(stands_for, "Adam", 3)
+    assert asked == [3]
+    Stream.status = 400
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError):
+        refuse_capture(stands_for, "Adam", 3)
 
 
 def test_a_step_on_a_side_stream_gives_the_same_bits(cupy):

@@ -41,7 +41,7 @@ def test_graph_and_machine_code_move_the_same_bytes(rows):
 @pytest.mark.parametrize("name", ["Adam", "LAMB", "SGD"])
 def test_rows_are_up_to_date(writer, rows, name):
     """Registers depend on the compiler; they are compared where it is the one of the page."""
-    number = machine_code.ARCHITECTURES.index("sm_90")
+    number = machine_code.ALL_ARCHITECTURES.index("sm_90")
     recorded = rows[name, "float32"]
     found = writer.describe(name, "float32", ("sm_90",))
     hint = "run python docs/write_kernels.py"

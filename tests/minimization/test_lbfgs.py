@@ -96,6 +96,36 @@ def test_bounded_problems_are_solved(name):
     assert all(seen)  # also the start, which lies outside in the 45th
 
 
+@pytest.mark.parametrize(("name", "most"), [("2", 25), ("3", 6)])
+def test_a_parameter_that_comes_near_to_its_bound_meets_it(name, most):
+    objective, first, lower, upper, lowest = HOCK_SCHITTKOWSKI[name]
+    values = []
+
+    def watched(x):
+        value, gradient = objective(x)
+        values.append(value)
+        return value, gradient
+
+    method = LBFGS(lower=np.array(lower), upper=np.array(upper))
+    minimize(watched, np.array(first, float), method, tolerance=1e-9)
+    near = lowest + 1e-6 * (values[0] - lowest)
+    assert next(n for n, value in enumerate(values, 1) if value <= near) <= most
+
+
+def test_the_gradient_is_followed_to_a_bound_while_others_take_the_direction():
+    # The first leads to its bound at once, and the second has its minimum where the first is there.
+    curvatures = np.array([[1.0, 0.9], [0.9, 1.0]])
+
+    def objective(x):
+        return 0.5 * float(x @ curvatures @ x) + 3 * float(x[0]), curvatures @ x + [3.0, 0.0]
+
+    x = np.array([0.3, 4.0])
+    result = minimize(objective, x, LBFGS(lower=np.array([0.0, -5.0])), tolerance=1e-12)
+    assert result.success
+    np.testing.assert_allclose(x, [0.0, 0.0], atol=1e-12)
+    assert result.nfev < 12
+
+
 def test_bounds_that_hold_nothing_change_little():
     x, y = start(), start()
     free = minimize(rosenbrock, x, tolerance=1e-8)

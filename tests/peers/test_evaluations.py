@@ -38,6 +38,18 @@ def test_it_comes_near_to_the_lowest_value_in_as_many_evaluations(name, smooth, 
     assert problems.arrival(kit, lowest) <= 1.1 * problems.arrival(scipy, lowest)
 
 
+#: The 25th SciPy does not solve. In the 38th the bounds hold nothing, and its first step is longer.
+COMPARED = sorted(set(problems.hock_schittkowski()) - {"25", "38"})
+
+
+@pytest.mark.parametrize("number", COMPARED)
+def test_bounded_problems_take_few_evaluations_more(number):
+    problem = problems.hock_schittkowski()[number]
+    kit, scipy = problems.values_of_kit(problem), problems.values_of_scipy(problem)
+    own, its = (problems.arrival(values, problem.lowest) for values in (kit, scipy))
+    assert own <= 1.2 * its
+
+
 @pytest.mark.parametrize("number", problems.hock_schittkowski())
 def test_where_scipy_solves_a_bounded_problem_it_is_solved_too(number):
     problem = problems.hock_schittkowski()[number]
@@ -51,4 +63,5 @@ def test_all_contenders_take_iterations_that_can_be_timed():
     found = iterations.measure(2000, 1, 1, [*iterations.CONTENDERS])
     assert list(found) == [*iterations.CONTENDERS]
     assert found["torch LBFGS, no line search"]["evaluations"] == 1
+    assert found.pop("NumPy, as many bytes")["evaluations"] == 0
     assert all(1 <= its["evaluations"] < 2 for its in found.values())

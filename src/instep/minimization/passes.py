@@ -105,10 +105,23 @@ OF_LAST = ("gradient_square", "curvature", "step_square", "change_square")
 # With bounds ------------------------------------------------------------------------------------
 
 
+def _is_led(aim, g, h):
+    """Return whether the gradient leads elements to a bound, if it leads them so far."""
+    return ((aim <= h.lower) & (g > 0)) | ((aim >= h.upper) & (g < 0))
+
+
 def _free(xp, w, g, h, *vectors):
-    """Return vectors without the elements that the gradient holds at a bound."""
-    is_pinned = ((w <= h.lower) & (g > 0)) | ((w >= h.upper) & (g < 0))
-    return [xp.where(is_pinned, 0.0, vector) for vector in vectors]
+    """Return vectors without the elements that the gradient leads to a bound within its reach."""
+    is_led = _is_led(w - h.reach * g, g, h)
+    return [xp.where(is_led, 0.0, vector) for vector in vectors]
+
+
+def _moved_within(xp, w, g, s, h):
+    """Return what the direction adds to a point, before that is put within the bounds.
+
+    Elements that the gradient leads to a bound follow it.
+    """
+    return xp.where(_is_led(w - h.reach * g, g, h), -h.pull * g, _moved(w, g, s, h))
 
 
 def enter(xp, w, g, s, h):
@@ -122,18 +135,19 @@ def start_within(xp, w, g, s, h):
 
 
 def _of_gradient(xp, w, g, h):
-    (free,) = _free(xp, w, g, h, g)
+    free = xp.where(_is_led(w, g, h), 0.0, g)
     # Where no bound is met it is the gradient itself, which may be less than `w` is rounded.
     aim = w - g
     held = within_bounds(xp, aim, h)
     way = xp.where(held == aim, g, w - held)
-    return {"gradient_square": (free, free), "way_square": (way, way)}
+    return {"steepest_square": (free, free), "way_square": (way, way)}
 
 
 def products_within(xp, w, g, s, h):
     """Take all products of the pairs, of the elements that are not held at a bound."""
     steps, changes = (_free(xp, w, g, h, *vectors) for vectors in _pairs(w, g, s))
-    pairs = _with_gradient(steps, changes, g)
+    (free,) = _free(xp, w, g, h, g)
+    pairs = _with_gradient(steps, changes, g) | {"gradient_square": (free, free)}
     for j, y in enumerate(changes):
         for i in range(j + 1):
             pairs[f"sy{i}_{j}"], pairs[f"yy{i}_{j}"] = (steps[i], y), (changes[i], y)
@@ -143,22 +157,34 @@ def products_within(xp, w, g, s, h):
 def along(xp, w, g, s, h):
     """Measure the way from the point that was kept, and how far the gradient there leads along."""
     point, gradient = _kept(s)
-    way = w - point
-    return w, _summed(xp, {"along": (gradient, way), "step_square": (way, way)})
+    way, change = w - point, g - gradient
+    pairs = ((gradient, way), (way, way), (way, change), (change, change))
+    return w, _summed(xp, dict(zip(ALONG, pairs, strict=True)))
 
 
 def advance_within(xp, w, g, s, h):
     """Keep the present point and its gradient, and go along the direction, within the bounds."""
     kept = {f"point{_history(s)}": w, f"gradient{_history(s)}": g}
-    (moved,) = _free(xp, w, g, h, _moved(w, g, s, h))
-    return within_bounds(xp, w + moved, h), kept
+    return within_bounds(xp, w + _moved_within(xp, w, g, s, h), h), kept
 
 
 def again_within(xp, w, g, s, h):
     """Go along the direction from the point that was kept, within the bounds."""
     w, g = _kept(s)
-    (moved,) = _free(xp, w, g, h, _moved(w, g, s, h))
-    return within_bounds(xp, w + moved, h), {}
+    return within_bounds(xp, w + _moved_within(xp, w, g, s, h), h), {}
+
+
+def first_bound(xp, w, g, s, h):
+    """Measure how many times as long the direction is as the way along it to the first bound."""
+    point, gradient = _kept(s)
+    (moved,) = _free(xp, point, gradient, h, _moved(point, gradient, s, h))
+    falls, rises = (moved < 0) & (point > h.lower), (moved > 0) & (point < h.upper)
+    room = xp.where(falls, h.lower - point, h.upper - point)
+    return w, {"times": xp.tree_max(xp.where(falls | rises, moved / room, 0.0))}
+
+
+#: Products of the gradient where a way began and of the way, and those of a pair.
+ALONG = ("along", "step_square", "curvature", "change_square")
 
 
 # Rules ------------------------------------------------------------------------------------------
@@ -181,6 +207,7 @@ class PassesWithin(Passes):
 
     enter: type[OnRing]
     along: type[OnRing]
+    first_bound: type[OnRing]
 
 
 @cache
@@ -204,16 +231,24 @@ def passes_within(history: int) -> PassesWithin:
     read += [
         f"{kind}{i}_{j}" for kind in ("sy", "yy") for j in range(history) for i in range(j + 1)
     ]
-    of_gradient = ["gradient_square", "way_square"]
-    names, bounds = _coefficients(history), {"lower": float("-inf"), "upper": float("inf")}
+    of_gradient = ["steepest_square", "way_square"]
+    bounds = {"lower": float("-inf"), "upper": float("inf")}
+    names, reach = (*_coefficients(history), "reach", "pull"), ("reach",)
     return PassesWithin(
         _rule(start_within, history, of_gradient, bounds=bounds),
-        _rule(products_within, history, [*read, *of_gradient], bounds=bounds),
+        _rule(
+            products_within,
+            history,
+            [*read, "gradient_square", *of_gradient],
+            coefficients=reach,
+            bounds=bounds,
+        ),
         _rule(advance_within, history, coefficients=names, bounds=bounds),
         _rule(again_within, history, coefficients=names, bounds=bounds),
         _rule(back, history, bounds=bounds),
         _rule(enter, history, bounds=bounds),
-        _rule(along, history, ["along", "step_square"], bounds=bounds),
+        _rule(along, history, ALONG, bounds=bounds),
+        _rule(first_bound, history, ["times"], coefficients=names, bounds=bounds),
     )
 
 

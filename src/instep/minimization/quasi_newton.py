@@ -18,7 +18,7 @@ from instep.minimization.result import Status
 from instep.minimization.ring import OnRing, Ring
 from instep.minimization.rounding import rounding
 from instep.minimization.trees import below, like, named, put
-from instep.minimization.two_loop import Direction, News, Pairs
+from instep.minimization.two_loop import Direction, News, Pairs, PairsWithin
 
 _AT_START = "at the start; begin where it is"
 
@@ -53,7 +53,7 @@ class QuasiNewton(Descent):
         self._history, self._first_length, self._line_search = history, first_length, line_search
         self._passes = self._for_pairs(history)
         self._ring = Ring(history, settings)
-        self._pairs = Pairs.none(history, math.nan)
+        self._pairs = self._no_pairs(math.nan)
         self._like: Any = None  # gradients of the right kind, whatever their values
         self._leaving: tuple[OnRing, int] | None = None  # what left the present point; steps before
         self._trials: list[tuple[float, float]] = []  # of the last search: length and value
@@ -63,13 +63,17 @@ class QuasiNewton(Descent):
     def _for_pairs(history: int) -> Passes:
         """Return the passes for so many pairs."""
 
+    def _no_pairs(self, gradient_square: float) -> Pairs:
+        """Return room for pairs, of which there are none."""
+        return Pairs.none(self._history, gradient_square)
+
     def begin(self) -> None:
         evaluation = self._objective.at(self.params)
         check_finite(evaluation, _AT_START)
         square, norm = self._measured(evaluation.grads)
         if not math.isfinite(square):
             raise Ending(Status.NOT_FINITE, f"the gradient is not finite {_AT_START}")
-        self._take(evaluation, Pairs.none(self._history, square), norm)
+        self._take(evaluation, self._no_pairs(square), norm)
 
     def _measured(self, grads: Any) -> tuple[float, float]:
         """Return the square of gradients, and the norm of what leads inside.
@@ -83,7 +87,11 @@ class QuasiNewton(Descent):
         found = first.readings
         if not found:
             raise nothing_moves()
-        return found["gradient_square"], self._norm(found)
+        return self._steepest_square(found), self._norm(found)
+
+    def _steepest_square(self, found: Mapping[str, float]) -> float:
+        """Return the square of the direction of steepest descent."""
+        return found["gradient_square"]
 
     def _norm(self, found: Mapping[str, float]) -> float:
         """Return the norm of the gradient, or with bounds, of what of it leads inside."""
@@ -112,12 +120,16 @@ class QuasiNewton(Descent):
     def step(self) -> None:
         while True:
             direction = self._pairs.direction()
-            why = self._search(direction) if direction.slope < 0 else NO_DESCENT
+            why = self._search(direction) if self._descends(direction) else NO_DESCENT
             if why is None:
                 return
             if not self._pairs.count:
                 raise self._ending(why, direction)
             self._pairs = self._pairs.without_pairs()
+
+    def _descends(self, direction: Direction) -> bool:
+        """Return whether a direction leads downhill."""
+        return direction.slope < 0
 
     @abstractmethod
     def _search(self, direction: Direction) -> str | None:
@@ -126,11 +138,16 @@ class QuasiNewton(Descent):
     def _first(self, direction: Direction) -> float:
         """Return the first step of a search, in directions."""
         self._trials = []
-        return 1.0 if self._pairs.used else self._first_length / math.sqrt(self._pairs.gg)
+        norm = math.sqrt(self._pairs.gg)
+        return 1.0 if self._pairs.used or norm == 0 else self._first_length / norm
+
+    def _coefficients(self, direction: Direction, length: float) -> list[float]:
+        """Return what a pass along a direction is told."""
+        return direction.times(length)
 
     def _go(self, direction: Direction, length: float) -> Evaluation:
         """Go from the present point along a direction; return the objective there."""
-        coefficients = direction.times(length)
+        coefficients = self._coefficients(direction, length)
         if self._is_kept:
             rule = self._ring.rule(self._passes.again, coefficients)
             self.params = rule.update(self.params, self._like)
@@ -143,9 +160,9 @@ class QuasiNewton(Descent):
         self._trials.append((length, evaluation.value))
         return evaluation
 
-    def _products(self, evaluation: Evaluation) -> Mapping[str, float]:
+    def _products(self, evaluation: Evaluation, *reach: float) -> Mapping[str, float]:
         """Return the products at a point where the one that was kept is the newest before."""
-        products = self._ring.rule(self._passes.products, ahead=True)
+        products = self._ring.rule(self._passes.products, reach, ahead=True)
         products.update(self.params, evaluation.grads)
         return products.readings
 
@@ -189,7 +206,8 @@ class QuasiNewton(Descent):
         for role in self._ring.roles_before():
             self._ring.fill(role, below(found, role))
         evaluation = Evaluation(header["value"], grads)
-        self._take(evaluation, Pairs(**header["pairs"]), header["gradient_norm"])
+        pairs = type(self._pairs)(**header["pairs"])
+        self._take(evaluation, pairs, header["gradient_norm"])
         self.length = header["length"]
 
 
@@ -239,17 +257,22 @@ class Free(QuasiNewton):
 class Within(QuasiNewton):
     """A run within bounds: the projected method of Kim, Sra and Dhillon (2010).
 
-    Elements that the gradient holds at a bound are left out of all vectors, and so out of all
-    products. The search is along the path of points within the bounds that are nearest to those of
-    the direction, backwards from its end, until the objective is as low as the gradient along the
-    way promises (Bertsekas 1982).
+    Elements that the gradient leads to a bound, when it leads as far as L-BFGS does along it, are
+    left out of all vectors, and so out of all products; they go to their bounds (Bertsekas 1982).
+    The search is along the path of points within the bounds that are nearest to those of the
+    direction, backwards from its end, until the objective is as low as the gradient along the way
+    promises. Where a step past the first bound leads too high, that bound is tried.
     """
 
     _passes: PassesWithin
+    _pairs: PairsWithin
 
     @staticmethod
     def _for_pairs(history: int) -> PassesWithin:
         return passes_within(history)
+
+    def _no_pairs(self, gradient_square: float) -> PairsWithin:
+        return PairsWithin.none(self._history, gradient_square)
 
     def begin(self) -> None:
         self._enter()
@@ -264,12 +287,34 @@ class Within(QuasiNewton):
         super().restore(header, found)
         self._enter()  # the bounds may be others
 
+    def _steepest_square(self, found: Mapping[str, float]) -> float:
+        return found["steepest_square"]
+
     def _norm(self, found: Mapping[str, float]) -> float:
         return math.sqrt(found["way_square"])
 
+    def _descends(self, direction: Direction) -> bool:
+        return direction.slope < 0 or self._pairs.reach > 0
+
+    def _coefficients(self, direction: Direction, length: float) -> list[float]:
+        reach = self._pairs.reach
+        return [*direction.times(length), reach, length * reach]
+
+    def _reach(self, way: Mapping[str, float]) -> float:
+        """Return how far the gradient leads at the end of a way: the scale of L-BFGS there."""
+        curvature, square = way["curvature"], way["change_square"]
+        return curvature / square if curvature > 0 and square > 0 else self._pairs.reach
+
+    def _to_first_bound(self, direction: Direction) -> float:
+        """Return the length at which a direction meets the first bound."""
+        rule = self._ring.rule(self._passes.first_bound, self._coefficients(direction, 1.0))
+        rule.update(self.params, self._like)
+        times = rule.readings["times"]
+        return 1 / times if times > 0 else math.inf
+
     def _search(self, direction: Direction) -> str | None:
         start, length = Trial(0.0, self.value, direction.slope), self._first(direction)
-        has_moved = False
+        has_moved, first_bound = False, math.nan
         for _ in range(_MOST_TRIALS):
             evaluation = self._go(direction, length)
             if math.isfinite(evaluation.value):
@@ -283,18 +328,26 @@ class Within(QuasiNewton):
                     continue
                 has_moved = True
                 if evaluation.value <= start.value + _DECREASE * way["along"]:
-                    found = self._products(evaluation)
-                    if not math.isfinite(found["gradient_square"]):
+                    reach = self._reach(way)
+                    found = self._products(evaluation, reach)
+                    if not math.isfinite(found["steepest_square"]):
                         return NOT_FINITE
                     # A value that is the same is no better, if the gradient is no less.
                     if evaluation.value < self.value or self._norm(found) < self.gradient_norm:
-                        self._accept(evaluation, way, found)
+                        self._accept(evaluation, way["step_square"], found, reach)
                         return None
-            length *= shortened(start, Trial(length, evaluation.value, 0.0))
+            if math.isnan(first_bound):
+                first_bound = self._to_first_bound(direction)
+            shorter = length * shortened(start, Trial(length, evaluation.value, 0.0))
+            length = first_bound if shorter < first_bound < length else shorter
         return NO_DESCENT if math.isfinite(evaluation.value) else NOT_FINITE
 
     def _accept(
-        self, evaluation: Evaluation, way: Mapping[str, float], found: Mapping[str, float]
+        self,
+        evaluation: Evaluation,
+        step_square: float,
+        found: Mapping[str, float],
+        reach: float,
     ) -> None:
         sy, yy = (
             [
@@ -304,8 +357,8 @@ class Within(QuasiNewton):
             for kind in ("sy", "yy")
         )
         news = News(*self._with_gradient(found), found["gradient_square"])
-        pairs = self._pairs.with_all(sy, yy, news)
-        self._take(evaluation, pairs, self._norm(found), way["step_square"])
+        pairs = self._pairs.with_all(sy, yy, news, reach, self._steepest_square(found))
+        self._take(evaluation, pairs, self._norm(found), step_square)
 
 
 #: The part of the promised decrease that is enough, and how often a way is shortened.

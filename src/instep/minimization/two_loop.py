@@ -112,17 +112,6 @@ class Pairs:
             min(self.count + 1, last + 1),
         )
 
-    def with_all(self, sy: list[list[float]], yy: list[list[float]], news: News) -> Self:
-        """Return these with the newest pair, all of whose products were taken anew."""
-        size = len(self.sg)
-        count = min(self.count + 1, size)
-        # Of a step that is held at a bound, or nearly all of it, little is left.
-        radius = {i: sy[i][i] / yy[i][i] for i in range(size - count, size) if yy[i][i] > 0}
-        least = _LEAST_CURVATURE * max(radius.values(), default=0.0)
-        used = [i for i, own in radius.items() if own > max(least, 0.0)]
-        gradient = [*news.steps], [*news.changes], news.gradient_square
-        return type(self)(sy, yy, *gradient, used, count)
-
     def without_pairs(self) -> Self:
         """Return these where no pair counts."""
         return replace(self, used=[], count=0)
@@ -142,3 +131,40 @@ class Pairs:
         of_steps, of_changes = [-x for x in second], [scale * x for x in first]
         along = sum(of_steps[i] * self.sg[i] + of_changes[i] * self.yg[i] for i in used)
         return Direction(of_steps, of_changes, -scale, along - scale * self.gg)
+
+
+@dataclass(frozen=True)
+class PairsWithin(Pairs):
+    """Those within bounds: without the elements that the gradient leads to a bound.
+
+    Attributes
+    ----------
+    reach
+        How far it leads, in gradients.
+    steepest
+        The product of the gradient with itself where it leads nowhere but along bounds.
+    """
+
+    reach: float = 0.0
+    steepest: float = 0.0
+
+    def with_all(
+        self,
+        sy: list[list[float]],
+        yy: list[list[float]],
+        news: News,
+        reach: float,
+        steepest: float,
+    ) -> Self:
+        """Return these with the newest pair, all of whose products were taken anew."""
+        size = len(self.sg)
+        count = min(self.count + 1, size)
+        # Of a step that is held at a bound, or nearly all of it, little is left.
+        radius = {i: sy[i][i] / yy[i][i] for i in range(size - count, size) if yy[i][i] > 0}
+        least = _LEAST_CURVATURE * max(radius.values(), default=0.0)
+        used = [i for i, own in radius.items() if own > max(least, 0.0)]
+        gradient = [*news.steps], [*news.changes], news.gradient_square
+        return type(self)(sy, yy, *gradient, used, count, reach, steepest)
+
+    def without_pairs(self) -> Self:
+        return replace(super().without_pairs(), gg=self.steepest, reach=0.0)

@@ -3,10 +3,10 @@
 // operation is rounded once, as IEEE 754 says.
 
 constexpr int THREADS = 256;
-#if __CUDA_ARCH__ < 900  // there, a third block would cost a spilled register
-constexpr int BLOCKS = 2;
-#else
+#if __CUDA_ARCH__ / 100 == 9
 constexpr int BLOCKS = 3;
+#else  // elsewhere, a third block would cost a spilled register
+constexpr int BLOCKS = 2;
 #endif
 constexpr int V = 4;
 constexpr int E = 4;  // a thread takes at once

@@ -306,16 +306,22 @@ Chain_float16_sums_strided(const __grid_constant__ Step step)
             }
     }
     const double partial6 = fold(lanes, sum6);
-    if (threadIdx.x == 0) {
-        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial6;
-    }
 
-    // The last block of the tensor sums the tiles.
+    // The last block of a tensor sums the tiles. The sum of a single one is that of the tensor.
     const long long tiles = leaf.size > TILE ? (leaf.size + TILE - 1) / TILE : 1;
-    if (!last(step.arrived + number, tiles))
-        return;
-    canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 6 * step.columns + leaf.position);
+    if (tiles == 1) {
+        if (threadIdx.x == 0) {
+            step.sums[6 * step.columns + leaf.position] = partial6;
+        }
+    } else {
+        if (threadIdx.x == 0) {
+            step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial6;
+        }
+        if (!last(step.arrived + number, tiles))
+            return;
+        canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
+            step.sums + 6 * step.columns + leaf.position);
+    }
 
     // The last tensor adds up the tree, if no other launch has a part in it.
     if (step.tree == 0 || !last(step.arrived + step.tree, step.tree))

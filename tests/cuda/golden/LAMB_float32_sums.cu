@@ -229,17 +229,24 @@ LAMB_float32_sums(const __grid_constant__ Step step)
         }
     const double partial1 = fold(lanes, sum1);
     const double partial7 = fold(lanes, sum7);
-    if (threadIdx.x == 0) {
-        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial1;
-        step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial7;
-    }
 
-    // The last block of the tensor sums the tiles.
+    // The last block of a tensor sums the tiles. The sum of a single one is that of the tensor.
     const long long tiles = leaf.size > TILE ? (leaf.size + TILE - 1) / TILE : 1;
-    if (!last(step.arrived + number, tiles))
-        return;
-    canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 1 * step.columns + leaf.position);
-    canonical_sum(lanes, step.partials + 1 * (long long)gridDim.x + leaf.first_block, tiles,
-        step.sums + 7 * step.columns + leaf.position);
+    if (tiles == 1) {
+        if (threadIdx.x == 0) {
+            step.sums[1 * step.columns + leaf.position] = partial1;
+            step.sums[7 * step.columns + leaf.position] = partial7;
+        }
+    } else {
+        if (threadIdx.x == 0) {
+            step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial1;
+            step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial7;
+        }
+        if (!last(step.arrived + number, tiles))
+            return;
+        canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
+            step.sums + 1 * step.columns + leaf.position);
+        canonical_sum(lanes, step.partials + 1 * (long long)gridDim.x + leaf.first_block, tiles,
+            step.sums + 7 * step.columns + leaf.position);
+    }
 }

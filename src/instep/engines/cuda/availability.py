@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 from functools import cache
+from typing import Any
 
 _INSTALL = "pip install instep[cuda12], or instep[cuda13] where the driver is one of CUDA 13"
 
@@ -55,6 +56,19 @@ def _device_problem() -> str | None:
         return f"CUDA does not start ({_describe(error)}); {_device_remedy(str(error))}"
     if count == 0:
         return "CuPy finds no CUDA device; check that nvidia-smi lists one"
+    return _compiler_problem(cupy)
+
+
+def _compiler_problem(cupy: Any) -> str | None:
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # noqa: BLE001 - CuPy looks for it now, in all places that it knows
+        names = cupy_packages()
+        name = f"{names[0]}[ctk]" if names else "nvidia-cuda-nvrtc"
+        return (
+            f"NVRTC, which compiles the kernels, cannot be loaded ({_describe(_cause(error))}); "
+            f"install it: pip install '{name}'"
+        )
     return None
 
 

@@ -12,11 +12,13 @@ from instep.graph.dtypes import itemsize
 def elements_in_flight(graph: Graph) -> int:
     """Return how many elements a thread takes at once: some 64 bytes of what it reaches.
 
-    That is a power of two: four at most in a pass that stores, eight in one that sums, and half as
-    many for each further sum, which needs registers for its lanes.
+    In a pass that stores these are bytes of registers, where short numbers are as long as float32.
+    The number is a power of two: four at most in a pass that stores, eight in one that sums, and
+    half as many for each further sum, which needs registers for its lanes.
     """
     reached = graph.loaded if graph.sums else graph.arrays
-    size = sum(itemsize(array.dtype) for array in reached)
+    least = 0 if graph.sums else 4
+    size = sum(max(least, itemsize(array.dtype)) for array in reached)
     most = max(1, 16 >> len(graph.sums)) if graph.sums else 4
     while most > 1 and most * size > 64:
         most //= 2

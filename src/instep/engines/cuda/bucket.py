@@ -77,7 +77,7 @@ class CudaBucket(FusedBucket[CudaLaunch]):
         return all(_is_judged_by_device(self.arrangement(rows)) for rows in candidates)
 
     def stage(self, candidates: Sequence[Sequence[Row]], sums: SumTable) -> None:
-        refuse_capture(self._cupy, self.program.name)
+        refuse_capture(self._cupy, self.program.name, self._device_id)
         super().stage(candidates, sums)
 
     def launches(self, graph: Graph, members: list[int]) -> list[CudaLaunch]:

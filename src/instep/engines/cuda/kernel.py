@@ -19,9 +19,9 @@ from instep.graph.dtypes import WORDS, itemsize
 from instep.numerics import LANES, TILE
 from instep.words import AT_ONCE, BLOCK
 
-#: Threads of a block in a pass that stores. With up to 40 registers a thread, six to eight such
-#: blocks share a multiprocessor: enough loads in flight to fill the memory bus, and short waits
-#: at the end of a launch.
+#: Threads of a block in a pass that stores. Five such blocks share a multiprocessor where a thread
+#: has 48 registers, as Adam's, and eight where it has 32, as SGD's: enough loads in flight to fill
+#: the memory bus, and short waits at the end of a launch.
 THREADS = 256
 
 #: Words of the step that travel with the launch, as an argument by value. Every CUDA version
@@ -111,10 +111,10 @@ class Operand:
 
 
 _BLOCKS = """\
-#if __CUDA_ARCH__ < 900  // there, a third block would cost a spilled register
-constexpr int BLOCKS = 2;
-#else
+#if __CUDA_ARCH__ / 100 == 9
 constexpr int BLOCKS = 3;
+#else  // elsewhere, a third block would cost a spilled register
+constexpr int BLOCKS = 2;
 #endif"""
 
 
@@ -419,7 +419,8 @@ __device__ __forceinline__ void {name}(
     @property
     def _together(self) -> int:
         """Threads for which a multiprocessor has to have registers, where these are many."""
-        return 512
+        is_wide = self.strided and self._graph.compute == "float64" and len(self._operands) > 6
+        return 256 if is_wide else 512
 
     def _addresses(self) -> list[str]:
         move = "" if self.strided else " + start"
@@ -434,7 +435,7 @@ __device__ __forceinline__ void {name}(
 
     @property
     def _is_light(self) -> bool:
-        """Whether three strided blocks find registers on a multiprocessor of a recent GPU.
+        """Whether three strided blocks find registers on a multiprocessor of an H100 or H200.
 
         They took 0.87 of the time of two for a transposed gradient of Adam on an H200.
         """

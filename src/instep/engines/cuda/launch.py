@@ -31,9 +31,9 @@ from instep.graph.rows import Row
 from instep.interrupts import Call, at_once
 from instep.numerics import TILE
 
-#: Elements of the smallest and the largest chunk of a block: eight rounds of the loop of float32,
-#: so that what a block does once is small beside its work; and so few that many blocks share
-#: what is left at the end of a launch.
+#: Elements of the smallest and the largest chunk of a block: two rounds of the loop of float32 at
+#: least, so that what a block does once is no more than its work; and so few that many blocks
+#: share what is left at the end of a launch.
 SMALLEST_CHUNK, LARGEST_CHUNK = 2_048, 65_536
 
 _STEP = step_dtype()

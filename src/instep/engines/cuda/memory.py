@@ -146,13 +146,29 @@ def places(graph: Graph, leaf: Placement) -> NDArray[np.int64]:
     return np.array(words, dtype=np.int64)
 
 
-def refuse_capture(cupy: Any, owner: str) -> None:
-    """Raise while the current stream is being captured into a CUDA graph.
+#: What CUDA says of its default stream, which waits for others, while one of those is captured.
+_CAPTURE_IMPLICIT = 906
+
+
+def refuse_capture(cupy: Any, owner: str, device: int) -> None:
+    """Raise while the current stream of a device is being captured into a CUDA graph.
 
     The step number and the hyperparameters travel with a launch, so a graph would replay the
-    step that was captured: CuPy has no call that changes the arguments of a captured launch.
+    step that was captured: CuPy has no call that changes the arguments of a captured launch. Also
+    raise on the default stream while another thread captures one for which it waits: that would
+    end the capture there, and asking does not.
     """
-    if cupy.cuda.get_current_stream().is_capturing():
+    try:
+        is_captured = cupy.cuda.get_current_stream(device).is_capturing()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        if error.status != _CAPTURE_IMPLICIT:
+            raise
+        raise RuntimeError(
+            f"{owner}.update: another stream is being captured into a CUDA graph, and the default "
+            f"stream, on which this update is, waits for it; call update on a stream made with "
+            f"cupy.cuda.Stream(non_blocking=True), or after the capture"
+        ) from error
+    if is_captured:
         raise RuntimeError(
             f"{owner}.update: the current stream is being captured into a CUDA graph, which would "
             f"repeat this one step, with its step number and learning rate; end the capture "
@@ -164,7 +180,7 @@ def allocate(w: Any, dtypes: Sequence[str]) -> list[Any]:
     """Return arrays of zeros of the shape and walk of `w`, on its device, from CuPy's pool."""
     import cupy
 
-    refuse_capture(cupy, "Optimizer")
+    refuse_capture(cupy, "Optimizer", w.device.id)
     found = []
     with w.device:
         for name in dtypes:
@@ -224,9 +240,9 @@ class Mailbox:
 def chunk_length(total: int, multiprocessors: int, at_least: int, at_most: int) -> int:
     """Return the elements of a block, a multiple of `at_least`.
 
-    Eight blocks fit a multiprocessor at a time. One chunk for each of these places lets a step
-    finish without a second, half empty round; small steps use fewer places, and large ones take
-    several rounds, which evens out blocks of different speed.
+    Five blocks of Adam's fit a multiprocessor at a time, and eight of SGD's. One chunk for each of
+    eight places lets a small step finish in one round, or in two; large ones take many, which evens
+    out blocks of different speed.
     """
     wanted = math.ceil(total / (8 * multiprocessors) / at_least) * at_least
     return max(at_least, min(at_most, wanted))

@@ -44,6 +44,10 @@ class SumKernel(Kernel):
             f"leaf.first_block, tiles, step.sums + {e.number} * step.columns + leaf.position);"
             for j, e in enumerate(sums)
         ]
+        alone = [
+            f"step.sums[{e.number} * step.columns + leaf.position] = partial{e.number};"
+            for e in sums
+        ]
         return f"""\
 {self._signature()}
 {{
@@ -59,15 +63,21 @@ class SumKernel(Kernel):
 {indented(lanes, 1)}
 {self._add()}
 {indented(partials, 1)}
-    if (threadIdx.x == 0) {{
-{indented(writes, 2)}
-    }}
 
-    // The last block of the tensor sums the tiles.
+    // The last block of a tensor sums the tiles. The sum of a single one is that of the tensor.
     const long long tiles = leaf.size > TILE ? (leaf.size + TILE - 1) / TILE : 1;
-    if (!last(step.arrived + number, tiles))
-        return;
-{indented(totals, 1)}
+    if (tiles == 1) {{
+        if (threadIdx.x == 0) {{
+{indented(alone, 3)}
+        }}
+    }} else {{
+        if (threadIdx.x == 0) {{
+{indented(writes, 3)}
+        }}
+        if (!last(step.arrived + number, tiles))
+            return;
+{indented(totals, 2)}
+    }}
 {self._tree()}}}"""
 
     @property

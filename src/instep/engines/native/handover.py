@@ -16,6 +16,7 @@ strongly, and emulators on it have run it, no processor that is free to reorder 
 
 import sys
 
+from instep.engines.native.mode import emit_mode
 from instep.engines.native.target import Target
 
 #: 64-bit words of a worker, and of what stands before the first one, whose only word says whether
@@ -35,10 +36,14 @@ IDLE, POSTED, RUNNING, AWAITED, TAKEN_BACK = range(5)
 LOOKS = 1000
 
 
-def emit_serve() -> str:
-    """Return the module of `serve(worker)`."""
+def emit_serve(target: Target) -> str:
+    """Return the module of `serve(worker)`.
+
+    A thread begins with the floating-point mode of the one that has started it.
+    """
     return f"""\
 {_LOCKS}
+{emit_mode(target)}
 {_keep_off()}
 define void @serve(ptr %worker) {{
 entry:
@@ -48,6 +53,7 @@ entry:
   %wake = load ptr, ptr %wake_at
   %done_at = getelementptr i64, ptr %worker, i64 {DONE}
   %done = load ptr, ptr %done_at
+  %mode = call i64 @take_mode()
   br label %sleep
 
 sleep:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instep.engines.native.compile import compile_module
+from instep.engines.native.compile import compile_module, host
 from instep.engines.native.expressions import literal
 from instep.engines.native.fields import loads, named
 from instep.engines.native.functions import DECLARATIONS, Block, compile_method
+from instep.engines.native.mode import emit_mode
 from instep.engines.native.pool import share_address, workers_for
 from instep.engines.native.reducing import combined_by
 from instep.graph import Node
@@ -63,6 +64,7 @@ declare void @PyEval_RestoreThread(ptr)
 ; guards those of a step that is taken, or the others. Returns whether it is taken.
 define ptr @run(ptr %self, ptr %scalars, i64 %number) {{
 entry:
+  %mode = call i64 @take_mode()
   %block = call ptr @PyByteArray_AsString(ptr %self)
 {loads("block", named(Word, "count", "first", "last", "guard_count", "scalar_count"))}
 {loads("block", named(Word, "calls", "guards") | {"places": Word.SCALARS}, "ptr")}
@@ -125,6 +127,7 @@ end:
   %outcome = phi i8 [ 1, %go_on ], [ 2, %turn_away ]
   %outcome_at = getelementptr i8, ptr %block, i64 {_OUTCOME}
   store i8 %outcome, ptr %outcome_at
+  call void @give_mode(i64 %mode)
   call void @PyEval_RestoreThread(ptr %thread)
   %result = call ptr @PyBool_FromLong(i64 %taken)
   ret ptr %result
@@ -227,6 +230,12 @@ done:
 _TEXT += _total("sum") + _total("maximum")
 
 
+@cache
+def _text() -> str:
+    """Return the module, for this processor."""
+    return emit_mode(host()) + _TEXT
+
+
 class _Shared(NamedTuple):
     """The call of a kernel that several threads share."""
 
@@ -302,7 +311,7 @@ class OneCall:
         words += [places.buffer_info()[0], len(places) // len(Scalar), 0]
         kept = rows, guarded, places, first.kept, last.kept, otherwise.kept
         self._block, self._rows = Block(words, tables=kept), rows
-        self._run = compile_method(_TEXT, "run")(self._block)
+        self._run = compile_method(_text(), "run")(self._block)
         self.run = self._run_shared if self._shared else self._run
 
     def _run_shared(self, *scalars: float) -> bool:
@@ -323,5 +332,5 @@ class OneCall:
 
 @cache
 def _address(name: str) -> int:
-    found: int = compile_module(_TEXT).get_function_address(name)
+    found: int = compile_module(_text()).get_function_address(name)
     return found

@@ -93,7 +93,7 @@ def share_address() -> int:
 @cache
 def _serve() -> Any:
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    return compile_function(handover.emit_serve(), "serve", kind)
+    return compile_function(handover.emit_serve(host()), "serve", kind)
 
 
 @cache
