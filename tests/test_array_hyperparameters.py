@@ -494,7 +494,7 @@ class Powers(Optimizer):
 class Applies(Optimizer):
     base: float = 0.5
 
-    def form(self, shape):
+    def form_for(self, shape):
         return Form((), between=("scaled",))
 
     @staticmethod

@@ -158,7 +158,7 @@ def test_a_method_in_the_place_of_an_attribute_is_refused(name):
         declare(**{name: lambda self: "mine"})
 
 
-@pytest.mark.parametrize("name", ["update", "save", "form", "scalars"])
+@pytest.mark.parametrize("name", ["update", "save", "form_for", "scalars"])
 def test_an_attribute_in_the_place_of_a_method_is_refused(name):
     with pytest.raises(TypeError, match=f"Declared: '{name}' is a method of .*<property"):
         declare(**{name: property(lambda self: "mine")})
@@ -226,11 +226,11 @@ def test_names_that_emitted_code_makes_up_are_as_good_as_others(name, engine):
 
 
 def test_the_kind_of_a_form_is_no_hyperparameter():
-    def form(self, shape):
+    def form_for(self, shape):
         return Form(())
 
     with pytest.raises(TypeError, match="Declared: no hyperparameter can be called 'kind'"):
-        declare(annotations={"kind": float}, kind=0.1, form=form)
+        declare(annotations={"kind": float}, kind=0.1, form_for=form_for)
     assert declare(annotations={"kind": float}, kind=0.1)().kind == 0.1
 
 

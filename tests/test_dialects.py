@@ -93,11 +93,11 @@ def thinc_adam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
 
 
 def clipped_adam(**keywords):
-    return chain(clip_by_norm(1.0), Adam(eps_as="epsilon_hat", **keywords))
+    return chain(clip_by_norm(1.0), Adam(form="epsilon_hat", **keywords))
 
 
 def hatted_adam(**keywords):
-    return Adam(eps_as="epsilon_hat", **keywords)
+    return Adam(form="epsilon_hat", **keywords)
 
 
 LISTINGS = [
@@ -131,7 +131,7 @@ def test_the_forms_of_eps_differ_where_gradients_are_small():
     standard, hat = np.zeros(1), np.zeros(1)
     g = np.array([1e-3])
     Adam(lr=1.0, eps=1e-3).update(standard, g)
-    Adam(lr=1.0, eps=1e-3, eps_as="epsilon_hat").update(hat, g)
+    Adam(lr=1.0, eps=1e-3, form="epsilon_hat").update(hat, g)
     assert standard[0] == pytest.approx(-1 / 2, rel=1e-12)  # g / (g + eps)
     share = math.sqrt(1e-3)
     assert hat[0] == pytest.approx(-share / (share + 1), rel=1e-12)  # eps is divided by the root
@@ -140,14 +140,14 @@ def test_the_forms_of_eps_differ_where_gradients_are_small():
 # What a form keeps ----------------------------------------------------------------------------
 
 FORMS = [
-    (Adam, {"eps_as": "epsilon_hat"}, {"m", "v"}, 28),
-    (Adam, {"eps_as": "epsilon_hat", "amsgrad": True}, {"m", "v", "x"}, 36),
-    (AdamW, {"eps_as": "epsilon_hat"}, {"m", "v"}, 28),
-    (AMSGrad, {"eps_as": "epsilon_hat"}, {"m", "v", "x"}, 36),
+    (Adam, {"form": "epsilon_hat"}, {"m", "v"}, 28),
+    (Adam, {"form": "epsilon_hat", "amsgrad": True}, {"m", "v", "x"}, 36),
+    (AdamW, {"form": "epsilon_hat"}, {"m", "v"}, 28),
+    (AMSGrad, {"form": "epsilon_hat"}, {"m", "v", "x"}, 36),
     (AMSGrad, {"bias_correction": "before"}, {"m", "v", "x"}, 36),
     (AMSGrad, {"bias_correction": "none"}, {"m", "v", "x"}, 36),
     (NAdam, {"psi": math.inf}, {"m", "v"}, 28),
-    (RAdam, {"eps_as": "epsilon", "threshold": 4.0}, {"m", "v"}, 28),
+    (RAdam, {"form": "epsilon", "threshold": 4.0}, {"m", "v"}, 28),
     (AdaMax, {"eps_in_max": True}, {"m", "u"}, 28),
     (Momentum, {"lr_in_velocity": False}, {"b"}, 20),
     (Nesterov, {"lr_in_velocity": False}, {"b"}, 20),
@@ -280,21 +280,21 @@ def test_a_deviation_has_no_start():
 @pytest.mark.parametrize("rule", [Adam, AdamW, AMSGrad, RAdam, Muon])
 @pytest.mark.parametrize(("value", "error"), [("hat", ValueError), (True, TypeError)])
 def test_an_unknown_form_is_refused_with_those_that_there_are(rule, value, error):
-    message = f"{rule.__name__}: eps_as must be one of 'epsilon', 'epsilon_hat', got {value!r}"
+    message = f"{rule.__name__}: form must be one of 'epsilon', 'epsilon_hat', got {value!r}"
     with pytest.raises(error, match=message):
-        rule(eps_as=value)
+        rule(form=value)
     optimizer = rule()
     before = repr(optimizer)
     with pytest.raises(error, match=message):
-        optimizer.eps_as = value
+        optimizer.form = value
     assert repr(optimizer) == before
 
 
 @pytest.mark.parametrize("bias_correction", ["before", "none"])
 def test_forms_that_do_not_go_together_are_refused(bias_correction):
-    message = f"AMSGrad: eps_as='epsilon_hat' .*got '{bias_correction}'.*use eps_as='epsilon'"
+    message = f"AMSGrad: form='epsilon_hat' .*got '{bias_correction}'.*use form='epsilon'"
     with pytest.raises(ValueError, match=message):
-        AMSGrad(eps_as="epsilon_hat", bias_correction=bias_correction)
+        AMSGrad(form="epsilon_hat", bias_correction=bias_correction)
 
 
 @pytest.mark.parametrize("threshold", [3.9, 0.0, math.inf])

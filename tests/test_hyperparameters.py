@@ -540,7 +540,7 @@ def test_a_subclass_inherits_hyperparameters_and_adds_its_own():
     optimizer = Damped(lr=0.1, damping=0.25)
     assert repr(optimizer).startswith(
         "Damped(lr=0.1, beta1=0.9, beta2=0.999, eps=1e-08, amsgrad=False, "
-        "eps_as='epsilon', damping=0.25"
+        "form='epsilon', damping=0.25"
     )
     w, expected = np.ones(3), np.ones(3)
     optimizer.update(w, np.full(3, 4.0))

@@ -164,7 +164,7 @@ def test_a_rule_may_make_functions_and_what_is_not_a_number_in_each_call(engine)
 
     form = Form(slots=(), between=("kept",))
     w = np.zeros(4)
-    with_rule(rule, form=lambda self, shape: form)(engine=engine).update(w, np.ones(4))
+    with_rule(rule, form_for=lambda self, shape: form)(engine=engine).update(w, np.ones(4))
     assert w.tolist() == [-2.0] * 4
 
 

@@ -388,7 +388,7 @@ def test_booleans_of_numpy_are_flags_too(engine):
 )
 def test_what_a_function_of_whole_arrays_may_not_return_is_named(function, message, engine):
     engine_runs.require(engine)
-    members = {"form": lambda self, shape: Form(slots=(), between=("draft",))}
+    members = {"form_for": lambda self, shape: Form(slots=(), between=("draft",))}
     rule = with_rule(lambda xp, w, g, s, h: (w - xp.apply(function, g), {}), **members)
     w = np.zeros(1)
     with pytest.raises(
@@ -417,7 +417,7 @@ def test_so_is_another_number_of_arrays_than_slots_ask_for(returned, got, engine
         return w - new, {"mean": mean}
 
     form = Form(slots=(), whole={"mean": (1,)}, between=("draft",))
-    optimizer = with_rule(rule, form=lambda self, shape: form, slots=("mean",))(engine=engine)
+    optimizer = with_rule(rule, form_for=lambda self, shape: form, slots=("mean",))(engine=engine)
     w = np.zeros(2)
     with pytest.raises(
         TypeError, match=rf"must return a tuple of 2 arrays, got {got}; .* each slot"
@@ -441,7 +441,7 @@ def test_a_function_of_whole_arrays_is_given_numbers_of_python(engine):
 
     form = Form(slots=(), between=("draft",))
     w = np.zeros(2)
-    with_rule(rule, form=lambda self, shape: form)(engine=engine).update(w, np.ones(2))
+    with_rule(rule, form_for=lambda self, shape: form)(engine=engine).update(w, np.ones(2))
     (numbers,) = given
     expected = {
         "t": 1,

@@ -29,7 +29,7 @@ class Whitened(Optimizer):
 
     slots = ("m", "mean")
 
-    def form(self, shape):
+    def form_for(self, shape):
         return Form(slots=("m",), whole={"mean": ()}, between=("centered",))
 
     @staticmethod
@@ -480,7 +480,7 @@ def test_what_overflows_in_the_dtype_of_the_arithmetic_is_infinite_without_a_war
 
 def test_rules_of_one_form_do_not_know_about_forms():
     optimizer = SGD()
-    assert optimizer.form((3, 4)) == Form(slots=())
+    assert optimizer.form_for((3, 4)) == Form(slots=())
 
 
 @engine_runs.every_engine
@@ -496,7 +496,7 @@ def test_a_function_may_return_the_same_memory_for_every_leaf(engine):
 
         slots = ("m",)
 
-        def form(self, shape):
+        def form_for(self, shape):
             return Form(slots=(), whole={"m": shape}, between=("draft",))
 
         @staticmethod

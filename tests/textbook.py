@@ -104,7 +104,7 @@ def rmsprop(
         yield w
 
 
-def adam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, eps_as="epsilon"):
+def adam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, form="epsilon"):
     """Kingma & Ba 2014, algorithm 1, and section 2; the maximum of Reddi, Kale & Kumar 2018."""
     m, v, largest = 0 * w, 0 * w, 0 * w
     for t, g in enumerate(gradients, 1):
@@ -112,13 +112,13 @@ def adam(w, gradients, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False
         v = beta2 * v + (1 - beta2) * square(g)
         largest = np.maximum(largest, v)
         divisor = largest if amsgrad else v
-        w = w - adam_step(m, divisor, t, rate(lr, t), beta1, beta2, eps, eps_as)
+        w = w - adam_step(m, divisor, t, rate(lr, t), beta1, beta2, eps, form)
         yield w
 
 
-def adam_step(m, v, t, lr, beta1, beta2, eps, eps_as):
+def adam_step(m, v, t, lr, beta1, beta2, eps, form):
     """Kingma & Ba 2014: a step of algorithm 1, or that of "epsilon hat" at the end of section 2."""
-    if eps_as == "epsilon_hat":
+    if form == "epsilon_hat":
         rate = lr * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
         return rate * m / (np.sqrt(v) + eps)
     return lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
@@ -133,7 +133,7 @@ def adamw(
     eps=1e-8,
     weight_decay=0.01,
     amsgrad=False,
-    eps_as="epsilon",
+    form="epsilon",
 ):
     """Loshchilov & Hutter 2017, algorithm 2, the decay scaled by the learning rate."""
     m, v, largest = 0 * w, 0 * w, 0 * w
@@ -143,7 +143,7 @@ def adamw(
         v = beta2 * v + (1 - beta2) * square(g)
         largest = np.maximum(largest, v)
         divisor = largest if amsgrad else v
-        w = w - adam_step(m, divisor, t, rate(lr, t), beta1, beta2, eps, eps_as)
+        w = w - adam_step(m, divisor, t, rate(lr, t), beta1, beta2, eps, form)
         yield w
 
 
@@ -186,7 +186,7 @@ def amsgrad(
     beta1=0.9,
     beta2=0.999,
     eps=1e-8,
-    eps_as="epsilon",
+    form="epsilon",
     bias_correction="after",
 ):
     """Reddi, Kale & Kumar 2018, algorithm 2, as it is or with Adam's bias corrections."""
@@ -202,7 +202,7 @@ def amsgrad(
             w = w - rate(lr, t) * m / (np.sqrt(largest) + eps)
         else:
             largest = np.maximum(largest, v)
-            w = w - adam_step(m, largest, t, rate(lr, t), beta1, beta2, eps, eps_as)
+            w = w - adam_step(m, largest, t, rate(lr, t), beta1, beta2, eps, form)
         yield w
 
 
@@ -230,7 +230,7 @@ def radam(
     beta2=0.999,
     eps=1e-8,
     threshold=5.0,
-    eps_as="epsilon_hat",
+    form="epsilon_hat",
 ):
     """Liu et al. 2019, algorithm 2; eps, and 5 instead of 4, as in the authors' code."""
     m, v = 0 * w, 0 * w
@@ -243,7 +243,7 @@ def radam(
         if length > threshold:
             r = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
             adaptive = (1 - beta2**t) ** 0.5 / (np.sqrt(v) + eps)
-            if eps_as == "epsilon":
+            if form == "epsilon":
                 adaptive = 1 / (np.sqrt(v / (1 - beta2**t)) + eps)
             w = w - rate(lr, t) * r**0.5 * m_hat * adaptive
         else:
@@ -408,11 +408,11 @@ def muon(
     ns_c=2.0315,
     adjust_lr="original",
     beyond_2d="adamw",
-    eps_as="epsilon",
+    form="epsilon",
 ):
     """Jordan et al. 2024 for matrices, AdamW for other arrays."""
     if w.ndim < 2 or (w.ndim > 2 and beyond_2d == "adamw"):
-        others = {"weight_decay": weight_decay, "eps_as": eps_as}
+        others = {"weight_decay": weight_decay, "form": form}
         yield from adamw(w, gradients, adamw_lr, beta1, beta2, eps, **others)
         return
     shape = (len(w), -1) if beyond_2d == "flatten" else (-1, *w.shape[-2:])

@@ -22,7 +22,7 @@ RESERVED = frozenset(
             "eval_params",
             "exact_slots",
             "explain",
-            "form",
+            "form_for",
             "frozen",
         ),
         *("guarded", "master", "min_float8_size", "positive_slots", "state_dtype"),
@@ -57,7 +57,7 @@ def check_class(cls: Any) -> None:
     hyperparameters = [entry.name for entry in cls.hyperparameters]
     for name in hyperparameters:
         _check_name(cls.__name__, "hyperparameter", name)
-    if "kind" in hyperparameters and cls.defines("form"):
+    if "kind" in hyperparameters and cls.defines("form_for"):
         raise TypeError(
             f"{cls.__name__}: no hyperparameter can be called 'kind', for h.kind is that of the "
             f"form; choose another name"

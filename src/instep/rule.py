@@ -337,7 +337,7 @@ class Rule(Copied, Standing):
         of_tensors = dict.fromkeys(self.tensor_readings, "tensor")
         return {**of_tensors, **dict.fromkeys(self.tree_readings, "tree")}
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return what the rule keeps for a parameter of this shape: some of its slots, or all."""
         return Form(self.state_slots())
 

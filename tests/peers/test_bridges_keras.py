@@ -46,7 +46,7 @@ class Peer:
 
 
 def hat(rule, **keywords):
-    return lambda: rule(eps_as="epsilon_hat", **keywords)
+    return lambda: rule(form="epsilon_hat", **keywords)
 
 
 _MOVED = {"beta_1": 0.8, "beta_2": 0.75, "epsilon": 1e-3}
@@ -67,7 +67,7 @@ PEERS = [
     Peer(hat(instep.Adam), "Adam", _MOVED),
     Peer(hat(instep.Adam), "Adam", _MOVED | {"amsgrad": True}),
     Peer(
-        lambda: chain(instep.Adam(eps_as="epsilon_hat"), decoupled_weight_decay()),
+        lambda: chain(instep.Adam(form="epsilon_hat"), decoupled_weight_decay()),
         "Adam",
         {"weight_decay": 0.25},
     ),
@@ -210,7 +210,7 @@ def excluding():
 REFUSED = [
     (hat(instep.AdamW), excluding, "excludes variables from weight decay"),
     (lambda: instep.NAdam(psi=1.0, lr=np.ones(3)), lambda: there("Nadam"), "lr is an array"),
-    (instep.Adam, lambda: there("Adam"), "eps_as='epsilon'.*'epsilon_hat' alone"),
+    (instep.Adam, lambda: there("Adam"), "form='epsilon'.*'epsilon_hat' alone"),
     (hat(instep.Adam), lambda: there("AdamW"), "Adam is Keras' Adam, and this is AdamW"),
     (instep.Momentum, lambda: there("SGD", momentum=0.5, nesterov=True), "nesterov=True"),
     (instep.SGD, lambda: there("SGD", momentum=0.5), "momentum=0.5"),

@@ -68,7 +68,7 @@ PEERS = [
     Peer("Adam", "adam", {"beta1": 0.5, "beta2": 0.75}, {"b1": 0.5, "b2": 0.75}),
     Peer("AdamW", "adamw", {"weight_decay": 0.25}, {"weight_decay": 0.25}),
     Peer("AdaDelta", "adadelta", {"lr": 1.0}, {"rho": 0.95, "eps": 1e-6}),
-    Peer("RAdam", "radam", {"beta2": 0.9, "eps_as": "epsilon"}, {"b2": 0.9}),
+    Peer("RAdam", "radam", {"beta2": 0.9, "form": "epsilon"}, {"b2": 0.9}),
     Peer("AdaMax", "adamax", {"eps": 0.01, "eps_in_max": True}, {"eps": 0.01}),
     Peer("NAdam", "nadam", {"psi": math.inf, "beta1": 0.8}, {"b1": 0.8}),
     Peer("AMSGrad", "amsgrad", {"beta2": 0.75, "bias_correction": "before"}, {"b2": 0.75}),

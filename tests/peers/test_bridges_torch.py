@@ -507,7 +507,7 @@ def test_names_that_do_not_fit_are_refused(names, text):
         (lambda: instep.NAdam(amsgrad=True), "amsgrad=True"),
         (lambda: instep.RMSProp(nesterov=True), "nesterov=True"),
         (instep.AdaMax, "eps_in_max=False"),
-        (lambda: instep.Adam(eps_as="epsilon_hat"), "eps_as='epsilon_hat'"),
+        (lambda: instep.Adam(form="epsilon_hat"), "form='epsilon_hat'"),
         (instep.Tiger, "no rule that is the same as Tiger"),
         (instep.Adam, "lr is an array"),
         (lambda: instep.Adam(beta1=lambda t: 0.9), "beta1 is a schedule"),

@@ -24,7 +24,7 @@ def float64():
     keras.backend.set_floatx("float32")
 
 
-HAT = {"eps_as": "epsilon_hat"}
+HAT = {"form": "epsilon_hat"}
 
 # Keras has the "epsilon hat" form of Adam, and RMSProp's eps inside the root.
 PEERS = [

@@ -103,7 +103,7 @@ PEERS = [
     Peer(
         "RAdam",
         "radam",
-        {"lr": 0.1, "beta2": 0.9, "eps": 0.5, "eps_as": "epsilon"},
+        {"lr": 0.1, "beta2": 0.9, "eps": 0.5, "form": "epsilon"},
         {"b2": 0.9, "eps": 0.5},
     ),
     Peer(

@@ -15,11 +15,11 @@ PEERS = [
     ("SGD", "SGDOptimizer", {}, {"momentum": 0.0, "nesterov": False}),
     ("Momentum", "SGDOptimizer", {}, {"momentum": 0.9, "nesterov": False}),
     ("Nesterov", "SGDOptimizer", {}, {"momentum": 0.9, "nesterov": True}),
-    ("Adam", "AdamOptimizer", {"eps_as": "epsilon_hat"}, {}),
+    ("Adam", "AdamOptimizer", {"form": "epsilon_hat"}, {}),
     (
         "Adam",
         "AdamOptimizer",
-        {"eps_as": "epsilon_hat", "beta1": 0.5, "beta2": 0.75, "eps": 0.5},
+        {"form": "epsilon_hat", "beta1": 0.5, "beta2": 0.75, "eps": 0.5},
         {"beta_1": 0.5, "beta_2": 0.75, "epsilon": 0.5},
     ),
 ]

@@ -100,7 +100,7 @@ def from_keras(optimizer: Optimizer, keras_optimizer: Any, names: Paths) -> Opti
     """Give an optimizer the state of one of Keras, with its hyperparameters.
 
     The optimizer is given, because it has settings that Keras does not know, and may have a
-    schedule. It says which form of a rule is meant: Keras' Adam is ``Adam(eps_as="epsilon_hat")``.
+    schedule. It says which form of a rule is meant: Keras' Adam is ``Adam(form="epsilon_hat")``.
 
     Parameters
     ----------

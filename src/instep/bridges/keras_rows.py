@@ -73,7 +73,7 @@ _EPS = {"eps": "epsilon"}
 _MEANS = (same("m", "momentum"), same("v", "velocity"))
 _LARGEST = same("x", "velocity_hat")
 _VELOCITY = (same("v", "momentum"),)
-_HAT = {"eps_as": "epsilon_hat"}
+_HAT = {"form": "epsilon_hat"}
 
 
 ROWS = (

@@ -157,7 +157,7 @@ def _kept(one: Opened, values: Mapping[str, Any], shape: tuple[int, ...]) -> dic
     """Return the shapes of what a rule keeps of a parameter, by name."""
     bare = object.__new__(type(one.rule))  # a copy would have all state, too
     bare.__dict__.update(values)
-    form = bare.form(shape)
+    form = bare.form_for(shape)
     numbers = (*one.rule.tensor_numbers, *one.rule.scalar_slots)
     return {**dict.fromkeys(form.slots, shape), **form.whole, **dict.fromkeys(numbers, ())}
 

@@ -126,7 +126,7 @@ ROWS = (
     TorchRow(
         own.Adam,
         (*_MEANS, _LARGEST),
-        needs={"eps_as": "epsilon"},
+        needs={"form": "epsilon"},
         peer="Adam",
         options=(*_ADAM, Option("amsgrad", "amsgrad")),
         fixed={"decoupled_weight_decay": False},
@@ -134,7 +134,7 @@ ROWS = (
     TorchRow(
         own.AMSGrad,
         (*_MEANS, _LARGEST),
-        needs={"eps_as": "epsilon", "bias_correction": "after"},
+        needs={"form": "epsilon", "bias_correction": "after"},
         peer="Adam",
         options=_ADAM,
         fixed={"decoupled_weight_decay": False, "amsgrad": True},
@@ -142,7 +142,7 @@ ROWS = (
     TorchRow(
         own.AdamW,
         (*_MEANS, _LARGEST),
-        needs={"eps_as": "epsilon"},
+        needs={"form": "epsilon"},
         peer="AdamW",
         options=(
             *_ADAM,
@@ -163,7 +163,7 @@ ROWS = (
     TorchRow(
         own.RAdam,
         _MEANS,
-        needs={"threshold": 5.0, "eps_as": "epsilon_hat"},
+        needs={"threshold": 5.0, "form": "epsilon_hat"},
         peer="RAdam",
         options=_ADAM,
         decay="either",

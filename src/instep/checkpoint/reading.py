@@ -261,7 +261,7 @@ def _check_slots(owner: str, what: str, prefix: str, rule: Rule, given: set[str]
     that it may have is not checked.
     """
     every = {prefix + name for name in (*rule.slots, *rule.tensor_numbers)}
-    if not (rule.defines("state_slots") or rule.defines("form")):
+    if not (rule.defines("state_slots") or rule.defines("form_for")):
         optional = {prefix + name for name in rule.optional_slots}
         _check_names(owner, f"{what} has the slots", given - optional, every - optional)
         for names in _alternatives(rule):

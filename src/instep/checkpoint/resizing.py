@@ -45,8 +45,8 @@ def _check_shapes(call: str, parts: Parts, leaf: LeafState, names: list[str]) ->
         whole = {
             prefix + name
             for shape in set(own.values())
-            if rule.defines("form")
-            for name in rule.form(shape).whole
+            if rule.defines("form_for")
+            for name in rule.form_for(shape).whole
         }
         if found := sorted(whole & own.keys()):
             raise ValueError(

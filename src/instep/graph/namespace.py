@@ -117,13 +117,13 @@ class TracedNamespace(Functions):
         if number == len(recorder.between):
             recorder.fail(
                 f"it applies functions to more than {number} arrays",
-                "name one more array in `between` of the Form that the method `form` returns",
+                "name one more array in `between` of the Form that the method `form_for` returns",
             )
         for slot in slots:
             if not isinstance(slot, WholeSlot) or slot.call is not None:
                 recorder.fail(
                     "xp.apply is given more than one array",
-                    "give it one, then slots that the method `form` calls whole",
+                    "give it one, then slots that the method `form_for` calls whole",
                 )
         array = recorder.between[number]
         draft = self._draft(array, x)

@@ -99,7 +99,7 @@ class Program(StepNumbers):
             return self._forms["small"].for_shape(shape)
         if not self._has_forms:
             return self
-        forms = [(part.prefix, part.rule.form(shape)) for part in self.parts]
+        forms = [(part.prefix, part.rule.form_for(shape)) for part in self.parts]
         kinds = tuple((form.kind, form.slots, tuple(form.whole), form.between) for _, form in forms)
         if kinds not in self._forms:
             self._variant(
@@ -147,7 +147,7 @@ class Program(StepNumbers):
             part.prefix + name: size
             for part in self.parts
             if part.has_forms
-            for name, size in part.rule.form(shape).whole.items()
+            for name, size in part.rule.form_for(shape).whole.items()
         }
 
     @property

@@ -129,7 +129,7 @@ class Part:
         copies = {name for name, start in rule.initial_state().items() if start == "w"}
         self.exact, self.positive = copies.union(rule.exact_slots), rule.positive_slots or ()
         self.knows_signs = rule.positive_slots is not None
-        self.has_forms = rule.defines("form")
+        self.has_forms = rule.defines("form_for")
         self._has_scalars = rule.defines("scalars")
         self.gathers = rule.defines("period")
         self.remembered = tuple(rule.scalar_slots)

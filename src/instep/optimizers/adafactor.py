@@ -78,7 +78,7 @@ class Adafactor(Optimizer):
     real_slots = ("root", "rows", "columns", "factored")
     positive_slots = ("root",)
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return row and column means for a matrix, or for a stack of them."""
         if len(shape) < 2 or 0 in shape:
             return Form(slots=("root",))

@@ -27,7 +27,7 @@ class Adam(Optimizer):
         Term :math:`\epsilon` that keeps the division finite.
     amsgrad
         Divide by the root of the largest `v` so far, `x`, as `AMSGrad` does.
-    eps_as
+    form
         Where :math:`\epsilon` stands: ``"epsilon"``, beside the root of the corrected `v`, or
         ``"epsilon_hat"``, beside the root of `v`, as in the paper's section 2: the step is
         :math:`\eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\,
@@ -35,7 +35,7 @@ class Adam(Optimizer):
 
     Notes
     -----
-    PyTorch and optax have the same rule. With ``eps_as="epsilon_hat"`` it is that of Keras (eps
+    PyTorch and optax have the same rule. With ``form="epsilon_hat"`` it is that of Keras (eps
     1e-7 there), scikit-learn, DeZero, thinc, and of listings that correct the learning rate instead
     of `m` and `v`. The forms differ in the first steps, where eps is not small beside the root.
 
@@ -52,7 +52,7 @@ class Adam(Optimizer):
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
     amsgrad: bool = False
-    eps_as: Literal["epsilon", "epsilon_hat"] = "epsilon"
+    form: Literal["epsilon", "epsilon_hat"] = "epsilon"
 
     slots = ("m", "v", "x")
     real_slots = positive_slots = ("v", "x")
@@ -67,7 +67,7 @@ class Adam(Optimizer):
         slots = {"m": m, "v": v}
         if "x" in s:
             v = slots["x"] = xp.maximum(s.x, v)
-        if h.eps_as == "epsilon_hat":
+        if h.form == "epsilon_hat":
             rate = h.lr * xp.sqrt(1 - h.beta2_t) / (1 - h.beta1_t)
             return w - rate * m / (xp.sqrt(v) + h.eps), slots
         rate = h.lr / (1 - h.beta1_t)
@@ -98,7 +98,7 @@ class AdamW(Optimizer):
         Strength :math:`\lambda` of the decay, in units of the learning rate.
     amsgrad
         Divide by the root of the largest `v` so far, `x`, as `AMSGrad` does.
-    eps_as
+    form
         Where :math:`\epsilon` stands: ``"epsilon"``, beside the root of the corrected `v`, or
         ``"epsilon_hat"``, beside the root of `v`, as in the paper's section 2: the step is
         :math:`\eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\,
@@ -107,7 +107,7 @@ class AdamW(Optimizer):
     Notes
     -----
     PyTorch has the same rule and defaults; optax has weight_decay 1e-4. Keras has that with
-    ``eps_as="epsilon_hat"``, with weight_decay 0.004 and eps 1e-7. The paper scales the decay by a
+    ``form="epsilon_hat"``, with weight_decay 0.004 and eps 1e-7. The paper scales the decay by a
     schedule alone, not by the learning rate.
 
     Examples
@@ -124,7 +124,7 @@ class AdamW(Optimizer):
     eps: Epsilon = 1e-8
     weight_decay: NonNegative = 0.01
     amsgrad: bool = False
-    eps_as: Literal["epsilon", "epsilon_hat"] = "epsilon"
+    form: Literal["epsilon", "epsilon_hat"] = "epsilon"
 
     slots = ("m", "v", "x")
     real_slots = positive_slots = ("v", "x")

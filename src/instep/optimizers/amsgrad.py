@@ -26,7 +26,7 @@ class AMSGrad(Optimizer):
         Decay rate of the mean squared gradient.
     eps
         Term :math:`\epsilon` that keeps the division finite.
-    eps_as
+    form
         Where :math:`\epsilon` stands: ``"epsilon"``, beside the root of the corrected `x`, or
         ``"epsilon_hat"``, beside the root of `x`, as `Adam` has it, too: the step is
         :math:`\eta\, \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}\,
@@ -38,7 +38,7 @@ class AMSGrad(Optimizer):
 
     Notes
     -----
-    PyTorch (``Adam(amsgrad=True)``) has the same rule, Keras that with ``eps_as="epsilon_hat"``,
+    PyTorch (``Adam(amsgrad=True)``) has the same rule, Keras that with ``form="epsilon_hat"``,
     optax that with ``bias_correction="before"``. The paper has no bias corrections, and no eps.
     `Adam`, `AdamW` and `NAdam` have the maximum as an option.
 
@@ -54,7 +54,7 @@ class AMSGrad(Optimizer):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
-    eps_as: Literal["epsilon", "epsilon_hat"] = "epsilon"
+    form: Literal["epsilon", "epsilon_hat"] = "epsilon"
     bias_correction: Literal["after", "before", "none"] = "after"
 
     slots = ("m", "v", "x")
@@ -62,11 +62,11 @@ class AMSGrad(Optimizer):
 
     def check_values(self, values: Mapping[str, Any]) -> None:
         """Raise unless there is a correction that eps can stand beside."""
-        if values["eps_as"] == "epsilon_hat" and values["bias_correction"] != "after":
+        if values["form"] == "epsilon_hat" and values["bias_correction"] != "after":
             raise ValueError(
-                f"{self.name}: eps_as='epsilon_hat' goes with bias_correction='after', got "
+                f"{self.name}: form='epsilon_hat' goes with bias_correction='after', got "
                 f"{values['bias_correction']!r}, which leaves nothing to correct beside eps; use "
-                f"eps_as='epsilon'"
+                f"form='epsilon'"
             )
 
     @staticmethod
@@ -77,7 +77,7 @@ class AMSGrad(Optimizer):
         slots = {"m": m, "v": v, "x": x}
         if h.bias_correction == "none":
             return w - h.lr * m / (xp.sqrt(x) + h.eps), slots
-        if h.eps_as == "epsilon_hat":
+        if h.form == "epsilon_hat":
             rate = h.lr * xp.sqrt(1 - h.beta2_t) / (1 - h.beta1_t)
             return w - rate * m / (xp.sqrt(x) + h.eps), slots
         rate = h.lr / (1 - h.beta1_t)

@@ -47,7 +47,7 @@ class Muon(Optimizer):
         The factor of `O`: ``"original"``, :math:`\sqrt{\max(1, \text{rows} / \text{columns})}`, or
         ``"match_rms_adamw"``, :math:`0.2 \sqrt{\max(\text{rows}, \text{columns})}`, with which
         learning rates and decays of `AdamW` are right for all arrays (arXiv:2502.16982).
-    eps_as
+    form
         Where `eps` stands for other arrays, as in `AdamW`.
     beyond_2d
         What an array of more than two dimensions is: ``"adamw"``, no matrix; ``"flatten"``, one
@@ -68,7 +68,7 @@ class Muon(Optimizer):
     PyTorch has the same rule and options, for matrices alone, with weight_decay 0.1 and products in
     bfloat16. Keras has the factor
     0.2 times the root of the larger of rows and columns, decays by 0.004, and has
-    ``eps_as="epsilon_hat"``. optax corrects the
+    ``form="epsilon_hat"``. optax corrects the
     biases of the momentum, which turns the first directions.
 
     Examples
@@ -113,12 +113,12 @@ class Muon(Optimizer):
     ns_c: float = 2.0315
     adjust_lr: Literal["original", "match_rms_adamw"] = "original"
     beyond_2d: Literal["adamw", "flatten", "batch"] = "adamw"
-    eps_as: Literal["epsilon", "epsilon_hat"] = "epsilon"
+    form: Literal["epsilon", "epsilon_hat"] = "epsilon"
 
     slots = ("m", "v")
     real_slots = positive_slots = ("v",)
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return one slot for matrices, and two for another array."""
         is_matrix = len(shape) == 2 or (len(shape) > 2 and self.beyond_2d != "adamw")
         if is_matrix and 0 not in shape:
@@ -136,7 +136,7 @@ class Muon(Optimizer):
                 **{name: getattr(h, name) for name in ("adjust_lr", "beyond_2d")},
             )
             return (1 - h.lr * h.weight_decay) * w - h.lr * direction, {"m": m}
-        names = ("beta1", "beta2", "beta1_t", "beta2_t", "eps", "weight_decay", "eps_as")
+        names = ("beta1", "beta2", "beta1_t", "beta2_t", "eps", "weight_decay", "form")
         others = {name: getattr(h, name) for name in names}
         return AdamW.rule(xp, w, g, s, SimpleNamespace(lr=h.adamw_lr, **others))
 

@@ -36,7 +36,7 @@ class RAdam(Optimizer):
         Term :math:`\epsilon` that keeps the division finite.
     threshold
         Length :math:`\rho_0` of the average from which on steps adapt: 4, as in the paper, or more.
-    eps_as
+    form
         Where :math:`\epsilon` stands: ``"epsilon_hat"``, beside the root of `v`, as above, or
         ``"epsilon"``, beside the root of the corrected `v`:
         :math:`r / (\sqrt{v / (1 - \beta_2^t)} + \epsilon)`.
@@ -45,7 +45,7 @@ class RAdam(Optimizer):
     -----
     The first steps (five, with these defaults) are those of momentum, in units of the
     gradient. PyTorch has the same rule. The paper has ``threshold=4, eps=0``, and optax
-    ``eps_as="epsilon"``; it adapts where :math:`\rho` is the threshold, too.
+    ``form="epsilon"``; it adapts where :math:`\rho` is the threshold, too.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class RAdam(Optimizer):
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
     threshold: Annotated[float | Schedule, Domain(lower=4.0)] = 5.0
-    eps_as: Literal["epsilon", "epsilon_hat"] = "epsilon_hat"
+    form: Literal["epsilon", "epsilon_hat"] = "epsilon_hat"
 
     slots = ("m", "v")
     real_slots = positive_slots = ("v",)
@@ -74,7 +74,7 @@ class RAdam(Optimizer):
         if rho <= h.threshold:
             return {"rectified": False, "factor": 1.0}
         r = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
-        outside = math.sqrt(correction) if h.eps_as == "epsilon_hat" else 1.0
+        outside = math.sqrt(correction) if h.form == "epsilon_hat" else 1.0
         return {"rectified": True, "factor": r * outside}
 
     @staticmethod
@@ -83,6 +83,6 @@ class RAdam(Optimizer):
         v = h.beta2 * s.v + (1 - h.beta2) * xp.abs_sq(g)
         step = h.factor * h.lr / (1 - h.beta1_t) * m
         if h.rectified:
-            v_hat = v if h.eps_as == "epsilon_hat" else v / (1 - h.beta2_t)
+            v_hat = v if h.form == "epsilon_hat" else v / (1 - h.beta2_t)
             step = step / (xp.sqrt(v_hat) + h.eps)
         return w - step, {"m": m, "v": v}

@@ -72,7 +72,7 @@ class Shampoo(Optimizer):
     slots = ("h", "L", "R", "rootL", "rootR")
     real_slots = positive_slots = ("h",)
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return sums for rows and columns of a matrix, with their roots."""
         matrix = matrix_shape(shape, self.beyond_2d)
         if not matrix:

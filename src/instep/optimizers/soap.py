@@ -89,7 +89,7 @@ class SOAP(Optimizer):
     real_slots = positive_slots = ("v",)
     scalar_slots: ClassVar[Mapping[str, float]] = {"product1": 1.0, "product2": 1.0}
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return bases and what they are of for a matrix, beside the means of Adam."""
         squares = sides(shape, self.beyond_2d, self.longest)
         if not squares:
@@ -110,7 +110,7 @@ class SOAP(Optimizer):
         if not h.kind:
             numbers = ("lr", "beta1", "beta2", "beta1_t", "beta2_t", "eps", "weight_decay")
             others = {name: getattr(h, name) for name in numbers}
-            return AdamW.rule(xp, w, g, s, SimpleNamespace(**others, eps_as="epsilon"))
+            return AdamW.rule(xp, w, g, s, SimpleNamespace(**others, form="epsilon"))
         names = ["m", "v", *h.kind, *(f"Q{side}" for side in h.kind)]
         direction, *renewed = xp.apply(
             in_eigenbasis,

@@ -103,7 +103,7 @@ class group_soft_threshold(Transform):
 
     real_slots = ("norms",)
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return a place for norms of units, where there are some."""
         if self.units == "tensor" or len(shape) < 2 or 0 in shape:
             return Form(slots=())
@@ -176,7 +176,7 @@ class total_variation(Transform):
     iterations: _Iterations = 20
     channels: bool = False
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return a place for what is smoothed, where there are neighbours."""
         if max((0, *(shape[:-1] if self.channels else shape))) < 2 or 0 in shape:
             return Form(slots=())

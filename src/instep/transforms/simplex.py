@@ -57,7 +57,7 @@ class project_simplex(Transform):
     total: _Total = 1.0
     units: _Units = "tensor"
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return a place for the shares, where there are elements."""
         return _form(shape, "shares")
 
@@ -110,7 +110,7 @@ class project_l1(Transform):
 
     real_slots = ("moduli",)
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return a place for the moduli, where there are elements."""
         return _form(shape, "moduli")
 

@@ -47,7 +47,7 @@ class centralize(Transform):
 
     units: _Axis = "first"
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return a place for the means, where there are units."""
         return _form(shape, "mean")
 
@@ -104,7 +104,7 @@ class adaptive_clip(Transform):
 
     real_slots = ("w_norm", "g_norm")
 
-    def form(self, shape: tuple[int, ...]) -> Form:
+    def form_for(self, shape: tuple[int, ...]) -> Form:
         """Return places for norms of units, where there are some."""
         return _form(shape, "w_norm", "g_norm")
 
