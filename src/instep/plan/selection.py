@@ -50,7 +50,7 @@ def is_chosen(owner: Owner, selector: Selector, leaf: Leaf) -> bool:
     """Return whether what chooses leaves chooses this one."""
     if isinstance(selector, str):
         return selector == "*" or fnmatchcase(leaf.key, selector)
-    answer = selector(leaf.key, leaf.parameter)
+    answer = selector(leaf.key, leaf.parameter if leaf.shown is None else leaf.shown)
     if not isinstance(answer, bool | np.bool_):
         raise TypeError(
             f"{owner.name}.update: {selector!r}, asked of {format_path('params', leaf.path)}, must "

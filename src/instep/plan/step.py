@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instep import tree
 from instep.engines.base import Fit, Leaves
@@ -28,6 +28,9 @@ from instep.plan.settings import Settings
 from instep.plan.stand_ins import StandIns
 from instep.state import LeafState, Owner, State
 
+if TYPE_CHECKING:
+    from instep.plan.ranks import Ranks
+
 #: Parameters and gradients while there is no step.
 _NOTHING: Leaves = ((), ())
 
@@ -47,6 +50,9 @@ class Plan:
         # The plan of the step that came after one of this the last time: some take turns.
         self.next = self.reference = weakref.ref(self)
         leaves = validation.match(owner.name, params, grads)
+        self._ranks: Ranks | None = state.ranks
+        if self._ranks is not None:
+            self._ranks.show(leaves)
         selection = select(owner, leaves)
         free = [leaf for leaf in leaves if leaf.key not in selection.frozen]
         self._active = [leaf for leaf in free if leaf.gradient is not None]
@@ -72,7 +78,8 @@ class Plan:
         self._apart = Apart(self.buckets, self._active, given.arrays)
         # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
         self._verified = False
-        self._repeats = not (self._stand_ins.replaces or given.arrays)
+        is_apart = self._stand_ins.replaces or given.arrays or self._ranks is not None
+        self._repeats = not is_apart
         self._last = LastStep(given, self._active, self.buckets, self._sums)
         self._repetition = Repetition(owner, given, self.buckets, self._sums, self._last)
         for leaf in self._active:  # the arrays are the user's: keep none of them
@@ -189,10 +196,12 @@ class Plan:
         sums.begin()
         for bucket in buckets:
             bucket.stage(candidates, sums)
-        reduce(buckets, sums)
+        reduce(buckets, sums, self._ranks)
         after = partial(rows_after, self._programs, state.t)
         is_forbidden = self._judging.is_forbidden(candidates, after)
         require_frames()
+        if self._ranks is not None:
+            is_forbidden = self._ranks.agree(is_forbidden)
         if is_forbidden:  # a new plan is not kept
             last = partial(state.__dict__.update, last=self._last)
             finish(partial(self._turn_away, [*self._records.turned_away(state), last]))

@@ -1,0 +1,403 @@
+"""One optimizer on many processes: gradients are averaged, and each steps its part."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from instep import tree
+from instep.distributed import stored
+from instep.distributed.agreement import Agreement, RankError
+from instep.distributed.cutting import Cuts
+from instep.distributed.means import Block, added, blocks_of, divided
+from instep.distributed.planning import (
+    Shards,
+    check_arrays,
+    check_cuts,
+    extents,
+    selected,
+    shards,
+    why_whole,
+)
+from instep.distributed.sharing import Sharing
+from instep.distributed.signatures import SETTINGS, difference, settings_of, signature_of
+from instep.distributed.transport import Transport
+from instep.graph.told import Told
+from instep.optimizer import Optimizer
+from instep.plan import validation
+from instep.plan.leaves import Leaf
+from instep.state import State
+
+#: Bytes that are on their way at a time, twice: one bucket goes while the one before is added up.
+BUCKET_BYTES = 25 * 2**20
+
+#: Kinds of trees that are remembered.
+MOST_PLANS = 32
+
+
+class Sharded:
+    """An optimizer whose steps the processes of an MPI communicator take together.
+
+    Each process has all parameters, and gradients of its own. A step averages the gradients, in an
+    order that does not depend on MPI, and each process updates its part of the parameters, a n-th,
+    with the state of that part, which nobody else keeps; then all get the parts of the others
+    (stage 1 of ZeRO, Rajbhandari et al. 2020, arXiv:1910.02054). Parameters, equal before the
+    first step, are equal after each, and have the bits that one process gives with the same mean:
+    tensors are cut at tiles of the canonical sum, so norms are the same for any number of
+    processes.
+
+    Parameters
+    ----------
+    optimizer
+        Any optimizer, chain or partition. It belongs to this object from then on; its
+        hyperparameters may be changed, on all processes alike.
+    comm
+        A communicator of mpi4py, such as ``MPI.COMM_WORLD``. It is duplicated, so that messages of
+        others do not mix with those of steps.
+    microbatches
+        None, where each process gives one tree of gradients; or how many it gives, in a list. They
+        are numbered through all processes: with the same microbatches in the same order the bits
+        do not depend on how many processes have them.
+    bucket_bytes
+        Bytes that are sent in one round, in all.
+
+    Attributes
+    ----------
+    optimizer
+        The optimizer, whose state is that of the part of this process.
+    t : int
+        Number of steps taken.
+
+    Notes
+    -----
+    Tensors of which a rule needs rows or matrices (Muon, Shampoo, SOAP, Adafactor), for whose
+    elements random words are drawn, whose rule no engine can fuse, which have hyperparameters that
+    are arrays, or which do not lie in C order, are not cut: each belongs to one process.
+
+    Examples
+    --------
+    ::
+
+        from mpi4py import MPI
+        from instep import AdamW, average, chain, clip_by_global_norm
+        from instep.distributed import Sharded
+
+        optimizer = chain(clip_by_global_norm(1.0), AdamW(lr=1e-3), average(0.999))
+        optimizer = Sharded(optimizer, MPI.COMM_WORLD)
+        optimizer.update(params, grads)
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        comm: Any,
+        *,
+        microbatches: int | None = None,
+        bucket_bytes: int = BUCKET_BYTES,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"Sharded: optimizer must be an optimizer, a chain or a partition, got "
+                f"{type(optimizer).__name__}"
+            )
+        for name, value in (("microbatches", microbatches), ("bucket_bytes", bucket_bytes)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise TypeError(f"Sharded: {name} must be an integer, got {value!r}")
+            if value is not None and value < 1:
+                raise ValueError(f"Sharded: {name} must be at least 1, got {value}")
+        if not (hasattr(comm, "Ialltoallv") and hasattr(comm, "allgather")):
+            raise TypeError(
+                f"Sharded: comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got "
+                f"{type(comm).__name__}"
+            )
+        self.optimizer = optimizer
+        self.microbatches = microbatches
+        self._agreement = Agreement(comm.Dup())
+        self._transport = Transport(self._agreement)
+        self._sharing = Sharing(self._agreement)
+        self._bucket_bytes = bucket_bytes
+        self._cuts = Cuts(self._agreement.size)
+        self._plans: dict[tuple[str, ...], Shards] = {}
+
+    @property
+    def t(self) -> int:
+        """Number of steps taken."""
+        return self.optimizer.t
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"Sharded({self.optimizer.name})"
+
+    def __repr__(self) -> str:
+        return f"Sharded({self.optimizer!r}, {self._agreement.size} ranks)"
+
+    def update(self, params: Any, grads: Any, *, value: Any = None) -> Any:
+        """Take one step, together with all processes: change `params` in place.
+
+        Parameters
+        ----------
+        params
+            A tree of NumPy or CuPy arrays, as for `Optimizer.update`: equal on all processes.
+        grads
+            The gradients of this process, or a list of them, one a microbatch. Their mean over all
+            is what the optimizer gets. None in the place of an array, on all processes, leaves its
+            parameter alone.
+        value
+            The value of the objective on this process, or None. The mean over processes is what
+            rules and schedules get.
+
+        Returns
+        -------
+        The tree `params`.
+
+        Raises
+        ------
+        RankError
+            If some process could not take the step. It is raised on all, with the rank and what
+            went wrong there, and nothing has changed anywhere.
+        ValueError
+            If the trees or settings of processes differ. On all, too.
+        """
+        self._agreement.begin(f"{self.name}.update")
+        try:
+            plan, leaves = self._agreed(params, grads, value)
+            mean = self._mean_value(value)
+            self._reduce(plan, leaves)
+            self._step(plan, params, leaves[0], mean)
+        except (RankError, _DifferentError):
+            raise
+        except BaseException as error:
+            if not self._agreement.is_certain:
+                self._tell(error)
+            raise
+        return params
+
+    def _tell(self, error: BaseException) -> None:
+        """Raise, on all processes, what this one cannot go on for."""
+        try:
+            self._agreement.fail(error)
+        except RankError as told:
+            raise told from error
+
+    # Before anything moves -----------------------------------------------------------------------
+
+    def _agreed(self, params: Any, grads: Any, value: Any) -> tuple[Shards, list[list[Leaf]]]:
+        """Return who has what, and the leaves with the gradients of each microbatch."""
+        leaves = self._matched(params, grads)
+        active = [leaf for leaf in leaves[0] if leaf.gradient is not None]
+        lines = [
+            *settings_of(self.optimizer, self.t, self.microbatches, value is not None),
+            *signature_of(leaves[0]),
+        ]
+        self._check_alike(lines)
+        key = tuple(lines[SETTINGS:])
+        if key not in self._plans:
+            if len(self._plans) == MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = self._planned(leaves[0], active, value)
+        return self._plans[key], leaves
+
+    def _check_alike(self, lines: Sequence[str]) -> None:
+        digest = hashlib.sha256("\n".join(lines).encode()).digest()
+        if len(set(self._agreement.meet(digest))) > 1:
+            raise _DifferentError(difference(self._agreement, lines))
+
+    def _matched(self, params: Any, grads: Any) -> list[list[Leaf]]:
+        name, count = self.name, self.microbatches
+        if count is not None and (not isinstance(grads, list | tuple) or len(grads) != count):
+            got = f"{len(grads)}" if isinstance(grads, list | tuple) else type(grads).__name__
+            raise ValueError(
+                f"{name}.update: grads must be a list of {count} trees, one for each microbatch, "
+                f"got {got}"
+            )
+        trees = [grads] if count is None else grads
+        leaves = [validation.match(name, params, one) for one in trees]
+        for number, own in enumerate(leaves):
+            active = [leaf for leaf in own if leaf.gradient is not None]
+            check_arrays(f"{name}.update", active)
+            validation.check(name, params, active)
+            if number and signature_of(own) != signature_of(leaves[0]):
+                raise ValueError(
+                    f"{name}.update: gradients of microbatch {number} are of other dtypes than "
+                    f"those of the first, or None in other places; give all alike"
+                )
+        return leaves
+
+    def _planned(self, leaves: Sequence[Leaf], active: Sequence[Leaf], value: Any) -> Shards:
+        selection, active = selected(self.optimizer, leaves)
+        told = Told(self.name, value)
+        state = self.optimizer._state  # noqa: SLF001  (that of the part of this process)
+        reasons = why_whole(self.optimizer, state, active, selection, told)
+        check_cuts(f"{self.name}.update", self._cuts, active, reasons)
+        self._agreement.meet(None)
+        self._cuts.add(extents(active, reasons))
+        rank = self._agreement.rank
+        plan = shards(leaves, active, self._cuts, rank, self._bucket_bytes)
+        self._tell_numbers(state, is_needed=any(plan.pieces.values()))
+        return plan
+
+    def _tell_numbers(self, state: State, *, is_needed: bool) -> None:
+        """Learn from others what is remembered of the tree, if this process had no leaf so far."""
+        found = self._agreement.meet({name: float(x) for name, x in state.numbers.items()})
+        for name, x in (entry for own in found for entry in own.items()):
+            if is_needed and name not in state.numbers:
+                state.numbers[name] = np.array(x, dtype=np.float64)
+
+    @property
+    def _passes_on(self) -> bool:
+        """Whether there is nothing to average."""
+        return self._agreement.size == 1 and self.microbatches in (None, 1)
+
+    # The step ------------------------------------------------------------------------------------
+
+    def _mean_value(self, value: Any) -> Any:
+        if value is None or self._agreement.size == 1:
+            return value
+        found = self._agreement.meet(float(value))
+        blocks = [Block(i, 1) for i in range(len(found))]
+        terms = zip(blocks, (np.array([x]) for x in found), strict=True)
+        return float(divided(added(terms), len(found))[0])
+
+    def _reduce(self, plan: Shards, leaves: Sequence[Sequence[Leaf]]) -> None:
+        """Make the means of gradients of the part of this process."""
+        count, size = self.microbatches or 1, self._agreement.size
+        grads = [[leaf.gradient for leaf in own] for own in leaves]
+        blocks = [blocks_of(rank * count, (rank + 1) * count) for rank in range(size)]
+        if self._passes_on:
+            plan.means = {i: _part(plan, i, grads[0][i]) for i in plan.active}
+        else:
+            self._transport.reduce(plan, grads, blocks, size * count)
+
+    def _step(self, plan: Shards, params: Any, leaves: Sequence[Leaf], value: Any) -> None:
+        whole = [leaf.held[0] for leaf in leaves]
+        own, means = list(whole), [None] * len(whole)
+        for position in plan.active:
+            if plan.pieces[position] is not None:
+                own[position] = _part(plan, position, whole[position])
+                means[position] = plan.means[position]
+        state = self.optimizer._state  # noqa: SLF001  (as above)
+        self._sharing.whole = whole
+        state.ranks = self._sharing
+        try:
+            self.optimizer.update(_like(params, own), _like(params, means), value=value)
+        finally:
+            state.ranks, self._sharing.whole = None, ()
+            if self._passes_on:
+                plan.means = {}  # which are the user's
+            if self._agreement.is_certain:
+                self._transport.gather(plan, whole, whole)
+
+    def answer(self, params: Any, *, which: int | None = None) -> Any:
+        """Return what to use in the place of `params`, on all processes: see `Optimizer.answer`.
+
+        Parameters
+        ----------
+        params
+            The tree of parameters. They are not changed.
+        which
+            Number of the rule with an answer, where there are several.
+
+        Returns
+        -------
+        A tree of new arrays.
+        """
+        found: list[Any] = []
+        self._together("answer", lambda: found.append(self._answer(params, which)))
+        return found[0]
+
+    def _answer(self, params: Any, which: int | None) -> Any:
+        leaves = validation.unchecked(f"{self.name}.answer", params)
+        known = [leaf for leaf in leaves if leaf.key in self._cuts.pieces]
+        rank = self._agreement.rank
+        plan = shards(leaves, known, self._cuts, rank, self._bucket_bytes)
+        whole = [leaf.held[0] for leaf in leaves]
+        own = list(whole)
+        for i in plan.active:
+            own[i] = (
+                whole[i].reshape(-1)[:0] if plan.pieces[i] is None else _part(plan, i, whole[i])
+            )
+        found = [x for _, x in tree.flatten(self.optimizer.answer(_like(params, own), which=which))]
+        for i in plan.active:
+            mine, found[i] = found[i], whole[i].copy()
+            if plan.pieces[i] is not None:
+                _part(plan, i, found[i])[...] = mine
+        self._check_alike(signature_of(leaves))
+        self._agreement.is_certain = True
+        self._transport.gather(plan, found, found)
+        return _like(params, found)
+
+    # State ---------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state into a folder: one file for each process, and an index.
+
+        Parameters
+        ----------
+        path
+            Its name; it is made where it is missing. All processes must see it. What was saved
+            there before stays whole until the new state is complete.
+
+        Raises
+        ------
+        RankError
+            If a file cannot be written by some process. What was there is as it was.
+        """
+        self._together(
+            "save", lambda: stored.save(self._agreement, self.optimizer, self._cuts, path)
+        )
+
+    def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> "Sharded":
+        """Take over what `save` has written, on as many processes as there were, or others.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        strict
+            As for `Optimizer.load_state_dict`.
+
+        Raises
+        ------
+        RankError
+            If some process cannot read it, or it does not go together with the optimizer. Nothing
+            has changed then.
+        """
+
+        def take() -> None:
+            cuts = stored.load(self._agreement, self.optimizer, path, strict=strict)
+            self._cuts = cuts
+            self._plans.clear()
+
+        self._together("load", take)
+        return self
+
+    def _together(self, call: str, function: Any) -> None:
+        self._agreement.begin(f"{self.name}.{call}")
+        try:
+            function()
+        except (RankError, _DifferentError):
+            raise
+        except BaseException as error:
+            if not self._agreement.is_certain:
+                self._tell(error)
+            raise
+
+
+class _DifferentError(ValueError):
+    """Trees or settings of processes differ: known to all."""
+
+
+def _part(plan: Shards, position: int, array: Any) -> Any:
+    """Return the part of this process of an array, a view."""
+    piece = plan.pieces[position]
+    if piece is None or plan.is_whole[position]:
+        return array
+    return array.reshape(-1)[piece[0] : piece[1]]
+
+
+def _like(params: Any, leaves: Sequence[Any]) -> Any:
+    values = iter(leaves)
+    return tree.mapped(lambda path, leaf: next(values), params)
