@@ -145,6 +145,14 @@ def stand_in(session: nox.Session) -> None:
 
 
 @nox.session
+def mpi(session: nox.Session) -> None:
+    """Take steps on one to four processes, with the wheels of mpi4py and MPICH."""
+    session.install(".", *group("mpi"))
+    session.run("pytest", "tests/distributed", *session.posargs)
+    session.run("python", "benchmarks/distributed.py", "--quick")  # so that it keeps working
+
+
+@nox.session
 def cuda_compile(session: nox.Session) -> None:
     """Compile the emitted CUDA code for every architecture and read the result; no GPU."""
     folder = ROOT / "tests" / "cuda"

@@ -18,14 +18,13 @@ SCRIPT = Path(__file__).with_name("on_ranks.py")
 #: Seconds until processes are taken for hanging. They take a fifth of it.
 PATIENCE = 240
 
-#: The cases that run on kernels for CuPy, too, when there is a device.
+#: Numbers of processes.
 RANKS = (1, 2, 3, 4)
 
 
 def cases():
-    functions = [
-        x for x in ast.parse(SCRIPT.read_text("utf-8")).body if hasattr(x, "decorator_list")
-    ]
+    body = ast.parse(SCRIPT.read_text("utf-8")).body
+    functions = [x for x in body if isinstance(x, ast.FunctionDef)]
     return [x.name for x in functions if "case" in map(ast.unparse, x.decorator_list)]
 
 

@@ -1,16 +1,12 @@
 """One optimizer on many processes: gradients are averaged, and each steps its part."""
 
-import hashlib
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from instep import tree
-from instep.distributed import stored
-from instep.distributed.agreement import Agreement, RankError
-from instep.distributed.cutting import Cuts
+from instep.distributed.agreement import RankError
 from instep.distributed.means import Block, added, blocks_of, divided
 from instep.distributed.planning import (
     Shards,
@@ -21,8 +17,9 @@ from instep.distributed.planning import (
     shards,
     why_whole,
 )
+from instep.distributed.shared import DifferentError, Shared
 from instep.distributed.sharing import Sharing
-from instep.distributed.signatures import SETTINGS, difference, settings_of, signature_of
+from instep.distributed.signatures import SETTINGS, settings_of, signature_of
 from instep.distributed.transport import Transport
 from instep.graph.told import Told
 from instep.optimizer import Optimizer
@@ -37,7 +34,7 @@ BUCKET_BYTES = 25 * 2**20
 MOST_PLANS = 32
 
 
-class Sharded:
+class Sharded(Shared):
     """An optimizer whose steps the processes of an MPI communicator take together.
 
     Each process has all parameters, and gradients of its own. A step averages the gradients, in an
@@ -81,8 +78,9 @@ class Sharded:
     ::
 
         from mpi4py import MPI
-        from instep import AdamW, average, chain, clip_by_global_norm
+        from instep import AdamW, chain
         from instep.distributed import Sharded
+        from instep.transforms import average, clip_by_global_norm
 
         optimizer = chain(clip_by_global_norm(1.0), AdamW(lr=1e-3), average(0.999))
         optimizer = Sharded(optimizer, MPI.COMM_WORLD)
@@ -112,24 +110,11 @@ class Sharded:
                 f"Sharded: comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got "
                 f"{type(comm).__name__}"
             )
-        self.optimizer = optimizer
+        super().__init__(optimizer, comm)
         self.microbatches = microbatches
-        self._agreement = Agreement(comm.Dup())
         self._transport = Transport(self._agreement)
         self._sharing = Sharing(self._agreement)
         self._bucket_bytes = bucket_bytes
-        self._cuts = Cuts(self._agreement.size)
-        self._plans: dict[tuple[str, ...], Shards] = {}
-
-    @property
-    def t(self) -> int:
-        """Number of steps taken."""
-        return self.optimizer.t
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return f"Sharded({self.optimizer.name})"
 
     def __repr__(self) -> str:
         return f"Sharded({self.optimizer!r}, {self._agreement.size} ranks)"
@@ -167,20 +152,13 @@ class Sharded:
             mean = self._mean_value(value)
             self._reduce(plan, leaves)
             self._step(plan, params, leaves[0], mean)
-        except (RankError, _DifferentError):
+        except (RankError, DifferentError):
             raise
         except BaseException as error:
             if not self._agreement.is_certain:
                 self._tell(error)
             raise
         return params
-
-    def _tell(self, error: BaseException) -> None:
-        """Raise, on all processes, what this one cannot go on for."""
-        try:
-            self._agreement.fail(error)
-        except RankError as told:
-            raise told from error
 
     # Before anything moves -----------------------------------------------------------------------
 
@@ -199,11 +177,6 @@ class Sharded:
                 self._plans.clear()
             self._plans[key] = self._planned(leaves[0], active, value)
         return self._plans[key], leaves
-
-    def _check_alike(self, lines: Sequence[str]) -> None:
-        digest = hashlib.sha256("\n".join(lines).encode()).digest()
-        if len(set(self._agreement.meet(digest))) > 1:
-            raise _DifferentError(difference(self._agreement, lines))
 
     def _matched(self, params: Any, grads: Any) -> list[list[Leaf]]:
         name, count = self.name, self.microbatches
@@ -328,66 +301,6 @@ class Sharded:
         self._agreement.is_certain = True
         self._transport.gather(plan, found, found)
         return _like(params, found)
-
-    # State ---------------------------------------------------------------------------------------
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state into a folder: one file for each process, and an index.
-
-        Parameters
-        ----------
-        path
-            Its name; it is made where it is missing. All processes must see it. What was saved
-            there before stays whole until the new state is complete.
-
-        Raises
-        ------
-        RankError
-            If a file cannot be written by some process. What was there is as it was.
-        """
-        self._together(
-            "save", lambda: stored.save(self._agreement, self.optimizer, self._cuts, path)
-        )
-
-    def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> "Sharded":
-        """Take over what `save` has written, on as many processes as there were, or others.
-
-        Parameters
-        ----------
-        path
-            The folder.
-        strict
-            As for `Optimizer.load_state_dict`.
-
-        Raises
-        ------
-        RankError
-            If some process cannot read it, or it does not go together with the optimizer. Nothing
-            has changed then.
-        """
-
-        def take() -> None:
-            cuts = stored.load(self._agreement, self.optimizer, path, strict=strict)
-            self._cuts = cuts
-            self._plans.clear()
-
-        self._together("load", take)
-        return self
-
-    def _together(self, call: str, function: Any) -> None:
-        self._agreement.begin(f"{self.name}.{call}")
-        try:
-            function()
-        except (RankError, _DifferentError):
-            raise
-        except BaseException as error:
-            if not self._agreement.is_certain:
-                self._tell(error)
-            raise
-
-
-class _DifferentError(ValueError):
-    """Trees or settings of processes differ: known to all."""
 
 
 def _part(plan: Shards, position: int, array: Any) -> Any:

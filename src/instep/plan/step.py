@@ -51,9 +51,7 @@ class Plan:
         self.next = self.reference = weakref.ref(self)
         leaves = validation.match(owner.name, params, grads)
         self._ranks: Ranks | None = state.ranks
-        if self._ranks is not None:
-            self._ranks.show(leaves)
-        selection = select(owner, leaves)
+        selection = select(owner, leaves, self._ranks)
         free = [leaf for leaf in leaves if leaf.key not in selection.frozen]
         self._active = [leaf for leaf in free if leaf.gradient is not None]
         self._idle = [leaf.position for leaf in free if leaf.gradient is None]
@@ -78,8 +76,7 @@ class Plan:
         self._apart = Apart(self.buckets, self._active, given.arrays)
         # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
         self._verified = False
-        is_apart = self._stand_ins.replaces or given.arrays or self._ranks is not None
-        self._repeats = not is_apart
+        self._repeats = not (self._stand_ins.replaces or given.arrays or self._ranks)
         self._last = LastStep(given, self._active, self.buckets, self._sums)
         self._repetition = Repetition(owner, given, self.buckets, self._sums, self._last)
         for leaf in self._active:  # the arrays are the user's: keep none of them
@@ -200,8 +197,7 @@ class Plan:
         after = partial(rows_after, self._programs, state.t)
         is_forbidden = self._judging.is_forbidden(candidates, after)
         require_frames()
-        if self._ranks is not None:
-            is_forbidden = self._ranks.agree(is_forbidden)
+        is_forbidden = self._ranks.agree(is_forbidden) if self._ranks else is_forbidden
         if is_forbidden:  # a new plan is not kept
             last = partial(state.__dict__.update, last=self._last)
             finish(partial(self._turn_away, [*self._records.turned_away(state), last]))
