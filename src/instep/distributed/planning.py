@@ -7,7 +7,7 @@ from typing import Any
 from instep import arrays
 from instep.distributed.cutting import Cuts, Extent
 from instep.distributed.means import summed_as
-from instep.distributed.routes import Round, Segment, rounds
+from instep.distributed.routes import Round, Segment, last_rounds, rounds
 from instep.engines import load
 from instep.graph.program import Program, programs_of
 from instep.graph.remembered import PLACE
@@ -18,6 +18,9 @@ from instep.plan.leaves import Leaf
 from instep.plan.selection import Selection, select
 from instep.state import History, Owner, State
 from instep.tree import format_path
+
+#: Sections of a step, of which one is stepped while gradients of the next are on their way.
+SECTIONS = 8
 
 
 def check_arrays(call: str, leaves: Sequence[Leaf]) -> None:
@@ -98,32 +101,34 @@ class Shards:
 
     Attributes
     ----------
-    keys
-        Of all leaves.
-    active
-        Positions of those that are stepped.
     pieces
-        Of each of these, the part of this process, or None.
+        The part of this process of each leaf that is stepped, by position: None where it has none.
     is_whole
         Whether it is not cut.
     inward, outward
         The rounds of gradients and those of parameters.
+    sections
+        Numbers of the sections in which leaves come and go, by position.
     means
         Where means of gradients are kept, by position: the part of this process.
     """
 
-    keys: list[str]
-    active: list[int]
     pieces: dict[int, tuple[int, int] | None]
     is_whole: dict[int, bool]
     inward: list[Round]
     outward: list[Round]
+    sections: dict[int, int]
     means: dict[int, Any] = field(default_factory=dict)
 
+    def part(self, position: int, array: Any) -> Any:
+        """Return the part of this process of the array at a position, a view."""
+        piece = self.pieces[position]
+        if piece is None or self.is_whole[position]:
+            return array
+        return array.reshape(-1)[piece[0] : piece[1]]
 
-def shards(
-    leaves: Sequence[Leaf], active: Sequence[Leaf], cuts: Cuts, rank: int, bucket_bytes: int
-) -> Shards:
+
+def shards(active: Sequence[Leaf], cuts: Cuts, rank: int, bucket_bytes: int) -> Shards:
     """Return who has what of leaves that were cut."""
     pieces: dict[int, tuple[int, int] | None] = {}
     of_ranks: list[dict[tuple[str, str], list[Segment]]] = [{} for _ in range(cuts.ranks)]
@@ -143,8 +148,9 @@ def shards(
         inward += rounds(g, parts, size, bucket_bytes)
         outward += rounds(w, parts, arrays.numpy_dtype(w).itemsize, bucket_bytes)
     whole = {leaf.position: cuts.extents[leaf.key].is_whole for leaf in active}
-    keys = [leaf.key for leaf in leaves]
-    return Shards(keys, [leaf.position for leaf in active], pieces, whole, inward, outward)
+    last, most = last_rounds(inward, rank), max(1, len(inward))
+    sections = {position: i * SECTIONS // most for position, i in last.items()}
+    return Shards(pieces, whole, inward, outward, sections)
 
 
 def extents(active: Sequence[Leaf], whole: Sequence[str]) -> list[tuple[str, Extent]]:

@@ -4,16 +4,18 @@ In a round, each process gets, or gives, the next elements of its part. The roun
 kinds of arrays follow each other, and two are on their way at a time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instep import arrays
 
-_Sent = TypeVar("_Sent")
+#: Rounds that are on their way at a time.
+IN_FLIGHT = 2
 
 
 class Segment(NamedTuple):
@@ -65,17 +67,76 @@ def _cut(part: Sequence[Segment], most: int) -> Iterator[list[Segment]]:
         yield now
 
 
-def in_flight(
-    many: Sequence[Round], post: Callable[[Round], _Sent], finish: Callable[[Round, _Sent], None]
-) -> None:
-    """Post rounds, and finish each when the next is on its way."""
-    waiting: list[tuple[Round, _Sent]] = []
-    for one in many:
-        waiting.append((one, post(one)))
-        if len(waiting) > 1:
-            finish(*waiting.pop(0))
-    for entry in waiting:
-        finish(*entry)
+class Flights(ABC):
+    """Rounds that follow each other: two are on their way at a time, and each is finished in turn.
+
+    All processes post the same rounds in the same order, and wait for one when the next is posted.
+    """
+
+    def __init__(self, many: Sequence[Round]) -> None:
+        self._rounds, self._posted, self._finished = many, list[Any](), 0
+
+    @abstractmethod
+    def post(self, one: Round) -> Any:
+        """Begin a round; return what `finish` is to be given."""
+
+    @abstractmethod
+    def finish(self, one: Round, sent: Any) -> None:
+        """Wait for a round, and take what has come."""
+
+    def ahead(self, most: int = IN_FLIGHT) -> None:
+        """Post rounds until so many are on their way."""
+        while len(self._posted) < min(len(self._rounds), self._finished + most):
+            self._posted.append(self.post(self._rounds[len(self._posted)]))
+
+    def until(self, count: int) -> None:
+        """Finish rounds until so many are."""
+        while self._finished < count:
+            self.ahead()
+            i = self._finished
+            self.finish(self._rounds[i], self._posted[i])
+            self._posted[i], self._finished = None, i + 1
+
+    def all(self) -> None:
+        """Finish all rounds."""
+        self.until(len(self._rounds))
+
+
+class Arrival(Flights):
+    """What comes to this process: `last_of` has the number of the last round of each leaf."""
+
+    def __init__(self, many: Sequence[Round], last_of: Mapping[int, int]) -> None:
+        super().__init__(many)
+        self._last_of = last_of
+
+    def of(self, positions: Iterable[int]) -> None:
+        """Wait for all that belongs to leaves."""
+        self.until(1 + max((self._last_of.get(i, -1) for i in positions), default=-1))
+
+
+class Departure(Flights):
+    """What goes from this process to all: `last_of` has, for each round, the leaves it needs."""
+
+    def __init__(self, many: Sequence[Round], rank: int) -> None:
+        super().__init__(many)
+        self._rank, self._stepped = rank, set[int]()
+
+    def stepped(self, positions: Iterable[int]) -> None:
+        """Post the first rounds if all that this process puts into them has been stepped.
+
+        None is waited for: others may still wait for what is to come to them from here.
+        """
+        self._stepped.update(positions)
+        while len(self._posted) < min(IN_FLIGHT, len(self._rounds)):
+            own = self._rounds[len(self._posted)].parts[self._rank]
+            if not self._stepped.issuperset(one.position for one in own):
+                return
+            self.ahead(len(self._posted) + 1)
+
+
+def last_rounds(many: Sequence[Round], rank: int) -> dict[int, int]:
+    """Return the number of the last round in which a process gets something of a leaf."""
+    return {one.position: i for i, x in enumerate(many) for one in x.parts[rank]}
 
 
 def as_bytes(

@@ -1,13 +1,12 @@
 """One optimizer on many processes: gradients are averaged, and each steps its part."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from instep import tree
 from instep.distributed.agreement import RankError
-from instep.distributed.means import Block, added, blocks_of, divided
+from instep.distributed.means import Block, added, divided
 from instep.distributed.planning import (
     Shards,
     check_arrays,
@@ -17,10 +16,10 @@ from instep.distributed.planning import (
     shards,
     why_whole,
 )
-from instep.distributed.shared import DifferentError, Shared
+from instep.distributed.shared import DifferentError, Shared, like
 from instep.distributed.sharing import Sharing
 from instep.distributed.signatures import SETTINGS, settings_of, signature_of
-from instep.distributed.transport import Transport
+from instep.distributed.transport import Means, Parts
 from instep.graph.told import Told
 from instep.optimizer import Optimizer
 from instep.plan import validation
@@ -110,11 +109,10 @@ class Sharded(Shared):
                 f"Sharded: comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got "
                 f"{type(comm).__name__}"
             )
-        super().__init__(optimizer, comm)
+        super().__init__(optimizer, comm, bucket_bytes)
         self.microbatches = microbatches
-        self._transport = Transport(self._agreement)
+        self._inward = comm.Dup()
         self._sharing = Sharing(self._agreement)
-        self._bucket_bytes = bucket_bytes
 
     def __repr__(self) -> str:
         return f"Sharded({self.optimizer!r}, {self._agreement.size} ranks)"
@@ -147,16 +145,18 @@ class Sharded(Shared):
             If the trees or settings of processes differ. On all, too.
         """
         self._agreement.begin(f"{self.name}.update")
+        self._sharing.arrival = None
         try:
             plan, leaves = self._agreed(params, grads, value)
-            mean = self._mean_value(value)
-            self._reduce(plan, leaves)
-            self._step(plan, params, leaves[0], mean)
+            self._step(plan, params, leaves, self._mean_value(value))
         except (RankError, DifferentError):
             raise
         except BaseException as error:
             if not self._agreement.is_certain:
-                self._tell(error)
+                try:
+                    self._tell(error)
+                finally:  # others have posted rounds, too
+                    self._sharing.all_here()
             raise
         return params
 
@@ -208,7 +208,7 @@ class Sharded(Shared):
         self._agreement.meet(None)
         self._cuts.add(extents(active, reasons))
         rank = self._agreement.rank
-        plan = shards(leaves, active, self._cuts, rank, self._bucket_bytes)
+        plan = shards(active, self._cuts, rank, self._bucket_bytes)
         self._tell_numbers(state, is_needed=any(plan.pieces.values()))
         return plan
 
@@ -219,98 +219,46 @@ class Sharded(Shared):
             if is_needed and name not in state.numbers:
                 state.numbers[name] = np.array(x, dtype=np.float64)
 
-    @property
-    def _passes_on(self) -> bool:
-        """Whether there is nothing to average."""
-        return self._agreement.size == 1 and self.microbatches in (None, 1)
-
     # The step ------------------------------------------------------------------------------------
 
     def _mean_value(self, value: Any) -> Any:
         if value is None or self._agreement.size == 1:
             return value
         found = self._agreement.meet(float(value))
-        blocks = [Block(i, 1) for i in range(len(found))]
-        terms = zip(blocks, (np.array([x]) for x in found), strict=True)
+        terms = [(Block(i, 1), np.array([x])) for i, x in enumerate(found)]
         return float(divided(added(terms), len(found))[0])
 
-    def _reduce(self, plan: Shards, leaves: Sequence[Sequence[Leaf]]) -> None:
-        """Make the means of gradients of the part of this process."""
-        count, size = self.microbatches or 1, self._agreement.size
-        grads = [[leaf.gradient for leaf in own] for own in leaves]
-        blocks = [blocks_of(rank * count, (rank + 1) * count) for rank in range(size)]
-        if self._passes_on:
-            plan.means = {i: _part(plan, i, grads[0][i]) for i in plan.active}
-        else:
-            self._transport.reduce(plan, grads, blocks, size * count)
-
-    def _step(self, plan: Shards, params: Any, leaves: Sequence[Leaf], value: Any) -> None:
-        whole = [leaf.held[0] for leaf in leaves]
-        own, means = list(whole), [None] * len(whole)
-        for position in plan.active:
-            if plan.pieces[position] is not None:
-                own[position] = _part(plan, position, whole[position])
-                means[position] = plan.means[position]
-        state = self.optimizer._state  # noqa: SLF001  (as above)
-        self._sharing.whole = whole
-        state.ranks = self._sharing
+    def _step(
+        self, plan: Shards, params: Any, leaves: Sequence[Sequence[Leaf]], value: Any
+    ) -> None:
+        """Step the part of this process, while the next gradients are on their way."""
+        whole = [leaf.held[0] for leaf in leaves[0]]
+        sharing, state = self._sharing, self.optimizer._state  # noqa: SLF001  (of its part)
+        means = self._begin(plan, leaves)
+        own, grads = list(whole), [None] * len(whole)
+        for position, piece in plan.pieces.items():
+            if piece is not None:
+                own[position] = plan.part(position, whole[position])
+                grads[position] = means[position]
+        sharing.departure = Parts(self._outward, plan, whole)
+        sharing.whole, sharing.sections, state.ranks = whole, plan.sections, sharing
         try:
-            self.optimizer.update(_like(params, own), _like(params, means), value=value)
+            self.optimizer.update(like(params, own), like(params, grads), value=value)
+        except RankError:
+            sharing.all_here()
+            raise
         finally:
-            state.ranks, self._sharing.whole = None, ()
-            if self._passes_on:
-                plan.means = {}  # which are the user's
+            state.ranks, sharing.whole = None, ()
             if self._agreement.is_certain:
-                self._transport.gather(plan, whole, whole)
+                sharing.all_here()
+                sharing.departure.all()
 
-    def answer(self, params: Any, *, which: int | None = None) -> Any:
-        """Return what to use in the place of `params`, on all processes: see `Optimizer.answer`.
-
-        Parameters
-        ----------
-        params
-            The tree of parameters. They are not changed.
-        which
-            Number of the rule with an answer, where there are several.
-
-        Returns
-        -------
-        A tree of new arrays.
-        """
-        found: list[Any] = []
-        self._together("answer", lambda: found.append(self._answer(params, which)))
-        return found[0]
-
-    def _answer(self, params: Any, which: int | None) -> Any:
-        leaves = validation.unchecked(f"{self.name}.answer", params)
-        known = [leaf for leaf in leaves if leaf.key in self._cuts.pieces]
-        rank = self._agreement.rank
-        plan = shards(leaves, known, self._cuts, rank, self._bucket_bytes)
-        whole = [leaf.held[0] for leaf in leaves]
-        own = list(whole)
-        for i in plan.active:
-            own[i] = (
-                whole[i].reshape(-1)[:0] if plan.pieces[i] is None else _part(plan, i, whole[i])
-            )
-        found = [x for _, x in tree.flatten(self.optimizer.answer(_like(params, own), which=which))]
-        for i in plan.active:
-            mine, found[i] = found[i], whole[i].copy()
-            if plan.pieces[i] is not None:
-                _part(plan, i, found[i])[...] = mine
-        self._check_alike(signature_of(leaves))
-        self._agreement.is_certain = True
-        self._transport.gather(plan, found, found)
-        return _like(params, found)
-
-
-def _part(plan: Shards, position: int, array: Any) -> Any:
-    """Return the part of this process of an array, a view."""
-    piece = plan.pieces[position]
-    if piece is None or plan.is_whole[position]:
-        return array
-    return array.reshape(-1)[piece[0] : piece[1]]
-
-
-def _like(params: Any, leaves: Sequence[Any]) -> Any:
-    values = iter(leaves)
-    return tree.mapped(lambda path, leaf: next(values), params)
+    def _begin(self, plan: Shards, leaves: Sequence[Sequence[Leaf]]) -> Mapping[int, Any]:
+        """Let gradients come; return where they, or their means, will be."""
+        each = [[leaf.gradient for leaf in own] for own in leaves]
+        count = len(each) * self._agreement.size
+        if count == 1:
+            return {i: plan.part(i, each[0][i]) for i in plan.pieces}
+        self._sharing.arrival = arrival = Means(self._inward, plan, each, count)
+        arrival.ahead()
+        return plan.means

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep.distributed.agreement import Agreement
+from instep.distributed.routes import Arrival, Departure
 from instep.engines.sums import SumTable
 from instep.graph import sum_kind
 from instep.numerics import canonical_sum
@@ -38,29 +39,55 @@ class Sharing(Ranks):
     ----------
     whole
         The parameters of a step, of which this process has pieces.
+    sections
+        Numbers of sections, by the positions of leaves.
+    arrival, departure
+        The gradients of a step on their way here, if there are others, and parameters on their way
+        to others.
     """
+
+    departure: Departure
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
         self.whole: Sequence[Any] = ()
+        self.arrival: Arrival | None = None
+        self.sections: Mapping[int, int] = {}
         self._tiles: dict[tuple[int, int], dict[int, NDArray[np.float64]]] = {}
 
     def show(self, leaves: Sequence[Leaf]) -> None:
         for leaf, w in zip(leaves, self.whole, strict=True):
             leaf.shown = w
 
+    def section(self, position: int) -> int:
+        return self.sections.get(position, 0)
+
     def begin(
-        self, sums: SumTable, pending: AbstractSet[int], *, calls: bool, fuses: bool
+        self, sums: SumTable, pending: AbstractSet[int], *, calls: bool, fuses: bool, reduces: bool
     ) -> Start:
         sums.clear()  # another process may have no part in a sum in which it had one
         sums.tiles = {}
         self._tiles = {}
-        found = self._agreement.meet((set(pending), calls, fuses))
+        found = self._agreement.meet((set(pending), calls, fuses, reduces))
+        if any(calls or reduces for _, calls, _, reduces in found):
+            self.all_here()
         return Start(
-            self._of_others([x for x, _, _ in found]),
-            any(x for _, x, _ in found),
-            any(x for _, _, x in found),
+            self._of_others([x for x, _, _, _ in found]),
+            any(x for _, x, _, _ in found),
+            any(x for _, _, x, _ in found),
         )
+
+    def all_here(self) -> None:
+        """Wait for all gradients, and come up with what the others have posted."""
+        if self.arrival is not None:
+            self.arrival.all()
+
+    def arrive(self, positions: Sequence[int]) -> None:
+        if self.arrival is not None:
+            self.arrival.of(positions)
+
+    def depart(self, positions: Sequence[int]) -> None:
+        self.departure.stepped(positions)
 
     def meet(
         self, sums: SumTable, numbers: AbstractSet[int], left: AbstractSet[int], *, went_on: bool

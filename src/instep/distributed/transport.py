@@ -7,122 +7,122 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instep import arrays
-from instep.arrays import numpy_dtype
-from instep.distributed.agreement import Agreement
-from instep.distributed.means import Block, added, divided, partial_sums, summed_as
+from instep.distributed.means import added, blocks_of, divided, partial_sums, summed_as
 from instep.distributed.planning import Shards
-from instep.distributed.routes import Round, as_bytes, in_flight, packed, write
+from instep.distributed.routes import (
+    Arrival,
+    Departure,
+    Round,
+    as_bytes,
+    last_rounds,
+    packed,
+    write,
+)
+
+#: A request of MPI, with the buffers that it works on.
+Sent = tuple[Any, NDArray[Any], NDArray[Any]]
 
 
-class Transport:
-    """Moves elements between the processes of a communicator, in rounds.
+class Means(Arrival):
+    """Gradients that come from all processes to the one that has their part, which averages them.
 
     Arrays of CuPy go through memory of the host.
+
+    Parameters
+    ----------
+    comm
+        A communicator that nothing else uses.
+    grads
+        Those of each microbatch of this process, by position.
+    count
+        Number of microbatches of all processes.
     """
 
-    def __init__(self, agreement: Agreement) -> None:
-        self._comm, self._rank, self._size = agreement.comm, agreement.rank, agreement.size
-
-    def reduce(
-        self,
-        plan: Shards,
-        grads: Sequence[Sequence[Any]],
-        blocks: Sequence[Sequence[Block]],
-        count: int,
-    ) -> None:
-        """Make the means of the part of this process of so many gradients.
-
-        `grads` are those of each microbatch of this process, by position; `blocks` those of whose
-        sums each process sends one.
-        """
-        self._make_room(plan, grads[0])
-
-        def post(one: Round) -> tuple[Any, NDArray[Any], NDArray[Any]]:
-            return self._post_sums(one, grads, blocks)
-
-        def finish(one: Round, sent: tuple[Any, NDArray[Any], NDArray[Any]]) -> None:
-            request, _, received = sent
-            request.Wait()
-            own, at, terms = one.count(self._rank), 0, []
-            dtype = numpy_dtype(summed_as(one.dtype))
-            for block in (block for some in blocks for block in some):
-                terms.append((block, received[at : at + own].astype(dtype)))
-                at += own
-            if own:
-                _store(plan, one, self._rank, divided(added(terms), count))
-
-        in_flight(plan.inward, post, finish)
-
-    def _make_room(self, plan: Shards, grads: Sequence[Any]) -> None:
-        """Make arrays for means, which serve every step: like gradients, but for a wider dtype."""
-        for position in plan.active:
-            piece, g = plan.pieces[position], grads[position]
-            known = plan.means.get(position)
-            if piece is None or (known is not None and type(known) is type(g)):
-                continue
-            shape = g.shape if plan.is_whole[position] else (piece[1] - piece[0],)
-            dtype = numpy_dtype(summed_as(arrays.dtype_name(g)))
-            xp, device = arrays.namespace(g), arrays.namespace_device(g)
-            plan.means[position] = xp.empty(shape, dtype=dtype, device=device)
-
-    def _post_sums(
-        self, one: Round, grads: Sequence[Sequence[Any]], blocks: Sequence[Sequence[Block]]
-    ) -> tuple[Any, NDArray[Any], NDArray[Any]]:
-        own = blocks[self._rank]
-        counts = [one.count(rank) * len(own) for rank in range(self._size)]
+    def __init__(self, comm: Any, plan: Shards, grads: Sequence[Sequence[Any]], count: int) -> None:
+        self._comm, self._rank = comm, comm.Get_rank()
+        super().__init__(plan.inward, last_rounds(plan.inward, self._rank))
+        self._plan, self._grads, self._count = plan, grads, count
+        each, size = len(grads), comm.Get_size()
+        self._blocks = [blocks_of(rank * each, (rank + 1) * each) for rank in range(size)]
         # One gradient a process is sent as it is.
-        is_raw = all(block.length == 1 for some in blocks for block in some)
-        dtype = one.dtype if is_raw else summed_as(one.dtype)
-        sent = np.empty(sum(counts), dtype=numpy_dtype(dtype))
+        self._is_raw = each == 1
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Make arrays for means, which serve every step: like gradients, but for a wider dtype."""
+        plan = self._plan
+        for position, piece in plan.pieces.items():
+            g = self._grads[0][position]
+            if piece is not None and position not in plan.means:
+                shape = g.shape if plan.is_whole[position] else (piece[1] - piece[0],)
+                dtype = arrays.numpy_dtype(summed_as(arrays.dtype_name(g)))
+                xp, device = arrays.namespace(g), arrays.namespace_device(g)
+                plan.means[position] = xp.empty(shape, dtype=dtype, device=device)
+
+    def post(self, one: Round) -> Sent:
+        own, size = self._blocks[self._rank], len(self._blocks)
+        dtype = one.dtype if self._is_raw else summed_as(one.dtype)
+        counts = [one.count(rank) * len(own) for rank in range(size)]
+        sent = np.empty(sum(counts), dtype=arrays.numpy_dtype(dtype))
         at = 0
-        for rank in range(self._size):
-            terms = [packed(g, one.parts[rank], one.dtype) for g in grads]
-            sums = terms if is_raw else partial_sums(own, terms, dtype)
-            for x in sums:
+        for rank in range(size):
+            terms = [packed(g, one.parts[rank], one.dtype) for g in self._grads]
+            for x in terms if self._is_raw else partial_sums(own, terms, dtype):
                 sent[at : at + x.size] = x
                 at += x.size
-        incoming = [one.count(self._rank) * len(some) for some in blocks]
-        received = np.empty(sum(incoming), dtype=numpy_dtype(dtype))
+        incoming = [one.count(self._rank) * len(some) for some in self._blocks]
+        received = np.empty(sum(incoming), dtype=arrays.numpy_dtype(dtype))
         request = self._comm.Ialltoallv([*as_bytes(sent, counts)], [*as_bytes(received, incoming)])
         return request, sent, received
 
-    def gather(self, plan: Shards, sources: Sequence[Any], targets: Sequence[Any]) -> None:
-        """Write the parts of all other processes of some arrays, given the own part."""
-        if self._size > 1:
-            in_flight(
-                plan.outward,
-                lambda one: self._post_parts(one, sources),
-                lambda one, sent: self._take_parts(one, sent, targets),
-            )
+    def finish(self, one: Round, sent: Sent) -> None:
+        request, _, received = sent
+        request.Wait()
+        own, at, terms = one.count(self._rank), 0, []
+        if own == 0:
+            return
+        dtype = arrays.numpy_dtype(summed_as(one.dtype))
+        for block in (block for some in self._blocks for block in some):
+            terms.append((block, received[at : at + own].astype(dtype)))
+            at += own
+        mean, at = divided(added(terms), self._count), 0
+        for position, begin, end in one.parts[self._rank]:
+            piece = self._plan.pieces[position]
+            assert piece is not None
+            values, first = mean[at : at + end - begin], begin - piece[0]
+            write(self._plan.means[position], first, first + end - begin, values)
+            at += end - begin
 
-    def _post_parts(
-        self, one: Round, sources: Sequence[Any]
-    ) -> tuple[Any, NDArray[Any], NDArray[Any]]:
+
+class Parts(Departure):
+    """Parts of arrays that go from the process that has them to all others.
+
+    Parameters
+    ----------
+    comm
+        A communicator that nothing else uses.
+    values
+        The arrays, by position, which hold the own part and are given those of others.
+    """
+
+    def __init__(self, comm: Any, plan: Shards, values: Sequence[Any]) -> None:
+        rank, size = comm.Get_rank(), comm.Get_size()
+        super().__init__(plan.outward if size > 1 else (), rank)
+        self._comm, self._size, self._values = comm, size, values
+
+    def post(self, one: Round) -> Sent:
         counts = [one.count(rank) for rank in range(self._size)]
-        sent = packed(sources, one.parts[self._rank], one.dtype)
-        received = np.empty(sum(counts), dtype=numpy_dtype(one.dtype))
+        sent = packed(self._values, one.parts[self._rank], one.dtype)
+        received = np.empty(sum(counts), dtype=arrays.numpy_dtype(one.dtype))
         outgoing = [sent.view(np.uint8), sent.nbytes, "B"]
-        request = self._comm.Iallgatherv(outgoing, [*as_bytes(received, counts)])
-        return request, sent, received
+        return self._comm.Iallgatherv(outgoing, [*as_bytes(received, counts)]), sent, received
 
-    def _take_parts(
-        self, one: Round, sent: tuple[Any, NDArray[Any], NDArray[Any]], targets: Sequence[Any]
-    ) -> None:
+    def finish(self, one: Round, sent: Sent) -> None:
         request, _, received = sent
         request.Wait()
         at = 0
         for rank, segments in enumerate(one.parts):
             for position, begin, end in segments:
                 if rank != self._rank:
-                    write(targets[position], begin, end, received[at : at + end - begin])
+                    write(self._values[position], begin, end, received[at : at + end - begin])
                 at += end - begin
-
-
-def _store(plan: Shards, one: Round, rank: int, values: NDArray[Any]) -> None:
-    at = 0
-    for position, begin, end in one.parts[rank]:
-        piece = plan.pieces[position]
-        assert piece is not None
-        first = begin - piece[0]
-        write(plan.means[position], first, first + end - begin, values[at : at + end - begin])
-        at += end - begin

@@ -58,10 +58,17 @@ class Ranks(ABC):
         """Give leaves what functions that choose them are to see: all of the parameter."""
 
     @abstractmethod
+    def section(self, position: int) -> int:
+        """Return the number of the section of a leaf: those of one come, and go, together."""
+
+    @abstractmethod
     def begin(
-        self, sums: SumTable, pending: AbstractSet[int], *, calls: bool, fuses: bool
+        self, sums: SumTable, pending: AbstractSet[int], *, calls: bool, fuses: bool, reduces: bool
     ) -> Start:
-        """Begin to reduce: tell the others what this process is going to add to."""
+        """Begin to reduce: tell the others what this process is going to add to.
+
+        Where one `reduces`, or calls its rule, all gradients are here afterwards.
+        """
 
     @abstractmethod
     def meet(
@@ -72,3 +79,11 @@ class Ranks(ABC):
     @abstractmethod
     def agree(self, is_forbidden: bool) -> bool:
         """Return whether the step is turned away. When all have come here, none can fail."""
+
+    @abstractmethod
+    def arrive(self, positions: Sequence[int]) -> None:
+        """Wait for the gradients of leaves, at these positions."""
+
+    @abstractmethod
+    def depart(self, positions: Sequence[int]) -> None:
+        """Take note that these leaves have been stepped, and may go to the others."""

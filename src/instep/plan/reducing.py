@@ -1,7 +1,8 @@
 """The passes of a step that reduce, until all sums are known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 from instep.engines import Bucket
 from instep.engines.sums import SumTable
@@ -41,12 +42,23 @@ def reduce(buckets: Sequence[Bucket], sums: SumTable, ranks: Ranks | None = None
             sums.add_up(missed)
 
 
+def committed(bucket: Bucket, sums: SumTable, ranks: Ranks | None) -> Mapping[int, Any]:
+    """Run the last pass of a bucket, whose gradients may still be on their way from others."""
+    if ranks is None:
+        return bucket.commit(sums)
+    ranks.arrive(bucket.positions)
+    new = bucket.commit(sums)
+    ranks.depart(bucket.positions)
+    return new
+
+
 def _begin(buckets: Sequence[Bucket], sums: SumTable, ranks: Ranks | None, called: int) -> Start:
     fuses = called < len(buckets)
     if ranks is None:
         return Start(frozenset(), called > 0, fuses)
     pending = _union([bucket.pending() for bucket in buckets])
-    return ranks.begin(sums, pending, calls=called > 0, fuses=fuses)
+    reduces = any(bucket.reduces for bucket in buckets)
+    return ranks.begin(sums, pending, calls=called > 0, fuses=fuses, reduces=reduces)
 
 
 def _meet(

@@ -20,7 +20,7 @@ from instep.plan.meeting import check_names
 from instep.plan.objective import Objective
 from instep.plan.overlaps import Apart
 from instep.plan.records import Records
-from instep.plan.reducing import reduce
+from instep.plan.reducing import committed, reduce
 from instep.plan.remembered import look, remember
 from instep.plan.repetition import Repetition
 from instep.plan.selection import select
@@ -219,7 +219,7 @@ class Plan:
         self._stand_ins.announce(self._held[0])
         new: dict[int, Any] = {}
         for bucket in self.buckets:
-            new.update(bucket.commit(self._sums))
+            new.update(committed(bucket, self._sums, self._ranks))
         replaced = self._stand_ins.handed_back(self._seen[0], new)
         if self.waits:
             # Whatever was set in the midst of the step: this plan is to hear of it.
