@@ -6,6 +6,7 @@ went wrong on which rank.
 
 import copy
 import faulthandler
+import importlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ from instep import (
     Muon,
     Prodigy,
     Shampoo,
+    arrays,
     chain,
     partition,
     tree,
@@ -38,6 +40,13 @@ from instep.distributed import RankError, Sharded
 from instep.distributed.means import Block, added, divided
 from instep.schedules import Cosine, ReduceOnPlateau
 from instep.transforms import average, clip_by_global_norm, skip_nonfinite
+
+#: The library of the arrays of those cases that make them with `new_tree`.
+XP = importlib.import_module(os.environ.get("INSTEP_XP", "numpy"))
+
+#: The engine of most cases, and those that some try.
+ENGINE, *OTHERS = ("blocked", "native") if XP is np else ("cuda",)
+ENGINES = (ENGINE, *OTHERS, "array_api")
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
@@ -55,14 +64,14 @@ def case(function):
     return function
 
 
-def new_tree(seed, dtype=np.float32, xp=np):
+def new_tree(seed, dtype=np.float32):
     rng = np.random.default_rng(seed)
 
     def new(*shape):
         x = rng.normal(size=shape)
         if np.dtype(dtype).kind == "c":
             x = x + 1j * rng.normal(size=shape)
-        return xp.asarray(x.astype(dtype))
+        return XP.asarray(x.astype(dtype))
 
     return {
         "matrix": new(300, 200),
@@ -81,18 +90,19 @@ def mean_of(trees):
 
     def mean(*terms):
         wide = np.float32 if terms[0].dtype == np.float16 else terms[0].dtype
-        own = [x.astype(wide) for x in terms]
+        own = [arrays.to_numpy(x).astype(wide) for x in terms]
         while len(own) > 1:
             pairs = zip(own[::2], own[1::2], strict=False)
             own = [a + b for a, b in pairs] + own[len(own) - len(own) % 2 :]
-        return (own[0].view(own[0].real.dtype) / own[0].real.dtype.type(len(terms))).view(wide)
+        real = own[0].real.dtype
+        return XP.asarray((own[0].view(real) / real.type(len(terms))).view(wide))
 
     values = iter(zip(*map(leaves, trees), strict=True))
     return tree.mapped(lambda path, x: mean(*next(values)), trees[0])
 
 
 def bits(some):
-    return [(x.dtype, x.shape, x.tobytes()) for x in leaves(some)]
+    return [(x.dtype, x.shape, arrays.to_numpy(x).tobytes()) for x in leaves(some)]
 
 
 def same_as_one(make, *, dtype=np.float32, steps=3, value=False, spoil=None, check=None):
@@ -130,41 +140,41 @@ def raises(kind, call, *parts):
 
 @case
 def elementwise_rules():
-    for engine in ("native", "blocked", "array_api"):
+    for engine in ENGINES:
         same_as_one(lambda engine=engine: AdamW(0.1, engine=engine))
-    same_as_one(lambda: SGD(Cosine(0.1, steps=5), engine="blocked"))
+    same_as_one(lambda: SGD(Cosine(0.1, steps=5), engine=ENGINE))
     for dtype in (np.float16, np.float64, np.complex64):
-        same_as_one(lambda: Momentum(0.1, engine="blocked"), dtype=dtype)
+        same_as_one(lambda: Momentum(0.1, engine=ENGINE), dtype=dtype)
 
 
 @case
 def norms_of_tensors_and_the_tree():
-    for engine in ("native", "blocked", "array_api"):
+    for engine in ENGINES:
         same_as_one(lambda engine=engine: chain(clip_by_global_norm(1.0), LAMB(0.1), engine=engine))
-    same_as_one(lambda: LARS(0.1, engine="blocked"), dtype=np.float64)
-    same_as_one(lambda: Prodigy(engine="blocked"))
+    same_as_one(lambda: LARS(0.1, engine=ENGINE), dtype=np.float64)
+    same_as_one(lambda: Prodigy(engine=ENGINE))
     same_as_one(
-        lambda: chain(clip_by_global_norm(1.0), SGD(0.1), engine="blocked"), dtype=np.complex64
+        lambda: chain(clip_by_global_norm(1.0), SGD(0.1), engine=ENGINE), dtype=np.complex64
     )
 
 
 @case
 def rules_of_matrices():
     for make in (Muon, Shampoo, SOAP, Adafactor):
-        same_as_one(lambda make=make: make(engine="blocked"), steps=2)
+        same_as_one(lambda make=make: make(engine=ENGINE), steps=2)
 
 
 @case
 def state_in_few_bits_and_random_words():
-    same_as_one(lambda: Adam(0.1, state_dtype="float8", engine="blocked"))
-    same_as_one(lambda: SGD(0.1, rounding="stochastic", engine="blocked"), dtype=np.float16)
+    same_as_one(lambda: Adam(0.1, state_dtype="float8", engine=ENGINE))
+    same_as_one(lambda: SGD(0.1, rounding="stochastic", engine=ENGINE), dtype=np.float16)
 
 
 @case
 def a_partition_with_sums_in_one_branch():
     def make():
         branches = {"nested/*": LAMB(0.1), "*": Adam(0.1)}
-        return chain(clip_by_global_norm(0.5), partition(branches), engine="blocked")
+        return chain(clip_by_global_norm(0.5), partition(branches), engine=ENGINE)
 
     same_as_one(make)
 
@@ -176,7 +186,7 @@ def guards():
             grads[LAST]["nested"]["long"][-1] = np.nan
 
     together, alone, *_ = same_as_one(
-        lambda: chain(skip_nonfinite(), Adam(0.1), engine="blocked"), spoil=spoil, steps=4
+        lambda: chain(skip_nonfinite(), Adam(0.1), engine=ENGINE), spoil=spoil, steps=4
     )
     assert together.t == alone.t == 3
     assert together.optimizer.state_dict()["skipped"] == 1
@@ -185,7 +195,7 @@ def guards():
 @case
 def averages():
     together, alone, params, expected = same_as_one(
-        lambda: chain(AdamW(0.1), average(0.9), engine="blocked")
+        lambda: chain(AdamW(0.1), average(0.9), engine=ENGINE)
     )
     assert bits(together.answer(params)) == bits(alone.answer(expected))
     assert bits(params) == bits(expected)
@@ -198,7 +208,7 @@ def chosen_leaves():
             0.1,
             frozen=("list/1",),
             overrides={lambda path, w: w.ndim == 2: {"lr": 0.5}},
-            engine="blocked",
+            engine=ENGINE,
         )
 
     same_as_one(make)
@@ -207,7 +217,7 @@ def chosen_leaves():
 @case
 def gradients_that_are_none():
     params, expected = new_tree(0), new_tree(0)
-    together, alone = Sharded(Adam(0.1, engine="blocked"), COMM), Adam(0.1, engine="blocked")
+    together, alone = Sharded(Adam(0.1, engine=ENGINE), COMM), Adam(0.1, engine=ENGINE)
     for step in range(4):
         grads = [new_tree(1 + SIZE * step + rank) for rank in range(SIZE)]
         mean = mean_of(grads)
@@ -222,7 +232,7 @@ def gradients_that_are_none():
 @case
 def no_gradient_at_all():
     params = new_tree(0)
-    together = Sharded(Adam(0.1, engine="blocked"), COMM)
+    together = Sharded(Adam(0.1, engine=ENGINE), COMM)
     together.update(params, tree.mapped(lambda path, x: None, params))
     assert bits(params) == bits(new_tree(0))
 
@@ -233,7 +243,7 @@ def arrays_in_other_orders():
         return {"w": np.asfortranarray(some["matrix"]), "v": some["nested"]["long"][::2]}
 
     params, expected = turned(new_tree(0)), turned(new_tree(0))
-    make = lambda: chain(clip_by_global_norm(1.0), Adam(0.1), engine="blocked")  # noqa: E731
+    make = lambda: chain(clip_by_global_norm(1.0), Adam(0.1), engine=ENGINE)  # noqa: E731
     together, alone = Sharded(make(), COMM, bucket_bytes=SMALL), make()
     for step in range(2):
         grads = [new_tree(1 + SIZE * step + rank) for rank in range(SIZE)]
@@ -244,18 +254,18 @@ def arrays_in_other_orders():
 
 @case
 def more_ranks_than_tiles():
-    params, expected = {"w": np.ones(3, np.float32)}, {"w": np.ones(3, np.float32)}
-    make = lambda: chain(clip_by_global_norm(0.1), Prodigy(), engine="blocked")  # noqa: E731
+    params, expected = {"w": XP.ones(3, np.float32)}, {"w": XP.ones(3, np.float32)}
+    make = lambda: chain(clip_by_global_norm(0.1), Prodigy(), engine=ENGINE)  # noqa: E731
     together, alone = Sharded(make(), COMM), make()
-    grad = {"w": np.arange(3, dtype=np.float32)}
+    grad = {"w": XP.arange(3, dtype=np.float32)}
     for _ in range(3):
         together.update(params, grad)
         alone.update(expected, mean_of([grad] * SIZE))
         assert bits(params) == bits(expected)
     # A rank that had nothing so far gets leaves, and knows what is remembered of the tree.
     for some, optimizer in ((params, together), (expected, alone)):
-        some["v"] = np.ones((4, TILE), np.float32)
-        grads = {**grad, "v": np.full((4, TILE), 0.5, np.float32)}
+        some["v"] = XP.ones((4, TILE), np.float32)
+        grads = {**grad, "v": XP.full((4, TILE), 0.5, np.float32)}
         if optimizer is alone:
             grads = mean_of([grads] * SIZE)
         for _ in range(2):
@@ -265,15 +275,13 @@ def more_ranks_than_tiles():
 
 @case
 def schedules_that_are_told_the_value():
-    same_as_one(
-        lambda: SGD(ReduceOnPlateau(0.1, patience=1), engine="blocked"), value=True, steps=5
-    )
+    same_as_one(lambda: SGD(ReduceOnPlateau(0.1, patience=1), engine=ENGINE), value=True, steps=5)
 
 
 @case
 def a_single_array():
     w = np.ones(2 * TILE + 1, np.float32)
-    Sharded(SGD(0.5, engine="blocked"), COMM).update(w, np.ones_like(w))
+    Sharded(SGD(0.5, engine=ENGINE), COMM).update(w, np.ones_like(w))
     assert (w == 0.5).all()
 
 
@@ -285,14 +293,14 @@ def microbatches_give_the_same_bits_on_any_number_of_ranks():
     for count in (12, 24):  # that 1, 2, 3 and 4 ranks can share
         each = count // SIZE
         params, expected = new_tree(0), new_tree(0)
-        together = Sharded(Adam(0.1, engine="blocked"), COMM, microbatches=each, bucket_bytes=SMALL)
-        alone = Sharded(Adam(0.1, engine="blocked"), MPI.COMM_SELF, microbatches=count)
+        together = Sharded(Adam(0.1, engine=ENGINE), COMM, microbatches=each, bucket_bytes=SMALL)
+        alone = Sharded(Adam(0.1, engine=ENGINE), MPI.COMM_SELF, microbatches=count)
         grads = [new_tree(1 + i) for i in range(count)]
         together.update(params, grads[RANK * each : (RANK + 1) * each])
         alone.update(expected, grads)
         assert bits(params) == bits(expected)
         plain = new_tree(0)
-        Adam(0.1, engine="blocked").update(plain, mean_of(grads))
+        Adam(0.1, engine=ENGINE).update(plain, mean_of(grads))
         assert bits(params) == bits(plain)
 
 
@@ -308,7 +316,7 @@ def sums_of_blocks_are_those_of_pairs():
 
 @case
 def each_rank_keeps_its_part_of_the_state():
-    together, *_ = same_as_one(lambda: Adam(0.1, engine="blocked"))
+    together, *_ = same_as_one(lambda: Adam(0.1, engine=ENGINE))
     states = together.optimizer.state_dict()["states"]
     own = sum(x.nbytes for leaf in states.values() for x in leaf["slots"].values())
     total = 2 * sum(x.nbytes for x in leaves(new_tree(0)))
@@ -320,7 +328,7 @@ def each_rank_keeps_its_part_of_the_state():
 # What cannot be done --------------------------------------------------------------------------
 
 
-def refused(change, kind, *parts, make=lambda: Adam(0.1, engine="blocked"), value=None, **options):
+def refused(change, kind, *parts, make=lambda: Adam(0.1, engine=ENGINE), value=None, **options):
     """Change what the last rank has: all raise, and nothing has changed anywhere."""
     params, grads = new_tree(0), new_tree(1)
     together = Sharded(make(), COMM, **options)
@@ -373,12 +381,12 @@ def a_schedule_that_raises_on_one_rank():
     def keep(params, grads, own):
         return params, grads
 
-    refused(keep, RankError, f"rank {LAST} of", "no rate", make=lambda: SGD(lr, engine="blocked"))
+    refused(keep, RankError, f"rank {LAST} of", "no rate", make=lambda: SGD(lr, engine=ENGINE))
     refused(
         keep,
         RankError,
         "no rate",
-        make=lambda: chain(clip_by_global_norm(1.0), SGD(lr, engine="blocked"), engine="blocked"),
+        make=lambda: chain(clip_by_global_norm(1.0), SGD(lr, engine=ENGINE), engine=ENGINE),
     )
 
 
@@ -427,8 +435,8 @@ def the_order_in_which_keys_were_inserted_does_not_matter():
         return dict(reversed(some.items())) if RANK == LAST else some
 
     params, expected = turned(new_tree(0)), new_tree(0)
-    Sharded(Adam(0.1, engine="blocked"), COMM).update(params, turned(new_tree(1)))
-    Adam(0.1, engine="blocked").update(expected, mean_of([new_tree(1)] * SIZE))
+    Sharded(Adam(0.1, engine=ENGINE), COMM).update(params, turned(new_tree(1)))
+    Adam(0.1, engine=ENGINE).update(expected, mean_of([new_tree(1)] * SIZE))
     assert bits(params) == bits(expected)
 
 
@@ -476,7 +484,8 @@ def resumed(make, counts):
             together.save(where)
             together.save(where)  # in the place of the first
         COMM.Barrier()
-        params = COMM.bcast(params)
+        values = iter(COMM.bcast([arrays.to_numpy(x) for x in leaves(params)]))
+        params = tree.mapped(lambda path, x, own=values: XP.asarray(next(own)), params)
     assert bits(params) == bits(expected), counts
     names = [path.name for path in where.iterdir()]
     assert len(names) == 1 + counts[0]
@@ -488,20 +497,20 @@ def resumed(make, counts):
 @case
 def a_state_of_n_ranks_loads_into_m():
     for counts in {(SIZE, 1), (1, SIZE), (SIZE, max(1, SIZE - 1)), (max(1, SIZE - 1), SIZE)}:
-        resumed(lambda: chain(AdamW(0.1), average(0.9), engine="blocked"), counts)
-        resumed(lambda: chain(clip_by_global_norm(1.0), Prodigy(), engine="blocked"), counts)
-        resumed(lambda: Muon(0.1, engine="blocked"), counts)
+        resumed(lambda: chain(AdamW(0.1), average(0.9), engine=ENGINE), counts)
+        resumed(lambda: chain(clip_by_global_norm(1.0), Prodigy(), engine=ENGINE), counts)
+        resumed(lambda: Muon(0.1, engine=ENGINE), counts)
 
 
 @case
 def saves_that_cannot_be_loaded():
     where = folder()
     params = new_tree(0)
-    together = Sharded(Adam(0.1, engine="blocked"), COMM)
+    together = Sharded(Adam(0.1, engine=ENGINE), COMM)
     together.update(params, new_tree(1))
     raises(RankError, lambda: together.load(where), "index.json")
     together.save(where)
-    other = Sharded(Momentum(0.1, engine="blocked"), COMM)
+    other = Sharded(Momentum(0.1, engine=ENGINE), COMM)
     raises(RankError, lambda: other.load(where), "Adam")
     assert other.t == 0
     COMM.Barrier()

@@ -14,6 +14,7 @@ from instep.graph.remembered import PLACE
 from instep.graph.rows import Group
 from instep.graph.told import Told
 from instep.hyperparameters import is_array
+from instep.numerics import TILE
 from instep.plan.leaves import Leaf
 from instep.plan.selection import Selection, select
 from instep.state import History, Owner, State
@@ -71,9 +72,17 @@ def why_whole(
         if key not in known:
             group = Group(overrides, 0, History(scalars=program.memory()), told)
             known[key] = _why(owner, program, group, state.t + 1, leaf)
-        is_line = leaf.parameter.flags.c_contiguous
-        found.append(known[key] or ("" if is_line else "it does not lie in C order"))
+        found.append(known[key] or _how_it_lies(leaf))
     return found
+
+
+def _how_it_lies(leaf: Leaf) -> str:
+    """Return why a leaf must stay whole for what it is, whatever the rules."""
+    if not leaf.parameter.flags.c_contiguous:
+        return "it does not lie in C order"
+    # On a device, sums of more tiles than a tile holds are overwritten.
+    is_large = arrays.library(leaf.parameter) == "cupy" and leaf.parameter.size > TILE * TILE
+    return "it has more than 2**28 elements on a device" if is_large else ""
 
 
 def _why(owner: Owner, program: Program, group: Group, step: int, leaf: Leaf) -> str:

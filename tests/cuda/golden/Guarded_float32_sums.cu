@@ -115,11 +115,13 @@ __device__ __forceinline__ double fold(double* const lanes, const double (&mine)
     return lanes[0];
 }
 
-// The canonical sum of those of tiles, which are overwritten. They were written by other
-// multiprocessors, so they are read past the first-level cache.
+// The canonical sum of those of tiles, which stay as they are unless they are more than a tile.
+// They were written by other multiprocessors, so they are read past the first-level cache.
 __device__ __forceinline__ void canonical_sum(
     double* const lanes, double* const values, long long count, double* const result)
 {
+    if (count == 1 && threadIdx.x == 0)
+        *result = __ldcg(values);
     while (count > 1) {
         const long long tiles = (count + TILE - 1) / TILE;
         for (long long tile = 0; tile < tiles; ++tile) {
@@ -133,13 +135,11 @@ __device__ __forceinline__ void canonical_sum(
                         mine[k] += __ldcg(values + i + lane(k));
             const double total = fold(lanes, mine);
             if (threadIdx.x == 0)
-                values[tile] = total;
+                (tiles > 1 ? values : result)[tile] = total;
         }
         __syncthreads();
         count = tiles;
     }
-    if (threadIdx.x == 0)
-        *result = __ldcg(values);
 }
 
 // Whether this block is the last of `count` to come here, so that it sees what all have written.

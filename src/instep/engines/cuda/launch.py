@@ -193,7 +193,7 @@ class CudaLaunch(Launch):
         if sums.tiles is None or not self.graph.sums:
             return
         partials, first, blocks = self._tiles
-        of_sums = partials.get().reshape(-1, self._grid[0])
+        of_sums = partials.get().view(np.float64).reshape(-1, self._grid[0])
         for entry, own in zip(self.graph.sums, of_sums, strict=True):
             for position, begin, count in zip(self._table["position"], first, blocks, strict=True):
                 sums.tiles[entry.number, int(position)] = own[begin : begin + count]
