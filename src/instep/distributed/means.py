@@ -74,9 +74,12 @@ def summed_as(dtype: str) -> str:
 def partial_sums(
     blocks: Sequence[Block], terms: Sequence[NDArray[Any]], dtype: str
 ) -> list[NDArray[Any]]:
-    """Return the sums of some blocks, of which these are the terms, one a microbatch."""
+    """Return the sums of some blocks, of which these are the terms, one a microbatch.
+
+    Terms may be written to.
+    """
     found, first = [], blocks[0].begin
     for block in blocks:
         own = range(block.begin - first, block.begin - first + block.length)
-        found.append(added((Block(first + i, 1), terms[i].astype(dtype)) for i in own))
+        found.append(added((Block(first + i, 1), terms[i].astype(dtype, copy=False)) for i in own))
     return found

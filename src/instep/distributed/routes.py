@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instep import arrays
-
 #: Rounds that are on their way at a time.
 IN_FLIGHT = 2
 
@@ -168,14 +166,10 @@ def write(array: Any, begin: int, end: int, values: NDArray[Any]) -> None:
         array.flat[begin:end] = values
 
 
-def packed(
-    values: Sequence[Any], segments: Sequence[Segment], dtype: str, out: NDArray[Any] | None = None
-) -> NDArray[Any]:
-    """Return segments of arrays, by position, one behind the other."""
-    count = sum(one.end - one.begin for one in segments)
-    found = np.empty(count, dtype=arrays.numpy_dtype(dtype)) if out is None else out
+def packed(values: Sequence[Any], segments: Sequence[Segment], out: NDArray[Any]) -> NDArray[Any]:
+    """Copy segments of arrays, by position, one behind the other; return `out`."""
     at = 0
     for position, begin, end in segments:
-        read(values[position], begin, end, found[at : at + end - begin])
+        read(values[position], begin, end, out[at : at + end - begin])
         at += end - begin
-    return found
+    return out

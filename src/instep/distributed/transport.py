@@ -62,14 +62,20 @@ class Means(Arrival):
     def post(self, one: Round) -> Sent:
         own, size = self._blocks[self._rank], len(self._blocks)
         dtype = one.dtype if self._is_raw else summed_as(one.dtype)
+        own_dtype = arrays.numpy_dtype(one.dtype)
         counts = [one.count(rank) * len(own) for rank in range(size)]
         sent = np.empty(sum(counts), dtype=arrays.numpy_dtype(dtype))
         at = 0
         for rank in range(size):
-            terms = [packed(g, one.parts[rank], one.dtype) for g in self._grads]
-            for x in terms if self._is_raw else partial_sums(own, terms, dtype):
-                sent[at : at + x.size] = x
-                at += x.size
+            if self._is_raw:
+                packed(self._grads[0], one.parts[rank], sent[at : at + counts[rank]])
+            else:
+                terms = [
+                    packed(g, one.parts[rank], np.empty(one.count(rank), own_dtype))
+                    for g in self._grads
+                ]
+                np.concatenate(partial_sums(own, terms, dtype), out=sent[at : at + counts[rank]])
+            at += counts[rank]
         incoming = [one.count(self._rank) * len(some) for some in self._blocks]
         received = np.empty(sum(incoming), dtype=arrays.numpy_dtype(dtype))
         request = self._comm.Ialltoallv([*as_bytes(sent, counts)], [*as_bytes(received, incoming)])
@@ -83,7 +89,7 @@ class Means(Arrival):
             return
         dtype = arrays.numpy_dtype(summed_as(one.dtype))
         for block in (block for some in self._blocks for block in some):
-            terms.append((block, received[at : at + own].astype(dtype)))
+            terms.append((block, received[at : at + own].astype(dtype, copy=False)))
             at += own
         mean, at = divided(added(terms), self._count), 0
         for position, begin, end in one.parts[self._rank]:
@@ -112,8 +118,10 @@ class Parts(Departure):
 
     def post(self, one: Round) -> Sent:
         counts = [one.count(rank) for rank in range(self._size)]
-        sent = packed(self._values, one.parts[self._rank], one.dtype)
-        received = np.empty(sum(counts), dtype=arrays.numpy_dtype(one.dtype))
+        dtype = arrays.numpy_dtype(one.dtype)
+        sent = np.empty(counts[self._rank], dtype=dtype)
+        packed(self._values, one.parts[self._rank], sent)
+        received = np.empty(sum(counts), dtype=dtype)
         outgoing = [sent.view(np.uint8), sent.nbytes, "B"]
         return self._comm.Iallgatherv(outgoing, [*as_bytes(received, counts)]), sent, received
 
