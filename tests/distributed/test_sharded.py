@@ -46,7 +46,7 @@ def run(ranks, *names):
     """Run cases on so many processes; return what each printed, and kill what hangs."""
     command = [mpiexec(), "-n", str(ranks), sys.executable, str(SCRIPT), *names]
     # One thread each: processes are more than cores, and wait for each other.
-    environment = os.environ | {"INSTEP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"INSTEP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
