@@ -138,7 +138,7 @@ def stand_in(session: nox.Session) -> None:
     # Built from a copy, for setuptools writes into the folder that it builds.
     copy = Path(session.create_tmp()) / "cupy-on-cpu"
     shutil.copytree(source, copy, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    session.install(".", str(copy), *group("tests"))
+    session.install(".", str(copy), *group("mpi"))
     on_cpu = ("python", "-m", "cupy_on_cpu")
     session.run(*on_cpu, "-m", "pytest", "tests", "--xp", "cupy", *HALF, *session.posargs)
     session.run(*on_cpu, "benchmarks/device.py")  # so that it keeps working

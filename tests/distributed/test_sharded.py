@@ -42,11 +42,11 @@ def missing():
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
-def run(ranks, *names):
+def run(ranks, *names, python=(sys.executable,), **variables):
     """Run cases on so many processes; return what each printed, and kill what hangs."""
-    command = [mpiexec(), "-n", str(ranks), sys.executable, str(SCRIPT), *names]
+    command = [mpiexec(), "-n", str(ranks), *python, str(SCRIPT), *names]
     # One thread each: processes are more than cores, and wait for each other.
-    environment = os.environ | {"INSTEP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = os.environ | {"INSTEP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **variables}
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -66,7 +66,10 @@ def run(ranks, *names):
 
 @cache
 def outcomes(ranks):
-    output, errors, status = run(ranks)
+    return read(*run(ranks))
+
+
+def read(output, errors, status):
     found = dict(json.loads(line) for line in output.splitlines() if line.startswith("["))
     return found, f"mpiexec returned {status}\n{errors}"
 
@@ -77,6 +80,14 @@ def test_on_ranks(name, ranks):
     found, errors = outcomes(ranks)
     assert name in found, errors
     assert not found[name], "\n".join(found[name].values())
+
+
+def test_on_ranks_with_arrays_of_a_device(cupy):
+    names = ("elementwise_rules", "norms_of_tensors_and_the_tree", "guards")
+    stand_in = ("-m", "cupy_on_cpu") if "cupy_on_cpu" in sys.modules else ()
+    done = run(2, *names, python=(sys.executable, *stand_in), INSTEP_XP="cupy")
+    found, errors = read(*done)
+    assert found == {name: {} for name in names}, errors
 
 
 def test_a_process_that_ends_takes_the_others_along():
