@@ -129,6 +129,19 @@ class Shards:
     sections: dict[int, int]
     means: dict[int, Any] = field(default_factory=dict)
 
+    def make_room(self, active: Sequence[Leaf]) -> None:
+        """Make arrays for means, which serve every step: like gradients, but for a wider dtype.
+
+        Here, for no process may fail when gradients are on their way.
+        """
+        for leaf in active:
+            piece, g = self.pieces[leaf.position], leaf.gradient
+            if piece is not None:
+                shape = g.shape if self.is_whole[leaf.position] else (piece[1] - piece[0],)
+                dtype = arrays.numpy_dtype(summed_as(leaf.gradient_dtype))
+                xp, device = arrays.namespace(g), arrays.namespace_device(g)
+                self.means[leaf.position] = xp.empty(shape, dtype=dtype, device=device)
+
     def part(self, position: int, array: Any) -> Any:
         """Return the part of this process of the array at a position, a view."""
         piece = self.pieces[position]

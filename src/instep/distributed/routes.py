@@ -113,7 +113,7 @@ class Arrival(Flights):
 
 
 class Departure(Flights):
-    """What goes from this process to all: `last_of` has, for each round, the leaves it needs."""
+    """What goes from this process to all, and comes to it from all."""
 
     def __init__(self, many: Sequence[Round], rank: int) -> None:
         super().__init__(many)

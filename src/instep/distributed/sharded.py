@@ -209,6 +209,8 @@ class Sharded(Shared):
         self._cuts.add(extents(active, reasons))
         rank = self._agreement.rank
         plan = shards(active, self._cuts, rank, self._bucket_bytes)
+        if self._agreement.size > 1 or self.microbatches not in (None, 1):
+            plan.make_room(active)
         self._tell_numbers(state, is_needed=any(plan.pieces.values()))
         return plan
 

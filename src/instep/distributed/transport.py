@@ -46,18 +46,6 @@ class Means(Arrival):
         self._blocks = [blocks_of(rank * each, (rank + 1) * each) for rank in range(size)]
         # One gradient a process is sent as it is.
         self._is_raw = each == 1
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Make arrays for means, which serve every step: like gradients, but for a wider dtype."""
-        plan = self._plan
-        for position, piece in plan.pieces.items():
-            g = self._grads[0][position]
-            if piece is not None and position not in plan.means:
-                shape = g.shape if plan.is_whole[position] else (piece[1] - piece[0],)
-                dtype = arrays.numpy_dtype(summed_as(arrays.dtype_name(g)))
-                xp, device = arrays.namespace(g), arrays.namespace_device(g)
-                plan.means[position] = xp.empty(shape, dtype=dtype, device=device)
 
     def post(self, one: Round) -> Sent:
         own, size = self._blocks[self._rank], len(self._blocks)
