@@ -156,10 +156,18 @@ def stand_in(session: nox.Session, cuda: str) -> None:
     # Built from a copy, for setuptools writes into the folder that it builds.
     copy = Path(session.create_tmp()) / "cupy-on-cpu"
     shutil.copytree(source, copy, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    session.install(".", str(copy), *group("tests"), env={"CUPY_ON_CPU_CUDA": cuda})
+    session.install(".", str(copy), *group("mpi"), env={"CUPY_ON_CPU_CUDA": cuda})
     on_cpu, share = ("python", "-m", "cupy_on_cpu"), share_of_cuda(ON_STAND_IN, cuda)
     session.run(*on_cpu, "-m", "pytest", "tests", "--xp", "cupy", *share, *session.posargs)
     session.run(*on_cpu, "benchmarks/device.py")  # so that it keeps working
+
+
+@nox.session
+def mpi(session: nox.Session) -> None:
+    """Take steps on one to four processes, with the wheels of mpi4py and MPICH."""
+    session.install(".", *group("mpi"))
+    session.run("pytest", "tests/distributed", *session.posargs)
+    session.run("python", "benchmarks/distributed.py", "--quick")  # so that it keeps working
 
 
 @nox.session

@@ -90,6 +90,9 @@ class State:
         matters whether the steps after it meet them (`plan.meeting`).
     follow
         Calls in C that a step makes together with its own, when it is taken.
+    ranks
+        The other processes that take the same steps on other parts of the leaves
+        (`plan.ranks.Ranks`), or None.
     """
 
     t: int = 0
@@ -102,6 +105,7 @@ class State:
     last: Any = None
     loaded: Mapping[str, int] = field(default_factory=dict)
     follow: Sequence[Callable[[], Any]] = ()
+    ranks: Any = None
 
     @property
     def remembered(self) -> set[str]:

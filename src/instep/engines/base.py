@@ -144,6 +144,11 @@ class Bucket(ABC):
         """
         return []
 
+    @property
+    def reduces(self) -> bool:
+        """Whether it reads gradients before the last pass. Known when a step is staged."""
+        return True
+
     @abstractmethod
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         """Take the leaves of this step, and compare them with the signature of the bucket."""

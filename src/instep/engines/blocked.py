@@ -119,6 +119,8 @@ class BlockedLaunch(HostLaunch):
             with np.errstate(all="ignore"):
                 total = _TOTALS[entry.kind](of_tiles)
             sums.values[entry.number, leaf.position] = total
+            if sums.tiles is not None:
+                sums.tiles[entry.number, leaf.position] = of_tiles
 
     def _store(
         self, bucket: HostBucket[Any], leaf: Placement, reduced: Mapping[int, float], i: int

@@ -188,6 +188,10 @@ class FusedBucket(Bucket, Generic[_Launch]):
     def slots(self) -> Sequence[dict[str, Any]]:
         return [leaf.slots for leaf in self.leaves]
 
+    @property
+    def reduces(self) -> bool:
+        return self._depth > 0
+
     def turning(self, names: Mapping[str, str]) -> list[Call] | None:
         which = frozenset(names)
         if which not in self._alike:

@@ -288,7 +288,9 @@ class RuleNamespace(ElementFunctions):
         numbers = [self._counting.next("tree", kind) for _ in own]
         if not (self._added.issuperset(numbers) and self._sums.known.issuperset(numbers)):
             for number, make in zip(numbers, own, strict=True):
-                self._sums.row(number)[self._position] = make()
+                self._sums.row(number)[self._position] = found = make()
+                if self._sums.tiles is not None:
+                    self._sums.tiles[number, self._position] = np.array([found])
             self._added.update(numbers)
             raise TreeSumError(numbers)
         return [self.number(float(self._sums.row(number)[-1])) for number in numbers]

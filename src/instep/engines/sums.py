@@ -70,6 +70,10 @@ class RemoteSums(ABC):
         """Write the sum over the tree."""
 
     @abstractmethod
+    def put_leaf(self, number: int, position: int, value: float) -> None:
+        """Write the sum of a leaf."""
+
+    @abstractmethod
     def total(self, number: int) -> float:
         """Return the sum over the tree. Waits."""
 
@@ -98,6 +102,9 @@ class SumTable:
         Number of the buckets that share the table.
     remotes
         The tables of the devices that have buckets.
+    tiles
+        Where other processes have parts of the leaves: what passes leave of tiles, by the number of
+        the sum and the position of the leaf. None where sums are finished here.
     """
 
     def __init__(self, leaves: int, buckets: int = 1) -> None:
@@ -105,6 +112,7 @@ class SumTable:
         self.known: set[int] = set()
         self.buckets = buckets
         self.remotes: dict[str, RemoteSums] = {}
+        self.tiles: dict[tuple[int, int], NDArray[np.float64]] | None = None
         self.on_host = False  # whether a bucket writes to `values`
 
     def reserve(self, count: int) -> None:
@@ -139,6 +147,18 @@ class SumTable:
         self.reserve(number + 1)
         row: NDArray[np.float64] = self.values[number]
         return row
+
+    def put(self, number: int, position: int, value: float) -> None:
+        """Write a sum of the leaf at a position, parts of which are elsewhere."""
+        for remote in self.remotes.values():
+            if remote.has(position):
+                remote.put_leaf(number, position, value)
+        self.row(number)[position] = value
+
+    def take_tiles(self) -> dict[tuple[int, int], NDArray[np.float64]]:
+        """Return what passes have left of tiles since the last call."""
+        found, self.tiles = self.tiles or {}, {}
+        return found
 
     def total(self, number: int) -> float:
         """Return the sum over the tree."""

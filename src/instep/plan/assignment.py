@@ -118,11 +118,13 @@ def assign(
     for leaf, number in zip(leaves, group_of, strict=True):
         varying.check(f"{owner.name}.update", leaf, arrays_of[number])
     check_read(f"{owner.name}.update", leaves, found.arrays)
-    found.buckets = _buckets(owner, found, leaves)
+    found.buckets = _buckets(owner, state, found, leaves)
     return found
 
 
-def _buckets(owner: Owner, given: Assignment, leaves: Sequence[Leaf]) -> list[Assigned]:
+def _buckets(
+    owner: Owner, state: State, given: Assignment, leaves: Sequence[Leaf]
+) -> list[Assigned]:
     """Return what each engine takes together: one library, device, dtype and program."""
     buckets: dict[Any, Assigned] = {}
     chosen: dict[Any, tuple[str, str]] = {}
@@ -148,7 +150,8 @@ def _buckets(owner: Owner, given: Assignment, leaves: Sequence[Leaf]) -> list[As
         if not engines.load(engine).fuses:
             leaf.put(stand_ins.of_library(leaf))
         device = arrays.device(leaf.parameter)
-        key = (engine, leaf.dtype, leaf.gradient_dtype, device, program)
+        section = 0 if state.ranks is None else state.ranks.section(leaf.position)
+        key = (engine, leaf.dtype, leaf.gradient_dtype, device, program, section)
         if key not in buckets:
             if arrays.library(leaf.parameter) != kind[0]:
                 reason = f"{reason}, which stand for those of {kind[0]}"

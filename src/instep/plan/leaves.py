@@ -37,6 +37,9 @@ class Leaf:
         What makes the one of the other, from step to step.
     in_parts
         Whether parts of complex numbers stand for them.
+    shown
+        What functions that choose leaves are shown: the parameter, or all of it where another part
+        belongs to another process.
     """
 
     position: int
@@ -46,6 +49,7 @@ class Leaf:
     held: tuple[Any, Any] = field(init=False)
     stand_ins: Pair = field(init=False)
     in_parts: bool = False
+    shown: Any = None
 
     def __post_init__(self) -> None:
         self.held = self.parameter, self.gradient
@@ -72,6 +76,7 @@ class Leaf:
     def forget(self) -> None:
         """Keep no arrays of the user."""
         self.held, self.parameter, self.gradient = (None, None), None, None
+        self.shown = None
 
     @property
     def number(self) -> Any:

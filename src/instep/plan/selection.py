@@ -10,6 +10,7 @@ import numpy as np
 from instep.graph.rows import Overridden
 from instep.hyperparameters import Hyperparameter, described
 from instep.plan.leaves import Leaf
+from instep.plan.ranks import Ranks
 from instep.state import Composed, Owner, Selector
 from instep.tree import format_path
 
@@ -34,8 +35,13 @@ class Selection:
     overrides: dict[str, Overridden]
 
 
-def select(owner: Owner, leaves: Sequence[Leaf]) -> Selection:
-    """Ask what chooses leaves, once for each of them, or raise."""
+def select(owner: Owner, leaves: Sequence[Leaf], ranks: Ranks | None = None) -> Selection:
+    """Ask what chooses leaves, once for each of them, or raise.
+
+    Where other processes have parts of leaves, it is shown all of a parameter.
+    """
+    if ranks:
+        ranks.show(leaves)
     selectors = dict.fromkeys((*owner.overrides, *owner.frozen, *owner.compositions))
     found = {one: {leaf.key for leaf in leaves if is_chosen(owner, one, leaf)} for one in selectors}
     for selector in (*owner.overrides, *owner.frozen):
@@ -50,7 +56,7 @@ def is_chosen(owner: Owner, selector: Selector, leaf: Leaf) -> bool:
     """Return whether what chooses leaves chooses this one."""
     if isinstance(selector, str):
         return selector == "*" or fnmatchcase(leaf.key, selector)
-    answer = selector(leaf.key, leaf.parameter)
+    answer = selector(leaf.key, leaf.parameter if leaf.shown is None else leaf.shown)
     if not isinstance(answer, bool | np.bool_):
         raise TypeError(
             f"{owner.name}.update: {selector!r}, asked of {format_path('params', leaf.path)}, must "

@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instep import tree
 from instep.engines.base import Fit, Leaves
@@ -20,13 +20,16 @@ from instep.plan.meeting import check_names
 from instep.plan.objective import Objective
 from instep.plan.overlaps import Apart
 from instep.plan.records import Records
-from instep.plan.reducing import reduce
+from instep.plan.reducing import committed, reduce
 from instep.plan.remembered import look, remember
 from instep.plan.repetition import Repetition
 from instep.plan.selection import select
 from instep.plan.settings import Settings
 from instep.plan.stand_ins import StandIns
 from instep.state import LeafState, Owner, State
+
+if TYPE_CHECKING:
+    from instep.plan.ranks import Ranks
 
 #: Parameters and gradients while there is no step.
 _NOTHING: Leaves = ((), ())
@@ -47,7 +50,8 @@ class Plan:
         # The plan of the step that came after one of this the last time: some take turns.
         self.next = self.reference = weakref.ref(self)
         leaves = validation.match(owner.name, params, grads)
-        selection = select(owner, leaves)
+        self._ranks: Ranks | None = state.ranks
+        selection = select(owner, leaves, self._ranks)
         free = [leaf for leaf in leaves if leaf.key not in selection.frozen]
         self._active = [leaf for leaf in free if leaf.gradient is not None]
         self._idle = [leaf.position for leaf in free if leaf.gradient is None]
@@ -72,7 +76,7 @@ class Plan:
         self._apart = Apart(self.buckets, self._active, given.arrays)
         # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
         self._verified = False
-        self._repeats = not (self._stand_ins.replaces or given.arrays)
+        self._repeats = not (self._stand_ins.replaces or given.arrays or self._ranks)
         self._last = LastStep(given, self._active, self.buckets, self._sums)
         self._repetition = Repetition(owner, given, self.buckets, self._sums, self._last)
         for leaf in self._active:  # the arrays are the user's: keep none of them
@@ -189,10 +193,11 @@ class Plan:
         sums.begin()
         for bucket in buckets:
             bucket.stage(candidates, sums)
-        reduce(buckets, sums)
+        reduce(buckets, sums, self._ranks)
         after = partial(rows_after, self._programs, state.t)
         is_forbidden = self._judging.is_forbidden(candidates, after)
         require_frames()
+        is_forbidden = self._ranks.agree(is_forbidden) if self._ranks else is_forbidden
         if is_forbidden:  # a new plan is not kept
             last = partial(state.__dict__.update, last=self._last)
             finish(partial(self._turn_away, [*self._records.turned_away(state), last]))
@@ -214,7 +219,7 @@ class Plan:
         self._stand_ins.announce(self._held[0])
         new: dict[int, Any] = {}
         for bucket in self.buckets:
-            new.update(bucket.commit(self._sums))
+            new.update(committed(bucket, self._sums, self._ranks))
         replaced = self._stand_ins.handed_back(self._seen[0], new)
         if self.waits:
             # Whatever was set in the midst of the step: this plan is to hear of it.

@@ -139,8 +139,8 @@ __device__ __forceinline__ double fold(double* const lanes, const double (&mine)
     return lanes[0];
 }
 
-// The canonical sum of those of tiles, which are overwritten. They were written by other
-// multiprocessors, so they are read past the first-level cache.
+// The canonical sum of those of several tiles, which are overwritten where they are more than a
+// tile. Other multiprocessors wrote them, so they are read past the first-level cache.
 __device__ __forceinline__ void canonical_sum(
     double* const lanes, double* const values, long long count, double* const result)
 {
@@ -157,13 +157,11 @@ __device__ __forceinline__ void canonical_sum(
                         mine[k] += __ldcg(values + i + lane(k));
             const double total = fold(lanes, mine);
             if (threadIdx.x == 0)
-                values[tile] = total;
+                (tiles > 1 ? values : result)[tile] = total;
         }
         __syncthreads();
         count = tiles;
     }
-    if (threadIdx.x == 0)
-        *result = __ldcg(values);
 }
 
 // Whether this block is the last of `count` to come here, so that it sees what all have written.
@@ -307,20 +305,19 @@ Chain_float16_sums_strided(const __grid_constant__ Step step)
     }
     const double partial6 = fold(lanes, sum6);
 
+    if (threadIdx.x == 0) {
+        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial6;
+    }
+
     // The last block of a tensor sums the tiles. The sum of a single one is that of the tensor.
     const long long tiles = leaf.size > TILE ? (leaf.size + TILE - 1) / TILE : 1;
-    if (tiles == 1) {
-        if (threadIdx.x == 0) {
-            step.sums[6 * step.columns + leaf.position] = partial6;
-        }
-    } else {
-        if (threadIdx.x == 0) {
-            step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial6;
-        }
+    if (tiles > 1) {
         if (!last(step.arrived + number, tiles))
             return;
         canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
             step.sums + 6 * step.columns + leaf.position);
+    } else if (threadIdx.x == 0) {
+        step.sums[6 * step.columns + leaf.position] = partial6;
     }
 
     // The last tensor adds up the tree, if no other launch has a part in it.

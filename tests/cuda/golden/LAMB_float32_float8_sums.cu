@@ -145,8 +145,8 @@ __device__ __forceinline__ double fold(double* const lanes, const double (&mine)
     return lanes[0];
 }
 
-// The canonical sum of those of tiles, which are overwritten. They were written by other
-// multiprocessors, so they are read past the first-level cache.
+// The canonical sum of those of several tiles, which are overwritten where they are more than a
+// tile. Other multiprocessors wrote them, so they are read past the first-level cache.
 __device__ __forceinline__ void canonical_sum(
     double* const lanes, double* const values, long long count, double* const result)
 {
@@ -163,13 +163,11 @@ __device__ __forceinline__ void canonical_sum(
                         mine[k] += __ldcg(values + i + lane(k));
             const double total = fold(lanes, mine);
             if (threadIdx.x == 0)
-                values[tile] = total;
+                (tiles > 1 ? values : result)[tile] = total;
         }
         __syncthreads();
         count = tiles;
     }
-    if (threadIdx.x == 0)
-        *result = __ldcg(values);
 }
 
 // Whether this block is the last of `count` to come here, so that it sees what all have written.
@@ -246,23 +244,22 @@ LAMB_float32_sums(const __grid_constant__ Step step)
     const double partial1 = fold(lanes, sum1);
     const double partial7 = fold(lanes, sum7);
 
+    if (threadIdx.x == 0) {
+        step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial1;
+        step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial7;
+    }
+
     // The last block of a tensor sums the tiles. The sum of a single one is that of the tensor.
     const long long tiles = leaf.size > TILE ? (leaf.size + TILE - 1) / TILE : 1;
-    if (tiles == 1) {
-        if (threadIdx.x == 0) {
-            step.sums[1 * step.columns + leaf.position] = partial1;
-            step.sums[7 * step.columns + leaf.position] = partial7;
-        }
-    } else {
-        if (threadIdx.x == 0) {
-            step.partials[0 * (long long)gridDim.x + blockIdx.x] = partial1;
-            step.partials[1 * (long long)gridDim.x + blockIdx.x] = partial7;
-        }
+    if (tiles > 1) {
         if (!last(step.arrived + number, tiles))
             return;
         canonical_sum(lanes, step.partials + 0 * (long long)gridDim.x + leaf.first_block, tiles,
             step.sums + 1 * step.columns + leaf.position);
         canonical_sum(lanes, step.partials + 1 * (long long)gridDim.x + leaf.first_block, tiles,
             step.sums + 7 * step.columns + leaf.position);
+    } else if (threadIdx.x == 0) {
+        step.sums[1 * step.columns + leaf.position] = partial1;
+        step.sums[7 * step.columns + leaf.position] = partial7;
     }
 }

@@ -111,6 +111,7 @@ class CudaBucket(FusedBucket[CudaLaunch]):
         whole_tree = sums.buckets == 1 and all(len(level) == 1 for level in levels)
         for launch in (launch for level in levels for launch in level):
             launch.run(self.addresses, remote, whole_tree=whole_tree)
+            launch.leave_tiles(sums)
             if whole_tree:
                 remote.added(entry.number for entry in launch.graph.sums)
 

@@ -77,8 +77,8 @@ __device__ __forceinline__ double {PREFIX[kind]}fold(double* const lanes, const 
     return lanes[0];
 }}
 
-// The canonical {kind} of those of tiles, which are overwritten. They were written by other
-// multiprocessors, so they are read past the first-level cache.
+// The canonical {kind} of those of several tiles, which are overwritten where they are more than a
+// tile. Other multiprocessors wrote them, so they are read past the first-level cache.
 __device__ __forceinline__ void {PREFIX[kind]}canonical_sum(
     double* const lanes, double* const values, long long count, double* const result)
 {{
@@ -95,13 +95,11 @@ __device__ __forceinline__ void {PREFIX[kind]}canonical_sum(
                         {combined(kind, "mine[k]", "__ldcg(values + i + lane(k))")}
             const double total = {PREFIX[kind]}fold(lanes, mine);
             if (threadIdx.x == 0)
-                values[tile] = total;
+                (tiles > 1 ? values : result)[tile] = total;
         }}
         __syncthreads();
         count = tiles;
     }}
-    if (threadIdx.x == 0)
-        *result = __ldcg(values);
 }}"""
 
 

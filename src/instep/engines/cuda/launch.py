@@ -25,7 +25,7 @@ from instep.engines.cuda.sums import DeviceSums
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.fused import FusedBucket, Launch
 from instep.engines.placement import Placement
-from instep.engines.sums import Verdicts
+from instep.engines.sums import SumTable, Verdicts
 from instep.graph import Graph
 from instep.graph.rows import Row
 from instep.interrupts import Call, at_once
@@ -146,11 +146,16 @@ class CudaLaunch(Launch):
         if self._mailbox is not None:
             self._set("far", self._mailbox.address)
         if graph.sums:
-            partials = upload(np.zeros(len(graph.sums) * self._grid[0]))
-            arrived = upload(np.zeros(len(leaves) + 1, dtype=np.uint32))
-            self._kept += [partials, arrived]
-            self._set("partials", partials.data.ptr)
-            self._set("arrived", arrived.data.ptr)
+            self._make_partials(first, blocks)
+
+    def _make_partials(self, first: NDArray[np.int64], blocks: NDArray[np.int64]) -> None:
+        """Put room for the sums of tiles on the device: leaves have so many, from these on."""
+        partials = upload(np.zeros(len(self.graph.sums) * self._grid[0]))
+        arrived = upload(np.zeros(len(first) + 1, dtype=np.uint32))
+        self._kept += [partials, arrived]
+        self._tiles = partials, first, blocks
+        self._set("partials", partials.data.ptr)
+        self._set("arrived", arrived.data.ptr)
 
     def turning(self, names: Mapping[str, str]) -> list[Call]:
         own = [array.name for array in self.graph.arrays[2:]]
@@ -182,6 +187,16 @@ class CudaLaunch(Launch):
                     typed[: len(values)] = values
                 else:
                     typed[places] = [values[i] for i in places]
+
+    def leave_tiles(self, sums: SumTable) -> None:
+        """Leave the sums of tiles on the host, where other processes have the others. Waits."""
+        if sums.tiles is None or not self.graph.sums:
+            return
+        partials, first, blocks = self._tiles
+        of_sums = partials.get().view(np.float64).reshape(-1, self._grid[0])
+        for entry, own in zip(self.graph.sums, of_sums, strict=True):
+            for position, begin, count in zip(self._table["position"], first, blocks, strict=True):
+                sums.tiles[entry.number, int(position)] = own[begin : begin + count]
 
     def take_guard(self, verdicts: DeviceVerdicts, candidates: int) -> None:
         """Take what tells the device whether this launch is for the steps it has taken."""

@@ -64,19 +64,18 @@ class SumKernel(Kernel):
 {self._add()}
 {indented(partials, 1)}
 
+    if (threadIdx.x == 0) {{
+{indented(writes, 2)}
+    }}
+
     // The last block of a tensor sums the tiles. The sum of a single one is that of the tensor.
     const long long tiles = leaf.size > TILE ? (leaf.size + TILE - 1) / TILE : 1;
-    if (tiles == 1) {{
-        if (threadIdx.x == 0) {{
-{indented(alone, 3)}
-        }}
-    }} else {{
-        if (threadIdx.x == 0) {{
-{indented(writes, 3)}
-        }}
+    if (tiles > 1) {{
         if (!last(step.arrived + number, tiles))
             return;
 {indented(totals, 2)}
+    }} else if (threadIdx.x == 0) {{
+{indented(alone, 2)}
     }}
 {self._tree()}}}"""
 

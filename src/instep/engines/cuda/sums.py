@@ -85,5 +85,8 @@ class DeviceSums(RemoteSums):
         return float(self._table[number, -1].get())
 
     def put(self, number: int, total: float) -> None:
+        self.put_leaf(number, self.columns - 1, total)
+
+    def put_leaf(self, number: int, position: int, value: float) -> None:
         with self._device:
-            self._table[number, -1:].set(np.array([total]))
+            self._table[number, position : position + 1].set(np.array([value]))

@@ -118,6 +118,10 @@ class CompiledLaunch(HostLaunch):
             if self._arguments.words[_SUMS] != sums.address and self._sum_count:
                 self._call = self._alone(sums)
             self._call.run()
+            self.leave_tiles(sums)
+
+    def leave_tiles(self, sums: SumTable) -> None:
+        """Leave the sums of tiles where other processes have the others."""
 
     def _alone(self, sums: SumTable) -> OneCall:
         calls = Calls()
@@ -213,6 +217,15 @@ class NativeLaunch(CompiledLaunch):
         new, old = ([place[name] for name in some] for some in (names, names.values()))
         own = self._arguments.table
         return [partial(setitem, own, (slice(None), new), own[:, old])]
+
+    def leave_tiles(self, sums: SumTable) -> None:
+        if sums.tiles is None:
+            return
+        partials, columns, firsts, counts = self._tiles
+        for k, entry in enumerate(self.graph.sums):
+            for column, first, count in zip(columns, firsts, counts, strict=True):
+                found = partials[k][first : first + count].copy()
+                sums.tiles[entry.number, int(column)] = found
 
     def add_to(self, calls: Calls, sums: SumTable) -> None:
         super().add_to(calls, sums)
