@@ -20,8 +20,10 @@ import pytest
 from mpi4py import MPI
 
 from instep import (
+    FISTA,
     LAMB,
     LARS,
+    LBFGS,
     SGD,
     SOAP,
     Adafactor,
@@ -33,10 +35,11 @@ from instep import (
     Shampoo,
     arrays,
     chain,
+    minimize,
     partition,
     tree,
 )
-from instep.distributed import RankError, Sharded
+from instep.distributed import MeanObjective, RankError, Sharded
 from instep.distributed.means import Block, added, divided
 from instep.schedules import Cosine, ReduceOnPlateau
 from instep.transforms import average, clip_by_global_norm, skip_nonfinite
@@ -539,6 +542,84 @@ def saves_that_cannot_be_loaded():
     COMM.Barrier()
     if RANK == 0:
         shutil.rmtree(where)
+
+
+# Objectives ------------------------------------------------------------------------------------
+
+
+def part_of_objective(rank):
+    """Return the misfit that a process has, of matrices of its own."""
+    rng = np.random.default_rng(rank)
+    matrix = XP.asarray(rng.normal(size=(12, 6)) + np.eye(12, 6))
+    wanted = XP.asarray(rng.normal(size=12))
+
+    def value_and_grad(params):
+        w, bias = params["w"], params["bias"][:6]
+        rest = matrix @ (w + bias) - wanted
+        gradient = matrix.T @ rest
+        wide = 0.01 * params["bias"]
+        wide[:6] += gradient
+        value = 0.5 * float(rest @ rest) + 0.005 * float((params["bias"] ** 2).sum())
+        return value, {"w": gradient, "bias": wide, "idle": None}
+
+    return value_and_grad
+
+
+def start_of_objective():
+    return {"w": XP.zeros(6), "bias": XP.ones(2 * TILE + 3), "idle": XP.ones(2)}
+
+
+def new_adam():
+    return Adam(0.1, engine=ENGINE)
+
+
+@case
+def minimizing_a_mean_takes_the_way_of_one_process():
+    parts = [part_of_objective(rank) for rank in range(SIZE)]
+
+    def alone(params):
+        found = [part(params) for part in parts]
+        own = [{key: g[key] for key in ("w", "bias")} for _, g in found]
+        values = [(Block(i, 1), np.array([value])) for i, (value, _) in enumerate(found)]
+        return float(divided(added(values), SIZE)[0]), {**mean_of(own), "idle": None}
+
+    made = (lambda: LBFGS(4, engine=ENGINE)), (lambda: FISTA(engine=ENGINE)), new_adam
+    for make in made:
+        params, expected = start_of_objective(), start_of_objective()
+        together = MeanObjective(parts[RANK], COMM, bucket_bytes=SMALL)
+        result = minimize(together, params, make(), steps=12)
+        reference = minimize(alone, expected, make(), steps=12)
+        assert bits(params) == bits(expected)
+        assert (result.status, result.nfev) == (reference.status, reference.nfev)
+        assert result.fun == reference.fun < alone(start_of_objective())[0]
+        assert len(set(COMM.allgather(float(arrays.to_numpy(params["w"])[0])))) == 1
+
+
+@case
+def an_objective_that_fails_on_a_rank_fails_on_all():
+    def value_and_grad(params):
+        if RANK == LAST and len(seen) == 2:
+            raise ArithmeticError("no value here")
+        seen.append(0)
+        return part_of_objective(RANK)(params)
+
+    seen, params = [], start_of_objective()
+    objective = MeanObjective(value_and_grad, COMM)
+    kind = RankError if SIZE > 1 else Exception
+    error = raises(kind, lambda: minimize(objective, params, LBFGS(4, engine=ENGINE)), "no value")
+    if SIZE > 1:
+        assert error.rank == LAST
+        assert isinstance(error.__cause__, ArithmeticError) == (RANK == LAST)
+
+    def other(params):
+        value, grads = part_of_objective(RANK)(params)
+        return value, {**grads, "w": grads["w"].astype("float32")} if RANK == LAST else grads
+
+    if SIZE > 1:
+        raises(ValueError, lambda: MeanObjective(other, COMM)(params), f"rank {LAST} has", "'w'")
+    raises(TypeError, lambda: MeanObjective(other, "comm"), "communicator of mpi4py")
+    raises(TypeError, lambda: MeanObjective(3, COMM), "value_and_grad must be a function")
+    raises(ValueError, lambda: MeanObjective(other, COMM, bucket_bytes=0), "at least 1")
 
 
 def a_rank_that_dies():

@@ -23,6 +23,23 @@ class RankError(RuntimeError):
         return type(self), (str(self), self.rank)
 
 
+def check_comm(owner: str, comm: Any) -> None:
+    """Raise TypeError for what is no communicator."""
+    if not (hasattr(comm, "Ialltoallv") and hasattr(comm, "allgather")):
+        raise TypeError(
+            f"{owner}: comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got "
+            f"{type(comm).__name__}"
+        )
+
+
+def check_count(owner: str, name: str, value: Any) -> None:
+    """Raise for what is no number of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{owner}: {name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{owner}: {name} must be at least 1, got {value}")
+
+
 class Agreement:
     """Processes that go on together, or not at all.
 
@@ -59,6 +76,13 @@ class Agreement:
     def fail(self, error: BaseException) -> None:
         """Tell the others that this process cannot go on."""
         self._meet((f"{type(error).__name__}: {error}", None))
+
+    def tell(self, error: BaseException) -> None:
+        """Raise, on all processes, what this one cannot go on for."""
+        try:
+            self.fail(error)
+        except RankError as told:
+            raise told from error
 
     def _meet(self, own: tuple[str | None, Any]) -> list[Any]:
         found: Sequence[tuple[str | None, Any]] = self.comm.allgather(own)

@@ -66,6 +66,12 @@ def divided(total: NDArray[Any], count: int) -> NDArray[Any]:
     return total
 
 
+def mean_of_numbers(numbers: Sequence[float]) -> float:
+    """Return the mean of a number of each process."""
+    terms = [(Block(i, 1), np.array([x], dtype=np.float64)) for i, x in enumerate(numbers)]
+    return float(divided(added(terms), len(numbers))[0])
+
+
 def summed_as(dtype: str) -> str:
     """Return the dtype in which gradients of a dtype are added: that of arithmetic."""
     return "float32" if numpy_dtype(dtype).itemsize == 2 else dtype

@@ -72,11 +72,11 @@ def why_whole(
         if key not in known:
             group = Group(overrides, 0, History(scalars=program.memory()), told)
             known[key] = _why(owner, program, group, state.t + 1, leaf)
-        found.append(known[key] or _how_it_lies(leaf))
+        found.append(known[key] or how_it_lies(leaf))
     return found
 
 
-def _how_it_lies(leaf: Leaf) -> str:
+def how_it_lies(leaf: Leaf) -> str:
     """Return why a leaf must stay whole for what it is, whatever the rules."""
     if not leaf.parameter.flags.c_contiguous:
         return "it does not lie in C order"

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from instep.distributed.agreement import RankError
-from instep.distributed.means import Block, added, divided
+from instep.distributed.agreement import RankError, check_comm, check_count
+from instep.distributed.means import mean_of_numbers
 from instep.distributed.planning import (
     Shards,
     check_arrays,
@@ -19,15 +19,12 @@ from instep.distributed.planning import (
 from instep.distributed.shared import DifferentError, Shared, like
 from instep.distributed.sharing import Sharing
 from instep.distributed.signatures import SETTINGS, settings_of, signature_of
-from instep.distributed.transport import Means, Parts
+from instep.distributed.transport import BUCKET_BYTES, Means, Parts
 from instep.graph.told import Told
 from instep.optimizer import Optimizer
 from instep.plan import validation
 from instep.plan.leaves import Leaf
 from instep.state import State
-
-#: Bytes that are on their way at a time, twice: one bucket goes while the one before is added up.
-BUCKET_BYTES = 25 * 2**20
 
 #: Kinds of trees that are remembered.
 MOST_PLANS = 32
@@ -99,16 +96,10 @@ class Sharded(Shared):
                 f"Sharded: optimizer must be an optimizer, a chain or a partition, got "
                 f"{type(optimizer).__name__}"
             )
-        for name, value in (("microbatches", microbatches), ("bucket_bytes", bucket_bytes)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise TypeError(f"Sharded: {name} must be an integer, got {value!r}")
-            if value is not None and value < 1:
-                raise ValueError(f"Sharded: {name} must be at least 1, got {value}")
-        if not (hasattr(comm, "Ialltoallv") and hasattr(comm, "allgather")):
-            raise TypeError(
-                f"Sharded: comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got "
-                f"{type(comm).__name__}"
-            )
+        if microbatches is not None:
+            check_count("Sharded", "microbatches", microbatches)
+        check_count("Sharded", "bucket_bytes", bucket_bytes)
+        check_comm("Sharded", comm)
         super().__init__(optimizer, comm, bucket_bytes)
         self.microbatches = microbatches
         self._inward = comm.Dup()
@@ -154,7 +145,7 @@ class Sharded(Shared):
         except BaseException as error:
             if not self._agreement.is_certain:
                 try:
-                    self._tell(error)
+                    self._agreement.tell(error)
                 finally:  # others have posted rounds, too
                     self._sharing.all_here()
             raise
@@ -226,9 +217,7 @@ class Sharded(Shared):
     def _mean_value(self, value: Any) -> Any:
         if value is None or self._agreement.size == 1:
             return value
-        found = self._agreement.meet(float(value))
-        terms = [(Block(i, 1), np.array([x])) for i, x in enumerate(found)]
-        return float(divided(added(terms), len(found))[0])
+        return mean_of_numbers(self._agreement.meet(float(value)))
 
     def _step(
         self, plan: Shards, params: Any, leaves: Sequence[Sequence[Leaf]], value: Any

@@ -46,13 +46,6 @@ class Shared:
         """What messages call it."""
         return f"{type(self).__name__}({self.optimizer.name})"
 
-    def _tell(self, error: BaseException) -> None:
-        """Raise, on all processes, what this one cannot go on for."""
-        try:
-            self._agreement.fail(error)
-        except RankError as told:
-            raise told from error
-
     def _check_alike(self, lines: Sequence[str]) -> None:
         digest = hashlib.sha256("\n".join(lines).encode()).digest()
         if len(set(self._agreement.meet(digest))) > 1:
@@ -143,7 +136,7 @@ class Shared:
             raise
         except BaseException as error:
             if not self._agreement.is_certain:
-                self._tell(error)
+                self._agreement.tell(error)
             raise
 
 

@@ -40,6 +40,15 @@ def signature_of(leaves: Sequence[Leaf]) -> list[str]:
     ]
 
 
+def gradients_of(leaves: Sequence[Leaf]) -> list[str]:
+    """Return a line for each leaf of a tree of gradients: its path, kind and shape, or None."""
+    return [
+        f"{format_path('grads', leaf.path)}: "
+        f"{'None' if leaf.parameter is None else _described(leaf.parameter)}"
+        for leaf in leaves
+    ]
+
+
 def _described(x: object) -> str:
     flags = getattr(x, "flags", None)
     is_line = getattr(flags, "c_contiguous", True)

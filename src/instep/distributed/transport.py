@@ -19,6 +19,9 @@ from instep.distributed.routes import (
     write,
 )
 
+#: Bytes that are on their way at a time, twice: one bucket goes while the one before is added up.
+BUCKET_BYTES = 25 * 2**20
+
 #: A request of MPI, with the buffers that it works on.
 Sent = tuple[Any, NDArray[Any], NDArray[Any]]
 
