@@ -1,6 +1,6 @@
 """Gradients and parameters on their way: what MPI is asked for, and nothing else asks it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,23 @@ BUCKET_BYTES = 25 * 2**20
 Sent = tuple[Any, NDArray[Any], NDArray[Any]]
 
 
+def room_beside(values: Iterable[Any]) -> Callable[[int, np.dtype[Any]], NDArray[Any]]:
+    """Return what makes room for so many elements of a dtype on the host.
+
+    Where arrays are of a device it is pinned, so that the device copies it by itself.
+    """
+    if not any(arrays.library(x) == "cupy" for x in values if x is not None):
+        return np.empty
+
+    from instep.engines.cuda.pinned import host_array
+
+    return host_array
+
+
 class Means(Arrival):
     """Gradients that come from all processes to the one that has their part, which averages them.
 
-    Arrays of CuPy go through memory of the host.
+    Arrays of CuPy go through pinned memory of the host.
 
     Parameters
     ----------
@@ -45,6 +58,7 @@ class Means(Arrival):
         self._comm, self._rank = comm, comm.Get_rank()
         super().__init__(plan.inward, last_rounds(plan.inward, self._rank))
         self._plan, self._grads, self._count = plan, grads, count
+        self._room = room_beside([g for own in grads for g in own])
         each, size = len(grads), comm.Get_size()
         self._blocks = [blocks_of(rank * each, (rank + 1) * each) for rank in range(size)]
         # One gradient a process is sent as it is.
@@ -55,7 +69,7 @@ class Means(Arrival):
         dtype = one.dtype if self._is_raw else summed_as(one.dtype)
         own_dtype = arrays.numpy_dtype(one.dtype)
         counts = [one.count(rank) * len(own) for rank in range(size)]
-        sent = np.empty(sum(counts), dtype=arrays.numpy_dtype(dtype))
+        sent = self._room(sum(counts), arrays.numpy_dtype(dtype))
         at = 0
         for rank in range(size):
             if self._is_raw:
@@ -68,7 +82,7 @@ class Means(Arrival):
                 np.concatenate(partial_sums(own, terms, dtype), out=sent[at : at + counts[rank]])
             at += counts[rank]
         incoming = [one.count(self._rank) * len(some) for some in self._blocks]
-        received = np.empty(sum(incoming), dtype=arrays.numpy_dtype(dtype))
+        received = self._room(sum(incoming), arrays.numpy_dtype(dtype))
         request = self._comm.Ialltoallv([*as_bytes(sent, counts)], [*as_bytes(received, incoming)])
         return request, sent, received
 
@@ -106,13 +120,14 @@ class Parts(Departure):
         rank, size = comm.Get_rank(), comm.Get_size()
         super().__init__(plan.outward if size > 1 else (), rank)
         self._comm, self._size, self._values = comm, size, values
+        self._room = room_beside(values)
 
     def post(self, one: Round) -> Sent:
         counts = [one.count(rank) for rank in range(self._size)]
         dtype = arrays.numpy_dtype(one.dtype)
-        sent = np.empty(counts[self._rank], dtype=dtype)
+        sent = self._room(counts[self._rank], dtype)
         packed(self._values, one.parts[self._rank], sent)
-        received = np.empty(sum(counts), dtype=dtype)
+        received = self._room(sum(counts), dtype)
         outgoing = [sent.view(np.uint8), sent.nbytes, "B"]
         return self._comm.Iallgatherv(outgoing, [*as_bytes(received, counts)]), sent, received
 

@@ -19,6 +19,14 @@ class Buffer(NamedTuple):
     view: NDArray[Any]
 
 
+def host_array(count: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return room for so many elements in pinned memory of the host."""
+    import cupyx
+
+    found: NDArray[Any] = cupyx.empty_pinned(count, dtype) if count else np.empty(0, dtype)
+    return found
+
+
 #: What copies may still read or write, of owners that are gone. CuPy would give such memory to
 #: whoever asks next.
 abandoned: deque[deque[Buffer]] = deque()
