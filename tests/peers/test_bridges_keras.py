@@ -271,3 +271,9 @@ def test_other_hyperparameters_are_not_written_over():
     ours.overrides = {"a": {"lr": 0.5}}
     with pytest.raises(ValueError, match="overrides gives 'a' other hyperparameters"):
         to_keras(ours, there("SGD", momentum=0.5), [*SHAPES])
+
+
+def test_a_used_optimizer_is_not_left_half():
+    theirs = there("SGD", momentum=0.5)
+    with pytest.raises(ValueError, match="has taken steps, of which it keeps some; give one that"):
+        to_keras(instep.Momentum(momentum=0.5), theirs, [*SHAPES])

@@ -448,3 +448,90 @@ def test_complex_numbers_cross_over_and_back(make, transform):
         if t >= 3:
             ours.update(here, g)
             np.testing.assert_allclose(here["w"], there["w"], rtol=1e-12)
+
+
+# What is lost without a word ---------------------------------------------------------------------
+
+
+def taken(transform, count, params):
+    """Return the state after so many steps, and the parameters."""
+    state = transform.init(params)
+    for i in range(count):
+        grads = jax.tree_util.tree_map(lambda x, i=i: (0.1 + i) * jax.numpy.ones_like(x), params)
+        updates, state = transform.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return state, params
+
+
+@pytest.mark.parametrize("is_injected", [False, True])
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_the_count_of_a_schedule_is_the_number_of_steps(momentum, is_injected):
+    schedule = optax.exponential_decay(0.1, 3, 0.5)
+    sgd = optax.inject_hyperparams(optax.sgd) if is_injected else optax.sgd
+    state, there = taken(sgd(schedule, momentum), 4, {"w": jax.numpy.ones(2)})
+
+    def lr(step):
+        return 0.1 * 0.5 ** ((step - 1) / 3)
+
+    ours = instep.Momentum(lr=lr, lr_in_velocity=False) if momentum else instep.SGD(lr=lr)
+    from_optax(ours, state)
+    assert ours.t == 4
+    with pytest.raises(ValueError, match="t is 9, and the state counts"):
+        from_optax(ours, state, t=9)
+    here = {"w": np.array(there["w"], np.float64)}
+    ours.update(here, {"w": np.ones(2)})
+    transform = sgd(schedule, momentum)
+    updates, _ = transform.update({"w": jax.numpy.ones(2)}, state, there)
+    np.testing.assert_allclose(here["w"], optax.apply_updates(there, updates)["w"], rtol=1e-6)
+
+
+def test_counts_that_differ_are_refused():
+    state, _ = taken(optax.adam(optax.constant_schedule(0.1)), 2, {"w": jax.numpy.ones(2)})
+    adam, schedule = state
+    with pytest.raises(ValueError, match="the counts of the state differ"):
+        from_optax(instep.Adam(), (adam, schedule._replace(count=schedule.count + 1)))
+    for count in (None, jax.numpy.ones(2, "int32"), 1.5):
+        with pytest.raises(ValueError, match=r"ScaleByAdamState\.count must be a number of steps"):
+            from_optax(instep.Adam(), (adam._replace(count=count),))
+
+
+def test_hyperparameters_that_the_state_has_are_taken_over():
+    transform = optax.inject_hyperparams(optax.adam)(learning_rate=0.1, b1=0.75)
+    state, _ = taken(transform, 1, {"w": jax.numpy.ones(2)})
+    state.hyperparams["learning_rate"] = jax.numpy.asarray(0.02)
+    ours = from_optax(instep.Adam(lr=0.1, beta1=0.5), state)
+    assert (ours.lr, ours.beta1) == (pytest.approx(0.02, rel=1e-6), 0.75)
+    exact = from_optax(instep.Adam(lr=0.02, beta1=0.75), state)
+    assert exact.lr == 0.02  # not the float32 next to it
+    held = from_optax(instep.Adam(lr=lambda step: 0.3), state)
+    assert callable(held.lr)
+
+
+def test_a_used_state_is_not_left_as_it_is():
+    state, _ = taken(optax.adam(0.1), 3, {"w": jax.numpy.ones(2)})
+    with pytest.raises(ValueError, match=r"has taken steps; give what tx\.init"):
+        to_optax(instep.Adam(), state)
+
+
+def test_pairs_do_not_stand_for_complex_numbers():
+    state, _ = taken(optax.adam(0.1), 1, {"w": jax.numpy.ones(2, "complex64")})
+    ours = instep.Adam(complex="pairs")
+    with pytest.raises(ValueError, match="make the optimizer with complex='modulus'"):
+        from_optax(ours, state)
+    with pytest.raises(ValueError, match="make the optimizer with complex='modulus'"):
+        to_optax(ours, state)
+
+
+def test_a_count_that_is_a_number_of_python_is_written_too():
+    ours = instep.Adam(lr=0.1)
+    ours.update({"w": np.ones(2)}, {"w": np.ones(2)})
+    adam, rest = optax.adam(0.1).init({"w": jax.numpy.ones(2)})
+    state = to_optax(ours, (adam._replace(count=0), rest))
+    assert state[0].count == 1
+
+
+def test_what_optax_does_not_factor_is_said():
+    params = {"w": jax.numpy.ones((4, 5))}
+    state, _ = taken(optax.adafactor(0.1), 1, params)
+    with pytest.raises(ValueError, match="min_dim_size_to_factor=1"):
+        from_optax(instep.Adafactor(lr=0.1, relative_step=False), state, params)

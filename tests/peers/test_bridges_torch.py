@@ -609,3 +609,101 @@ def test_moduli_do_not_stand_for_parts():
     pairs = from_torch(instep.Adam(complex="pairs"), theirs.state_dict(), ["w"])
     with pytest.raises(ValueError, match="give names as a dict of them to the parameters"):
         to_torch(pairs, ["w"])
+
+
+# What is lost without a word ---------------------------------------------------------------------
+
+
+def with_rates(peer, lrs, **options):
+    """Return an optimizer of torch that took a step with each of these rates, and its parameter."""
+    w = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    theirs = getattr(torch.optim, peer)([w], lr=lrs[0], **options)
+    for i, lr in enumerate(lrs):
+        theirs.param_groups[0]["lr"] = lr
+        w.grad = torch.tensor([0.3, -0.2], dtype=torch.float64) * (i + 1)
+        theirs.step()
+    return theirs, w
+
+
+@pytest.mark.parametrize(
+    ("make", "peer"),
+    [
+        (instep.Momentum, "SGD"),
+        (lambda **own: instep.RMSProp(momentum=0.9, **own), "RMSprop"),
+    ],
+    ids=["Momentum", "RMSProp"],
+)
+def test_a_velocity_does_not_come_at_a_rate_of_0(make, peer):
+    theirs, w = with_rates(peer, [0.1] * 3, momentum=0.9)
+    theirs.param_groups[0]["lr"] = 0.0
+    ours = make()
+    with pytest.raises(ValueError, match=r"lr of the next step is 0.*lr_in_velocity=False"):
+        from_torch(ours, theirs.state_dict(), ["w"])
+    assert ours.t == 0
+    other, params = make(lr_in_velocity=False), {"w": w.detach().numpy().copy()}
+    from_torch(other, theirs.state_dict(), ["w"])
+    theirs.param_groups[0]["lr"] = other.lr = 0.1
+    w.grad = torch.full((2,), 0.1, dtype=torch.float64)
+    theirs.step()
+    other.update(params, {"w": np.full(2, 0.1)})
+    np.testing.assert_allclose(params["w"], w.detach().numpy(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [instep.Momentum, lambda: instep.Adam(complex="pairs")])
+def test_complex_numbers_without_dimensions_go_over(make):
+    ours, params = make(), {"w": np.array(1 + 1j)}
+    params = ours.update(params, {"w": np.array(0.3 + 0.4j)})
+    (state,) = to_torch(ours, params)["state"].values()
+    found = [x for name, x in state.items() if name in ("momentum_buffer", "exp_avg")]
+    assert all(x.is_complex() and x.shape == () for x in found)
+    parameter = torch.nn.Parameter(torch.tensor(complex(params["w"]), dtype=torch.complex128))
+    peer = torch.optim.SGD if "momentum_buffer" in state else torch.optim.Adam
+    theirs = peer([parameter], **({"momentum": 0.9} if peer is torch.optim.SGD else {}))
+    theirs.load_state_dict(to_torch(ours, params))
+    parameter.grad = torch.tensor(0.1 - 0.2j, dtype=torch.complex128)
+    theirs.step()
+    params = ours.update(params, {"w": np.array(0.1 - 0.2j)})
+    assert complex(parameter.detach()) == pytest.approx(complex(params["w"]), abs=1e-12)
+
+
+def test_a_rate_that_torch_does_not_follow_yet_is_refused():
+    theirs, _ = with_rates("ASGD", [0.1, 0.1])
+    theirs.param_groups[0]["lr"] = 0.01
+    with pytest.raises(ValueError, match=r"'eta' of 'w' is 0\.0999.*torch's ASGD follows"):
+        from_torch(instep.ASGD(), theirs.state_dict(), ["w"])
+    theirs.param_groups[0]["lr"] = 0.1
+    assert from_torch(instep.ASGD(), theirs.state_dict(), ["w"]).t == 2
+
+
+@pytest.mark.parametrize(("step", "taken"), [([3.0], 3), (3, 3), (2.5, None), ([1.0, 2.0], None)])
+def test_a_number_of_steps_is_one_whole_number(step, taken):
+    theirs, _ = with_rates("Adam", [0.1])
+    state = theirs.state_dict()
+    state["state"][0]["step"] = torch.tensor(step)
+    if taken is None:
+        with pytest.raises(ValueError, match="'step' of 'w' must be a number of steps"):
+            from_torch(instep.Adam(), state, ["w"])
+    else:
+        assert from_torch(instep.Adam(), state, ["w"]).t == taken
+
+
+def test_names_are_no_nested_tree():
+    theirs, w = with_rates("Adam", [0.1])
+    with pytest.raises(TypeError, match="'layer', which is no array; give paths"):
+        from_torch(instep.Adam(), theirs.state_dict(), {"layer": {"w": w.detach().numpy()}})
+
+
+def test_a_scheduler_that_keeps_numbers_in_groups_goes_on_with_them():
+    module = torch.nn.Linear(2, 1)
+    theirs = torch.optim.AdamW(module.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=0.1, total_steps=20)
+    names = [name for name, _ in module.named_parameters()]
+    module(torch.ones(2)).sum().backward()
+    theirs.step()
+    scheduler.step()
+    state = to_torch(from_torch(instep.AdamW(), theirs.state_dict(), names), names)
+    for new, old in zip(state["param_groups"], theirs.param_groups, strict=True):
+        new |= {name: x for name, x in old.items() if name not in new}
+    theirs.load_state_dict(state)
+    theirs.step()
+    scheduler.step()

@@ -73,6 +73,8 @@ class Row:
         of the first field that is there.
     needs_params
         Whether the shapes of parameters must be known.
+    hint
+        What else may be the reason where something is missing.
     """
 
     rule: type[Optimizer]
@@ -81,6 +83,7 @@ class Row:
     needs: Values = field(default_factory=dict)
     shape: Callable[[Values], tuple[int, ...]] | None = None
     needs_params: bool = False
+    hint: str = ""
 
     def shape_of(self, values: Values) -> tuple[int, ...]:
         """Return the shape of a parameter of which these are the fields of the other side."""

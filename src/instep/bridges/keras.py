@@ -67,6 +67,11 @@ def to_keras(optimizer: Optimizer, keras_optimizer: Any, names: Paths) -> Any:
     taken = _taken(one, given)
     numbers = one.numbers(one.present(), taken)
     there.check_options(one, row, numbers)
+    if not one.keys and there.value(keras_optimizer.iterations) != 0:
+        raise ValueError(
+            "to_keras: the optimizer has no state, and Keras' has taken steps, of which it keeps "
+            "some; give one that was just built"
+        )
     new: list[tuple[Any, Any]] = []
     of_all = []
     for place, key in enumerate(given.flat if one.keys else ()):

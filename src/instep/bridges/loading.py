@@ -116,6 +116,7 @@ def _leaf(
             f"such as {key!r}, and {one.there} does not; leave it out of names"
         )
     _check_fields(one, key, theirs, list(found.values()))
+    _check_rates(one, key, theirs, list(found.values()), numbers)
     new = {
         name: _real(one, key, name, entry.read(theirs, numbers)) for name, entry in found.items()
     }
@@ -125,7 +126,8 @@ def _leaf(
 
 def _real(one: Opened, key: str, name: str, x: Any) -> Any:
     """Return what is real here, though the other side may keep it as complex numbers, or raise."""
-    if name not in one.rule.real_slots or not np.iscomplexobj(x):
+    is_real = name in one.rule.real_slots or name in one.rule.tensor_numbers
+    if not is_real or not np.iscomplexobj(x):
         return x
     if np.any(np.imag(x)):
         raise ValueError(
@@ -169,12 +171,27 @@ def _check_fields(one: Opened, key: str, given: Values, expected: Sequence[Field
         raise ValueError(
             f"{one.call}: the state of {key!r} has no {missing[0]!r}, which {one.rule.name} "
             f"keeps; it has {', '.join(given) or 'nothing'}: give the state of that optimizer"
+            f"{one.row.hint}"
         )
     if others := sorted(given.keys() - names):
         raise ValueError(
             f"{one.call}: the state of {key!r} has {others[0]!r}, for which {one.rule.name} "
             f"has nothing, with the options that it has; give the optimizer that it is of"
         )
+
+
+def _check_rates(
+    one: Opened, key: str, given: Values, expected: Sequence[Field], numbers: Values
+) -> None:
+    """Raise if all of a field would be lost, for it is multiplied by 0."""
+    for entry in expected:
+        if entry.divides and numbers[entry.divides] == 0 and np.any(given[entry.theirs]):
+            remedy = " with lr_in_velocity=False" if "lr_in_velocity" in numbers else ""
+            raise ValueError(
+                f"{one.call}: {entry.divides} of the next step is 0, and {entry.ours!r} of {key!r} "
+                f"would be {entry.theirs!r} times that, all of it 0 for good; make the optimizer"
+                f"{remedy or ' while it is another'}"
+            )
 
 
 def _check_shapes(

@@ -48,6 +48,13 @@ def named(call: str, given: Any) -> Names:
         if isinstance(entry, str) or not isinstance(entry, Iterable):
             raise TypeError(f"{text}, got {described(entry)} among them")
         arrays |= entry if isinstance(entry, Mapping) else {}
+        if isinstance(entry, Mapping):
+            for name, x in entry.items():
+                if not hasattr(x, "shape"):
+                    raise TypeError(
+                        f"{call}: names has {described(x)} for {name!r}, which is no array; give "
+                        f"paths, such as 'layer.weight', to the arrays"
+                    )
         group = list(entry)
         for name in group:
             if not isinstance(name, str):

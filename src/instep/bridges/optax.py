@@ -13,7 +13,7 @@ from instep.bridges import optax_trees as trees
 from instep.bridges.fields import Values
 from instep.bridges.loading import Given, Read, load
 from instep.bridges.opened import Opened, opened
-from instep.bridges.optax_rows import ROWS, OptaxRow
+from instep.bridges.optax_rows import NAMES, ROWS, OptaxRow
 from instep.hyperparameters import described
 from instep.optimizer import Optimizer
 
@@ -63,8 +63,15 @@ def to_optax(optimizer: Optimizer, state: Any) -> Any:
     """
     one = opened("to_optax", _THERE, ROWS, optimizer)
     found = _found(one, state)
+    _check_parts(one, found)
     _check_keys(one, found)
     if not one.keys:
+        begun = _row(one).counts  # some begin at 1
+        if any(_count(one, name, x) > begun.get(name, 0) for name, x in found.counts.items()):
+            raise ValueError(
+                "to_optax: the optimizer has no state, and that of optax has taken steps; give "
+                "what tx.init(params) returns"
+            )
         return state
     steps = {one.taken(key) for key in one.keys}
     if len(steps) > 1:
@@ -96,7 +103,8 @@ def from_optax(optimizer: Optimizer, state: Any, params: Any = None, *, t: Any =
     """Give an optimizer the state of one of optax.
 
     The optimizer is given, for hyperparameters are not in the state: optax has them in functions.
-    They stay as they are, and are to be those with which ``tx`` was made.
+    They stay as they are, and are to be those with which ``tx`` was made; but for those that
+    `inject_hyperparams` keeps in the state, which are taken over where they are no schedules here.
 
     Parameters
     ----------
@@ -108,8 +116,8 @@ def from_optax(optimizer: Optimizer, state: Any, params: Any = None, *, t: Any =
     params
         The tree of parameters. With it shapes are looked at, and `Adafactor` needs it.
     t
-        Number of steps that were taken, where the state has no count, as that of ``optax.sgd``:
-        schedules go on there. By default 1.
+        Number of steps that were taken, where the state has no count, as that of ``optax.sgd``
+        with a number as its rate: schedules go on there. By default 1.
 
     Returns
     -------
@@ -141,7 +149,8 @@ def from_optax(optimizer: Optimizer, state: Any, params: Any = None, *, t: Any =
             f"from_optax: the state of {one.rule.name} does not tell the shapes of parameters; "
             f"give params"
         )
-    steps = _steps(one, found, t)
+    _check_parts(one, found)
+    steps, values = _steps(one, found, t), _injected(one, found)
     shared = {name: np.asarray(x) for name, x in found.numbers.items()}
     read = {}
     for key, fields in found.by_key().items():
@@ -152,11 +161,11 @@ def from_optax(optimizer: Optimizer, state: Any, params: Any = None, *, t: Any =
                 f"from_optax: params has no {key!r}, of which the state is; give the same tree"
             )
     if steps == 0:
-        return load(one, Given(0, {}))
+        return load(one, Given(0, {}, values))
     _check_derived(one, row, shared)
-    numbers = one.numbers(one.present(), steps)
+    numbers = one.numbers(one.present() | values, steps)
     of_all = {field.ours: field.read(shared, numbers) for field in row.of_all}
-    return load(one, Given(steps, read, of_tree=shared, of_all=of_all, arrays=known))
+    return load(one, Given(steps, read, values, of_tree=shared, of_all=of_all, arrays=known))
 
 
 class _Found:
@@ -165,6 +174,8 @@ class _Found:
     def __init__(self) -> None:
         self.arrays: dict[str, dict[str, Any]] = {}
         self.numbers: dict[str, Any] = {}
+        self.counts: dict[str, Any] = {}  # those of schedules, and of steps
+        self.injected: dict[str, Any] = {}
 
     def by_key(self) -> dict[str, dict[str, Any]]:
         """Return the arrays of each parameter, by their fields."""
@@ -193,6 +204,8 @@ def _found(one: Opened, state: Any) -> _Found:
                 f"own in the chain, for which the bridge has no row; leave it out of the chain"
             )
     for held in trees.states(one.call, state):
+        found.counts |= trees.counters(held)
+        found.injected |= trees.injected(held)
         for field, x in trees.contents(held).items():
             if field in found.arrays or field in found.numbers:
                 raise ValueError(
@@ -202,6 +215,7 @@ def _found(one: Opened, state: Any) -> _Found:
                 found.arrays[field] = trees.leaves(one.call, x)
             elif field in numbers_of:
                 found.numbers[field] = x
+                found.counts |= {field: x} if field in row.counts else {}
             else:
                 raise ValueError(
                     f"{one.call}: the state has {field}, for which {one.rule.name} has nothing; "
@@ -270,11 +284,7 @@ def _like(fields: Mapping[str, Any], field: str, key: str, old: Any) -> Any:
 def _steps(one: Opened, found: _Found, t: Any) -> int:
     """Return how many steps were taken, as a state of optax says or the user, or raise."""
     row = _row(one)
-    counts = {
-        int(found.numbers[name]) - more
-        for name, more in row.counts.items()
-        if name in found.numbers
-    }
+    counts = {_count(one, name, x) - row.counts.get(name, 0) for name, x in found.counts.items()}
     missing = [name for name in row.counts if name not in found.numbers]
     missing += [
         field.theirs for field in (*row.of_tree, *row.of_all) if field.theirs not in found.numbers
@@ -293,6 +303,45 @@ def _steps(one: Opened, found: _Found, t: Any) -> int:
     if any(bool(found.numbers[name]) != value for name, value in row.begun.items()):
         return 0
     return counts.pop() if counts else 1 if t is None else t
+
+
+def _count(one: Opened, name: str, x: Any) -> int:
+    """Return a number of steps, or raise."""
+    number = _array(x)
+    if number.size != 1 or number.dtype.kind not in "iu":
+        raise ValueError(
+            f"{one.call}: {name} must be a number of steps, got {described(x)}; the state is "
+            f"damaged"
+        )
+    return int(number.item())
+
+
+def _injected(one: Opened, found: _Found) -> dict[str, Any]:
+    """Return the hyperparameters that a state has, for those that are numbers here."""
+    present, values = one.present(), dict[str, Any]()
+    entries = {entry.name: entry for entry in one.rule.hyperparameters}
+    for theirs, x in found.injected.items():
+        name = NAMES.get(theirs, "")
+        if name in present and not callable(present[name]):
+            number = _array(x)
+            # A float32 that is the number here, rounded, is that number.
+            is_same = number.size == 1 and number == number.dtype.type(present[name])
+            values[name] = (
+                present[name]
+                if is_same
+                else entries[name].validate(f"{one.call}, {theirs}", number.item())
+            )
+    return values
+
+
+def _check_parts(one: Opened, found: _Found) -> None:
+    """Raise if complex numbers are pairs here: optax has them whole."""
+    own = (x for leaves in found.arrays.values() for x in leaves.values())
+    if one.optimizer.complex == "pairs" and any(np.iscomplexobj(_array(x)) for x in own):
+        raise ValueError(
+            f"{one.call}: the state is of complex numbers, which optax takes as they are; make the "
+            f"optimizer with complex='modulus'"
+        )
 
 
 def _check_derived(one: Opened, row: OptaxRow, shared: Values) -> None:

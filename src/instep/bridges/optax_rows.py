@@ -259,6 +259,7 @@ ROWS = (
             _factored("columns", -2),
         ),
         needs={"relative_step": False, "eps1_as": "term"},
+        hint=", made with min_dim_size_to_factor=1, for optax factors long dimensions alone",
         counts=counted("FactoredState"),
         needs_params=True,
         placed=_without_placeholders,
@@ -271,6 +272,14 @@ COUNTERS = {
     "WrappedScheduleState": "count",
     "InjectHyperparamsState": "count",
     "InjectStatefulHyperparamsState": "count",
+}
+
+#: What the functions of optax call hyperparameters.
+NAMES = {
+    "learning_rate": "lr",
+    "b1": "beta1",
+    "b2": "beta2",
+    **{name: name for name in ("decay", "eps", "momentum", "rho", "weight_decay")},
 }
 
 #: States that hold other states, and where.

@@ -56,6 +56,19 @@ def contents(state: Any) -> dict[str, Any]:
     return {f"{name}.{one}": x for one, x in fields if one not in left_out}
 
 
+def counters(state: Any) -> dict[str, Any]:
+    """Return the fields of a named tuple that count the steps of schedules."""
+    name = _name(state)
+    one = COUNTERS.get(name)
+    return {} if one is None else {f"{name}.{one}": getattr(state, one)}
+
+
+def injected(state: Any) -> dict[str, Any]:
+    """Return the hyperparameters that a named tuple keeps, by their names in optax."""
+    found: dict[str, Any] = dict(getattr(state, "hyperparams", {}) or {})
+    return found
+
+
 def is_counter(field: str) -> bool:
     """Return whether a field counts the steps of schedules."""
     name, _, one = field.partition(".")
@@ -104,6 +117,8 @@ def like(old: Any, new: Any) -> Any:
     """Return an array of JAX like another, of its dtype and at its place."""
     import jax
 
+    if not hasattr(old, "dtype"):
+        return type(old)(new)
     made = np.asarray(new, old.dtype)
     if getattr(old, "committed", False):
         return jax.device_put(made, old.sharding)

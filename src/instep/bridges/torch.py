@@ -155,6 +155,10 @@ def from_torch(
             f"damaged"
         )
     read = {places[index]: _read(_row(one), places[index], x) for index, x in states.items()}
+    for index, x in states.items():
+        key = places[index]
+        values = one.present() | of_first | overrides.get(key, {})
+        _check_derived(one, key, x, values, read[key].taken)
     read = {
         key: Read(entry.taken, taken_apart(one, key, entry.fields))
         for key, entry in read.items()
@@ -189,7 +193,7 @@ def _written(torch: Any, one: Opened, key: str, array: Any) -> dict[str, Any]:
     found = one.written(repr(key), row.fields, one.values(key, numbers), numbers)
     found = put_together(one, key, found, array)
     tensors = {
-        name: torch.as_tensor(np.array(x, None if np.ndim(x) else np.float64))
+        name: torch.as_tensor(np.array(x, None if np.ndim(x) or np.iscomplexobj(x) else np.float64))
         for name, x in found.items()
     }
     if row.counts:
@@ -272,12 +276,31 @@ def _read(row: TorchRow, key: str, fields: Mapping[str, Any]) -> Read:
             f"has {', '.join(found)}: give the optimizer that it is of"
         )
     steps = found.pop("step")
-    if steps.size != 1 or steps.dtype.kind not in "iuf" or not 0 <= float(steps) < 2**63:
+    number = steps.item() if steps.size == 1 and steps.dtype.kind in "iuf" else -1
+    if not 0 <= number < 2**63 or number != int(number):
         raise ValueError(
             f"from_torch: 'step' of {key!r} must be a number of steps, got {described(steps)}"
         )
-    taken = int(steps)
+    taken = int(number)
     return Read(taken, {name: x for name, x in found.items() if name not in row.derived})
+
+
+def _check_derived(
+    one: Opened, key: str, fields: Mapping[str, Any], values: Mapping[str, Any], taken: int
+) -> None:
+    """Raise unless what follows from hyperparameters is what these make it."""
+    row = _row(one)
+    if not row.derived or not fields:
+        return
+    numbers = one.numbers({name: values[name] for name in one.present()}, taken)
+    for name, make in row.derived.items():
+        found = fields.get(name)
+        if found is not None and not np.allclose(_array(found), make(numbers), rtol=1e-5, atol=0):
+            raise ValueError(
+                f"from_torch: {name!r} of {key!r} is {float(_array(found)):.6g}, and the options "
+                f"make it {make(numbers):.6g}: they were changed since the last step, and torch's "
+                f"{row.peer} follows one step later; take that step there before"
+            )
 
 
 def _array(x: Any) -> Any:
