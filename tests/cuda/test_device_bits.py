@@ -31,7 +31,7 @@ def leaves_for(case, dtype):
     An array that is a byte off its alignment can be read by no kernel (see test_device_steps).
     Rules with forms use matrix products, and means, of the array library.
     """
-    elementwise = case.optimizer.form is Optimizer.form
+    elementwise = case.optimizer.form_for is Optimizer.form_for
     return {
         name: w
         for name, (w, _) in bits.leaves_of(dtype).items()
