@@ -622,6 +622,149 @@ def an_objective_that_fails_on_a_rank_fails_on_all():
     raises(ValueError, lambda: MeanObjective(other, COMM, bucket_bytes=0), "at least 1")
 
 
+# Processes that differ ---------------------------------------------------------------------------
+
+
+def tree_of_two():
+    return {"a": XP.ones((300, 200), "float32"), "b": XP.ones(7, "float32")}
+
+
+@case
+def settings_that_differ_are_refused_by_all():
+    if SIZE == 1:
+        return
+    is_last = RANK == LAST
+    for settings in (
+        {"frozen": ["a"] if is_last else []},
+        {"engine": "array_api" if is_last else "auto"},
+        {"state_dtype": "bfloat16" if is_last else None},
+        {"overrides": {"a": {"lr": 0.1 if is_last else 0.2}}},
+        {"lr": Cosine(0.1, steps=5 if is_last else 6)},
+        {"seed": int(is_last)},
+    ):
+        params = tree_of_two()
+        before = bits(params)
+        together = Sharded(AdamW(**settings), COMM)
+        text = "rank 0 has", f"rank {LAST} has", "give the same trees and settings"
+        raises(ValueError, lambda p=params, o=together: o.update(p, tree_of_two()), *text)
+        assert bits(params) == before
+        assert together.t == 0
+
+
+@case
+def what_is_constructed_is_constructed_by_all_or_none():
+    if SIZE == 1:
+        return
+    wrong = {"bucket_bytes": 10 if RANK == LAST else 20}
+    raises(ValueError, lambda: Sharded(Adam(), COMM, **wrong), "give the same settings")
+    raises(ValueError, lambda: MeanObjective(len, COMM, **wrong), "give the same settings")
+    count = 0 if RANK == LAST else 1
+    kind = ValueError if RANK == LAST else RankError
+    raises(kind, lambda: Sharded(Adam(), COMM, microbatches=count), "at least 1")
+
+
+@case
+def an_optimizer_that_has_taken_steps_is_refused():
+    stepped = Adam(engine=ENGINE)
+    stepped.update(tree_of_two(), tree_of_two())
+    raises(ValueError, lambda: Sharded(stepped, COMM), "has taken 1 steps", "give a new one")
+
+
+@case
+def leaves_that_are_thawed_are_stepped_and_those_that_must_stay_whole_refused():
+    params, expected = tree_of_two(), tree_of_two()
+    together = Sharded(AdamW(0.1, frozen=["a"], engine=ENGINE), COMM)
+    alone = AdamW(0.1, frozen=["a"], engine=ENGINE)
+    for frozen in (["a"], [], ["b"]):
+        together.optimizer.frozen = alone.frozen = frozen
+        together.update(params, tree_of_two())
+        alone.update(expected, tree_of_two())
+        assert bits(params) == bits(expected)
+    together.optimizer.frozen = []
+    together.optimizer.state_dtype = "bfloat16"
+    if SIZE > 1:
+        text = "must stay whole from now on"
+        raises(RuntimeError, lambda: together.update(params, tree_of_two()), text)
+
+
+@case
+def other_calls_and_errors_of_others_are_told_apart():
+    if SIZE == 1:
+        return
+    together, params = Sharded(SGD(engine=ENGINE), COMM), tree_of_two()
+    together.update(params, tree_of_two())
+    with tempfile.TemporaryDirectory() as folder:
+        if RANK == 0:
+            raises(ValueError, lambda: together.save(folder), "make the same calls on all ranks")
+        else:
+            text = "make the same calls on all ranks"
+            raises(ValueError, lambda: together.update(params, tree_of_two()), text)
+    together.update(params, tree_of_two())
+
+    class MuteError(Exception):
+        def __str__(self):
+            raise KeyError("nothing to say")
+
+    def inner(step):
+        if RANK == LAST:
+            MeanObjective(lambda _: 1 / 0, MPI.COMM_SELF)({})
+        return 0.1
+
+    def mute(step):
+        if RANK == LAST:
+            raise MuteError
+        return 0.1
+
+    for lr in (inner, mute):
+        failing = Sharded(SGD(lr, engine=ENGINE), COMM)
+        error = raises(RankError, lambda o=failing: o.update(new_tree(0), new_tree(1)))
+        assert error.rank == LAST
+
+
+@case
+def a_mean_of_whole_numbers_is_refused_by_all():
+    if SIZE == 1:
+        return
+    objective = MeanObjective(lambda _: (1.0, {"x": XP.arange(20)}), COMM)
+    raises(RankError, lambda: objective({"x": XP.zeros(20)}), "of which there is no mean")
+
+
+@case
+def saves_are_of_one_folder():
+    if SIZE == 1:
+        return
+    root = COMM.bcast(tempfile.mkdtemp() if RANK == 0 else None)
+    own = str(Path(root) / f"of-{RANK}")
+    together, params = Sharded(Adam(engine=ENGINE), COMM), tree_of_two()
+    together.update(params, tree_of_two())
+    raises(RankError, lambda: together.save(own), "give a folder that all ranks see")
+    assert not list(Path(own).glob("*.npz"))
+    for name in ("one", "two"):
+        together.save(str(Path(root) / name))
+    other = str(Path(root) / ("two" if RANK == LAST else "one"))
+    new = Sharded(Adam(engine=ENGINE), COMM)
+    raises(ValueError, lambda: new.load(other), "ranks read different saves")
+    COMM.Barrier()
+    if RANK == 0:
+        index = Path(root) / "one" / "index.json"
+        found = json.loads(index.read_text())
+        found["leaves"]["a"][3][2] -= 1
+        index.write_text(json.dumps(found))
+    COMM.Barrier()
+    raises(RankError, lambda: new.load(str(Path(root) / "one")), "'a' are not all of it")
+    assert new.t == 0
+    COMM.Barrier()
+    if RANK == 0:
+        shutil.rmtree(root)
+
+
+@case
+def communicators_are_given_back():
+    for _ in range(800):  # three each, of a few thousand
+        together = Sharded(SGD(engine=ENGINE), COMM)
+        together.free()
+
+
 def a_rank_that_dies():
     """Leave the others in the midst of a step. Not one of the cases: nobody comes back."""
 

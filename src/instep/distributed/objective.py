@@ -4,16 +4,18 @@ import hashlib
 from typing import Any
 
 from instep import arrays
-from instep.distributed.agreement import Agreement, RankError, check_comm, check_count
+from instep.distributed.agreement import Agreement, check_count, check_together
 from instep.distributed.cutting import Cuts
 from instep.distributed.means import mean_of_numbers
 from instep.distributed.planning import Shards, check_arrays, extents, how_it_lies, shards
-from instep.distributed.shared import DifferentError, like
+from instep.distributed.shared import like
 from instep.distributed.signatures import difference, gradients_of
 from instep.distributed.transport import BUCKET_BYTES, Means, Parts
+from instep.graph.dtypes import DTYPES
 from instep.minimization.objective import Objective
 from instep.plan import validation
 from instep.plan.leaves import Leaf
+from instep.tree import format_path
 
 
 class MeanObjective:
@@ -60,9 +62,13 @@ class MeanObjective:
 
     def __init__(self, value_and_grad: Any, comm: Any, *, bucket_bytes: int = BUCKET_BYTES) -> None:
         self._objective = Objective(value_and_grad, call="MeanObjective")
-        check_count("MeanObjective", "bucket_bytes", bucket_bytes)
-        check_comm("MeanObjective", comm)
-        self._agreement = Agreement(comm.Dup())
+        check_together(
+            "MeanObjective",
+            comm,
+            {"bucket_bytes": bucket_bytes},
+            lambda: check_count("MeanObjective", "bucket_bytes", bucket_bytes),
+        )
+        self._agreement = Agreement(comm.Dup(), changes_nothing=False)
         self._inward, self._outward, self._bucket_bytes = comm.Dup(), comm.Dup(), bucket_bytes
         self._plans: dict[tuple[str, ...], Shards] = {}
 
@@ -79,14 +85,13 @@ class MeanObjective:
                 for leaf in validation.unchecked("MeanObjective", grads)
             ]
             active = [leaf for leaf in leaves if leaf.parameter is not None]
+            _check_dtypes(active)
             plan = self._agreed(leaves, active)
             means = [None if leaf.parameter is None else _room(leaf) for leaf in leaves]
             values = agreement.meet(value)
             agreement.is_certain = True
-        except (RankError, DifferentError):
-            raise
         except BaseException as error:
-            if not agreement.is_certain:
+            if not (agreement.is_certain or agreement.knows(error)):
                 agreement.tell(error)
             raise
         Means(self._inward, plan, [[leaf.parameter for leaf in leaves]], agreement.size).all()
@@ -95,12 +100,17 @@ class MeanObjective:
         Parts(self._outward, plan, means).all()
         return mean_of_numbers(values), like(grads, means)
 
+    def free(self) -> None:
+        """Give the communicators back, on all processes: MPI has a few thousand. It is used up."""
+        for comm in (self._agreement.comm, self._inward, self._outward):
+            comm.Free()
+
     def _agreed(self, leaves: list[Leaf], active: list[Leaf]) -> Shards:
         """Return who adds up what; raise on all processes where gradients differ."""
         lines = gradients_of(leaves)
         digest = hashlib.sha256("\n".join(lines).encode()).digest()
         if len(set(self._agreement.meet(digest))) > 1:
-            raise DifferentError(difference(self._agreement, lines))
+            raise self._agreement.differ(difference(self._agreement, lines))
         key = tuple(lines)
         if key not in self._plans:
             check_arrays("MeanObjective", active)
@@ -111,6 +121,16 @@ class MeanObjective:
             self._plans.clear()  # of objectives there is one kind of tree
             self._plans[key] = plan
         return self._plans[key]
+
+
+def _check_dtypes(leaves: list[Leaf]) -> None:
+    """Raise TypeError for gradients of which there is no mean."""
+    for leaf in leaves:
+        if leaf.dtype not in DTYPES:
+            raise TypeError(
+                f"MeanObjective: {format_path('grads', leaf.path)} has dtype {leaf.dtype}, of "
+                f"which there is no mean; return floats, or complex numbers"
+            )
 
 
 def _room(leaf: Leaf) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from instep.distributed.agreement import RankError, check_comm, check_count
+from instep.distributed.agreement import RankError, check_count, check_together
 from instep.distributed.means import mean_of_numbers
 from instep.distributed.planning import (
     Shards,
@@ -16,9 +16,9 @@ from instep.distributed.planning import (
     shards,
     why_whole,
 )
-from instep.distributed.shared import DifferentError, Shared, like
+from instep.distributed.shared import Shared, like
 from instep.distributed.sharing import Sharing
-from instep.distributed.signatures import SETTINGS, settings_of, signature_of
+from instep.distributed.signatures import kind_of, settings_of, signature_of
 from instep.distributed.transport import BUCKET_BYTES, Means, Parts
 from instep.graph.told import Told
 from instep.optimizer import Optimizer
@@ -96,10 +96,20 @@ class Sharded(Shared):
                 f"Sharded: optimizer must be an optimizer, a chain or a partition, got "
                 f"{type(optimizer).__name__}"
             )
-        if microbatches is not None:
-            check_count("Sharded", "microbatches", microbatches)
-        check_count("Sharded", "bucket_bytes", bucket_bytes)
-        check_comm("Sharded", comm)
+
+        def check() -> None:
+            if microbatches is not None:
+                check_count("Sharded", "microbatches", microbatches)
+            check_count("Sharded", "bucket_bytes", bucket_bytes)
+            state = optimizer.state_dict()
+            if state["t"] or state["states"]:
+                raise ValueError(
+                    f"Sharded: the optimizer has taken {state['t']} steps, and has the state of "
+                    f"whole tensors; give a new one, and load what Sharded has saved"
+                )
+
+        settings = {"microbatches": microbatches, "bucket_bytes": bucket_bytes}
+        check_together("Sharded", comm, settings, check)
         super().__init__(optimizer, comm, bucket_bytes)
         self.microbatches = microbatches
         self._inward = comm.Dup()
@@ -140,10 +150,8 @@ class Sharded(Shared):
         try:
             plan, leaves = self._agreed(params, grads, value)
             self._step(plan, params, leaves, self._mean_value(value))
-        except (RankError, DifferentError):
-            raise
         except BaseException as error:
-            if not self._agreement.is_certain:
+            if not (self._agreement.is_certain or self._agreement.knows(error)):
                 try:
                     self._agreement.tell(error)
                 finally:  # others have posted rounds, too
@@ -151,18 +159,18 @@ class Sharded(Shared):
             raise
         return params
 
+    def _communicators(self) -> list[Any]:
+        return [*super()._communicators(), self._inward]
+
     # Before anything moves -----------------------------------------------------------------------
 
     def _agreed(self, params: Any, grads: Any, value: Any) -> tuple[Shards, list[list[Leaf]]]:
         """Return who has what, and the leaves with the gradients of each microbatch."""
         leaves = self._matched(params, grads)
         active = [leaf for leaf in leaves[0] if leaf.gradient is not None]
-        lines = [
-            *settings_of(self.optimizer, self.t, self.microbatches, value is not None),
-            *signature_of(leaves[0]),
-        ]
-        self._check_alike(lines)
-        key = tuple(lines[SETTINGS:])
+        kind = [*kind_of(self.optimizer), *signature_of(leaves[0])]
+        self._check_alike([*settings_of(self.optimizer, self.t, value is not None), *kind])
+        key = tuple(kind)
         if key not in self._plans:
             if len(self._plans) == MOST_PLANS:
                 self._plans.clear()
@@ -196,7 +204,10 @@ class Sharded(Shared):
         state = self.optimizer._state  # noqa: SLF001  (that of the part of this process)
         reasons = why_whole(self.optimizer, state, active, selection, told)
         check_cuts(f"{self.name}.update", self._cuts, active, reasons)
-        self._agreement.meet(None)
+        # Where a schedule fails on one process, that one does not know what others do.
+        reasons = [
+            next(filter(None, own), "") for own in zip(*self._agreement.meet(reasons), strict=True)
+        ]
         self._cuts.add(extents(active, reasons))
         rank = self._agreement.rank
         plan = shards(active, self._cuts, rank, self._bucket_bytes)

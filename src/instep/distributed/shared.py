@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from instep import tree
 from instep.distributed import stored
-from instep.distributed.agreement import Agreement, RankError
+from instep.distributed.agreement import Agreement
 from instep.distributed.cutting import Cuts
 from instep.distributed.planning import Shards, shards
 from instep.distributed.signatures import difference, signature_of
@@ -49,7 +49,16 @@ class Shared:
     def _check_alike(self, lines: Sequence[str]) -> None:
         digest = hashlib.sha256("\n".join(lines).encode()).digest()
         if len(set(self._agreement.meet(digest))) > 1:
-            raise DifferentError(difference(self._agreement, lines))
+            raise self._agreement.differ(difference(self._agreement, lines))
+
+    def free(self) -> None:
+        """Give the communicators back, on all processes: MPI has a few thousand. It is used up."""
+        for comm in self._communicators():
+            comm.Free()
+
+    def _communicators(self) -> list[Any]:
+        """Return those that were duplicated."""
+        return [self._agreement.comm, self._outward]
 
     def answer(self, params: Any, *, which: int | None = None) -> Any:
         """Return what to use in the place of `params`, on all processes: see `Optimizer.answer`.
@@ -132,10 +141,8 @@ class Shared:
         self._agreement.begin(f"{self.name}.{call}")
         try:
             return function()
-        except (RankError, DifferentError):
-            raise
         except BaseException as error:
-            if not self._agreement.is_certain:
+            if not (self._agreement.is_certain or self._agreement.knows(error)):
                 self._agreement.tell(error)
             raise
 
@@ -144,7 +151,3 @@ def like(params: Any, leaves: Sequence[Any]) -> Any:
     """Return a new tree of these leaves."""
     values = iter(leaves)
     return tree.mapped(lambda path, leaf: next(values), params)
-
-
-class DifferentError(ValueError):
-    """Trees or settings of processes differ: known to all."""

@@ -1,34 +1,70 @@
 """What must be the same on all processes, in words that can be compared."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from itertools import zip_longest
+from typing import Any
+
+import numpy as np
 
 from instep import arrays
 from instep.distributed.agreement import Agreement
+from instep.hyperparameters import is_array
 from instep.optimizer import Optimizer
 from instep.plan.leaves import Leaf
 from instep.tree import format_path
 
-#: Lines of `settings_of`.
-SETTINGS = 4
+#: What an optimizer is made with, beside hyperparameters, that must be the same on all processes.
+_MADE_WITH = (
+    *("engine", "complex", "frozen", "master", "state_dtype", "min_float8_size", "rounding"),
+    *("seed", "overrides"),
+)
 
 
-def settings_of(
-    optimizer: Optimizer, t: int, microbatches: int | None, has_value: bool
-) -> list[str]:
-    """Return lines that tell of a step what is the same for all leaves."""
+def settings_of(optimizer: Optimizer, t: int, has_value: bool) -> list[str]:
+    """Return lines that tell of a step what changes from one to the next."""
     numbers = [
-        f"{prefix}{entry.name}={value!r}"
+        f"{prefix}{entry.name}={_shown(getattr(rule, entry.name))}"
         for prefix, rule in optimizer.parts.items()
         for entry in rule.hyperparameters
-        if isinstance(value := getattr(rule, entry.name), float | int | str)
     ]
     return [
         f"steps taken: {t}",
         f"optimizer: {optimizer.name}, {', '.join(numbers)}",
-        f"microbatches: {microbatches}",
         f"value: {'given' if has_value else 'None'}",
     ]
+
+
+def kind_of(optimizer: Optimizer) -> list[str]:
+    """Return lines that tell how leaves are stepped: what is decided for a tree follows from it."""
+    arrays_of = [
+        f"{prefix}{entry.name}"
+        for prefix, rule in optimizer.parts.items()
+        for entry in rule.hyperparameters
+        if is_array(getattr(rule, entry.name))
+    ]
+    found = [f"{name}: {_shown(getattr(optimizer, name, None))}" for name in _MADE_WITH]
+    return [*found, f"hyperparameters that are arrays: {arrays_of}"]
+
+
+def _shown(value: Any) -> str:
+    """Return a setting in words that are the same in all processes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_shown(k)}: {_shown(x)}' for k, x in value.items())}}}"
+    if isinstance(value, list | tuple | set | frozenset):
+        shown = [_shown(x) for x in value]
+        return f"[{', '.join(sorted(shown) if isinstance(value, set | frozenset) else shown)}]"
+    if is_array(value):
+        own = arrays.to_numpy(value)
+        digest = hashlib.sha256(np.ascontiguousarray(own).tobytes()).hexdigest()[:12]
+        return f"array {own.dtype} {own.shape} {digest}"
+    if is_dataclass(value) and not isinstance(value, type):
+        own_fields = (f"{x.name}={_shown(getattr(value, x.name))}" for x in fields(value))
+        return f"{type(value).__name__}({', '.join(own_fields)})"
+    if callable(value):  # the address in a repr is another in each process
+        return f"{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return repr(value)
 
 
 def signature_of(leaves: Sequence[Leaf]) -> list[str]:

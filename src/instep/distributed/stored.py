@@ -37,6 +37,7 @@ def save(
         numbers = {name: x for some in of_ranks for name, x in some.items()}
         before = _files(folder)
         if agreement.rank == 0:
+            _check_files(folder, names)
             index = {
                 "format": FORMAT,
                 "t": optimizer.t,
@@ -75,6 +76,8 @@ def load(
     folder = Path(path)
     call = f"{agreement.call}: {str(folder)!r}"
     files, old, numbers = _index(call, folder)
+    if len({tuple(own) for own in agreement.meet(files)}) > 1:
+        raise agreement.differ(f"{call}: ranks read different saves; give all the same folder")
     cuts = Cuts(agreement.size)
     cuts.add(old.extents.items())
     merged: dict[str, Any] = {}
@@ -116,19 +119,41 @@ def _index(call: str, folder: Path) -> tuple[list[str], Cuts, dict[str, float]]:
     except ValueError as error:
         raise ValueError(f"{call}: {INDEX} is damaged: {error}; load another save") from error
     try:
-        if index["format"] != FORMAT:
-            raise ValueError(
-                f"{call}: {INDEX} has format {index['format']!r}, and this version reads {FORMAT}"
-            )
+        _check_format(index["format"])
         files = [str(name) for name in index["files"]]
         numbers = {name: float.fromhex(x) for name, x in index["numbers"].items()}
         old = Cuts(len(files))
         for key, (size, itemsize, is_whole, *pieces) in index["leaves"].items():
             old.extents[key] = Extent(int(size), int(itemsize), bool(is_whole))
             old.pieces[key] = tuple(Piece(*map(int, piece)) for piece in pieces)
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{call}: {INDEX} is damaged; load another save") from error
+            _check_pieces(key, old)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{call}: {INDEX} is damaged: {error}; load another save") from error
     return files, old, numbers
+
+
+def _check_files(folder: Path, names: list[str]) -> None:
+    """Raise unless the files of all processes are there."""
+    if missing := [name for name in names if not (folder / name).exists()]:
+        raise FileNotFoundError(
+            f"{missing[0]} of another rank is not in {str(folder)!r}; give a folder that all ranks "
+            f"see, by the same path"
+        )
+
+
+def _check_format(found: Any) -> None:
+    if found != FORMAT:
+        raise ValueError(f"format {found!r} is not {FORMAT}, which this version reads")
+
+
+def _check_pieces(key: str, cuts: Cuts) -> None:
+    """Raise unless the pieces of a leaf are all of it, each of another process."""
+    extent, pieces = cuts.extents[key], cuts.pieces[key]
+    begins = [0, *(piece.end for piece in pieces)]
+    is_line = [piece.begin for piece in pieces] == begins[:-1] and begins[-1] == extent.size
+    ranks = [piece.rank for piece in pieces]
+    if not is_line or not all(0 <= x < cuts.ranks for x in ranks) or len({*ranks}) < len(ranks):
+        raise ValueError(f"the parts of {key!r} are not all of it")
 
 
 def _merge(
@@ -151,7 +176,13 @@ def _merge(
     for key, leaf in state["states"].items():
         if key not in old.pieces:
             raise ValueError(f"{call}: {INDEX} knows nothing of {key!r}; load another save")
-        (piece,) = [one for one in old.pieces[key] if one.rank == rank]
+        own_pieces = [one for one in old.pieces[key] if one.rank == rank]
+        if not own_pieces:
+            raise ValueError(
+                f"{call}: the file of rank {rank} has {key!r}, which was another's; load another "
+                f"save"
+            )
+        (piece,) = own_pieces
         wanted = [one for one in new.pieces[key] if one.rank == own]
         if wanted:
             merged["states"].setdefault(key, []).append((piece, wanted[0], leaf))
