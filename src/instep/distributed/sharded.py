@@ -18,7 +18,7 @@ from instep.distributed.planning import (
 )
 from instep.distributed.shared import Shared, like
 from instep.distributed.sharing import Sharing
-from instep.distributed.signatures import kind_of, settings_of, signature_of
+from instep.distributed.signatures import check_alike, kind_of, settings_of, signature_of
 from instep.distributed.transport import BUCKET_BYTES, Means, Parts
 from instep.graph.told import Told
 from instep.optimizer import Optimizer
@@ -169,7 +169,8 @@ class Sharded(Shared):
         leaves = self._matched(params, grads)
         active = [leaf for leaf in leaves[0] if leaf.gradient is not None]
         kind = [*kind_of(self.optimizer), *signature_of(leaves[0])]
-        self._check_alike([*settings_of(self.optimizer, self.t, value is not None), *kind])
+        settings = settings_of(self.optimizer, self.t, value is not None)
+        check_alike(self._agreement, [*settings, *kind])
         key = tuple(kind)
         if key not in self._plans:
             if len(self._plans) == MOST_PLANS:

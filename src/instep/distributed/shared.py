@@ -1,6 +1,5 @@
 """What processes share beside a step: that all go on, or none, and the files of their state."""
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -10,7 +9,7 @@ from instep.distributed import stored
 from instep.distributed.agreement import Agreement
 from instep.distributed.cutting import Cuts
 from instep.distributed.planning import Shards, shards
-from instep.distributed.signatures import difference, signature_of
+from instep.distributed.signatures import check_alike, signature_of
 from instep.distributed.transport import Parts
 from instep.optimizer import Optimizer
 from instep.plan import validation
@@ -45,11 +44,6 @@ class Shared:
     def name(self) -> str:
         """What messages call it."""
         return f"{type(self).__name__}({self.optimizer.name})"
-
-    def _check_alike(self, lines: Sequence[str]) -> None:
-        digest = hashlib.sha256("\n".join(lines).encode()).digest()
-        if len(set(self._agreement.meet(digest))) > 1:
-            raise self._agreement.differ(difference(self._agreement, lines))
 
     def free(self) -> None:
         """Give the communicators back, on all processes: MPI has a few thousand. It is used up."""
@@ -89,7 +83,7 @@ class Shared:
             mine, found[i] = found[i], whole[i].copy()
             if piece is not None:
                 plan.part(i, found[i])[...] = mine
-        self._check_alike(signature_of(leaves))
+        check_alike(self._agreement, signature_of(leaves))
         self._agreement.is_certain = True
         Parts(self._outward, plan, found).all()
         return like(params, found)

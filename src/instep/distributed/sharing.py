@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from instep.distributed.agreement import Agreement
 from instep.distributed.routes import Arrival, Departure
-from instep.engines.sums import SumTable
+from instep.engines.sums import Float64Namespace, SumTable
 from instep.graph import sum_kind
 from instep.numerics import canonical_sum
 from instep.plan.leaves import Leaf
@@ -17,19 +17,6 @@ from instep.plan.ranks import Ranks, Start, Turn
 
 #: What a process has added up: sums of tiles, by the number of the sum and the leaf's position.
 Tiles = Mapping[tuple[int, int], NDArray[np.float64]]
-
-
-class _Float64Namespace:
-    """The few functions of `canonical_sum`."""
-
-    float64 = np.float64
-    reshape = staticmethod(np.reshape)
-    concat = staticmethod(np.concatenate)
-    zeros = staticmethod(np.zeros)
-
-    @staticmethod
-    def astype(x: NDArray[Any], dtype: Any) -> NDArray[Any]:
-        return x.astype(dtype)
 
 
 class Sharing(Ranks):
@@ -121,9 +108,7 @@ class Sharing(Ranks):
                 of_leaf = self._tiles[number, position]
                 x = np.concatenate([of_leaf[rank] for rank in sorted(of_leaf)])
                 is_sum = sum_kind(number) == "sum"
-                total = (
-                    canonical_sum(_Float64Namespace, x) if is_sum else np.max(x, initial=-np.inf)
-                )
+                total = canonical_sum(Float64Namespace, x) if is_sum else np.max(x, initial=-np.inf)
                 sums.put(number, position, float(total))
 
     def agree(self, is_forbidden: bool) -> bool:

@@ -1,6 +1,7 @@
 """What must be the same on all processes, in words that can be compared."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import zip_longest
@@ -20,6 +21,10 @@ _MADE_WITH = (
     *("engine", "complex", "frozen", "master", "state_dtype", "min_float8_size", "rounding"),
     *("seed", "overrides"),
 )
+
+
+#: Elements of an array that are compared, at most.
+_SAMPLE = 1024
 
 
 def settings_of(optimizer: Optimizer, t: int, has_value: bool) -> list[str]:
@@ -56,9 +61,12 @@ def _shown(value: Any) -> str:
         shown = [_shown(x) for x in value]
         return f"[{', '.join(sorted(shown) if isinstance(value, set | frozenset) else shown)}]"
     if is_array(value):
-        own = arrays.to_numpy(value)
-        digest = hashlib.sha256(np.ascontiguousarray(own).tobytes()).hexdigest()[:12]
-        return f"array {own.dtype} {own.shape} {digest}"
+        some = value.reshape(-1)[
+            :: 1 + math.prod(value.shape) // _SAMPLE
+        ]  # it is asked at every step
+        own = np.ascontiguousarray(arrays.to_numpy(some))
+        digest = hashlib.sha256(own.tobytes()).hexdigest()[:12]
+        return f"array {own.dtype} {tuple(value.shape)} {digest}"
     if is_dataclass(value) and not isinstance(value, type):
         own_fields = (f"{x.name}={_shown(getattr(value, x.name))}" for x in fields(value))
         return f"{type(value).__name__}({', '.join(own_fields)})"
@@ -92,7 +100,14 @@ def _described(x: object) -> str:
     return f"{arrays.library(x)} {arrays.dtype_name(x)} {tuple(getattr(x, 'shape', ()))}{order}"
 
 
-def difference(agreement: Agreement, lines: Sequence[str]) -> str:
+def check_alike(agreement: Agreement, lines: Sequence[str]) -> None:
+    """Raise on all processes where these lines differ."""
+    digest = hashlib.sha256("\n".join(lines).encode()).digest()
+    if len(set(agreement.meet(digest))) > 1:
+        raise agreement.differ(_difference(agreement, lines))
+
+
+def _difference(agreement: Agreement, lines: Sequence[str]) -> str:
     """Return what is said of processes that differ: the first rank that does, and where."""
     found = agreement.meet(list(lines))
     rank = next(i for i, other in enumerate(found) if other != found[0])

@@ -16,7 +16,7 @@ from instep.engines import uniform
 from instep.engines.base import Bucket, Member
 from instep.engines.host import HostBucket, HostEngine, HostLaunch
 from instep.engines.placement import Placement
-from instep.engines.sums import SumTable
+from instep.engines.sums import Float64Namespace, SumTable
 from instep.graph import Graph, Node, sum_scope
 from instep.graph.program import Program
 from instep.graph.rows import Row
@@ -157,22 +157,6 @@ def _lines(
             line[start // per : (start + BLOCK) // per]
             for line, per in zip(lines, each, strict=True)
         ]
-
-
-class _Float64Namespace:
-    """The few functions of `canonical_sum`, without importing array-api-compat for them."""
-
-    float64 = np.float64
-    reshape = staticmethod(np.reshape)
-    concat = staticmethod(np.concatenate)
-    zeros = staticmethod(np.zeros)
-
-    @staticmethod
-    def astype(x: NDArray[Any], dtype: Any) -> NDArray[Any]:
-        return x.astype(dtype)
-
-
-_NUMPY = _Float64Namespace
 
 
 class Procedure:
@@ -386,7 +370,7 @@ def _largest(x: Any, length: int) -> NDArray[np.float64]:
 #: What a block leaves of sums and maxima, and what they are made of that.
 _TILES = {"sum": _tile_sums, "maximum": _largest}
 _TOTALS: dict[str, Callable[[NDArray[np.float64]], Any]] = {
-    "sum": partial(canonical_sum, _NUMPY),
+    "sum": partial(canonical_sum, Float64Namespace),
     "maximum": partial(np.max, initial=-np.inf),
 }
 

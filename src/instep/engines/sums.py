@@ -12,6 +12,19 @@ from instep.graph.nodes import FIRST, sum_kind, sum_scope
 from instep.interrupts import Call
 
 
+class Float64Namespace:
+    """What `canonical_sum` asks of NumPy, without importing array-api-compat for it."""
+
+    float64 = np.float64
+    reshape = staticmethod(np.reshape)
+    concat = staticmethod(np.concatenate)
+    zeros = staticmethod(np.zeros)
+
+    @staticmethod
+    def astype(x: NDArray[Any], dtype: Any) -> NDArray[Any]:
+        return x.astype(dtype)
+
+
 class Verdicts(ABC):
     """Whether steps were taken whose guards are on a device: judged there, and heard later."""
 
