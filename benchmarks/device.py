@@ -1,6 +1,6 @@
 """What a step takes on a CUDA device, beside what else can take it: tables in Markdown.
 
-    python benchmarks/device.py [sizes] [layouts] [dtypes] [libraries]
+    python benchmarks/device.py [sizes] [layouts] [dtypes] [libraries] [fewer_bytes] [minimization]
 
 Device time is that between two events around steps that were queued behind a kernel which spins,
 so that the host has no part in it. Host time is that of the same calls, and of the call alone.
@@ -14,12 +14,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 
 import cupy
 import numpy as np
 from networks import gpt2_small, resnet50
 
-from instep import SGD, Adam, AdamW, chain
+from instep import LBFGS, SGD, Adam, AdamW, chain, minimize
 from instep.transforms import clip_by_global_norm
 
 try:
@@ -75,10 +76,15 @@ def of_one(step):
     return cupy.cuda.get_elapsed_time(begin, end) / 1e3 / count, host
 
 
+@cache
+def numbers(seed):
+    """Return a million normal numbers."""
+    return np.random.default_rng(seed).standard_normal(1 << 20).astype(np.float32)
+
+
 def random(shape, dtype="float32", seed=0):
     """Return an array of normal numbers, of which a million are drawn."""
-    block = np.random.default_rng(seed).standard_normal(1 << 20)
-    x = cupy.asarray(np.resize(block.astype(np.float32), shape))
+    x = cupy.asarray(np.resize(numbers(seed), shape))
     if np.dtype(dtype).kind == "c":
         x = x + 1j * x[..., ::-1]
     return x.astype(dtype)
@@ -306,8 +312,117 @@ def libraries():
         free()
 
 
+#: Parameters, what is said of the row, and the settings of Adam; none are those of PyTorch's.
+FEWER_BYTES = [
+    ("float32", "PyTorch, fused", None),
+    ("float32", "state float32", {}),
+    ("float32", "state bfloat16", {"state_dtype": "bfloat16"}),
+    ("float32", "state bfloat16, nearest", {"state_dtype": "bfloat16", "rounding": "nearest"}),
+    ("float32", "state float8", {"state_dtype": "float8"}),
+    ("float32", "state float8, nearest", {"state_dtype": "float8", "rounding": "nearest"}),
+    ("bfloat16", "PyTorch, fused", None),
+    ("bfloat16", "state float32, nearest", {}),
+    ("bfloat16", "state float32, stochastic", {"rounding": "stochastic"}),
+    ("bfloat16", "state bfloat16, master", {"state_dtype": "bfloat16", "master": True}),
+    ("bfloat16", "state float8, master", {"state_dtype": "float8", "master": True}),
+]
+
+
+def fewer_bytes():
+    """Adam on one large tensor, where parameters or state have fewer bytes."""
+    elements = 1000 if IS_EMULATED else 1 << 27
+    limit = bandwidth(1000 if IS_EMULATED else 1 << 31)
+    has_torch = torch is not None and torch.cuda.is_available()
+    table("parameters", "", "bytes", "device, us", "float32 / this", "of the copy")
+    own = None
+    for dtype, label, settings in FEWER_BYTES:
+        if not has_torch and (settings is None or dtype == "bfloat16"):
+            continue  # arrays of CuPy have no bfloat16
+        w, g = random((elements,)), random((elements,), seed=1)
+        if has_torch:
+            w, g = (torch.from_dlpack(x).to(getattr(torch, dtype)) for x in (w, g))
+        if settings is None:
+            held = w.requires_grad_()
+            held.grad = g
+            step, moved = torch.optim.Adam([held], fused=True).step, 7 * w.element_size()
+        else:
+            optimizer = Adam(**settings)
+            (explained,) = optimizer.explain(w, g).buckets
+            step, moved = updating(optimizer, w, g), explained.bytes_per_element
+        seconds = measure({"": step})[""][0]
+        if settings == {} and own is None:
+            own = seconds
+        ratio = "" if own is None else f"{own / seconds:.2f}"
+        share = f"{moved * elements / seconds / limit:.0%}"
+        row(dtype, label, f"{moved:.5g}", f"{seconds * 1e6:,.0f}", ratio, share)
+        step = optimizer = held = None
+        del w, g
+        free()
+
+
+def minimization():
+    """An iteration of L-BFGS with ten pairs, with its evaluations; of host and device together."""
+    warm, counted = (2, 1) if IS_EMULATED else (14, 20)
+    table("L-BFGS: elements", "instep, us", "torch", "torch, strong_wolfe")
+    for elements in (100,) if IS_EMULATED else (1 << 16, 1 << 22, 1 << 25):
+        scales = cupy.asarray(10.0 ** np.random.default_rng(0).uniform(0, 4, elements), "float32")
+        start = random((elements,), seed=1)
+        own = of_minimize(scales, start, warm, counted)
+        ways = (None, "strong_wolfe") if torch is not None and torch.cuda.is_available() else ()
+        others = [of_torch_lbfgs(scales, start, way, warm, counted) for way in ways]
+        row(f"{elements:,}", f"{own * 1e6:,.0f}", *(f"{x / own:.2f}" for x in others))
+        del scales, start
+        free()
+
+
+def of_minimize(scales, start, warm, counted):
+    """Return the seconds of an iteration of the kit."""
+    times = []
+
+    def note(*_):
+        cupy.cuda.Device().synchronize()
+        times.append(time.perf_counter())
+
+    def objective(x):
+        g = scales * x
+        return 0.5 * g.dot(x), g
+
+    minimize(
+        objective, start.copy(), LBFGS(10), steps=warm + counted, callback=note, progress=False
+    )
+    return (times[-1] - times[warm - 1]) / (len(times) - warm)
+
+
+def of_torch_lbfgs(scales, start, line_search, warm, counted):
+    """Return the seconds of an iteration of PyTorch."""
+    scales, x = torch.from_dlpack(scales), torch.from_dlpack(start).clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [x],
+        history_size=10,
+        line_search_fn=line_search,
+        max_iter=warm,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        max_eval=10**9,
+    )
+
+    def closure():
+        x.grad = scales * x.detach()
+        return 0.5 * x.grad.dot(x.detach())
+
+    optimizer.step(closure)
+    optimizer.param_groups[0]["max_iter"] = counted
+    before = optimizer.state[x]["n_iter"]
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
+    optimizer.step(closure)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - begun) / (optimizer.state[x]["n_iter"] - before)
+
+
 if __name__ == "__main__":
-    known = {one.__name__: one for one in (sizes, layouts, dtypes, libraries)}
+    tables = (sizes, layouts, dtypes, libraries, fewer_bytes, minimization)
+    known = {one.__name__: one for one in tables}
     print(f"{PROPERTIES['name'].decode()}, CuPy {cupy.__version__}", end=", ")
     print(f"PyTorch {torch.__version__}" if torch else "no PyTorch", flush=True)
     for chosen in sys.argv[1:] or known:

@@ -12,7 +12,7 @@ from device_arrays import Mirror, arrays_of, mirrors
 from test_operations import COMPLEX, EXPRESSIONS, complex_pairs, pairs
 
 from instep import LAMB, SGD, Adam, Momentum, Optimizer, engines
-from instep.engines.cuda import bucket, launch
+from instep.engines.cuda import bucket, launch, repeating
 from instep.engines.cuda.counters import counters
 from instep.engines.cuda.kernel import NEAR
 from instep.engines.cuda.launch import LARGEST_CHUNK, SMALLEST_CHUNK
@@ -213,7 +213,8 @@ def test_steps_run_on_the_current_stream_and_wait_for_nothing(cupy, make, monkey
         optimizer.update(params, grads)
         reference.update(expected, host_grads)
     before = {name: w.get() for name, w in params.items()}
-    monkeypatch.setattr(bucket, "refuse_capture", lambda *_: None)
+    for module in (bucket, repeating):
+        monkeypatch.setattr(module, "refuse_capture", lambda *_: None)
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()
@@ -355,6 +356,7 @@ def test_elements_beyond_2_to_the_31_are_found(cupy, strided, monkeypatch):
     """The end of a tensor of five billion elements, of which only the end exists."""
     missing = 5 * 2**30
     box = 2048
+    word_count = launch.step_dtype().itemsize // 8
 
     class EndOnly(launch.CudaLaunch):
         """Its one tensor seems to have `missing` elements before those that exist."""
@@ -365,7 +367,8 @@ def test_elements_beyond_2_to_the_31_are_found(cupy, strided, monkeypatch):
             rows = table.get().view(launch.leaf_dtype(self.graph))
             parts = missing // box if strided else missing
             rows["size"] += parts
-            rows["first_block"] -= parts // int(self._argument["chunk"])
+            argument = self._words[:word_count].view(launch.step_dtype())[0]
+            rows["first_block"] -= parts // int(argument["chunk"])
             for slot in ("slot0", "slot1"):
                 rows[slot] -= 4 * missing
             table.set(rows.view(np.uint8))
@@ -397,8 +400,8 @@ def test_chunks_fill_the_device_and_stay_within_bounds():
 
     assert chunk(0, 132) == SMALLEST_CHUNK
     assert chunk(10**6, 132) == SMALLEST_CHUNK
-    assert chunk(2**24, 132) == 8 * SMALLEST_CHUNK
-    assert 2**24 / chunk(2**24, 132) <= 8 * 132
+    assert chunk(2**22, 132) == 2 * SMALLEST_CHUNK
+    assert 2**22 / chunk(2**22, 132) <= 8 * 132
     assert chunk(2**31, 20) == LARGEST_CHUNK
 
 

@@ -2,7 +2,7 @@
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -75,6 +75,8 @@ class Repeater(ABC):
         Dtype of the arithmetic.
     rows
         Numbers of the rows of hyperparameters that its leaves have.
+    place
+        Where its passes run: those of one place are joined.
     fits
         Returns whether parameters, of all leaves, are those of the step before, and gradients too,
         or others of the same signature: many are new arrays at every step.
@@ -82,6 +84,7 @@ class Repeater(ABC):
 
     compute: str
     rows: Sequence[int]
+    place: Hashable
     fits: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]
 
     @property

@@ -282,7 +282,8 @@ class Repetition:
         if flags not in self._ways:
             repeaters = [bucket.repeater(tensors) for bucket in self._buckets]
             known = [repeater for repeater in repeaters if repeater is not None]
-            way = Way(known, sees_tensors=tensors is not None) if known else None
+            are_joined = len({repeater.place for repeater in known}) == 1
+            way = Way(known, sees_tensors=tensors is not None) if are_joined else None
             self._ways[flags] = way if len(known) == len(repeaters) else None
         way = self._ways[flags]
         if way is not None:

@@ -68,6 +68,8 @@ class StandIns:
         Whether engines see anything else than what is held.
     replaces
         Whether the tree gets other objects.
+    has_lanes
+        Whether libraries work on streams of devices, where they and the step wait for each other.
     """
 
     def __init__(self, leaves: Sequence[Leaf]) -> None:
@@ -85,6 +87,7 @@ class StandIns:
         self._check: Any = None
         kinds = [kind for _, kind in (*self._of_parameters, *self._of_gradients)]
         self._finds = {kind.lane for kind in kinds if kind.lane is not None}
+        self.has_lanes = bool(self._finds)
         self._lanes: set[Lane] = set()
         self._streams: Any = None
         self._follow()  # what state starts from is read before the first step

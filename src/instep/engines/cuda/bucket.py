@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from instep.engines.base import Fit, Member
+from instep.engines.base import Fit, Leaves, Member, Repeater
+from instep.engines.cuda.check import DeviceArrayCheck, is_supported
 from instep.engines.cuda.launch import CudaLaunch
 from instep.engines.cuda.memory import refuse_capture, refuse_misaligned
+from instep.engines.cuda.repeating import CudaRepeater
 from instep.engines.cuda.sums import DeviceSums
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.fused import Arrangement, FusedBucket
+from instep.engines.native.check_code import DIFFERENT, LOST, SAME
 from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.program import Program
@@ -35,14 +38,30 @@ class CudaBucket(FusedBucket[CudaLaunch]):
         self.context = device = members[0].parameter.device
         self._device_id: int = device.id
         self._multiprocessors: int = device.attributes["MultiProcessorCount"]
+        self._check: DeviceArrayCheck | None = None
+        if is_supported():
+            parameters = [member.parameter for member in members]
+            gradients = [member.gradient for member in members]
+            rows = self.addresses.ctypes.data + 16 * np.arange(len(members))
+            placed = (parameters, rows.tolist()), (gradients, (rows + 8).tolist())
+            self._check = DeviceArrayCheck(*placed, self.positions)
         self._expected = [
             (one.position, one.parameter.shape, one.parameter.strides, one.gradient.strides)
             for one in members
         ]
         self._misaligned_bits = np.array([self.dtype.itemsize, self.gradient_dtype.itemsize]) - 1
-        self._known: list[int] = []
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
+        if self._check is not None:
+            found = self._check.compare(tuple(params), tuple(grads))
+            if found not in (DIFFERENT, LOST):
+                return Fit.SAME if found == SAME else Fit.MOVED
+            # Nothing is to be taken for the step before whose arrays nobody has looked at.
+            self.addresses[...] = 0
+        # Another dtype object may stand for the same dtype: the slower check decides.
+        return self._fit(params, grads)
+
+    def _fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         array_type, device = self._cupy.ndarray, self._device_id
         dtype, gradient = self.dtype, self.gradient_dtype
         addresses: list[int] = []
@@ -65,12 +84,12 @@ class CudaBucket(FusedBucket[CudaLaunch]):
                 return Fit.DIFFERENT
             append(memory.ptr)
             append(other.ptr)
-        if addresses == self._known:
-            return Fit.SAME
         pairs = np.array(addresses, dtype=np.int64).reshape(-1, 2)
         if (pairs & self._misaligned_bits).any():
             return Fit.DIFFERENT
-        self._known, self.addresses = addresses, pairs
+        if (pairs == self.addresses).all():
+            return Fit.SAME
+        self.addresses[...] = pairs
         return Fit.MOVED
 
     def decides(self, candidates: Sequence[Sequence[Row]]) -> bool:
@@ -114,6 +133,13 @@ class CudaBucket(FusedBucket[CudaLaunch]):
             launch.leave_tiles(sums)
             if whole_tree:
                 remote.added(entry.number for entry in launch.graph.sums)
+
+    def repeater(self, tensors: Leaves | None = None) -> Repeater | None:
+        (now, *others), watched = self.now, self._check
+        has_calls = any(launch.graph.calls for launch in now.launches)
+        if watched is None or tensors is not None or others or now.guards or has_calls:
+            return None
+        return CudaRepeater(self, self._device_id, now, watched)
 
     def turn_away(self, sums: SumTable) -> None:
         with self.context:

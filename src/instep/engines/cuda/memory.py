@@ -15,7 +15,7 @@ from instep.engines.cuda.pinned import PinnedBuffers
 from instep.engines.placement import Placement, state_strides
 from instep.engines.walks import Walk
 from instep.graph import Graph
-from instep.interrupts import at_once
+from instep.interrupts import Call
 from instep.numerics import LANES, TILE
 
 #: Threads that read and write together.
@@ -219,22 +219,22 @@ class Mailbox:
         self._buffers = PinnedBuffers(words, np.uint64)
         self.address = self._memory.ptr
 
-    def send(self, words: NDArray[np.uint64]) -> bool:
-        """Copy `words` to the device, in order with the current stream, if they changed."""
+    def sending(self, words: NDArray[np.uint64]) -> list[Call]:
+        """Return the calls that copy `words` to the device, in order with the current stream.
+
+        None if they have not changed.
+        """
         if self._sent is not None and (self._sent == words).all():
-            return False
+            return []
         self._buffers.reclaim()
         buffer = self._buffers.spare()
         buffer.view[:] = words
         stream = self._cupy.cuda.get_current_stream()
-        at_once(
-            [
-                partial(self._memory.copy_from_host_async, buffer.memory.ptr, self._nbytes, stream),
-                *self._buffers.sending(stream),
-                partial(self.__dict__.update, {"_sent": words.copy()}),
-            ]
-        )
-        return True
+        return [
+            partial(self._memory.copy_from_host_async, buffer.memory.ptr, self._nbytes, stream),
+            *self._buffers.sending(stream),
+            partial(self.__dict__.update, {"_sent": words.copy()}),
+        ]
 
 
 def chunk_length(total: int, multiprocessors: int, at_least: int, at_most: int) -> int:

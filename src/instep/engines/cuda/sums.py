@@ -1,7 +1,7 @@
 """The table of sums on a device: what `SumTable` is on the host."""
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from instep.engines.cuda.counters import counters
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.sums import RemoteSums, empty_table
 from instep.graph import sum_kind
+from instep.interrupts import Call
 from instep.numerics import LANES
 
 
@@ -68,11 +69,15 @@ class DeviceSums(RemoteSums):
     def add_up(self, numbers: Iterable[int]) -> None:
         for number in sorted(set(numbers) - self._added):
             with self._device:
-                name, text = ADD_UP_KERNELS[sum_kind(number)]
-                kernel = load(text, name)
-                row = self.address + 8 * self.columns * number
                 counters.launches += 1
-                kernel((1,), (LANES,), (np.uint64(row), np.int64(self.columns - 1)))
+                self.adding_up(number)()
+
+    def adding_up(self, number: int) -> Call:
+        """Return the call that adds up the tree for a sum, on the current stream of the device."""
+        name, text = ADD_UP_KERNELS[sum_kind(number)]
+        row = self.address + 8 * self.columns * number
+        argument = np.uint64(row), np.int64(self.columns - 1)
+        return partial(load(text, name), (1,), (LANES,), argument)
 
     def has(self, position: int) -> bool:
         return position in self._positions

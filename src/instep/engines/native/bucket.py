@@ -1,9 +1,8 @@
 """Steps of the native engine: leaves, and the compiled check of their signatures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from operator import setitem
 from typing import Any
 
@@ -20,6 +19,7 @@ from instep.engines.native.numbers import NumbersLaunch, add_reading
 from instep.engines.native.one_call import Calls, OneCall
 from instep.engines.native.threads import thread_count
 from instep.engines.ranges import Written
+from instep.engines.scalars import joined_scalars
 from instep.engines.sums import SumTable
 from instep.graph import Graph, sum_kind
 from instep.graph.program import Program
@@ -138,6 +138,8 @@ def _into_new_arrays(graph: Graph) -> Graph:
 class NativeRepeater(Repeater):
     """The short way of an arrangement of launches."""
 
+    place = "host"
+
     def __init__(
         self, bucket: NativeBucket, now: Arrangement[CompiledLaunch], watched: SignatureCheck
     ) -> None:
@@ -183,26 +185,6 @@ def _joined(
             launch.add_lasting_to(otherwise, sums)
     guards = {number for one in now for number in one.guards}
     totals = [sums.address + (number + 1) * row_bytes - _WORD for number in guards]
-    # What several launches make of the same numbers is made once.
-    begins: dict[tuple[Callable[..., tuple[float, ...]], int], int] = {}
-    places, count = [], 0
-    for launch in (launch for one in now for launch in one.launches):
-        for row, own in launch.scalar_places():
-            start = begins.setdefault((launch.host_expressions, row), count)
-            count += len(own) if start == count else 0
-            places += [(start + i, *place) for i, place in enumerate(own)]
+    scalars, places = joined_scalars(launch for one in now for launch in one.launches)
     call = OneCall(first, last, otherwise, totals, places)
-    return Joined(_scalars(list(begins)), call.run, call.begin, call.outcome)
-
-
-def _scalars(
-    made: Sequence[tuple[Callable[..., tuple[float, ...]], int]],
-) -> Callable[[Sequence[Sequence[float]]], tuple[float, ...]]:
-    """Return the function from the numbers of each row to what is made of some of them."""
-    if len(made) == 1:
-        ((make, row),) = made
-        return lambda numbers: make(*numbers[row])
-    if len(made) == 2:
-        (make, row), (other, its) = made
-        return lambda numbers: (*make(*numbers[row]), *other(*numbers[its]))
-    return lambda numbers: tuple(chain.from_iterable([make(*numbers[row]) for make, row in made]))
+    return Joined(scalars, call.run, call.begin, call.outcome)
