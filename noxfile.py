@@ -45,6 +45,13 @@ SAME_BITS = (
     "tests/test_canonical_sum.py",
 )
 
+# What a GPU is asked beside the tests: times, other grids and blocks, counters and sanitizers.
+ON_DEVICE = (
+    "benchmarks/device.py",
+    "benchmarks/device_sweep.py",
+    "benchmarks/device_profile.py",
+)
+
 # NVRTC and the CUDA headers compile; ptxas and nvdisasm show what became of it.
 CUDA_TOOLS = {
     "12": (
@@ -157,10 +164,16 @@ def stand_in(session: nox.Session, cuda: str) -> None:
     # Built from a copy, for setuptools writes into the folder that it builds.
     copy = Path(session.create_tmp()) / "cupy-on-cpu"
     shutil.copytree(source, copy, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    session.install(".", str(copy), *group("mpi"), env={"CUPY_ON_CPU_CUDA": cuda})
+    groups = (*group("mpi"), *group("benchmarks"))
+    session.install(".", str(copy), *groups, env={"CUPY_ON_CPU_CUDA": cuda})
     on_cpu, share = ("python", "-m", "cupy_on_cpu"), share_of_cuda(ON_STAND_IN, cuda)
     session.run(*on_cpu, "-m", "pytest", "tests", "--xp", "cupy", *share, *session.posargs)
-    session.run(*on_cpu, "benchmarks/device.py")  # so that it keeps working
+    # So that they keep working; their times mean nothing.
+    for script in ON_DEVICE:
+        session.run(*on_cpu, script)
+    corner = ("--budget", "0.01", "--peers", "listing", "-k", "tiny and plain or small_step")
+    record = ("--record", str(Path(session.create_tmp()) / "bench.json"))
+    session.run(*on_cpu, "-m", "pytest", "benchmarks", "--backend", "cupy", *corner, *record)
 
 
 @nox.session
@@ -220,9 +233,11 @@ def gpu(session: nox.Session) -> None:
     """Run the CuPy tests and benchmarks on a real GPU; `nox -s gpu -- cuda13`: the other wheel."""
     posargs = list(session.posargs)
     extra = posargs.pop(0) if posargs[:1] in (["cuda12"], ["cuda13"]) else "cuda12"
-    session.install(f".[{extra}]", *group("tests"))
+    session.install(f".[{extra}]", *group("benchmarks"))
     session.run("pytest", "tests", "--xp", "cupy", *posargs)
-    session.run("python", "benchmarks/device.py")
+    for script in ON_DEVICE:
+        session.run("python", script)
+    session.run("pytest", "benchmarks", "--backend", "cupy")
 
 
 @nox.session(venv_backend=TORCH_BACKEND)

@@ -6,6 +6,7 @@ Variants take turns with what is shipped in one process; device time, in units o
 and how far its rounds are apart. On an emulated device the sizes are tiny, and times mean nothing.
 """
 
+import re
 import statistics
 import sys
 from contextlib import contextmanager
@@ -22,10 +23,16 @@ def float8():
     return Adam(state_dtype="float8")
 
 
+def bfloat16():
+    return Adam(state_dtype="bfloat16")
+
+
 CASES = {
     "Adam, 2\\*\\*20": (Adam, [(1 << 20,)]),
     "Adam, 2\\*\\*25": (Adam, [(1 << 25,)]),
     "Adam, state float8, 2\\*\\*25": (float8, [(1 << 25,)]),
+    "Adam, state float8, 2\\*\\*27": (float8, [(1 << 27,)]),
+    "Adam, state bfloat16, 2\\*\\*27": (bfloat16, [(1 << 27,)]),
     "SGD, 2\\*\\*25": (SGD, [(1 << 25,)]),
     "Adam, ResNet-50": (Adam, resnet50()),
     "clipped AdamW, ResNet-50": (clipped, resnet50()),
@@ -38,7 +45,7 @@ def with_threads(count):
     """Return the change of a kernel's text to blocks of so many threads, where it only stores."""
 
     def change(text):
-        return text.replace("constexpr int THREADS = 256;", f"constexpr int THREADS = {count};")
+        return re.sub(r"constexpr int THREADS = \d+;", f"constexpr int THREADS = {count};", text)
 
     return change
 
@@ -53,7 +60,7 @@ VARIANTS = {
     "shipped": (None, None, None),
     **{f"chunks of {n:,}": (None, None, n) for n in (2048, 4096, 8192, 16_384, 65_536)},
     **{f"{n} threads": (with_threads(n), n, None) for n in (128, 512)},
-    "512 threads, chunks of 8,192": (with_threads(512), 512, 8192),
+    **{f"{n} threads, chunks of 16,384": (with_threads(n), n, 16_384) for n in (64, 128, 512)},
     "two rounds at a time": (twice, None, None),
 }
 
@@ -62,8 +69,8 @@ VARIANTS = {
 def variant(name):
     """Let optimizers make their launches in another way."""
     change, count, largest = VARIANTS[name]
-    shipped = launch.emit, launch.threads_per_block, launch.LARGEST_CHUNK
-    emit, threads_per_block, _ = shipped
+    shipped = launch.emit, launch.threads_per_block, launch.LARGEST_CHUNK, launch.LARGEST_OF_BLOCKS
+    emit, threads_per_block, *_ = shipped
 
     def changed(graph, *, strided):
         text = emit(graph, strided=strided)
@@ -73,11 +80,13 @@ def variant(name):
         return threads_per_block(graph) if count is None or graph.sums else count
 
     launch.emit, launch.threads_per_block = changed, threads
-    launch.LARGEST_CHUNK = launch.LARGEST_CHUNK if largest is None else largest
+    if largest is not None:
+        launch.LARGEST_CHUNK = launch.LARGEST_OF_BLOCKS = largest
     try:
         yield
     finally:
-        launch.emit, launch.threads_per_block, launch.LARGEST_CHUNK = shipped
+        launch.emit, launch.threads_per_block = shipped[:2]
+        launch.LARGEST_CHUNK, launch.LARGEST_OF_BLOCKS = shipped[2:]
 
 
 def sweep(make, shapes):

@@ -2,7 +2,7 @@
 // Compiled with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: every
 // operation is rounded once, as IEEE 754 says.
 
-constexpr int THREADS = 256;
+constexpr int THREADS = 128;
 constexpr int WARP = 32;
 constexpr int BLOCK = 256;  // elements that have something in common
 constexpr int V = 4;  // a thread has that lie side by side
@@ -228,7 +228,7 @@ __device__ __forceinline__ unsigned turned(const Words& words, const int part, c
     return __funnelshift_l(words.at[k], words.at[k], part * APART / (BLOCK / 4) * 8);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 Adam_float32(const __grid_constant__ Step step)
 {
     alignas(16) __shared__ unsigned rooms[THREADS / WARP][BLOCK / 4];

@@ -2,7 +2,7 @@
 // Compiled with --fmad=false --ftz=false --prec-div=true --prec-sqrt=true: every
 // operation is rounded once, as IEEE 754 says.
 
-constexpr int THREADS = 256;
+constexpr int THREADS = 128;
 constexpr int WARP = 32;
 constexpr int BLOCK = 256;  // elements that have something in common
 constexpr int V = 4;  // a thread has that lie side by side
@@ -258,7 +258,7 @@ __device__ __forceinline__ T& pointer(T* const first, const long long bytes)
     return *reinterpret_cast<T*>(reinterpret_cast<char*>(first) + bytes);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 Adam_float32_strided(const __grid_constant__ Step step)
 {
     alignas(16) __shared__ unsigned rooms[THREADS / WARP][BLOCK / 4];

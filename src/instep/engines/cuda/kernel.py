@@ -24,6 +24,11 @@ from instep.words import AT_ONCE, BLOCK
 #: the memory bus, and short waits at the end of a launch.
 THREADS = 256
 
+#: The same where a warp has a block of elements that have something in common: threads have some
+#: hundred registers, of which smaller blocks leave fewer unused. Adam with state of 8 bits took
+#: 0.76 of the time of 256 threads on an H200, with state of bfloat16 0.86.
+THREADS_OF_BLOCKS = 128
+
 #: Words of the step that travel with the launch, as an argument by value. Every CUDA version
 #: takes 4,096 bytes of arguments; the fields of `Step` before the words take the rest.
 NEAR = 496
@@ -68,7 +73,9 @@ def vector_length(graph: Graph) -> int:
 
 def threads_per_block(graph: Graph) -> int:
     """Return the number of threads of a block."""
-    return LANES // vector_length(graph) if graph.sums else THREADS
+    if graph.sums:
+        return LANES // vector_length(graph)
+    return THREADS_OF_BLOCKS if graph.has_blocks else THREADS
 
 
 def kernel_name(graph: Graph, *, strided: bool) -> str:
