@@ -66,10 +66,9 @@ class StandIns:
     ----------
     are_needed
         Whether engines see anything else than what is held.
-    replaces
-        Whether the tree gets other objects.
-    has_lanes
-        Whether libraries work on streams of devices, where they and the step wait for each other.
+    hand_back
+        Whether there is something to do after a step: the tree gets other objects, or libraries
+        work on streams of devices, where they wait for the step.
     """
 
     def __init__(self, leaves: Sequence[Leaf]) -> None:
@@ -80,14 +79,13 @@ class StandIns:
         self._replaced = [(i, kind) for i, kind in self._of_parameters if kind.replaces]
         self._told = [i for i, kind in self._of_parameters if kind.tells_of_writes]
         self.are_needed = bool(self._of_parameters or self._of_gradients)
-        self.replaces = bool(self._replaced)
         # Where all are tensors, compiled code sees whether they are what they were.
         numbers = [leaf for leaf in leaves if arrays.is_number(leaf.held[1])]
         self._are_tensors = len(self._told) == len(leaves) and not numbers
         self._check: Any = None
         kinds = [kind for _, kind in (*self._of_parameters, *self._of_gradients)]
         self._finds = {kind.lane for kind in kinds if kind.lane is not None}
-        self.has_lanes = bool(self._finds)
+        self.hand_back = bool(self._replaced or self._finds)
         self._lanes: set[Lane] = set()
         self._streams: Any = None
         self._follow()  # what state starts from is read before the first step

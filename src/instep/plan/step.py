@@ -76,10 +76,7 @@ class Plan:
         self._apart = Apart(self.buckets, self._active, given.arrays)
         # Whether the arrays that buckets saw last were looked at for overlaps. Not if refused.
         self._verified = False
-        stand_ins = self._stand_ins
-        self._repeats = not (
-            stand_ins.replaces or stand_ins.has_lanes or given.arrays or self._ranks
-        )
+        self._repeats = not (self._stand_ins.hand_back or given.arrays or self._ranks)
         self._last = LastStep(given, self._active, self.buckets, self._sums)
         self._repetition = Repetition(owner, given, self.buckets, self._sums, self._last)
         for leaf in self._active:  # the arrays are the user's: keep none of them
