@@ -135,5 +135,5 @@ def eager_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the native engine share even little work among threads, in chunks of a cache line."""
     if engine_runs.why_not("native") is None:
         launch = importlib.import_module("instep.engines.native.launch")
-        monkeypatch.setattr(launch, "ELEMENTS_TO_WAKE", 1)
+        monkeypatch.setattr(launch, "worth_waking", engine_runs.all_threads)
         monkeypatch.setattr(launch, "SMALLEST_CHUNK", 64)

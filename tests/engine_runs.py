@@ -67,3 +67,8 @@ def assert_same_state(optimizer, expected):
         assert entry["slots"].keys() == other["slots"].keys(), key
         for name, slot in entry["slots"].items():
             bits.assert_same_bits(slot, other["slots"][name], f"slot {name!r} of {key!r}")
+
+
+def all_threads(threads, elements, graph):
+    """Stand for `worth_waking`: wake all threads for any elements at all."""
+    return max(1, min(threads, 2 * elements))

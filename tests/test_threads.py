@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001  (it looks inside on purpose)
 """Threads, processes and interrupts: none of them changes a bit or leaves half a step."""
 
 import array
@@ -14,8 +15,9 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import LAMB, Adam, Momentum, Optimizer
+from instep import LAMB, SGD, Adam, Momentum, Optimizer
 from instep.engines.native import control_groups
+from instep.graph.program import Program
 
 
 def problem(size=200_003, dtype="float32"):
@@ -199,18 +201,47 @@ def pool():
 def waking(pool, monkeypatch):
     """Let steps on a few thousand elements wake other threads."""
     launch = importlib.import_module("instep.engines.native.launch")
-    monkeypatch.setattr(launch, "ELEMENTS_TO_WAKE", 1)
+    monkeypatch.setattr(launch, "worth_waking", engine_runs.all_threads)
     monkeypatch.setattr(launch, "SMALLEST_CHUNK", 1024)
 
 
 @pytest.mark.parametrize("excess", [0, 1, 1025])
 @pytest.mark.parametrize("optimizer", [Adam, LAMB])
-def test_steps_that_just_wake_others_have_the_bits_of_one_thread(optimizer, excess, pool):
-    launch = importlib.import_module("instep.engines.native.launch")
-    case, size = cases.Case(optimizer, None), launch.ELEMENTS_TO_WAKE + excess
+def test_steps_that_just_wake_others_have_the_bits_of_one_thread(
+    optimizer, excess, pool, monkeypatch
+):
+    waking = importlib.import_module("instep.engines.native.waking")
+    monkeypatch.setattr(waking, "_elements_to_wake", lambda graph: waking.LEAST)
+    case, size = cases.Case(optimizer, None), waking.LEAST + excess
     expected = path_of(case, "native", 1, size)
     for threads in (2, 3, 64):
         engine_runs.assert_same_run(path_of(case, "native", threads, size), expected)
+
+
+def test_what_a_wake_takes_decides_from_where_on_another_thread_is_woken(pool, monkeypatch):
+    waking = importlib.import_module("instep.engines.native.waking")
+    (graph,) = Program(Adam()).passes("float32", ())
+    (light,) = Program(SGD()).passes("float32", ())
+    monkeypatch.setattr(waking, "_speeds", lambda: (4e-11, 1e-10))
+    found = {}
+    for wake in (1e-6, 15e-6, 1.0):
+        monkeypatch.setattr(waking, "wake_seconds", lambda wake=wake: wake)
+        waking._elements_to_wake.cache_clear()
+        found[wake] = [waking._elements_to_wake(one) for one in (graph, light)]
+    waking._elements_to_wake.cache_clear()
+    assert found[1e-6] == [waking.LEAST] * 2
+    assert waking.LEAST < found[15e-6][0] < found[15e-6][1] < waking.MOST
+    assert found[1.0] == [waking.MOST] * 2
+
+
+def test_a_wake_is_measured_and_few_elements_ask_for_none(pool, monkeypatch):
+    waking = importlib.import_module("instep.engines.native.waking")
+    assert 1e-7 < waking.wake_seconds() < 10
+    monkeypatch.setattr(waking, "wake_seconds", None)
+    (graph,) = Program(Adam()).passes("float32", ())
+    assert waking.worth_waking(8, waking.LEAST - 1, graph) == 1
+    assert waking.worth_waking(2, waking.MOST, graph) == 2
+    assert waking.worth_waking(1, waking.LEAST, graph) == 1
 
 
 @pytest.mark.parametrize("optimizer", [Adam, LAMB])
@@ -436,7 +467,7 @@ def test_a_process_ends_while_threads_wait(end):
 GROWING_PROGRAM = """
 from instep.engines.native import launch, pool
 
-launch.ELEMENTS_TO_WAKE = 1
+launch.worth_waking = lambda threads, elements, graph: min(threads, 2 * elements)
 counts = []
 pool.MOST_WORKERS = 5
 for threads in (1, 2, 4, 3, 64):

@@ -175,6 +175,42 @@ done:
 """
 
 
+#: Looks of a thread for another one in `meet`: some 100 us, ten times as long as a wake takes.
+_LOOKS_TO_MEET = 2000
+
+
+def emit_meet(target: Target) -> str:
+    """Return the module of `meet(count)`: a job that is over when two threads are at it.
+
+    It takes what it takes to wake a worker. Where none comes, it is over all the same.
+    """
+    declaration, pause = _pause(target)
+    return f"""\
+{declaration}
+
+define void @meet(ptr %count) {{
+entry:
+  %before = atomicrmw add ptr %count, i64 1 acq_rel
+  br label %look
+
+look:
+  %looks = phi i64 [ 0, %entry ], [ %looks_next, %look_again ]
+  %here = load atomic i64, ptr %count acquire, align 8
+  %are_two = icmp uge i64 %here, 2
+  br i1 %are_two, label %done, label %look_again
+
+look_again:
+  {pause}
+  %looks_next = add i64 %looks, 1
+  %may_look = icmp ult i64 %looks_next, {_LOOKS_TO_MEET}
+  br i1 %may_look, label %look, label %done
+
+done:
+  ret void
+}}
+"""
+
+
 _LOCKS = """\
 declare i32 @PyThread_acquire_lock(ptr, i32)
 declare void @PyThread_release_lock(ptr)

@@ -17,6 +17,7 @@ from instep.engines.native.emit import emit
 from instep.engines.native.one_call import Calls, OneCall
 from instep.engines.native.pool import start_workers
 from instep.engines.native.strided import COUNTERS, Strided
+from instep.engines.native.waking import worth_waking
 from instep.engines.sums import SumTable
 from instep.graph import Array, Graph, Node, Sum, sum_number
 from instep.graph.nodes import FIRST
@@ -24,13 +25,6 @@ from instep.graph.rows import Row
 from instep.interrupts import Call
 from instep.numerics import LANES, TILE
 from instep.words import BLOCK
-
-#: Elements under which a step stays on one thread; each thread has half as many at least. Steps
-#: on two threads and on one take, in us (medians, float32, Zen 5): Adam 26 and 28 at 128 Ki
-#: elements, 39 and 53 at 256 Ki, 66 and 98 at 512 Ki; SGD 13 and 12, 21 and 24, 36 and 48. A lone
-#: step after milliseconds of other work finds the second core asleep: there Adam is level at 256
-#: Ki, and SGD loses 10 us and is level from 512 Ki on.
-ELEMENTS_TO_WAKE = 256 * 1024
 
 #: Elements of the smallest and the largest chunk. Threads take chunks as they come free, so a
 #: core that was disturbed leaves its share to the others; a chunk is long enough to be read in
@@ -177,7 +171,7 @@ class NativeLaunch(CompiledLaunch):
         if graph.sums:  # a tile, however short, costs as much as this many elements: its fold
             elements += LANES * int(extents.sum())
         most_threads = threads
-        threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
+        threads = worth_waking(threads, elements, graph)
         is_whole = graph.has_blocks and not graph.sums
         chunks = in_blocks(extents, threads) if is_whole else split(extents, threads, unit)
         self._threads = min(threads, len(chunks))
@@ -207,7 +201,7 @@ class NativeLaunch(CompiledLaunch):
             (bucket.leaves[i], start + i * stride, int(first))
             for i, first in zip(self._gathered, firsts, strict=True)
         ]
-        threads = max(1, min(threads, 2 * elements // ELEMENTS_TO_WAKE))
+        threads = worth_waking(threads, elements, self.graph)
         return Strided(self.graph, self._kernel_address, leaves, threads, self._arguments.words)
 
     def turning(self, names: Mapping[str, str]) -> list[Call]:
