@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 from emitted import SHOWN, passes, showcase
 
-from instep import Optimizer
+from instep import LBFGS, Optimizer
 from instep.engines.cuda.emit import emit
 from instep.engines.cuda.expressions import Names, literal
-from instep.engines.cuda.kernel import kernel_name, leaf_dtype, step_dtype
+from instep.engines.cuda.kernel import (
+    kernel_name,
+    leaf_dtype,
+    step_dtype,
+    threads_per_block,
+    vector_length,
+)
 from instep.engines.native.emit import emit as emit_llvm
 from instep.graph import Array, Graph, Node, Store
 from instep.graph.program import Program
+from instep.numerics import LANES
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -173,3 +180,13 @@ def test_an_operation_that_an_engine_does_not_know_is_an_error(write):
     graph = Graph("Odd", "float32", (w, Array("g", "float32")), (), nodes, (Store("w", 1),))
     with pytest.raises(NotImplementedError, match="for cbrt"):
         write(graph)
+
+
+@pytest.mark.parametrize(("history", "vector", "rows"), [(2, 4, 4), (10, 2, 1), (20, 1, 1)])
+def test_a_pass_of_many_sums_has_fewer_lanes_a_thread(history, vector, rows):
+    """Sums of lanes are kept in registers, two for each."""
+    found = LBFGS(history).explain(np.ones(9, "float32")).passes["products"]
+    (graph,) = found.buckets[0].graphs
+    assert vector_length(graph) == vector
+    assert threads_per_block(graph) == LANES // vector
+    assert f"#pragma unroll {rows}  //" in emit(graph, strided=False)

@@ -29,6 +29,10 @@ THREADS = 256
 #: 0.76 of the time of 256 threads on an H200, with state of bfloat16 0.86.
 THREADS_OF_BLOCKS = 128
 
+#: Sums of lanes that a thread of a pass with many sums keeps: two registers each. With more of
+#: them, fewer lanes are a thread's, and there are more threads.
+MOST_LANES = 48
+
 #: Words of the step that travel with the launch, as an argument by value. Every CUDA version
 #: takes 4,096 bytes of arguments; the fields of `Step` before the words take the rest.
 NEAR = 496
@@ -62,13 +66,17 @@ def remembered_numbers(graph: Graph) -> list[int]:
 def vector_length(graph: Graph) -> int:
     """Return how many elements a thread takes at once: 16 bytes of the narrowest array.
 
-    Codes are counted as numbers of the arithmetic. In blocks there are four, twice: a warp reads
-    the halves of a block of float32 with 16 bytes a thread, side by side.
+    It is less where a pass has many sums. Codes are counted as numbers of the arithmetic. In
+    blocks there are four, twice: a warp reads the halves of a block of float32 with 16 bytes a
+    thread, side by side.
     """
     if graph.has_blocks and graph.stores:
         return AT_ONCE
     dtypes = (graph.compute if array.dtype in WORDS else array.dtype for array in graph.arrays)
-    return 16 // min(map(itemsize, dtypes))
+    length = 16 // min(map(itemsize, dtypes))
+    while length > 1 and length * len(graph.sums) > MOST_LANES:
+        length //= 2
+    return length
 
 
 def threads_per_block(graph: Graph) -> int:

@@ -141,6 +141,13 @@ class LineSums(_Line, SumKernel):
 
     lane: ClassVar[str] = "V * threadIdx.x + k"
 
+    @property
+    def _rows_in_flight(self) -> str:
+        """How many rows are loaded before the first is used, and why."""
+        if len(self._operands) > 8:
+            return "1  // many arrays are enough loads in flight, and have no room for more"
+        return "4  // loads of four rows in flight: a tile has few threads"
+
     def _add(self) -> str:
         loads = [f"const Pack<{o.type}> {o.name}_pack = pack({o.name}, i);" for o in self._operands]
         return f"""\
@@ -148,7 +155,7 @@ class LineSums(_Line, SumKernel):
 
 {indented([aligned(self._operands, "{}")], 1)}
     if (aligned) {{
-        #pragma unroll 4  // loads of four rows in flight: a tile has few threads
+        #pragma unroll {self._rows_in_flight}
         for (; i + V <= count; i += LANES) {{
 {indented(loads, 3)}
             #pragma unroll
