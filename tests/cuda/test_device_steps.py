@@ -12,7 +12,7 @@ from device_arrays import Mirror, arrays_of, mirrors
 from test_operations import COMPLEX, EXPRESSIONS, complex_pairs, pairs
 
 from instep import LAMB, SGD, Adam, Momentum, Optimizer, engines
-from instep.engines.cuda import bucket, launch, repeating
+from instep.engines.cuda import bucket, launch
 from instep.engines.cuda.counters import counters
 from instep.engines.cuda.kernel import NEAR
 from instep.engines.cuda.launch import LARGEST_CHUNK, SMALLEST_CHUNK
@@ -213,8 +213,9 @@ def test_steps_run_on_the_current_stream_and_wait_for_nothing(cupy, make, monkey
         optimizer.update(params, grads)
         reference.update(expected, host_grads)
     before = {name: w.get() for name, w in params.items()}
-    for module in (bucket, repeating):
-        monkeypatch.setattr(module, "refuse_capture", lambda *_: None)
+    for module in ("bucket", "repeating"):
+        place = f"instep.engines.cuda.{module}.refuse_capture"
+        monkeypatch.setattr(place, lambda *_: None)
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from instep.engines.native import availability
+
 _WORD = 8
 
 #: Two shapes of different numbers of axes, with lengths that no other word of an array has.
@@ -42,6 +44,11 @@ class Fields:
 
 class _UnknownError(Exception):
     """A field was not found, or in several places."""
+
+
+def are_known() -> bool:
+    """Return whether compiled code can look at CuPy's arrays: there may be no compiler, too."""
+    return availability.problem() is None and fields() is not None
 
 
 @cache

@@ -1,23 +1,24 @@
 """Steps of the CUDA engine: one launch for all tensors of a bucket and pass."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from instep.engines.base import Fit, Leaves, Member, Repeater
-from instep.engines.cuda.check import DeviceArrayCheck, is_supported
+from instep.engines.cuda import array_fields
 from instep.engines.cuda.launch import CudaLaunch
 from instep.engines.cuda.memory import refuse_capture, refuse_misaligned
-from instep.engines.cuda.repeating import CudaRepeater
 from instep.engines.cuda.sums import DeviceSums
 from instep.engines.cuda.verdicts import DeviceVerdicts
 from instep.engines.fused import Arrangement, FusedBucket
-from instep.engines.native.check_code import DIFFERENT, LOST, SAME
 from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.program import Program
 from instep.graph.rows import Row
+
+if TYPE_CHECKING:
+    from instep.engines.cuda.check import DeviceArrayCheck
 
 
 class CudaBucket(FusedBucket[CudaLaunch]):
@@ -39,12 +40,14 @@ class CudaBucket(FusedBucket[CudaLaunch]):
         self._device_id: int = device.id
         self._multiprocessors: int = device.attributes["MultiProcessorCount"]
         self._check: DeviceArrayCheck | None = None
-        if is_supported():
+        if array_fields.are_known():
+            from instep.engines.cuda import check
+
             parameters = [member.parameter for member in members]
             gradients = [member.gradient for member in members]
             rows = self.addresses.ctypes.data + 16 * np.arange(len(members))
             placed = (parameters, rows.tolist()), (gradients, (rows + 8).tolist())
-            self._check = DeviceArrayCheck(*placed, self.positions)
+            self._check = check.DeviceArrayCheck(*placed, self.positions)
         self._expected = [
             (one.position, one.parameter.shape, one.parameter.strides, one.gradient.strides)
             for one in members
@@ -53,9 +56,9 @@ class CudaBucket(FusedBucket[CudaLaunch]):
 
     def fit(self, params: Sequence[Any], grads: Sequence[Any]) -> Fit:
         if self._check is not None:
-            found = self._check.compare(tuple(params), tuple(grads))
-            if found not in (DIFFERENT, LOST):
-                return Fit.SAME if found == SAME else Fit.MOVED
+            found = self._check.fit(tuple(params), tuple(grads))
+            if found is not Fit.DIFFERENT:
+                return found
             # Nothing is to be taken for the step before whose arrays nobody has looked at.
             self.addresses[...] = 0
         # Another dtype object may stand for the same dtype: the slower check decides.
@@ -139,6 +142,8 @@ class CudaBucket(FusedBucket[CudaLaunch]):
         has_calls = any(launch.graph.calls for launch in now.launches)
         if watched is None or tensors is not None or others or now.guards or has_calls:
             return None
+        from instep.engines.cuda.repeating import CudaRepeater
+
         return CudaRepeater(self, self._device_id, now, watched)
 
     def turn_away(self, sums: SumTable) -> None:

@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any
 
 from instep.arrays import extent
+from instep.engines.base import Fit
 from instep.engines.cuda.array_fields import fields
-from instep.engines.native import availability
 from instep.engines.native.check import Signature, SignatureCheck
-from instep.engines.native.check_code import emit
+from instep.engines.native.check_code import DIFFERENT, LOST, SAME, emit
 from instep.engines.native.fields import loads
 
 
@@ -51,13 +51,15 @@ def _text() -> str:
     return emit(OfDeviceArray, same, memory)
 
 
-def is_supported() -> bool:
-    """Return whether CuPy's arrays can be checked by compiled code in this process."""
-    return availability.problem() is None and fields() is not None
-
-
 class DeviceArrayCheck(SignatureCheck):
     """Compares CuPy's arrays with those that were recorded, in one call."""
+
+    def fit(self, params: tuple[Any, ...], grads: tuple[Any, ...]) -> Fit:
+        """Return how arrays compare with those that were recorded."""
+        found = self.compare(params, grads)
+        if found in (DIFFERENT, LOST):
+            return Fit.DIFFERENT
+        return Fit.SAME if found == SAME else Fit.MOVED
 
     def _text(self) -> str:
         return _text()

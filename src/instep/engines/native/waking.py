@@ -8,7 +8,6 @@ takes 13 us). 28 and 26 at 128 Ki, 53 and 39 at 256 Ki (Zen 5).
 """
 
 import ctypes
-import statistics
 import time
 from array import array
 from collections.abc import Callable
@@ -29,8 +28,8 @@ _WAKES = 6
 #: Bounds of what is measured: a busy machine may seem to be any.
 LEAST, MOST = 32 * 1024, 1024 * 1024
 
-#: Rounds of a measurement, of which the median counts, and elements of an array, which the first
-#: two levels of caches hold.
+#: Rounds of a measurement, of which all but the fastest quarter may be disturbed; and elements of
+#: an array, which the first two levels of caches hold.
 _ROUNDS, _ELEMENTS = 9, 16 * 1024
 
 #: What takes several times as long as other operations.
@@ -74,7 +73,7 @@ def wake_seconds() -> float:
         run_on_threads(kernel, place, 2)
 
     meet()  # starts the thread
-    return _median(meet)
+    return _typical(meet)
 
 
 @cache
@@ -85,17 +84,17 @@ def _speeds() -> tuple[float, float]:
     """
     x, y = np.full((2, _ELEMENTS), 1.5, dtype=np.float32)
     out = np.empty_like(x)
-    add, divide = (_median(partial(function, x, y, out)) for function in (np.add, np.divide))
+    add, divide = (_typical(partial(function, x, y, out)) for function in (np.add, np.divide))
     return add / (3 * x.nbytes), max(0.0, divide - add) / _ELEMENTS
 
 
-def _median(work: Callable[[], Any]) -> float:
+def _typical(work: Callable[[], Any]) -> float:
     times = []
     for _ in range(_ROUNDS):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return sorted(times)[_ROUNDS // 4]
 
 
 @cache
