@@ -2,7 +2,9 @@
 
 `emit`, `kernel`, `lines`, `boxes`, `blocks` and `expressions` write the text and need no CuPy;
 `compile` makes kernels of it, `memory` and `launch` hold what they read, `sums` keeps sums on the
-device, and `bucket` brings them together. `foreign` has the arrays and streams of other libraries.
+device, and `bucket` brings them together. `repeating` is the short way of a step like one before,
+in which `check` looks at the fields of arrays that `array_fields` has found. `foreign` has the
+arrays and streams of other libraries.
 """
 
 from collections.abc import Sequence
