@@ -4,10 +4,10 @@
 `compile` makes functions of it, whose calls `symbols` looks up; `availability` says whether it can.
 `functions` makes them functions of Python. `memory` places the state, `check` sees by `check_code`
 whether the arrays of a step are those the plan was made for, and `tensors` whether tensors are;
-`threads` counts the threads, `waking` says how many are worth waking, `pool` shares the work
-with them, which `handover` does in compiled code. `strided` runs a pass on leaves that are no lines, by `strided_code` and the `copies`
-of boxes in it; `launch` runs one on all, `one_call` makes one call of all passes of a step, and
-`bucket` brings them together.
+`threads` counts the threads, `waking` says how many are worth waking, `pool` shares the work with
+them, which `handover` does in compiled code. `strided` runs a pass on leaves that are no lines, by
+`strided_code` and the `copies` of boxes in it; `launch` runs one on all, `one_call` makes one call
+of all passes of a step, and `bucket` brings them together.
 """
 
 from collections.abc import Sequence
