@@ -18,6 +18,7 @@ from functools import cache
 
 import cupy
 import numpy as np
+from fewer_bytes_rows import ROWS
 from networks import gpt2_small, resnet50
 
 from instep import LBFGS, SGD, Adam, AdamW, chain, minimize
@@ -312,22 +313,6 @@ def libraries():
         free()
 
 
-#: Parameters, what is said of the row, and the settings of Adam; none are those of PyTorch's.
-FEWER_BYTES = [
-    ("float32", "PyTorch, fused", None),
-    ("float32", "state float32", {}),
-    ("float32", "state bfloat16", {"state_dtype": "bfloat16"}),
-    ("float32", "state bfloat16, nearest", {"state_dtype": "bfloat16", "rounding": "nearest"}),
-    ("float32", "state float8", {"state_dtype": "float8"}),
-    ("float32", "state float8, nearest", {"state_dtype": "float8", "rounding": "nearest"}),
-    ("bfloat16", "PyTorch, fused", None),
-    ("bfloat16", "state float32, nearest", {}),
-    ("bfloat16", "state float32, stochastic", {"rounding": "stochastic"}),
-    ("bfloat16", "state bfloat16, master", {"state_dtype": "bfloat16", "master": True}),
-    ("bfloat16", "state float8, master", {"state_dtype": "float8", "master": True}),
-]
-
-
 def fewer_bytes():
     """Adam on one large tensor, where parameters or state have fewer bytes."""
     elements = 1000 if IS_EMULATED else 1 << 27
@@ -335,7 +320,7 @@ def fewer_bytes():
     has_torch = torch is not None and torch.cuda.is_available()
     table("parameters", "", "bytes", "device, us", "float32 / this", "of the copy")
     own = None
-    for dtype, label, settings in FEWER_BYTES:
+    for dtype, label, settings in ROWS:
         if not has_torch and (settings is None or dtype == "bfloat16"):
             continue  # arrays of CuPy have no bfloat16
         w, g = random((elements,)), random((elements,), seed=1)

@@ -222,7 +222,7 @@ class Mailbox:
     def sending(self, words: NDArray[np.uint64]) -> list[Call]:
         """Return the calls that copy `words` to the device, in order with the current stream.
 
-        None if they have not changed.
+        There are none if they have not changed.
         """
         if self._sent is not None and (self._sent == words).all():
             return []

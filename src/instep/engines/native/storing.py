@@ -10,8 +10,9 @@ from instep.graph.dtypes import itemsize
 SHORTEST_PEELED = 4096
 
 #: Bytes by which a line is asked for ahead: processors foresee what follows, yet not so many lines
-#: at once. Of Adam on one thread it spares 3 % of the time in the caches, 8 % at 1 Mi elements, and
-#: 14 to 17 % from 4 Mi on (Emerald Rapids); 512 and 2,048 bytes are nearly alike.
+#: at once. Of Adam on one thread it spares some 4 % of the time in the caches, and 8 to 17 % from a
+#: million elements on; on two threads 10 to 15 %, and it costs 2 to 5 % at 100,000 to 300,000
+#: (Emerald Rapids). 512 and 2,048 bytes are nearly alike.
 AHEAD = 1024
 
 

@@ -4,7 +4,7 @@ A pass on one thread that takes as long as two wakes is level with one on two th
 after other work, which finds the second core asleep, is level from some six wakes on. Adam on
 float32, us, on one thread and on two: 67 and 50 at 64 Ki elements, 99 and 67 at 100,000, 258 and
 162 at 256 Ki in a row; after a rest 145 and 144, 157 and 152, 315 and 243 (Emerald Rapids, a wake
-takes 13 us). 28 and 26 at 128 Ki, 53 and 39 at 256 Ki (Zen 5).
+takes 7 to 9 us). 28 and 26 at 128 Ki, 53 and 39 at 256 Ki (Zen 5).
 """
 
 import ctypes
