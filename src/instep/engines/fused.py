@@ -11,16 +11,17 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instep import arrays
 from instep.engines import placement
-from instep.engines.base import Bucket, Engine, Member
+from instep.engines.base import Bucket, Engine, Member, Repeater
 from instep.engines.calls import RenewedSlots
 from instep.engines.placement import Placement
-from instep.engines.ranges import Range
+from instep.engines.ranges import Range, Written
 from instep.engines.sums import SumTable
 from instep.graph import Graph
 from instep.graph.dtypes import DTYPES
@@ -338,3 +339,38 @@ class FusedBucket(Bucket, Generic[_Launch]):
             self.run([one.final for one in self.now], sums)
             self._renewed.store()
         return {}
+
+
+class Watched(Protocol):
+    """A check of arrays against those that were recorded, in compiled code."""
+
+    @property
+    def fits(self) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Any]:
+        """Returns whether arrays are alike, and no gradient touches a parameter."""
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether it is known where the parameters are."""
+
+    def watch(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
+        """Take the memory of the parameters."""
+
+
+class FusedRepeater(Repeater, Generic[_Launch]):
+    """The short way of an arrangement of launches, whose arrays compiled code looks at."""
+
+    def __init__(
+        self, bucket: FusedBucket[_Launch], now: Arrangement[_Launch], watched: Watched
+    ) -> None:
+        self.compute, self.rows, self.fits = bucket.compute, bucket.own_rows, watched.fits
+        self.bucket, self.now, self._watched = bucket, now, watched
+
+    @property
+    def is_watching(self) -> bool:
+        return self._watched.is_watching
+
+    def watch(self, written: Written) -> None:
+        self._watched.watch(written.starts, written.stops)
+
+    def begin(self, sums: SumTable) -> None:
+        self.bucket.turn_to([self.now], sums)

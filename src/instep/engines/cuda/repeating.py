@@ -4,21 +4,25 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from instep.engines.base import Joined, Repeater
-from instep.engines.cuda.check import DeviceArrayCheck
 from instep.engines.cuda.counters import counters
 from instep.engines.cuda.launch import CudaLaunch
 from instep.engines.cuda.memory import refuse_capture
 from instep.engines.cuda.sums import DeviceSums
-from instep.engines.fused import Arrangement, FusedBucket, in_turn
+from instep.engines.fused import (
+    Arrangement,
+    FusedBucket,
+    FusedRepeater,
+    Watched,
+    in_turn,
+)
 from instep.engines.native.one_call import Calls, OneCall
-from instep.engines.ranges import Written
 from instep.engines.scalars import joined_scalars
 from instep.engines.sums import SumTable
 from instep.graph import sum_scope
 from instep.interrupts import Call, at_once
 
 
-class CudaRepeater(Repeater):
+class CudaRepeater(FusedRepeater[CudaLaunch]):
     """The short way of an arrangement of launches, in which the host judges nothing."""
 
     def __init__(
@@ -26,21 +30,10 @@ class CudaRepeater(Repeater):
         bucket: FusedBucket[CudaLaunch],
         device: int,
         now: Arrangement[CudaLaunch],
-        watched: DeviceArrayCheck,
+        watched: Watched,
     ) -> None:
-        self.compute, self.rows, self.fits = bucket.compute, bucket.own_rows, watched.fits
-        self.place = "cuda", device
-        self.bucket, self.device, self.now, self._watched = bucket, device, now, watched
-
-    @property
-    def is_watching(self) -> bool:
-        return self._watched.is_watching
-
-    def watch(self, written: Written) -> None:
-        self._watched.watch(written.starts, written.stops)
-
-    def begin(self, sums: SumTable) -> None:
-        self.bucket.turn_to([self.now], sums)
+        super().__init__(bucket, now, watched)
+        self.place, self.device = ("cuda", device), device
 
     @classmethod
     def joined(cls, repeaters: Sequence[Repeater], sums: SumTable) -> Joined:

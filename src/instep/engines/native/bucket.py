@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from instep.engines.base import Fit, Joined, Leaves, Member, Repeater
-from instep.engines.fused import Arrangement, in_turn
+from instep.engines.fused import Arrangement, FusedBucket, FusedRepeater, in_turn
 from instep.engines.host import HostBucket, empty_like
 from instep.engines.native.arguments import Entry
 from instep.engines.native.check import Placed, SignatureCheck, is_supported
@@ -18,7 +18,6 @@ from instep.engines.native.launch import CompiledLaunch, NativeLaunch
 from instep.engines.native.numbers import NumbersLaunch, add_reading
 from instep.engines.native.one_call import Calls, OneCall
 from instep.engines.native.threads import thread_count
-from instep.engines.ranges import Written
 from instep.engines.scalars import joined_scalars
 from instep.engines.sums import SumTable
 from instep.graph import Graph, sum_kind
@@ -135,26 +134,10 @@ def _into_new_arrays(graph: Graph) -> Graph:
     return replace(graph, arrays=(*graph.arrays, replace(w, name=_NEW)), stores=tuple(stores))
 
 
-class NativeRepeater(Repeater):
-    """The short way of an arrangement of launches."""
+class NativeRepeater(FusedRepeater[CompiledLaunch]):
+    """The short way of an arrangement of launches on the host."""
 
     place = "host"
-
-    def __init__(
-        self, bucket: NativeBucket, now: Arrangement[CompiledLaunch], watched: SignatureCheck
-    ) -> None:
-        self.compute, self.rows, self.fits = bucket.compute, bucket.own_rows, watched.fits
-        self.bucket, self.now, self._watched = bucket, now, watched
-
-    @property
-    def is_watching(self) -> bool:
-        return self._watched.is_watching
-
-    def watch(self, written: Written) -> None:
-        self._watched.watch(written.starts, written.stops)
-
-    def begin(self, sums: SumTable) -> None:
-        self.bucket.turn_to([self.now], sums)
 
     @classmethod
     def joined(cls, repeaters: Sequence[Repeater], sums: SumTable) -> Joined:
@@ -163,7 +146,7 @@ class NativeRepeater(Repeater):
 
 
 def _joined(
-    buckets: Sequence[NativeBucket],
+    buckets: Sequence[FusedBucket[CompiledLaunch]],
     now: Sequence[Arrangement[CompiledLaunch]],
     sums: SumTable,
 ) -> Joined:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instep.engines.fused import FusedBucket
 from instep.engines.host import HostBucket, columns
 from instep.engines.native.arguments import Entry
 from instep.engines.native.compile import address_of, compile_kernel, traits
@@ -63,7 +64,7 @@ class NumbersLaunch(CompiledLaunch):
             calls.move(places_of(made)[some], cells[some])
 
 
-def add_reading(bucket: HostBucket[Any], calls: Calls, sums: SumTable) -> None:
+def add_reading(bucket: FusedBucket[Any], calls: Calls, sums: SumTable) -> None:
     """Add the calls that put what leaves remember where passes read it."""
     for name, number in bucket.program.remembered.items():
         cells = np.array([numbers[name].ctypes.data for numbers in bucket.numbers])
