@@ -139,6 +139,9 @@ class Optimizer(Answering):
         # A compiler would look into the rule, and fuse what is to be rounded.
         if "torch._dynamo" in sys.modules and arrays.is_compiled():
             return arrays.left_by_compilers(self.update)(params, grads, value=value)
+        plan = self._state.plan
+        if plan is not None and plan.whole is not None and plan.whole(self, params, grads):
+            return params
         with self._exclusive("update"):
             state = self._state
             expected = None if state.plan is None else state.plan.next()

@@ -238,10 +238,18 @@ class LeafReader:
     read
         The function that returns the leaves of a tree, or None where its structure differs; then
         the slow path finds out what is wrong.
+    kind, keys
+        The type of a container without branches, and what its leaves are called, in their order.
+        The type is None where a leaf is the whole tree, and `object` where there are branches.
     """
 
     def __init__(self, tree: Any, unseen: Sequence[int] = ()) -> None:
         read = _reader(tree)
+        entries = [] if is_leaf(tree) else children(tree)
+        self.kind = None if is_leaf(tree) else type(tree)
+        self.keys = [key for key, _ in entries]
+        if not all(is_leaf(child) for _, child in entries):
+            self.kind = object
         self.read: Reading = _watching(read, unseen) if unseen else read
 
 

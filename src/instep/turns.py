@@ -22,6 +22,12 @@ def new_lock() -> "threading.RLock":
     return lock
 
 
+def lock_of(optimizer: Any) -> "threading.RLock":
+    """Return the lock of an optimizer, for calls that are made without Python."""
+    lock: threading.RLock = optimizer._lock  # noqa: SLF001  (which is what this module is about)
+    return lock
+
+
 def _free_locks() -> None:
     """Free all locks in a forked process: the threads that held them are not in it."""
     for lock in _LOCKS:

@@ -13,6 +13,7 @@ import numpy as np
 from instep import arrays
 from instep.engines.ranges import Range, Written
 from instep.engines.sums import SumTable
+from instep.engines.whole import Whole
 from instep.graph import Graph
 from instep.graph.program import Program
 from instep.graph.rows import Row
@@ -58,12 +59,15 @@ class Joined:
         Begins a step.
     outcome
         Returns what `run` has returned since, or None: it has not come to its end.
+    whole
+        Makes steps of these passes, each as one call, where all of it can be.
     """
 
     scalars: Callable[[Sequence[Sequence[float]]], tuple[float, ...]]
     run: Callable[..., bool]
     begin: Callable[[], None]
     outcome: Callable[[], bool | None]
+    whole: Callable[..., Whole] | None = None
 
 
 class Repeater(ABC):

@@ -11,6 +11,7 @@ from instep.engines import Bucket
 from instep.engines.base import Joined, Leaves, Repeater
 from instep.engines.ranges import Written
 from instep.engines.sums import SumTable
+from instep.engines.whole import Numbers
 from instep.graph.derivation import Derivation, derivation
 from instep.graph.program import Program
 from instep.graph.rows import Flags, Group, Part, Row
@@ -20,11 +21,12 @@ from instep.interrupts import finish, require_frames
 from instep.plan.assignment import Assignment
 from instep.plan.last import LastStep
 from instep.plan.overlaps import joined
+from instep.plan.whole import Step, WholeSteps
 from instep.rule import edition
 from instep.state import Owner, State
 
 #: The numbers of a step, by group, in the order of `Program.names`.
-Numbers = Sequence[Sequence[float]]
+Rows = Sequence[Sequence[float]]
 
 #: What arithmetic without a value raises.
 _NO_VALUE = (ArithmeticError, ValueError, TypeError)
@@ -91,7 +93,9 @@ class Repetition:
         buckets: Sequence[Bucket],
         sums: SumTable,
         noted: LastStep,
+        wholes: WholeSteps | None,
     ) -> None:
+        self._wholes = wholes
         self._programs, self._sums, self._noted = given.programs, sums, noted
         self._groups, self._buckets = given.groups, buckets
         self.last: Way | None = None
@@ -128,6 +132,14 @@ class Repetition:
             for program, group in zip(self._programs, self._groups, strict=True)
         ]
 
+    def next_whole(self, state: State, plan: Any) -> Step | None:
+        """Return what may take the next step as one call, after one that the last way has taken."""
+        if self._wholes is None or self.last is None:
+            return None
+        is_plain = self._is_constant and self._is_known and self._is_checked and not self._derives
+        rows = [maker.next_row() for maker in self._makers] if is_plain else None
+        return self._wholes.after(self.last, state, plan, rows, self._groups, self._noted)
+
     def _read(self, owner: Owner) -> None:
         """Read the hyperparameters of the rules, as they are set now."""
         present = edition.present  # before: what is set from now on is another
@@ -153,7 +165,7 @@ class Repetition:
         step = state.t + 1
         if self._edition is not edition.present:
             self._read(owner)
-        numbers: Numbers
+        numbers: Rows
         rows: Sequence[Any]
         if self._is_alone and self._is_constant and self._is_checked:
             numbers = rows = ((*self._settings, step - self._groups[0].missed),)
@@ -335,6 +347,13 @@ class _RowMaker:
             for place, (value, (part, entry)) in enumerate(zip(self._row, self._of, strict=True))
             if entry is not None and value.__class__ is not float
         ]
+
+    def next_row(self) -> Numbers:
+        """Return what the next row is, but for the number of its step, where nothing moves."""
+        values: list[float | None] = [*self._row]
+        for place, _ in self._steps:
+            values[place] = None
+        return Numbers(values, self._group.missed)
 
     def row(self, step: int, known: object) -> Any:
         """Return the row of a step, given the edition of settings that was taken."""

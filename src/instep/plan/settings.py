@@ -10,7 +10,13 @@ from instep.state import Overrides, Owner
 
 
 class Settings:
-    """The settings of an optimizer and of the rules in it, as a plan was made for them."""
+    """The settings of an optimizer and of the rules in it, as a plan was made for them.
+
+    Attributes
+    ----------
+    is_fixed
+        Whether all that programs depend on ends an edition when it is set.
+    """
 
     def __init__(self, owner: Owner, programs: Sequence[Program], *, with_arrays: bool) -> None:
         self._programs = programs
@@ -19,7 +25,7 @@ class Settings:
         self._entries = [(pattern, [*x], [*x.values()]) for pattern, x in self._overrides.items()]
         # What the rules in a chain are given may be set without its knowledge, arrays too.
         parts = [part for program in programs for part in program.parts]
-        self._is_fixed = not with_arrays and all(part.fixed for part in parts)
+        self.is_fixed = not with_arrays and all(part.fixed for part in parts)
         self._is_chain = "" not in owner.parts
         self._edition = object()
 
@@ -31,7 +37,7 @@ class Settings:
             return False
         present = edition.present
         is_known = self._edition is present or not self._is_chain
-        if not (self._is_fixed and is_known):
+        if not (self.is_fixed and is_known):
             for program in self._programs:
                 if not program.is_current():
                     return False

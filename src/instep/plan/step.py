@@ -26,6 +26,7 @@ from instep.plan.repetition import Repetition
 from instep.plan.selection import select
 from instep.plan.settings import Settings
 from instep.plan.stand_ins import StandIns
+from instep.plan.whole import Step, WholeSteps
 from instep.state import LeafState, Owner, State
 
 if TYPE_CHECKING:
@@ -78,7 +79,12 @@ class Plan:
         self._verified = False
         self._repeats = not (self._stand_ins.hand_back or given.arrays or self._ranks)
         self._last = LastStep(given, self._active, self.buckets, self._sums)
-        self._repetition = Repetition(owner, given, self.buckets, self._sums, self._last)
+        is_moved = unseen or self._stand_ins.are_needed or self.objective.is_needed
+        wholes = None
+        if self._settings.is_fixed and WholeSteps.suit(owner) and not is_moved:
+            wholes = WholeSteps(owner, self._read_params, self._read_grads)
+        self.whole: Step | None = None  # takes the next step, if it is like the last
+        self._repetition = Repetition(owner, given, self.buckets, self._sums, self._last, wholes)
         for leaf in self._active:  # the arrays are the user's: keep none of them
             leaf.forget()
         if self._fit(params, grads) is Fit.DIFFERENT:
@@ -105,7 +111,8 @@ class Plan:
             return False
         self._judging.resume()
         if last is not None:
-            last.next = self.reference
+            last.next, last.whole = self.reference, None
+        self.whole = None
         remember(state, self)
         return True
 
@@ -176,18 +183,20 @@ class Plan:
                 self.step(owner, state, params, rows)
             finally:
                 self.release()
+        elif self.next is self.reference:
+            self.whole = self._repetition.next_whole(state, self)
         return True
 
     def look_again(self) -> None:
         """Take no short way at the next step, which is not to be a mere repetition."""
-        self.next, self._verified = self.reference, False
+        self.next, self._verified, self.whole = self.reference, False, None
 
     # The step ---------------------------------------------------------------------------------
 
     def step(self, owner: Owner, state: State, params: Any, rows: list[Row] | None = None) -> Any:
         """Take the step that `accepts` has looked at, with these rows where they are known."""
         sums, buckets = self._sums, self.buckets
-        self._repetition.last = None  # until it is known which way this step goes
+        self._repetition.last = self.whole = None  # until it is known which way this step goes
         candidates = self._candidates(state) if rows is None else [rows]
         self._last.begin(state, candidates)
         sums.begin()

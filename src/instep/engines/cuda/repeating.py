@@ -69,7 +69,8 @@ class _Passes:
             for launch in repeater.now.launches:
                 launches.append(launch)
                 self.placing.move(*launch.address_places(repeater.bucket.addresses))
-        self.scalars, self.places = joined_scalars(launches)
+        made = joined_scalars(launches)
+        self.scalars, self.places = made.of_rows, made.places
 
     def _ordered(
         self, now: Sequence[Arrangement[CudaLaunch]]

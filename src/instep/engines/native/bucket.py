@@ -18,6 +18,7 @@ from instep.engines.native.launch import CompiledLaunch, NativeLaunch
 from instep.engines.native.numbers import NumbersLaunch, add_reading
 from instep.engines.native.one_call import Calls, OneCall
 from instep.engines.native.threads import thread_count
+from instep.engines.native.whole_step import WholeStep
 from instep.engines.scalars import joined_scalars
 from instep.engines.sums import SumTable
 from instep.graph import Graph, sum_kind
@@ -168,6 +169,9 @@ def _joined(
             launch.add_lasting_to(otherwise, sums)
     guards = {number for one in now for number in one.guards}
     totals = [sums.address + (number + 1) * row_bytes - _WORD for number in guards]
-    scalars, places = joined_scalars(launch for one in now for launch in one.launches)
-    call = OneCall(first, last, otherwise, totals, places)
-    return Joined(scalars, call.run, call.begin, call.outcome)
+    made = joined_scalars(launch for one in now for launch in one.launches)
+    call = OneCall(first, last, otherwise, totals, made.places)
+    make, is_alone = made.of_first or made.of_rows, made.of_first is not None
+    # A step that a guard may turn away is noted in another way.
+    whole = None if guards else partial(WholeStep, call.compiled, make, is_alone=is_alone)
+    return Joined(made.of_rows, call.run, call.begin, call.outcome, whole)

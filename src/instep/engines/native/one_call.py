@@ -288,6 +288,8 @@ class OneCall:
     ----------
     run
         Takes the scalars and makes the calls. Returns whether it made the last ones.
+    compiled
+        The same, where it is known that the process was not forked since a `run`.
     """
 
     def __init__(
@@ -311,14 +313,14 @@ class OneCall:
         words += [places.buffer_info()[0], len(places) // len(Scalar), 0]
         kept = rows, guarded, places, first.kept, last.kept, otherwise.kept
         self._block, self._rows = Block(words, tables=kept), rows
-        self._run = compile_method(_text(), "run")(self._block)
-        self.run = self._run_shared if self._shared else self._run
+        self.compiled = compile_method(_text(), "run")(self._block)
+        self.run = self._run_shared if self._shared else self.compiled
 
     def _run_shared(self, *scalars: float) -> bool:
         # In a forked process there are no threads as yet, and they will be told elsewhere.
         for place, threads in self._shared:
             self._rows[place], self._rows[place + 1] = workers_for(threads)
-        taken: bool = self._run(*scalars)
+        taken: bool = self.compiled(*scalars)
         return taken
 
     def begin(self) -> None:

@@ -12,7 +12,9 @@ import llvmlite.binding as llvm
 _OF_PYTHON = (
     *("PyThread_acquire_lock", "PyThread_release_lock", "PyEval_SaveThread"),
     *("PyEval_RestoreThread", "PyByteArray_AsString", "PyFloat_AsDouble", "PyLong_FromLongLong"),
-    *("PyErr_Occurred", "PyBool_FromLong"),
+    *("PyErr_Occurred", "PyErr_Fetch", "PyErr_Restore", "PyBool_FromLong", "PyLong_AsLongLong"),
+    *("Py_IncRef", "Py_DecRef", "PyObject_GetAttr", "PyObject_SetAttr", "PyObject_Vectorcall"),
+    *("PyObject_Size", "PyDict_Size", "PyDict_GetItem", "PySequence_Tuple", "PyTuple_New"),
 )
 
 
