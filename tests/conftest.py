@@ -30,6 +30,13 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ci")
 
+
+@pytest.fixture(autouse=True)
+def early_whole_steps(monkeypatch):
+    """Take whole steps as soon as they can be: tests take few steps, and users many."""
+    monkeypatch.setattr("instep.plan.whole.PATIENCE", 1)
+
+
 NAMESPACES = {
     "numpy": "array_api_compat.numpy",
     "array_api_strict": "array_api_strict",

@@ -22,9 +22,9 @@ def new_lock() -> "threading.RLock":
     return lock
 
 
-def lock_of(optimizer: Any) -> "threading.RLock":
-    """Return the lock of an optimizer, for calls that are made without Python."""
-    lock: threading.RLock = optimizer._lock  # noqa: SLF001  (which is what this module is about)
+def lock_of(owner: Any) -> "threading.RLock | None":
+    """Return the lock of an optimizer; None for what stands in for one within its own calls."""
+    lock: threading.RLock | None = getattr(owner, "_lock", None)
     return lock
 
 

@@ -56,6 +56,8 @@ class Like:
         Names of the attributes of an optimizer that is its state, and of this, the steps taken.
     empty
         A dict that must be empty.
+    asked
+        What must return True, if anything is asked.
     params, grads
         What reads the trees.
     fits
@@ -66,6 +68,7 @@ class Like:
     state: str
     counter: str
     empty: Mapping[Any, Any]
+    asked: Callable[[], bool] | None
     params: LeafReader
     grads: LeafReader
     fits: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]

@@ -8,8 +8,7 @@ from operator import call, itemgetter
 from typing import Any
 
 from instep.engines import Bucket
-from instep.engines.base import Joined, Leaves, Repeater
-from instep.engines.ranges import Written
+from instep.engines.base import Joined, Leaves
 from instep.engines.sums import SumTable
 from instep.engines.whole import Numbers
 from instep.graph.derivation import Derivation, derivation
@@ -20,7 +19,7 @@ from instep.hyperparameters import Hyperparameter, is_array
 from instep.interrupts import finish, require_frames
 from instep.plan.assignment import Assignment
 from instep.plan.last import LastStep
-from instep.plan.overlaps import joined
+from instep.plan.way import Way
 from instep.plan.whole import Step, WholeSteps
 from instep.rule import edition
 from instep.state import Owner, State
@@ -30,51 +29,6 @@ Rows = Sequence[Sequence[float]]
 
 #: What arithmetic without a value raises.
 _NO_VALUE = (ArithmeticError, ValueError, TypeError)
-
-
-class Way:
-    """What the buckets of a plan run in a step whose graphs are known.
-
-    Attributes
-    ----------
-    fits
-        Returns whether parameters are those of the step before, and gradients of the same kind.
-    joined
-        The passes, as one call.
-    computes
-        Numbers of rows, and dtypes of the arithmetic in which they are used.
-    sees_tensors
-        Whether it takes tensors as they are, and not the arrays that stand for them.
-    """
-
-    joined: Joined
-
-    def __init__(self, repeaters: Sequence[Repeater], *, sees_tensors: bool) -> None:
-        self._repeaters, self.sees_tensors = repeaters, sees_tensors
-        # A call within another takes 0.1 us.
-        self.fits = repeaters[0].fits if len(repeaters) == 1 else self._fit
-        pairs = [(row, repeater.compute) for repeater in repeaters for row in repeater.rows]
-        self.computes = list(dict.fromkeys(pairs))
-        self._table = 0
-
-    def _fit(self, params: tuple[Any, ...], grads: tuple[Any, ...]) -> bool:
-        return all(repeater.fits(params, grads) for repeater in self._repeaters)
-
-    def watch(self, buckets: Sequence[Bucket]) -> None:
-        """Take note of where the parameters are: a step was taken the long way."""
-        if not all(repeater.is_watching for repeater in self._repeaters):
-            written = Written(*joined([bucket.bounds()[0] for bucket in buckets]))
-            if not written.overlaps:
-                for repeater in self._repeaters:
-                    repeater.watch(written)
-
-    def begin(self, sums: SumTable) -> None:
-        """Turn to this way from that of the step before."""
-        for repeater in self._repeaters:
-            repeater.begin(sums)
-        if self._table != sums.address:
-            self.joined = self._repeaters[0].joined(self._repeaters, sums)
-            self._table = sums.address
 
 
 class Repetition:
@@ -134,11 +88,13 @@ class Repetition:
 
     def next_whole(self, state: State, plan: Any) -> Step | None:
         """Return what may take the next step as one call, after one that the last way has taken."""
-        if self._wholes is None or self.last is None:
+        wholes, way = self._wholes, self.last
+        if wholes is None or way is None or self._derives:
             return None
-        is_plain = self._is_constant and self._is_known and self._is_checked and not self._derives
-        rows = [maker.next_row() for maker in self._makers] if is_plain else None
-        return self._wholes.after(self.last, state, plan, rows, self._groups, self._noted)
+        if not (self._is_constant and self._is_known and wholes.follow(way)):
+            return None
+        rows = [maker.next_row() for maker in self._makers]
+        return wholes.next(way, state, plan, rows, self._groups, self._noted)
 
     def _read(self, owner: Owner) -> None:
         """Read the hyperparameters of the rules, as they are set now."""

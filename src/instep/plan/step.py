@@ -26,6 +26,7 @@ from instep.plan.repetition import Repetition
 from instep.plan.selection import select
 from instep.plan.settings import Settings
 from instep.plan.stand_ins import StandIns
+from instep.plan.trees import Trees
 from instep.plan.whole import Step, WholeSteps
 from instep.state import LeafState, Owner, State
 
@@ -55,12 +56,12 @@ class Plan:
         selection = select(owner, leaves, self._ranks)
         free = [leaf for leaf in leaves if leaf.key not in selection.frozen]
         self._active = [leaf for leaf in free if leaf.gradient is not None]
-        self._idle = [leaf.position for leaf in free if leaf.gradient is None]
         check_names(f"{owner.name}.update", state, leaves, self._active)
         validation.check(owner.name, params, self._active)
         seen = {leaf.position for leaf in self._active}
         unseen = [leaf.position for leaf in leaves if leaf.position not in seen]
-        self._read_params, self._read_grads = (tree.LeafReader(x, unseen) for x in (params, grads))
+        idle = [leaf.position for leaf in free if leaf.gradient is None]
+        self._trees = Trees(params, grads, unseen, idle)
         self._held = self._seen = _NOTHING  # by the user, and by the engines
         programs = programs_of(owner, is_kept=True, remembered=state.remembered)
         told = Told(owner.name, value)
@@ -79,11 +80,9 @@ class Plan:
         self._verified = False
         self._repeats = not (self._stand_ins.hand_back or given.arrays or self._ranks)
         self._last = LastStep(given, self._active, self.buckets, self._sums)
-        is_moved = unseen or self._stand_ins.are_needed or self.objective.is_needed
-        wholes = None
-        if self._settings.is_fixed and WholeSteps.suit(owner) and not is_moved:
-            wholes = WholeSteps(owner, self._read_params, self._read_grads)
         self.whole: Step | None = None  # takes the next step, if it is like the last
+        is_more = given.arrays or self._stand_ins.are_needed or self.objective.is_needed
+        wholes = None if is_more else WholeSteps.of(owner, self._settings, self._trees)
         self._repetition = Repetition(owner, given, self.buckets, self._sums, self._last, wholes)
         for leaf in self._active:  # the arrays are the user's: keep none of them
             leaf.forget()
@@ -116,18 +115,8 @@ class Plan:
         remember(state, self)
         return True
 
-    def _read(self, params: Any, grads: Any) -> Leaves | None:
-        """Return the leaves of trees of this structure, where the same gradients are None."""
-        leaves, gradients = self._read_params.read(params), self._read_grads.read(grads)
-        if leaves is None or gradients is None or len(leaves) != len(gradients):
-            return None
-        for position in self._idle:
-            if gradients[position] is not None:
-                return None
-        return leaves, gradients
-
     def _fit(self, params: Any, grads: Any) -> Fit:
-        held = self._read(params, grads)
+        held = self._trees.read(params, grads)
         seen = None if held is None else self._stand_ins.arrays(*held)
         if held is None or seen is None:
             return Fit.DIFFERENT
@@ -160,7 +149,7 @@ class Plan:
         """
         if self._repetition.last is None or not self._verified or state.changes != self._changes:
             return False
-        held = self._read(params, grads)
+        held = self._trees.read(params, grads)
         if held is None or not self._settings.are_those_of(owner):
             return False
         if state.plan is self:

@@ -18,6 +18,9 @@ SHORTEST_BATCH = 1e-3
 #: least, for the first steps after a rest are slow: cores sleep, and caches are cold.
 REST = 0.01
 
+#: First steps at most, where they are quick.
+SETTLING = 40
+
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 100
 
 
@@ -84,8 +87,7 @@ def in_turns(
     shortest = max(SHORTEST_BATCH, rest)
     numbers, round_seconds = {}, 0.0
     for name, step in steps.items():
-        for _ in range(2):
-            step()
+        _settle(step)
         estimate = clock.time(step, 1)
         if estimate < SHORTEST_BATCH:
             estimate = clock.time(step, 10)
@@ -110,6 +112,14 @@ def in_turns(
     finally:
         gc.enable()
     return seconds
+
+
+def _settle(step: Step) -> None:
+    """Take the first steps: they compile, and some code only once many were alike."""
+    end = time.perf_counter() + 0.1
+    for i in range(SETTLING):
+        if i < 2 or time.perf_counter() < end:
+            step()
 
 
 def host_seconds(step: Step, synchronize: Step) -> float:

@@ -54,9 +54,9 @@ class _Definition(ctypes.Structure):
 
 
 @cache
-def compile_method(ir: str, name: str) -> Callable[[Block], Callable[..., Any]]:
+def compile_method(ir: str, name: str, level: int = 2) -> Callable[[Block], Callable[..., Any]]:
     """Return what makes functions of Python of a compiled one, each bound to a block."""
-    address = compile_module(ir).get_function_address(name)
+    address = compile_module(ir, level).get_function_address(name)
     definition, thing = _Definition(name.encode(), address, _CONVENTION, None), ctypes.py_object
     # Functions that live until Python has shut down look into it even then.
     ctypes.PYFUNCTYPE(None, thing)(("Py_IncRef", ctypes.pythonapi))(definition)

@@ -25,6 +25,8 @@ from instep.engines.native.whole_step_code import (
 from instep.engines.whole import Attribute, Like, Numbers, Result, Unkept, Whole
 from instep.tree import LeafReader
 
+LEVEL = 2
+
 
 class WholeStep(Whole):
     """Steps like the last, for trees of one structure.
@@ -57,10 +59,12 @@ class WholeStep(Whole):
         for word, thing in objects.items():
             self._block.put(word, id(thing))
         self._block.put(Word.IS_ALONE, is_alone)
+        if like.asked is not None:
+            self._block.put(Word.ASK, id(like.asked))
         kept = self._block.kept["trees"] = list[Any]()
         for word, reader in ((Word.PARAMS, like.params), (Word.GRADS, like.grads)):
             self._block.put(word, _address(_tree(reader, kept), kept))
-        self.step = compile_method(TEXT, "step")(self._block)
+        self.step = compile_method(TEXT, "step", level=0)(self._block)
 
     def renew(
         self, checks: Sequence[Attribute], rows: Sequence[Numbers], notes: Sequence[Attribute]

@@ -24,16 +24,17 @@ class Word(enum.IntEnum):
     CHECKS = 7  # address of the checks
     CHECK_COUNT = 8
     EMPTY = 9  # a dict
-    PARAMS = 10  # address of how each tree is read
-    GRADS = 11
-    FITS = 12  # a function of the leaves of both
-    ROWS = 13  # address of the rows
-    ROW_COUNT = 14
-    IS_ALONE = 15  # whether the numbers of the only row are the arguments of what makes scalars
-    MAKE = 16  # the function that makes scalars
-    RUN = 17
-    NOTES = 18  # address of what is noted
-    NOTE_COUNT = 19
+    ASK = 10  # a function that is to return True, or 0
+    PARAMS = 11  # address of how each tree is read
+    GRADS = 12
+    FITS = 13  # a function of the leaves of both
+    ROWS = 14  # address of the rows
+    ROW_COUNT = 15
+    IS_ALONE = 16  # whether the numbers of the only row are the arguments of what makes scalars
+    MAKE = 17  # the function that makes scalars
+    RUN = 18
+    NOTES = 19  # address of what is noted
+    NOTE_COUNT = 20
 
 
 class Check(enum.IntEnum):
@@ -171,7 +172,7 @@ entry:
   %held = alloca [8 x ptr]
   store [8 x ptr] zeroinitializer, ptr %held
 {loads("given", {"owner": 0, "params": 1, "grads": 2}, "ptr", "ptr")}
-{loads("block", named(Word, "true", "state", "counter", "checks", "empty", "fits"), "ptr")}
+{loads("block", named(Word, "true", "state", "counter", "checks", "empty", "ask", "fits"), "ptr")}
 {loads("block", {"params_tree": Word.PARAMS, "grads_tree": Word.GRADS}, "ptr")}
 {loads("block", named(Word, "rows", "make", "run", "notes"), "ptr")}
 {loads("block", named(Word, "check_count", "row_count", "is_alone", "note_count"))}
@@ -187,7 +188,16 @@ check:
 measure:
   %size = call i64 @PyDict_Size(ptr %empty)
   %is_empty = icmp eq i64 %size, 0
-  br i1 %is_empty, label %read, label %end
+  br i1 %is_empty, label %ask_or_not, label %end
+
+ask_or_not:
+  %asks = icmp ne ptr %ask, null
+  br i1 %asks, label %ask_it, label %read
+
+ask_it:
+  %answer = call ptr @PyObject_Vectorcall(ptr %ask, ptr null, i64 0, ptr null)
+  %agrees = call i1 @is_it(ptr %answer, ptr %true)
+  br i1 %agrees, label %read, label %end
 
 read:
   %leaves = call ptr @leaves(ptr %params, ptr %params_tree)
@@ -269,10 +279,10 @@ take_note:
   br label %end
 
 end:
-  %result = phi i1 [ false, %entry ], [ false, %check ], [ false, %measure ], [ false, %read ],
-    [ false, %read_more ], [ false, %fit ], [ false, %count ], [ false, %number ],
-    [ false, %pack ], [ false, %pack_own ], [ false, %fill ], [ false, %make_scalars ],
-    [ false, %go ], [ true, %take_note ]
+  %result = phi i1 [ false, %entry ], [ false, %check ], [ false, %measure ], [ false, %ask_it ],
+    [ false, %read ], [ false, %read_more ], [ false, %fit ], [ false, %count ],
+    [ false, %number ], [ false, %pack ], [ false, %pack_own ], [ false, %fill ],
+    [ false, %make_scalars ], [ false, %go ], [ true, %take_note ]
   br label %give
 
 give:
