@@ -17,7 +17,7 @@ values that cannot be told from a tie in this way, the rational ones, are comput
 '0x1.2632a01eaaca3p-5'
 """
 
-from instep.correctly_rounded.expressions import GLOBALS, LookUpPowers
+from instep.correctly_rounded.expressions import GLOBALS, LookUpPowers, names_in
 from instep.correctly_rounded.functions import cos, exp, log
 from instep.correctly_rounded.number import Number, numbers_for
 from instep.correctly_rounded.tables import power, powers
@@ -29,6 +29,7 @@ __all__ = [
     "cos",
     "exp",
     "log",
+    "names_in",
     "numbers_for",
     "power",
     "powers",

@@ -23,10 +23,18 @@ class LookUpPowers(ast.NodeTransformer):
     ----------
     integers
         Names of variables that are always integers.
+    prefix
+        Of the names of variables that have the tables of bases without integers, if there are any.
+
+    Attributes
+    ----------
+    tables
+        What these variables are to be.
     """
 
-    def __init__(self, integers: Collection[str]) -> None:
-        self._integers = integers
+    def __init__(self, integers: Collection[str], prefix: str = "") -> None:
+        self._integers, self._prefix = integers, prefix
+        self.tables: list[ast.expr] = []
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         """Replace the power of two operands, after those in them."""
@@ -38,8 +46,16 @@ class LookUpPowers(ast.NodeTransformer):
             return ast.Call(ast.Name(_POWER, ast.Load()), [base, exponent], [])
         row = ast.BinOp(exponent, ast.RShift(), ast.Constant(ROW_BITS))
         place = ast.BinOp(exponent, ast.BitAnd(), ast.Constant(ROW_MASK))
-        table = _item(ast.Name(_POWERS, ast.Load()), base)
+        table: ast.expr = _item(ast.Name(_POWERS, ast.Load()), base)
+        if self._prefix and names_in(base).isdisjoint(self._integers):
+            self.tables.append(table)
+            table = ast.Name(f"{self._prefix}{len(self.tables)}", ast.Load())
         return _item(_item(table, row), place)
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """Return the names that an expression uses."""
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
 def _item(container: ast.expr, key: ast.expr) -> ast.Subscript:

@@ -23,6 +23,7 @@ from instep.engines.native.whole_step_code import (
     Word,
 )
 from instep.engines.whole import Attribute, Like, Numbers, Result, Unkept, Whole
+from instep.graph.evaluation import known_but_steps
 from instep.tree import LeafReader
 
 LEVEL = 2
@@ -36,7 +37,7 @@ class WholeStep(Whole):
     run
         What runs the passes: compiled code, a function of the scalars.
     make, is_alone
-        What makes scalars of all rows, or, where it is alone, of the numbers of the only one.
+        What makes scalars of all rows, or, where it is alone, of the numbers of the first.
     """
 
     def __init__(
@@ -52,12 +53,12 @@ class WholeStep(Whole):
             Word.COUNTER: like.counter,
             Word.EMPTY: like.empty,
             Word.FITS: like.fits,
-            Word.MAKE: make,
             Word.RUN: run,
         }
         self._block = Block([0] * len(Word), objects=objects, like=like)
         for word, thing in objects.items():
             self._block.put(word, id(thing))
+        self._make, self._is_alone = make, is_alone
         self._block.put(Word.IS_ALONE, is_alone)
         if like.asked is not None:
             self._block.put(Word.ASK, id(like.asked))
@@ -69,7 +70,9 @@ class WholeStep(Whole):
     def renew(
         self, checks: Sequence[Attribute], rows: Sequence[Numbers], notes: Sequence[Attribute]
     ) -> None:
-        kept: list[Any] = [checks, rows, notes]
+        make = known_but_steps(self._make, rows[0].values) if self._is_alone else self._make
+        self._block.put(Word.MAKE, id(make))
+        kept: list[Any] = [checks, rows, notes, make]
         found = []
         for row in rows:
             numbers = [0 if x is None else id(x) for x in row.values]

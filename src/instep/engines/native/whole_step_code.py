@@ -30,7 +30,7 @@ class Word(enum.IntEnum):
     FITS = 13  # a function of the leaves of both
     ROWS = 14  # address of the rows
     ROW_COUNT = 15
-    IS_ALONE = 16  # whether the numbers of the only row are the arguments of what makes scalars
+    IS_ALONE = 16  # whether the own number of the first row is the argument of what makes scalars
     MAKE = 17  # the function that makes scalars
     RUN = 18
     NOTES = 19  # address of what is noted
@@ -253,14 +253,10 @@ fill:
   br i1 %full, label %make_scalars, label %end
 
 make_scalars:
-  %first_row_at = getelementptr i8, ptr %numbers, i64 {ITEMS}
-  %first_row = load ptr, ptr %first_row_at
-  %width = call i64 @PyObject_Size(ptr %first_row)
-  %first_numbers = getelementptr i8, ptr %first_row, i64 {ITEMS}
+  %own_items = getelementptr i8, ptr %own, i64 {ITEMS}
   %alone = icmp ne i64 %is_alone, 0
-  %arguments = select i1 %alone, ptr %first_numbers, ptr %numbers_at
-  %many = select i1 %alone, i64 %width, i64 1
-  %scalars = call ptr @PyObject_Vectorcall(ptr %make, ptr %arguments, i64 %many, ptr null)
+  %argument = select i1 %alone, ptr %own_items, ptr %numbers_at
+  %scalars = call ptr @PyObject_Vectorcall(ptr %make, ptr %argument, i64 1, ptr null)
   %scalars_at = getelementptr ptr, ptr %held, i64 7
   store ptr %scalars, ptr %scalars_at
   %has_scalars = icmp ne ptr %scalars, null
@@ -274,7 +270,6 @@ go:
   br i1 %is_taken, label %take_note, label %end
 
 take_note:
-  %own_items = getelementptr i8, ptr %own, i64 {ITEMS}
   call void @note(ptr %its_state, ptr %notes, i64 %note_count, ptr %step_at, ptr %own_items)
   br label %end
 
