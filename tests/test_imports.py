@@ -8,7 +8,7 @@ import cases
 import instep
 
 LATE = [
-    *("llvmlite", "cupy", "jax", "torch", "matplotlib", "rich", "mlxtend", "array_api_compat"),
+    *("llvmlite", "cupy", "jax", "torch", "matplotlib", "rich", "array_api_compat"),
     *("ml_dtypes", "concurrent.futures", "instep.engines", "instep.explain"),
 ]
 

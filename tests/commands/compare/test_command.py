@@ -28,7 +28,7 @@ FIGURES = {
 
 @pytest.fixture
 def extras():
-    for module in ("matplotlib", "rich", "mlxtend", "threadpoolctl"):
+    for module in ("matplotlib", "rich", "threadpoolctl"):
         pytest.importorskip(module, reason=f"{module} is in the extra 'compare'")
 
 
@@ -194,7 +194,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path, extras, capsys):
     assert "give another folder" in line
 
 
-@pytest.mark.parametrize("module", ["matplotlib", "rich", "mlxtend", "threadpoolctl"])
+@pytest.mark.parametrize("module", ["matplotlib", "rich", "threadpoolctl"])
 def test_missing_extra_is_named(tmp_path, extras, capsys, monkeypatch, module):
     loaded = [name for name in sys.modules if name.partition(".")[0] == module]
     for name in {module, *loaded}:
@@ -259,7 +259,7 @@ def test_output_is_quiet_and_plain_when_it_goes_to_no_terminal(tmp_path, extras)
 def test_command_line_imports_nothing_heavy():
     code = (
         "import sys, instep.commands.cli; instep.commands.cli.parser(); "
-        "print([m for m in ('matplotlib', 'rich', 'mlxtend', 'llvmlite', 'cupy') "
+        "print([m for m in ('matplotlib', 'rich', 'llvmlite', 'cupy') "
         "if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

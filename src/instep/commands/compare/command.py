@@ -157,7 +157,7 @@ def described(request: Request) -> dict[str, Any]:
 
 def versions(backend: str) -> dict[str, str]:
     """Return the versions of what has a part in the numbers and figures."""
-    names = ["instep", "numpy", "array-api-compat", "llvmlite", "matplotlib", "mlxtend"]
+    names = ["instep", "numpy", "array-api-compat", "llvmlite", "matplotlib"]
     names += {"torch": ["torch"], "jax": ["jax", "jaxlib"]}.get(backend, [])
     names += ["array-api-strict"] if backend == "array_api_strict" else []
     if backend == "cupy":
