@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instep.commands.bench.cases import Case
-from instep.commands.bench.tables import Table, digits, duration, percent, times
+from instep.commands.bench.tables import digits, duration, percent, times
+from instep.commands.tables import Table
 
 
 def of_claims(claims: Sequence[Mapping[str, Any]]) -> Table:

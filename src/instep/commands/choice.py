@@ -15,7 +15,9 @@ def registry() -> dict[str, Any]:
     return {name: getattr(optimizers, name) for name in names}
 
 
-def select(asked: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
+def select(
+    asked: Sequence[str] | None, default: Sequence[str], option: str = "--optimizers"
+) -> tuple[str, ...]:
     """Return the names of the optimizers to compare: those asked for, all, or the default ones.
 
     Upper and lower case do not matter.
@@ -32,8 +34,8 @@ def select(asked: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ..
         return tuple(known.values())
     for name in asked:
         if name.lower() not in known:
-            choices = ", ".join(known.values())
-            raise CommandError(f"--optimizers {name}: unknown; choose among {choices}, or all")
+            choices = ", ".join(known.values()) + (", or all" if option == "--optimizers" else "")
+            raise CommandError(f"{option} {name}: unknown; choose among {choices}")
     return tuple(dict.fromkeys(known[name.lower()] for name in asked))
 
 

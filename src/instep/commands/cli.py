@@ -4,16 +4,28 @@ Nothing heavy is imported here; each command imports what it needs.
 """
 
 import argparse
+import io
+import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, or 2 for a request that cannot be met."""
+    """Run a command and return the exit code: 0, or 2 for a request that cannot be met.
+
+    Without a command, the commands are listed.
+    """
     from instep.commands.errors import CommandError
 
-    options = parser().parse_args(arguments)
+    root = parser()
+    options = root.parse_args(arguments)
+    if options.run is None:
+        root.print_help()
+        return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):  # of a pipe, too, somebody reads the lines
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         options.run(options)
     except CommandError as error:
@@ -22,13 +34,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("instep: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read has enough; Python is not to write the rest at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    root = argparse.ArgumentParser(prog="instep", description="Gradient-based optimizers.")
-    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    from instep import __version__
+
+    root = argparse.ArgumentParser(
+        prog="instep",
+        description="Gradient-based optimizers for plain NumPy and CuPy arrays: what they do, how "
+        "fast they are, and what they run on here.",
+        epilog="instep COMMAND --help lists the options of a command.",
+    )
+    root.add_argument("--version", action="version", version=f"instep {__version__}")
+    root.set_defaults(run=None)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND")
     add_compare(commands)
     add_bench(commands)
     add_info(commands)
@@ -43,6 +67,7 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description="Follow optimizers over two test surfaces, and train a network on MNIST "
         "digits with each; write figures and all numbers. Needs the extra: "
         "pip install 'instep[compare]'.",
+        epilog=f"Optimizers: {known()}.",
     )
     add = command.add_argument
     add("--out", type=Path, default=Path("results"), help="folder to write to (results)")
@@ -51,7 +76,22 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--optimizers",
         type=names,
         metavar="all|NAME,...",
-        help="optimizers to compare (those of the source text)",
+        help="optimizers to compare; they are listed below (SGD, Momentum, AdaGrad, Adam; on MNIST "
+        "also RMSProp)",
+    )
+    add(
+        "--lr",
+        type=rate,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="learning rate of an optimizer on MNIST; may be given for several",
+    )
+    add(
+        "--tune",
+        action="store_true",
+        help="train on MNIST with 0.03, 0.1, 0.3, 1, 3 and 10 times each learning rate, and take "
+        "that of the lowest held-out loss",
     )
     add(
         "--backend",
@@ -78,10 +118,17 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         description="Measure, in about two minutes: optimizers against the memory limit, and one "
         "of them against the size and the number of tensors. Other libraries are measured in "
         "turns with instep, if they are installed.",
+        epilog=f"Optimizers: {known()}.",
     )
     add = command.add_argument
     add("--backend", type=names, default=("numpy",), metavar="NAME,...", help="numpy, cupy (numpy)")
-    add("--optimizers", type=names, metavar="all|NAME,...", help="optimizers to measure (six)")
+    add(
+        "--optimizers",
+        type=names,
+        metavar="all|NAME,...",
+        help="optimizers to measure; they are listed below (SGD, Momentum, AdaGrad, RMSProp, Adam, "
+        "AdamW)",
+    )
     add("--peers", type=names, metavar="none|NAME,...", help="contenders (all installed)")
     add("--threads", type=counts, metavar="N,...", help="numbers of threads (all CPUs)")
     add("--dtype", default="float32", metavar="NAME", help="dtype of the parameters (float32)")
@@ -121,6 +168,8 @@ def compare(options: argparse.Namespace) -> None:
             out=options.out,
             experiments=tuple(each for each in experiments.EXPERIMENTS if each in only),
             optimizers=options.optimizers,
+            lr=tuple(options.lr),
+            tune=options.tune,
             backend=options.backend,
             engine=options.engine,
             threads=options.threads,
@@ -157,6 +206,27 @@ def info(_: argparse.Namespace) -> None:
     from instep.commands.info import report
 
     print(report())
+
+
+def known() -> str:
+    """Return the names of all optimizers."""
+    from instep.commands.choice import registry
+
+    return ", ".join(registry())
+
+
+def rate(text: str) -> tuple[str, float]:
+    """Return the name and the learning rate in NAME=VALUE."""
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not name.strip() or not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME=VALUE with a positive value, such as Adam=0.001, got {text!r}"
+        )
+    return name.strip(), number
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -15,15 +15,18 @@ from instep.commands.bench import (
     Worker,
     clocks,
     command,
+    environment,
     figures,
     measure,
     measuring,
+    system,
     tables,
 )
 from instep.commands.bench.cases import trees
 from instep.commands.bench.contenders import KIT
 from instep.commands.bench.worker import available_cpus
 from instep.commands.cli import main
+from instep.commands.tables import show
 from instep.graph.dtypes import DTYPES
 
 TINY = command.Extent(large=50, sizes=(1, 10), tensors=(1, 3), budget=0.0)
@@ -33,6 +36,7 @@ TINY = command.Extent(large=50, sizes=(1, 10), tensors=(1, 3), budget=0.0)
 def tiny(monkeypatch):
     monkeypatch.setattr(command, "QUICK", TINY)
     monkeypatch.setattr(clocks, "FEWEST_ROUNDS", 2)
+    monkeypatch.setattr(system, "load_average", lambda: 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +186,40 @@ def test_command_prints_tables_and_writes_json(tmp_path, tiny, capsys):
         assert set(result.seconds) == {KIT, "listing"}
 
 
+def test_command_begins_with_the_machine_and_the_versions(tiny, capsys):
+    assert main(["bench", "--quick", "--peers", "none", "--threads", "1"]) == 0
+    machine, versions, *_ = capsys.readouterr().out.splitlines()
+    assert "CPU" in machine
+    assert f"numpy {np.__version__}" in versions
+
+
+@pytest.mark.parametrize(
+    ("load", "cpus", "busy"),
+    [(0.0, 1, False), (0.6, 1, True), (1.0, 2, False), (1.1, 2, True), (1.1, 64, True)],
+)
+def test_busy_machine_is_told(load, cpus, busy):
+    assert environment.busy({"load": load, "cpus": cpus}) is busy
+
+
+def test_system_that_counts_no_load_is_not_called_busy():
+    assert not environment.busy({"load": None, "cpus": 2})
+
+
+def test_command_warns_of_a_busy_machine(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(system, "load_average", lambda: 1000.0)
+    assert main(["bench", "--quick", "--peers", "none", "--threads", "1"]) == 0
+    assert "instep: warning: 1000 processes ran or waited" in capsys.readouterr().err
+
+
+def test_command_warns_of_more_than_the_memory_limit(capsys):
+    case = Case.uniform("Adam", 1, 100)
+    fast = Result(case, {KIT: [1.0], "stream": [2.75]}, bytes_per_element=28)
+    command._tell_implausible([fast])
+    assert "more than the memory limit cannot be: Adam (275 %)" in capsys.readouterr().err
+    command._tell_implausible([Result(case, {KIT: [1.0], "stream": [1.05]}, bytes_per_element=28)])
+    assert capsys.readouterr().err == ""
+
+
 def test_command_measures_a_gpu_beside_the_cpu(tmp_path, tiny, cupy, capsys):
     file = tmp_path / "bench.json"
     arguments = ["--quick", "--peers", "listing", "--threads", "1", "--optimizers", "Adam"]
@@ -204,13 +242,14 @@ def test_tables_need_no_rich(monkeypatch, capsys):
         importlib.util, "find_spec", lambda name: None if name == "rich" else find(name)
     )
     result = Result(Case.uniform("Adam", 1, 100), {KIT: [2e-6], "torch fused": [3e-6]}, {}, 28)
-    tables.show(tables.by_setting("Small", [result]))
+    show(tables.by_setting("Small", [result]))
     assert capsys.readouterr().out.splitlines() == [
         "Small, 1 thread: Adam, 1 tensor of 100, float32",
         "",
         "               torch",
         " a step  GB/s  fused",
         "2.00 us  1.40   1.50",
+        "",
     ]
 
 

@@ -1,7 +1,9 @@
 """`instep compare` as a user runs it."""
 
+import errno
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -42,6 +44,9 @@ def few_digits(monkeypatch):
         image[78 * label : 78 * label + 30] = 1.0
     data = compare.digits.Digits("a few", images, labels, images[:50], labels[:50])
     monkeypatch.setattr(compare.digits, "small", lambda _: data)
+
+
+MNIST = ["--only", "mnist", "--no-figures"]
 
 
 def results(folder):
@@ -143,13 +148,91 @@ def test_network_learns_with_every_optimizer(tmp_path, extras, few_digits):
         assert run["losses"][-1] < run["losses"][0], run["optimizer"]
 
 
-def test_diverging_optimizer_is_a_result(tmp_path, extras, few_digits, monkeypatch):
-    monkeypatch.setitem(compare.MNIST_LEARNING_RATES, "SGD", 1e6)
-    arguments = ["--only", "mnist", "--epochs", "3", "--optimizers", "SGD,Adam"]
+def test_diverging_optimizer_is_a_result(tmp_path, extras, few_digits):
+    arguments = ["--only", "mnist", "--epochs", "3", "--optimizers", "SGD,Adam", "--lr", "SGD=1e6"]
     assert main(["compare", *arguments, "--out", str(tmp_path)]) == 0
     diverged, trained = results(tmp_path)["mnist"]["runs"]
     assert None in diverged["losses"]
     assert None not in trained["losses"]
+
+
+def test_learning_rates_are_those_asked_for(tmp_path, extras, few_digits):
+    rates = ["--lr", "adam=0.002", "--lr", "SGD=0.5"]
+    assert main(["compare", *MNIST, "--epochs", "1", *rates, "--out", str(tmp_path)]) == 0
+    found = results(tmp_path)
+    assert found["request"]["lr"] == {"adam": 0.002, "SGD": 0.5}
+    lrs = {run["optimizer"]: run["hyperparameters"]["lr"] for run in found["mnist"]["runs"]}
+    assert lrs == {"SGD": 0.5, "Momentum": 0.01, "AdaGrad": 0.01, "RMSProp": 0.001, "Adam": 0.002}
+
+
+def test_tuning_trains_with_the_rate_of_the_lowest_held_out_loss(
+    tmp_path, extras, few_digits, capsys
+):
+    arguments = ["--epochs", "2", "--optimizers", "SGD,DoG", "--tune"]
+    assert main(["compare", *MNIST, *arguments, "--lr", "DoG=2", "--out", str(tmp_path)]) == 0
+    found = results(tmp_path)["mnist"]
+    runs = {run["optimizer"]: run for run in found["runs"]}
+    trials = {name: [t for t in found["tuning"] if t["optimizer"] == name] for name in runs}
+    assert [t["lr"] for t in trials["SGD"]] == [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
+    assert [t["lr"] for t in trials["DoG"]] == [0.06, 0.2, 0.6, 2.0, 6.0, 20.0]
+    for name in runs:
+        best = min(trials[name], key=lambda trial: trial["held_out_loss"] or float("inf"))
+        assert runs[name]["hyperparameters"]["lr"] == best["lr"]
+        assert runs[name]["held_out_loss"][-1] == best["held_out_loss"]
+    assert "Held-out loss at multiples of the learning rate" in capsys.readouterr().out
+
+
+def test_held_out_loss_is_the_mean_cross_entropy(tmp_path, extras, few_digits):
+    arguments = ["--epochs", "1", "--optimizers", "SGD", "--lr", "SGD=1e-30"]
+    assert main(["compare", *MNIST, *arguments, "--out", str(tmp_path)]) == 0
+    (run,) = results(tmp_path)["mnist"]["runs"]
+    request = compare.Request(tmp_path)
+    task = compare.training.prepare(
+        compare.load_digits(request), 1, 0, compare.backends.load("numpy")
+    )
+    loss, _ = compare.training.network.loss_and_gradients(np, task.initial, *task.held_out)
+    # One sum of 50 in float32, and the same ones divided in another order.
+    assert run["held_out_loss"] == pytest.approx([float(loss)] * 2, rel=1e-5)
+
+
+def test_figures_of_an_earlier_run_do_not_stay_beside_other_numbers(
+    tmp_path, extras, few_digits, capsys
+):
+    (tmp_path / "mine.png").write_bytes(b"of the user")
+    assert main(["compare", *PATHS, "--optimizers", "SGD", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "surfaces.png").is_file()
+    capsys.readouterr()
+    assert main(["compare", *MNIST, "--epochs", "1", "--out", str(tmp_path)]) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.png", "results.json"}
+    assert "removed, for they were of an earlier run: path_heights.png" in capsys.readouterr().out
+
+
+def test_numbers_are_written_whole_or_not_at_all(tmp_path, extras, few_digits, monkeypatch):
+    arguments = ["compare", *MNIST, "--epochs", "1", "--optimizers", "SGD", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    before = (tmp_path / "results.json").read_bytes()
+
+    def stopped(draft, content):
+        with draft.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", stopped)
+    assert main([*arguments, "--seed", "1"]) == 2
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_tables_and_numbers_are_there_before_the_figures(
+    tmp_path, extras, few_digits, capsys, monkeypatch
+):
+    def interrupted(drawings, folder):
+        assert (folder / "results.json").is_file()
+        assert "MNIST after" in capsys.readouterr().out
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare.folder, "draw", interrupted)
+    assert main(["compare", "--epochs", "1", "--out", str(tmp_path)]) == 130
 
 
 def test_full_set_is_read_from_its_folder(tmp_path, extras):
@@ -178,6 +261,17 @@ def test_full_set_is_read_from_its_folder(tmp_path, extras):
         (["--steps", "0"], "argument --steps: expected an integer of at least 1, got '0'"),
         (["--epochs", "0.5"], "argument --epochs: expected an integer of at least 1, got '0.5'"),
         (["--threads", "0"], "argument --threads: expected an integer of at least 1, got '0'"),
+        (["--lr", "Adam"], "argument --lr: expected NAME=VALUE with a positive value, such as"),
+        (["--lr", "Adam=-1"], "expected NAME=VALUE with a positive value, such as"),
+        (["--lr", "Atom=1"], "--lr Atom: unknown; choose among AdaBelief"),
+        (
+            ["--lr", "Lion=1"],
+            "--lr Lion=1: Lion is not compared on MNIST; add it: --opt",
+        ),
+        (
+            ["--only", "paths", "--tune"],
+            "--tune is for MNIST, and --only leaves it out; leave out one",
+        ),
         (["--mnist", "/no/such"], "--mnist /no/such: no such folder; give the folder of the IDX"),
     ],
 )

@@ -15,6 +15,7 @@ from instep.commands.bench.measuring import Result, measure
 from instep.commands.bench.worker import Worker, available_cpus
 from instep.commands.choice import select
 from instep.commands.errors import CommandError
+from instep.commands.tables import show
 from instep.graph.dtypes import DTYPES
 
 OPTIMIZERS = ("SGD", "Momentum", "AdaGrad", "RMSProp", "Adam", "AdamW")
@@ -27,6 +28,10 @@ TITLES = {
 
 #: Elements of a tensor where their number grows.
 _SMALL = 100
+
+#: A share of the memory limit beyond which it is not the step that is fast. On a quiet machine a
+#: step and the stream that measures the limit differ by some percent either way.
+IMPLAUSIBLE = 1.15
 
 #: Version of the JSON.
 FORMAT = 2
@@ -83,6 +88,12 @@ def run(request: Request, extent: Extent | None = None) -> None:
     threads = _checked(request)
     extent = extent or (QUICK if request.quick else FULL)
     measured_on = environment.describe(request.backends)
+    sys.stdout.write(f"{environment.text(measured_on)}\n\n")
+    if environment.busy(measured_on):
+        _warn(
+            f"{measured_on['load']:g} processes ran or waited in the last minute on "
+            f"{measured_on['cpus']} CPUs: times will tell of them, too; measure on a quiet machine"
+        )
     sections: dict[str, list[Result]] = {name: [] for name in TITLES}
     with ExitStack() as stack, _progress(sys.stderr) as report:
         asked = [
@@ -104,10 +115,12 @@ def run(request: Request, extent: Extent | None = None) -> None:
                 result = workers[case.threads].measure(case, names, budget=extent.budget)
             sections[section].append(result)
     shown = [t for name, found in sections.items() for t in tables.by_setting(TITLES[name], found)]
-    tables.show(shown)
+    show(shown)
     if any(result.ran for found in sections.values() for result in found):
         sys.stdout.write("Under a peer: its time of a step, in those of instep.\n")
-    _tell_skipped([result for found in sections.values() for result in found])
+    measured = [result for found in sections.values() for result in found]
+    _tell_skipped(measured)
+    _tell_implausible(measured)
     if request.json is not None:
         write_json(record(sections, measured_on), request.json)
     if request.plot is not None:
@@ -213,6 +226,22 @@ def _tell_skipped(results: Sequence[Result]) -> None:
     }
     for name, reason in reasons:
         sys.stdout.write(f"{name} left out: {reason}\n")
+
+
+def _tell_implausible(results: Sequence[Result]) -> None:
+    """Say which steps seem to be faster than the limit that was measured beside them."""
+    shares = {r.case.optimizer: r.share for r in results if (r.share or 0.0) > IMPLAUSIBLE}
+    if shares:
+        which = ", ".join(f"{name} ({tables.percent(share)})" for name, share in shares.items())
+        _warn(
+            f"more than the memory limit cannot be: {which}. Other processes, or another clock of "
+            "the CPU, have disturbed the measurement of the limit; measure again on a quiet machine"
+        )
+
+
+def _warn(text: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"instep: warning: {text}\n")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import importlib
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,22 @@ def describe(backends: tuple[str, ...]) -> dict[str, Any]:
     if "cupy" in backends:
         found["gpu"] = info.devices(importlib.import_module("cupy").cuda.runtime)
     return found
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """Return the machine and the versions in two lines, of what `describe` found."""
+    cpus = "1 CPU" if found["cpus"] == 1 else f"{found['cpus']} CPUs"
+    memory = "" if found["memory_gib"] is None else f", {found['memory_gib']:g} GiB"
+    gpus = [name for key, name in found.get("gpu", {}).items() if key.startswith("device")]
+    machine = "; ".join([f"{found['processor']}, {cpus} ({found['simd']}){memory}", *gpus])
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return f"{machine}; {found['system']}\n{versions}"
+
+
+def busy(found: Mapping[str, Any]) -> bool:
+    """Return whether others are at work: half a process for each CPU, or one that is always."""
+    load, cpus = found["load"], found["cpus"]
+    return load is not None and load > min(1.0, cpus / 2)
 
 
 def _huge_pages() -> str:

@@ -1,77 +1,12 @@
-"""Results as tables: on a terminal, with rich or without, and as Markdown."""
+"""Results as tables."""
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from instep.commands.bench import contenders
 from instep.commands.bench.cases import Case, count
 from instep.commands.bench.contenders import KIT
 from instep.commands.bench.measuring import Result
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text in rows and columns. The first `left` columns are aligned to the left."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    left: int = 1
-
-    def markdown(self) -> str:
-        """Return the table as Markdown, without its title."""
-        rules = ["---" if i < self.left else "---:" for i in range(len(self.headings))]
-        headings = [heading.replace("\n", " ") for heading in self.headings]
-        return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rules, *self.rows))
-
-    def text(self) -> str:
-        """Return the table as plain text."""
-        split = [heading.split("\n") for heading in self.headings]
-        height = max(map(len, split))
-        padded = [[""] * (height - len(lines)) + lines for lines in split]
-        grid = [*zip(*padded, strict=True), *self.rows]
-        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-        lines = [self.title, ""]
-        for row in grid:
-            cells = [
-                cell.ljust(width) if i < self.left else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  ".join(cells).rstrip())
-        return "\n".join(lines)
-
-    def rich(self) -> Any:
-        """Return the table as one of rich, without its title."""
-        box = importlib.import_module("rich.box").SIMPLE_HEAD
-        # The widest of our tables has eleven columns, which then fit in eighty characters.
-        padding = (0, 1, 0, 0) if len(self.headings) < 10 else 0
-        table = importlib.import_module("rich.table").Table(
-            box=box, padding=padding, show_edge=False
-        )
-        for i, heading in enumerate(self.headings):
-            table.add_column(
-                heading, justify="left" if i < self.left else "right", vertical="bottom"
-            )
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-
-def show(shown: Sequence[Table]) -> None:
-    """Print tables on standard output, with rich if it is installed."""
-    if importlib.util.find_spec("rich") is None:
-        sys.stdout.write("\n\n".join(table.text() for table in shown) + "\n")
-        return
-    console = importlib.import_module("rich.console").Console()
-    for table in shown:
-        # Above the table, not its title: rich breaks titles to the width of the table.
-        console.print(table.title, style="bold", highlight=False)
-        console.print(table.rich())
-        console.print()
+from instep.commands.tables import Table
 
 
 def by_setting(title: str, results: Sequence[Result]) -> list[Table]:

@@ -2,34 +2,35 @@
 
 import pathlib
 import platform
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from instep.commands import choice, info
-from instep.commands.compare import backends, digits, paths, report, surfaces, training
+from instep.commands.compare import (
+    backends,
+    digits,
+    folder,
+    paths,
+    report,
+    surfaces,
+    training,
+    tuning,
+)
 from instep.commands.errors import CommandError, extra
+from instep.commands.progress import progress
+from instep.commands.tables import show
 
 EXPERIMENTS = ("paths", "mnist")
 
 #: The optimizers whose paths, and whose training, the source text shows.
 PATH_OPTIMIZERS = ("SGD", "Momentum", "AdaGrad", "Adam")
 MNIST_OPTIMIZERS = ("SGD", "Momentum", "AdaGrad", "RMSProp", "Adam")
-
-#: Learning rates on MNIST: the source text's, and 0.001 for RMSProp. At its default, 0.01, the
-#: first steps throw the loss of this network from 2.4 to 15-20, for RMSProp does not correct the
-#: bias of its mean square, which starts at 0. Other optimizers have their defaults.
-MNIST_LEARNING_RATES = {
-    "SGD": 0.1,
-    "Momentum": 0.01,
-    "AdaGrad": 0.01,
-    "RMSProp": 0.001,
-    "Adam": 0.01,
-}
 
 FIRST_RATE, LAST_RATE = 1.0, 0.5
 DEFAULT_EPOCHS, FULL_SET_EPOCHS, QUICK_EPOCHS = 20, 3, 2
@@ -39,12 +40,15 @@ DEFAULT_EPOCHS, FULL_SET_EPOCHS, QUICK_EPOCHS = 20, 3, 2
 class Request:
     """What to compare, on what, and where to write it.
 
-    `optimizers` and `epochs` are None for the defaults of each experiment.
+    `optimizers` and `epochs` are None for the defaults of each experiment. `lr` are learning rates
+    on MNIST by the names of optimizers, and `tune` whether rates around them are tried.
     """
 
     out: pathlib.Path
     experiments: tuple[str, ...] = EXPERIMENTS
     optimizers: tuple[str, ...] | None = None
+    lr: tuple[tuple[str, float], ...] = ()
+    tune: bool = False
     backend: str = "numpy"
     engine: str = "auto"
     threads: int | None = None
@@ -56,8 +60,19 @@ class Request:
     figures: bool = True
 
 
+@dataclass
+class Outcome:
+    """What the experiments have shown; `data` is None where no digits were trained on."""
+
+    walked: list[paths.Path] = field(default_factory=list)
+    data: digits.Digits | None = None
+    runs: list[training.Training] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    trials: list[tuning.Trial] = field(default_factory=list)
+
+
 def run(request: Request) -> None:
-    """Run the experiments; write figures and results.json; print the tables.
+    """Run the experiments; print the tables; write results.json, then the figures.
 
     Raises
     ------
@@ -65,44 +80,71 @@ def run(request: Request) -> None:
         Something in the request cannot be met. It is found out before the work begins, as far as
         it can be.
     """
+    with progress("starting"):
+        if request.figures:
+            extra("matplotlib.figure")
+        backend, rates = checked(request)
+        outcome = Outcome(data=load_digits(request) if "mnist" in request.experiments else None)
+        out = folder.prepared(request.out)
+    compute(request, backend, rates, outcome)
+    stale = folder.write_numbers(report.as_json(results(request, outcome)), out)
+    written = folder.draw(drawings(outcome), out) if request.figures else []
+    gone = sorted(set(stale) - set(written))
+    if gone:
+        sys.stdout.write(f"removed, for they were of an earlier run: {', '.join(gone)}\n")
+    what = f"{len(written)} figures and results.json are" if written else "results.json is"
+    sys.stdout.write(f"{what} in {out}\n")
+
+
+def checked(request: Request) -> tuple[backends.Backend, dict[str, float]]:
+    """Return the backend and learning rates of a request, after a look at all of it."""
     extra("rich.console")
-    if request.figures:
-        extra("matplotlib.figure")
     if "mnist" in request.experiments:
         extra("threadpoolctl")
+    elif request.lr or request.tune:
+        option = "--tune" if request.tune else "--lr"
+        raise CommandError(
+            f"{option} is for MNIST, and --only leaves it out; leave out one of them"
+        )
     backend = backends.load(request.backend)
     for name in choice.select(request.optimizers, (*PATH_OPTIMIZERS, "RMSProp")):
         check(name, request, backend)
-    data = load_digits(request) if "mnist" in request.experiments else None
-    folder = prepared(request.out)
+    return backend, tuning.rates(request.lr, choice.select(request.optimizers, MNIST_OPTIMIZERS))
 
-    console = extra("rich.console").Console()
-    results: dict[str, Any] = {
+
+def compute(
+    request: Request, backend: backends.Backend, rates: dict[str, float], outcome: Outcome
+) -> None:
+    """Run the experiments, and print the table of each when it is done."""
+    if "paths" in request.experiments:
+        outcome.walked += walk(request, backend)
+        show([report.path_table(outcome.walked)])
+    if outcome.data is not None:
+        train(request, backend, rates, outcome)
+        if outcome.trials:
+            show([report.tuning_table(outcome.trials)])
+        show([report.training_table(outcome.runs, outcome.seconds)])
+
+
+def results(request: Request, outcome: Outcome) -> dict[str, Any]:
+    """Return all numbers as plain data."""
+    found: dict[str, Any] = {
         "request": described(request),
         "versions": versions(request.backend),
     }
-    written: list[pathlib.Path] = []
-    walked: list[paths.Path] = []
-    runs: list[training.Training] = []
-    seconds: list[float] = []
     if "paths" in request.experiments:
-        walked = walk(request, backend)
-        results["paths"] = [report.path_record(path) for path in walked]
-        written += draw_paths(walked, folder) if request.figures else []
-    if data is not None:
-        runs, seconds = train(request, data, backend)
-        results["mnist"] = {
-            "source": data.source,
-            "training_images": len(data.train_labels),
-            "held_out_images": len(data.held_out_labels),
+        found["paths"] = [report.path_record(path) for path in outcome.walked]
+    if outcome.data is not None:
+        found["mnist"] = {
+            "source": outcome.data.source,
+            "training_images": len(outcome.data.train_labels),
+            "held_out_images": len(outcome.data.held_out_labels),
             "batch": training.BATCH,
-            "runs": [report.training_record(each) for each in runs],
+            "runs": [report.training_record(each) for each in outcome.runs],
         }
-        written += draw_training(runs, data.source, folder) if request.figures else []
-    report.write_json(results, folder / "results.json")
-    for table in report.tables(walked, runs, seconds):
-        console.print(table)
-    console.print(f"{len(written)} figures and results.json are in {folder}", highlight=False)
+        if outcome.trials:
+            found["mnist"]["tuning"] = [tuning.record(trial) for trial in outcome.trials]
+    return found
 
 
 def make(name: str, request: Request, **hyperparameters: Any) -> Any:
@@ -127,25 +169,13 @@ def check(name: str, request: Request, backend: backends.Backend) -> None:
         ) from error
 
 
-def prepared(folder: pathlib.Path) -> pathlib.Path:
-    """Return the output folder, made if need be, after having written to it."""
-    probe = folder / "results.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with probe.open("a"):
-            pass
-    except OSError as error:
-        raise CommandError(
-            f"--out {folder} cannot be written ({error.strerror}); give another folder"
-        ) from error
-    return folder
-
-
 def described(request: Request) -> dict[str, Any]:
     """Return the part of a request that decides the numbers."""
     return {
         "experiments": list(request.experiments),
         "optimizers": list(request.optimizers) if request.optimizers else None,
+        "lr": dict(request.lr),
+        "tune": request.tune,
         "backend": request.backend,
         "engine": request.engine,
         "threads": request.threads,
@@ -203,19 +233,32 @@ def load_digits(request: Request) -> digits.Digits:
 
 
 def train(
-    request: Request, data: digits.Digits, backend: backends.Backend
-) -> tuple[list[training.Training], list[float]]:
+    request: Request, backend: backends.Backend, rates: dict[str, float], outcome: Outcome
+) -> None:
     """Train with every optimizer, from the same start on the same batches; time each."""
-    task = training.prepare(data, epochs(request), request.seed, backend)
-    runs, seconds = [], []
-    for name in choice.select(request.optimizers, MNIST_OPTIMIZERS):
-        rate = MNIST_LEARNING_RATES.get(name)
-        optimizer = make(name, request, **({} if rate is None else {"lr": rate}))
+    assert outcome.data is not None
+    rounds = epochs(request)
+    task = training.prepare(outcome.data, rounds, request.seed, backend)
+
+    def trained(name: str, rate: float, advance: Callable[[], None]) -> training.Training:
+        optimizer = make(name, request, lr=rate)
         started = time.perf_counter()
-        with progress(f"MNIST, {name}", epochs(request)) as advance, one_blas_thread():
-            runs.append(training.train(optimizer, task, advance))
-        seconds.append(time.perf_counter() - started)
-    return runs, seconds
+        with one_blas_thread():
+            found = training.train(optimizer, task, advance)
+        durations[name, rate] = time.perf_counter() - started
+        return found
+
+    durations: dict[tuple[str, float], float] = {}
+    for name, rate in rates.items():
+        count = rounds * (len(tuning.FACTORS) if request.tune else 1)
+        with progress(f"MNIST, {name}", count) as advance:
+            if request.tune:
+                best, trials = tuning.tune(name, rate, partial(trained, advance=advance))
+                outcome.trials += trials
+            else:
+                best = trained(name, rate, advance)
+        outcome.runs.append(best)
+        outcome.seconds.append(durations[name, best.hyperparameters["lr"]])
 
 
 def one_blas_thread() -> Any:
@@ -228,57 +271,22 @@ def one_blas_thread() -> Any:
     return extra("threadpoolctl").threadpool_limits(1)
 
 
-@contextmanager
-def progress(task: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on the terminal, if standard error is one; give what advances it."""
-    bars, console = extra("rich.progress"), extra("rich.console").Console(stderr=True)
-    if not console.is_terminal:  # a bar that is disabled ends a line all the same, before rich 14.3
-        yield lambda: None
-        return
-    with bars.Progress(
-        bars.TextColumn("{task.description:<18}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TimeElapsedColumn(),
-        console=console,
-    ) as display:
-        identifier = display.add_task(task, total=total)
-        yield lambda: display.advance(identifier)
-
-
-def draw_paths(walked: Sequence[paths.Path], folder: pathlib.Path) -> list[pathlib.Path]:
-    """Draw the surfaces, the paths over each, and their heights."""
+def drawings(outcome: Outcome) -> dict[str, Callable[[], Any]]:
+    """Return what draws each figure, by name."""
     from instep.commands.compare import figures
 
-    drawn = {"surfaces": figures.surfaces(surfaces.SURFACES)}
-    for surface in surfaces.SURFACES:
-        for schedule in paths.HEADINGS:
-            shown = [p for p in walked if p.surface is surface and p.schedule == schedule]
-            drawn[f"paths_{surface.name}_{schedule}"] = figures.paths(shown)
-    drawn["path_heights"] = figures.heights_by_step(walked)
-    return save(drawn, folder)
-
-
-def draw_training(
-    runs: Sequence[training.Training], source: str, folder: pathlib.Path
-) -> list[pathlib.Path]:
-    """Draw loss and accuracy."""
-    from instep.commands.compare import figures
-
-    return save(
-        {
-            "mnist_loss": figures.loss(runs, source),
-            "mnist_accuracy": figures.accuracy(runs, source),
-        },
-        folder,
-    )
-
-
-def save(drawn: dict[str, Any], folder: pathlib.Path) -> list[pathlib.Path]:
-    """Write figures as PNG; return the files."""
-    written = []
-    for name, figure in drawn.items():
-        file = folder / f"{name}.png"
-        figure.savefig(file, dpi=150)
-        written.append(file)
-    return written
+    found: dict[str, Callable[[], Any]] = {}
+    if outcome.walked:
+        found["surfaces"] = partial(figures.surfaces, surfaces.SURFACES)
+        for surface in surfaces.SURFACES:
+            for schedule in paths.HEADINGS:
+                shown = [
+                    p for p in outcome.walked if p.surface is surface and p.schedule == schedule
+                ]
+                found[f"paths_{surface.name}_{schedule}"] = partial(figures.paths, shown)
+        found["path_heights"] = partial(figures.heights_by_step, outcome.walked)
+    if outcome.data is not None:
+        counts = len(outcome.data.train_labels), len(outcome.data.held_out_labels)
+        found["mnist_loss"] = partial(figures.loss, outcome.runs, counts)
+        found["mnist_accuracy"] = partial(figures.accuracy, outcome.runs, counts)
+    return found

@@ -242,7 +242,7 @@ def draw_heights(axes: Any, shown: Sequence[Path]) -> None:
     axes.label_outer()
 
 
-def loss(runs: Sequence[Training], source: str) -> Any:
+def loss(runs: Sequence[Training], counts: tuple[int, int]) -> Any:
     """Draw the batch loss against the step: smoothed, and faint as it is if the runs are few."""
     with canvas(8.8, max(4.6, 0.23 * len(runs))) as figure:
         axes = figure.subplots()
@@ -255,7 +255,7 @@ def loss(runs: Sequence[Training], source: str) -> Any:
         axes.set_xlim(0, max(len(run.losses) for run in runs))
         lowest = [value for run in runs for value in smoothed(run.losses) if value > 0]
         axes.set_ylim(max(min(lowest) / 2, 1e-6), 4)
-        axes.set_title(f"Training loss, {source}")
+        axes.set_title(f"Training loss on {counts[0]:,} MNIST digits")
         axes.grid(visible=True)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure
@@ -276,9 +276,12 @@ def label(run: Training) -> str:
     return run.optimizer if rate is None else f"{run.optimizer} (lr {rate:g})"
 
 
-def accuracy(runs: Sequence[Training], source: str) -> Any:
+def accuracy(runs: Sequence[Training], counts: tuple[int, int]) -> Any:
     """Draw training and held-out accuracy after each epoch."""
-    curves = (("train_accuracy", "Training images"), ("held_out_accuracy", "Held-out images"))
+    curves = (
+        ("train_accuracy", f"{counts[0]:,} training digits"),
+        ("held_out_accuracy", f"{counts[1]:,} held-out digits"),
+    )
     lowest = min(min(getattr(run, name)[1:]) for run in runs for name, _ in curves)
     with canvas(10.4, max(4.2, 0.23 * len(runs))) as figure:
         panels = figure.subplots(1, 2, sharey=True)
@@ -294,7 +297,7 @@ def accuracy(runs: Sequence[Training], source: str) -> Any:
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axes.grid(visible=True)
         panels[0].set(ylabel="accuracy (%)", ylim=(10 * math.floor(10 * lowest) - 1, 101))
-        figure.suptitle(source)
+        figure.suptitle("Accuracy on MNIST")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center")
     return figure

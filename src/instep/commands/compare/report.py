@@ -1,14 +1,14 @@
-"""The numbers of a comparison: as a table on the terminal, and as JSON."""
+"""The numbers of a comparison: as tables on the terminal, and as JSON."""
 
 import json
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from instep.commands.compare.paths import Path
 from instep.commands.compare.training import Training
-from instep.commands.errors import extra
+from instep.commands.compare.tuning import FACTORS, Trial, by_optimizer
+from instep.commands.tables import Table
 
 #: Schedule -> the learning rate, in few letters.
 RATES = {"constant": "lr 1", "decay": "lr 1 to 0.5"}
@@ -36,6 +36,7 @@ def training_record(run: Training) -> dict[str, Any]:
         "losses": [finite(loss) for loss in run.losses],
         "train_accuracy": list(run.train_accuracy),
         "held_out_accuracy": list(run.held_out_accuracy),
+        "held_out_loss": [finite(loss) for loss in run.held_out_loss],
     }
 
 
@@ -52,58 +53,65 @@ def plain(hyperparameters: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_json(results: dict[str, Any], file: pathlib.Path) -> None:
-    """Write results; the same results are the same bytes."""
-    text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")
+def as_json(results: dict[str, Any]) -> str:
+    """Return results as text; the same results are the same text."""
+    return json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def tables(paths: Sequence[Path], runs: Sequence[Training], seconds: Sequence[float]) -> list[Any]:
-    """Return the tables of the terminal: one of the paths, one of the training runs."""
-    shown = []
-    if paths:
-        shown.append(path_table(paths))
-    if runs:
-        shown.append(training_table(runs, seconds))
-    return shown
-
-
-def path_table(paths: Sequence[Path]) -> Any:
+def path_table(paths: Sequence[Path]) -> Table:
     """Return a table of where each path ended, a column for each surface and schedule."""
     columns = list(dict.fromkeys((path.surface.name, path.schedule) for path in paths))
     ends = {(path.optimizer, path.surface.name, path.schedule): path for path in paths}
-    table = new_table(f"Height above the minimum after {len(paths[0].points) - 1} steps")
-    table.add_column("optimizer")
-    for surface, schedule in columns:
-        table.add_column(f"{surface}\n{RATES[schedule]}", justify="right")
-    for optimizer in dict.fromkeys(path.optimizer for path in paths):
-        table.add_row(
-            optimizer, *(f"{ends[optimizer, *column].heights[-1]:.3g}" for column in columns)
-        )
-    return table
+    return Table(
+        f"Height above the minimum after {len(paths[0].points) - 1} steps",
+        ("optimizer", *(f"{surface}\n{RATES[schedule]}" for surface, schedule in columns)),
+        tuple(
+            (
+                optimizer,
+                *(f"{ends[optimizer, *column].heights[-1]:.3g}" for column in columns),
+            )
+            for optimizer in dict.fromkeys(path.optimizer for path in paths)
+        ),
+    )
 
 
-def training_table(runs: Sequence[Training], seconds: Sequence[float]) -> Any:
+def training_table(runs: Sequence[Training], seconds: Sequence[float]) -> Table:
     """Return a table of loss and accuracy at the end of training."""
-    table = new_table(f"MNIST after {len(runs[0].losses)} steps")
-    table.add_column("optimizer")
-    for heading in ("lr", "loss", "training", "held out", "seconds"):
-        table.add_column(heading, justify="right")
+    rows = []
     for run, duration in zip(runs, seconds, strict=True):
         last = run.losses[-run.steps_per_epoch :]
         rate = run.hyperparameters.get("lr")
-        table.add_row(
-            run.optimizer,
-            "" if rate is None else f"{rate:g}",
-            f"{sum(last) / len(last):.4f}",
-            f"{100 * run.train_accuracy[-1]:.2f} %",
-            f"{100 * run.held_out_accuracy[-1]:.2f} %",
-            f"{duration:.1f}",
+        rows.append(
+            (
+                run.optimizer,
+                "" if rate is None else f"{rate:g}",
+                f"{sum(last) / len(last):.4f}",
+                f"{run.held_out_loss[-1]:.4f}",
+                f"{100 * run.train_accuracy[-1]:.2f} %",
+                f"{100 * run.held_out_accuracy[-1]:.2f} %",
+                f"{duration:.1f}",
+            )
         )
-    return table
+    return Table(
+        f"MNIST after {len(runs[0].losses)} steps",
+        (
+            *("optimizer", "lr", "training\nloss", "held-out\nloss"),
+            *("training\naccuracy", "held-out\naccuracy", "seconds"),
+        ),
+        tuple(rows),
+    )
 
 
-def new_table(title: str) -> Any:
-    """Return an empty table in the one style."""
-    box = extra("rich.box").SIMPLE_HEAD
-    return extra("rich.table").Table(title=title, title_justify="left", box=box)
+def tuning_table(trials: Sequence[Trial]) -> Table:
+    """Return a table of the held-out loss at each rate of the grid, the lowest with a star."""
+    rows = []
+    for name, tried in by_optimizer(trials).items():
+        losses = [trial.held_out_loss for trial in tried]
+        lowest = min(filter(math.isfinite, losses), default=None)
+        cells = (f"{loss:.4f}{'*' if loss == lowest else ' '}" for loss in losses)
+        rows.append((name, f"{tried[FACTORS.index(1.0)].lr:g}", *cells))
+    return Table(
+        "Held-out loss at multiples of the learning rate; * is trained with",
+        ("optimizer", "lr", *(f"{factor:g} lr " for factor in FACTORS)),
+        tuple(rows),
+    )

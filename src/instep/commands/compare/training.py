@@ -13,7 +13,7 @@ from instep.commands.compare.backends import Backend
 from instep.commands.compare.digits import Digits
 
 BATCH = 100
-#: Images for which activations are held at once when accuracy is measured.
+#: Images for which activations are held at once when loss and accuracy are measured.
 CHUNK = 5_000
 
 
@@ -21,8 +21,8 @@ CHUNK = 5_000
 class Training:
     """What a training run showed.
 
-    `losses` is the batch loss before each step; the accuracies are those after each epoch, the
-    first before any. `steps_per_epoch` joins the two.
+    `losses` is the batch loss before each step; the others are after each epoch, the first before
+    any. `steps_per_epoch` joins the two.
     """
 
     optimizer: str
@@ -31,6 +31,7 @@ class Training:
     losses: tuple[float, ...]
     train_accuracy: tuple[float, ...]
     held_out_accuracy: tuple[float, ...]
+    held_out_loss: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -87,21 +88,22 @@ def train(optimizer: Any, task: Task, advance: Callable[[], None]) -> Training:
         for layer, arrays in task.initial.items()
     }
     losses: list[float] = []
-    accuracies = [accuracies_of(task, params)]
+    judged = [judge(task, params)]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for epoch in task.batches:
             params, epoch_losses = one_epoch(optimizer, task, params, epoch)
             losses += epoch_losses
-            accuracies.append(accuracies_of(task, answer(params)))
+            judged.append(judge(task, answer(params)))
             advance()
-    on_training, on_held_out = zip(*accuracies, strict=True)
+    train_accuracy, held_out_accuracy, held_out_loss = zip(*judged, strict=True)
     return Training(
         optimizer=type(optimizer).__name__,
         hyperparameters=own,
         steps_per_epoch=len(losses) // len(task.batches),
         losses=tuple(losses),
-        train_accuracy=on_training,
-        held_out_accuracy=on_held_out,
+        train_accuracy=train_accuracy,
+        held_out_accuracy=held_out_accuracy,
+        held_out_loss=held_out_loss,
     )
 
 
@@ -120,20 +122,20 @@ def one_epoch(optimizer: Any, task: Task, params: Any, batches: Any) -> tuple[An
     return params, task.backend.numpy(xp.stack(losses)).tolist()
 
 
-def accuracies_of(task: Task, params: Any) -> tuple[float, float]:
-    """Return the accuracy on the training and on the held-out images."""
-    on_training, on_held_out = (
-        accuracy(task.backend.xp, params, *each) for each in (task.train, task.held_out)
-    )
-    return on_training, on_held_out
+def judge(task: Task, params: Any) -> tuple[float, float, float]:
+    """Return the accuracy on training images, and accuracy and mean loss on held-out ones."""
+    accuracy, _ = judge_images(task.backend.xp, params, *task.train)
+    return accuracy, *judge_images(task.backend.xp, params, *task.held_out)
 
 
-def accuracy(xp: Any, params: dict[str, dict[str, Any]], images: Any, labels: Any) -> float:
-    """Return the share of images whose most probable class is that of the one-hot label."""
+def judge_images(
+    xp: Any, params: dict[str, dict[str, Any]], images: Any, labels: Any
+) -> tuple[float, float]:
+    """Return the share of images whose most probable class is that of the label; the mean loss."""
     count = int(labels.shape[0])
-    right = 0
+    right, total = 0, 0.0
     for k in range(0, count, CHUNK):
-        guesses = network.predictions(xp, params, images[k : k + CHUNK, :])
-        hits = guesses == xp.argmax(labels[k : k + CHUNK, :], axis=1)
-        right += int(xp.sum(xp.astype(hits, xp.int64)))
-    return right / count
+        loss, hits = network.judge(xp, params, images[k : k + CHUNK, :], labels[k : k + CHUNK, :])
+        total += float(loss)
+        right += int(hits)
+    return right / count, total / count

@@ -1,0 +1,70 @@
+"""The folder of the results: figures that belong to the numbers beside them, and no others."""
+
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from instep.commands.compare import paths, surfaces
+from instep.commands.errors import CommandError
+from instep.commands.progress import progress
+from instep.files.replacing import replaced
+
+NUMBERS = "results.json"
+PAGE = "report.html"
+
+#: All that the command writes beside the numbers.
+OTHERS = (
+    *("surfaces.png", "path_heights.png", "mnist_loss.png", "mnist_accuracy.png", PAGE),
+    *(f"paths_{s.name}_{schedule}.png" for s in surfaces.SURFACES for schedule in paths.HEADINGS),
+)
+
+
+def prepared(folder: pathlib.Path) -> pathlib.Path:
+    """Return the folder, made if need be, after having written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CommandError(
+            f"--out {folder} cannot be written ({error.strerror}); give another folder"
+        ) from error
+    return folder
+
+
+def write(name: str, content: bytes, folder: pathlib.Path) -> None:
+    """Write a file: it is there whole, or as it was before."""
+    try:
+        with replaced("instep compare", folder / name) as draft:
+            draft.write_bytes(content)
+    except OSError as error:
+        raise CommandError(
+            f"{folder / name} cannot be written ({error.strerror}); see to that, or give another "
+            "folder with --out"
+        ) from error
+
+
+def write_numbers(text: str, folder: pathlib.Path) -> list[str]:
+    """Write the numbers, and remove the figures of others; return the names of those."""
+    stale = [name for name in OTHERS if (folder / name).is_file()]
+    # First, so that no figure ever lies beside numbers that it does not show.
+    for name in stale:
+        (folder / name).unlink()
+    write(NUMBERS, text.encode(), folder)
+    return stale
+
+
+def draw(figures: Mapping[str, Any], folder: pathlib.Path) -> list[str]:
+    """Draw figures, given as functions that do, and write them; return the names of the files."""
+    import io
+
+    written = []
+    with progress("figures", len(figures)) as advance:
+        for name, drawing in figures.items():
+            content = io.BytesIO()
+            drawing().savefig(content, format="png", dpi=150)
+            write(f"{name}.png", content.getvalue(), folder)
+            written.append(f"{name}.png")
+            advance()
+    return written
