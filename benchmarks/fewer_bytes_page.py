@@ -13,7 +13,7 @@ from PIL import Image
 
 from instep import Adam
 from instep.commands.bench.tables import Table
-from instep.commands.compare.figures import COLOURS, canvas
+from instep.commands.compare.style import LIGHT, canvas
 
 #: Rows of the tables, and curves of the figure.
 PARAMETERS = (
@@ -155,7 +155,7 @@ def curves(problems: dict[str, Runs], titles: dict[str, str], window: int, file:
             steps = window * (np.arange(len(band)) + 0.5)
             for axes, variants in zip(row, (PARAMETERS, STATE), strict=True):
                 axes.fill_between(steps, -band, band, color="0.88", label="scatter of float32")
-                for variant, colour in zip(variants, COLOURS.values(), strict=False):
+                for variant, colour in zip(variants, LIGHT.optimizers.values(), strict=False):
                     above = runs.above(variant, "curve").mean(axis=0)
                     axes.plot(steps, above, color=colour, linewidth=1.1, label=variant)
                 axes.set_title(titles[name], loc="left", fontsize=9)

@@ -3,16 +3,14 @@
 python docs/draw_complex.py
 """
 
-import io
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from themes import save
 
 from instep import Adam, Lion, RMSProp, Rprop
-from instep.commands.compare.figures import canvas
+from instep.commands.compare.style import canvas, theme
 
-FIGURE = Path(__file__).parent / "figures" / "complex_paths.png"
 STEPS = 40
 
 #: Where the gradient of abs(z)**2 / 2, which is z, leads from. The other starts are turned by 30
@@ -38,7 +36,7 @@ def path(make, start: complex, meaning: str) -> np.ndarray:
     return np.array(found)
 
 
-def main() -> None:
+def draw() -> Any:
     """Draw a row for each meaning."""
     with canvas(10.5, 5.6) as figure:
         grid = figure.subplots(2, len(RULES), sharex=True, sharey=True)
@@ -46,25 +44,23 @@ def main() -> None:
             for axes, (name, make) in zip(row, RULES.items(), strict=True):
                 axes.set_title(f'{name}, "{meaning}"', fontsize=9)
                 axes.set_aspect("equal")
-                axes.axhline(0, color="0.85", linewidth=0.6)
-                axes.axvline(0, color="0.85", linewidth=0.6)
+                axes.axhline(0, color=theme().rule, linewidth=0.6)
+                axes.axvline(0, color=theme().rule, linewidth=0.6)
                 if (name, meaning) == ("Rprop", "modulus"):
-                    axes.text(1.0, 1.7, "has no meaning", ha="center", fontsize=8, color="0.4")
+                    axes.text(
+                        1.0, 1.7, "has no meaning", ha="center", fontsize=8, color=theme().faint
+                    )
                     continue
                 for turn in TURNS:
                     z = path(make, START * turn, meaning)
                     axes.plot(z.real, z.imag, ".-", markersize=2.5, linewidth=0.8)
-                    axes.plot(z.real[:1], z.imag[:1], "o", color="0.3", markersize=3)
+                    axes.plot(z.real[:1], z.imag[:1], "o", color=theme().faint, markersize=3)
         for axes in grid[-1]:
             axes.set_xlabel("Re z", fontsize=8)
         for axes in grid[:, 0]:
             axes.set_ylabel("Im z", fontsize=8)
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=110)
-    with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(64, method=Image.Quantize.FASTOCTREE)
-        few.save(FIGURE, optimize=True)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    save("complex_paths", draw, width=1155, colours=64)

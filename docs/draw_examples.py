@@ -3,20 +3,54 @@
 python docs/draw_examples.py
 """
 
+import contextlib
 import importlib
+import io
+import os
 import sys
-import tempfile
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-from PIL import Image
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.spines import Spine
+from matplotlib.text import Text
+from themes import save
 
-FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER / "examples"))
+from instep.commands.compare.style import theme
 
-with tempfile.TemporaryDirectory() as folder:
-    for name in ("phase_retrieval", "tomography"):
-        file = Path(folder) / f"{name}.png"
-        if importlib.import_module(name).main(["--output", str(file)]):
+sys.path.insert(0, str(Path(__file__).parent / "examples"))
+
+
+def drawn_by(name: str) -> Figure:
+    """Return the figure that an example draws, in the greys of the theme in force."""
+    figures = []
+
+    def kept(figure: Figure, _: Any) -> None:
+        figures.append(figure)
+
+    with mock.patch.object(Figure, "savefig", kept), contextlib.redirect_stdout(io.StringIO()):
+        if importlib.import_module(name).main(["--output", os.devnull]):
             raise SystemExit(1)
-        with Image.open(file) as drawn:
-            drawn.convert("L").quantize(32).save(FOLDER / "figures" / file.name, optimize=True)
+    (figure,) = figures
+    figure.set_facecolor(theme().ground)
+    for part in figure.findobj(match=lambda part: hasattr(part, "patch")):
+        part.patch.set_facecolor(theme().ground)
+    for part in figure.findobj(match=lambda part: isinstance(part, Line2D | Text)):
+        part.set_color(repainted(part.get_color()))
+    for spine in figure.findobj(match=Spine):
+        spine.set_edgecolor(repainted(spine.get_edgecolor()))
+    return figure
+
+
+def repainted(colour: Any) -> tuple[float, ...]:
+    """Return a grey between black and white as one between ink and ground."""
+    share = to_rgb(colour)[0]
+    ends = zip(to_rgb(theme().ink), to_rgb(theme().ground), strict=True)
+    return tuple((1 - share) * ink + share * ground for ink, ground in ends)
+
+
+for example in ("phase_retrieval", "tomography"):
+    save(example, lambda example=example: drawn_by(example), width=1056, colours=32)

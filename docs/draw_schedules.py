@@ -3,14 +3,13 @@
 python docs/draw_schedules.py
 """
 
-import io
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from themes import save
 
 from instep import SGD, Nesterov
-from instep.commands.compare.figures import canvas
+from instep.commands.compare.style import canvas
 from instep.schedules import (
     REX,
     Chebyshev,
@@ -29,7 +28,6 @@ from instep.schedules import (
     WarmUpStableDecay,
 )
 
-FIGURE = Path(__file__).parent / "figures" / "schedules.png"
 N = 60
 
 SHAPES = {
@@ -88,7 +86,7 @@ def errors(optimizer) -> list[float]:
     return found
 
 
-def main() -> None:
+def draw() -> Any:
     """Draw four panels of shapes, the rates of Chebyshev, and what they do."""
     with canvas(10.5, 6.2) as figure:
         panels = figure.subplots(2, 3).flat
@@ -113,12 +111,8 @@ def main() -> None:
         for axes in figure.axes:
             axes.set_xlabel("step", fontsize=8)
             axes.tick_params(labelsize=8)
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=110)
-    with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(64, method=Image.Quantize.FASTOCTREE)
-        few.save(FIGURE, optimize=True)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    save("schedules", draw, width=1155, colours=64)

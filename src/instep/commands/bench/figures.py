@@ -63,7 +63,7 @@ def check() -> None:
 
 def _canvas() -> Any:
     try:
-        from instep.commands.compare.figures import canvas
+        from instep.commands.compare.style import canvas
 
         with canvas(1, 1):
             return canvas

@@ -273,7 +273,7 @@ def one_blas_thread() -> Any:
 
 def drawings(outcome: Outcome) -> dict[str, Callable[[], Any]]:
     """Return what draws each figure, by name."""
-    from instep.commands.compare import figures
+    from instep.commands.compare import curves, figures
 
     found: dict[str, Callable[[], Any]] = {}
     if outcome.walked:
@@ -287,6 +287,6 @@ def drawings(outcome: Outcome) -> dict[str, Callable[[], Any]]:
         found["path_heights"] = partial(figures.heights_by_step, outcome.walked)
     if outcome.data is not None:
         counts = len(outcome.data.train_labels), len(outcome.data.held_out_labels)
-        found["mnist_loss"] = partial(figures.loss, outcome.runs, counts)
-        found["mnist_accuracy"] = partial(figures.accuracy, outcome.runs, counts)
+        found["mnist_loss"] = partial(curves.loss, outcome.runs, counts)
+        found["mnist_accuracy"] = partial(curves.accuracy, outcome.runs, counts)
     return found
