@@ -105,7 +105,13 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add("--steps", type=positive, default=20, metavar="N", help="steps of a path (20)")
     add("--epochs", type=positive, metavar="N", help="epochs on MNIST (20; 3 with --mnist)")
     add("--mnist", type=Path, metavar="DIR", help="folder of the full MNIST set, as IDX files")
-    add("--no-figures", action="store_true", help="write the numbers alone")
+    add("--no-figures", action="store_true", help="draw no figures")
+    add(
+        "--html",
+        action="store_true",
+        help="write a page, too, with tables, figures and a map on which to try paths: one file "
+        "that needs no network",
+    )
     add("--quick", action="store_true", help="two epochs on MNIST")
     command.set_defaults(run=compare)
 
@@ -179,6 +185,7 @@ def compare(options: argparse.Namespace) -> None:
             mnist=options.mnist,
             quick=options.quick,
             figures=not options.no_figures,
+            html=options.html,
         )
     )
 

@@ -24,7 +24,7 @@ from instep.commands.compare import (
 )
 from instep.commands.errors import CommandError, extra
 from instep.commands.progress import progress
-from instep.commands.tables import show
+from instep.commands.tables import Table, show
 
 EXPERIMENTS = ("paths", "mnist")
 
@@ -58,6 +58,7 @@ class Request:
     mnist: pathlib.Path | None = None
     quick: bool = False
     figures: bool = True
+    html: bool = False
 
 
 @dataclass
@@ -69,6 +70,12 @@ class Outcome:
     runs: list[training.Training] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     trials: list[tuning.Trial] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+    def tell(self, table: Table) -> None:
+        """Keep a table, and print it."""
+        self.tables.append(table)
+        show([table])
 
 
 def run(request: Request) -> None:
@@ -87,13 +94,20 @@ def run(request: Request) -> None:
         outcome = Outcome(data=load_digits(request) if "mnist" in request.experiments else None)
         out = folder.prepared(request.out)
     compute(request, backend, rates, outcome)
-    stale = folder.write_numbers(report.as_json(results(request, outcome)), out)
-    written = folder.draw(drawings(outcome), out) if request.figures else []
+    numbers = results(request, outcome)
+    stale = folder.write_numbers(report.as_json(numbers), out)
+    drawn = folder.draw(drawings(outcome), out) if request.figures else []
+    written = list(drawn)
+    if request.html:
+        text = page(numbers, outcome, figures=request.figures)
+        folder.write(folder.PAGE, text.encode(), out)
+        written.append(folder.PAGE)
     gone = sorted(set(stale) - set(written))
     if gone:
         sys.stdout.write(f"removed, for they were of an earlier run: {', '.join(gone)}\n")
-    what = f"{len(written)} figures and results.json are" if written else "results.json is"
-    sys.stdout.write(f"{what} in {out}\n")
+    names = [folder.NUMBERS, *([folder.PAGE] if request.html else [])]
+    names += [f"{len(drawn)} figures"] if drawn else []
+    sys.stdout.write(f"in {out}: {', '.join(names)}\n")
 
 
 def checked(request: Request) -> tuple[backends.Backend, dict[str, float]]:
@@ -118,12 +132,12 @@ def compute(
     """Run the experiments, and print the table of each when it is done."""
     if "paths" in request.experiments:
         outcome.walked += walk(request, backend)
-        show([report.path_table(outcome.walked)])
+        outcome.tell(report.path_table(outcome.walked))
     if outcome.data is not None:
         train(request, backend, rates, outcome)
         if outcome.trials:
-            show([report.tuning_table(outcome.trials)])
-        show([report.training_table(outcome.runs, outcome.seconds)])
+            outcome.tell(report.tuning_table(outcome.trials))
+        outcome.tell(report.training_table(outcome.runs, outcome.seconds))
 
 
 def results(request: Request, outcome: Outcome) -> dict[str, Any]:
@@ -269,6 +283,27 @@ def one_blas_thread() -> Any:
     threads wait for one another, lose a factor of 20 (measured on two cores).
     """
     return extra("threadpoolctl").threadpool_limits(1)
+
+
+def page(numbers: dict[str, Any], outcome: Outcome, *, figures: bool) -> str:
+    """Return the page of the results, with figures on a light and on a dark ground."""
+    from instep.commands.compare import html, style
+
+    drawn: dict[str, dict[str, bytes]] = {}
+    for theme in style.THEMES.values() if figures else ():
+        with style.themed(theme):
+            files = folder.as_png(drawings(outcome), f"{theme.name} figures", dpi=96)
+        for name, file in files.items():
+            drawn.setdefault(name, {})[theme.name] = file
+    facts = {
+        "Versions": ", ".join(f"{name} {version}" for name, version in numbers["versions"].items()),
+        "Asked for": ", ".join(
+            f"{name} {' and '.join(map(str, value)) if isinstance(value, list) else value}"
+            for name, value in numbers["request"].items()
+            if value not in (None, False, {})
+        ),
+    }
+    return html.page(facts, outcome.tables, drawn)
 
 
 def drawings(outcome: Outcome) -> dict[str, Callable[[], Any]]:

@@ -1,5 +1,6 @@
 """The folder of the results: figures that belong to the numbers beside them, and no others."""
 
+import io
 import pathlib
 import tempfile
 from collections.abc import Mapping
@@ -57,14 +58,19 @@ def write_numbers(text: str, folder: pathlib.Path) -> list[str]:
 
 def draw(figures: Mapping[str, Any], folder: pathlib.Path) -> list[str]:
     """Draw figures, given as functions that do, and write them; return the names of the files."""
-    import io
+    drawn = as_png(figures, "figures", dpi=150)
+    for name, content in drawn.items():
+        write(f"{name}.png", content, folder)
+    return [f"{name}.png" for name in drawn]
 
-    written = []
-    with progress("figures", len(figures)) as advance:
+
+def as_png(figures: Mapping[str, Any], task: str, *, dpi: int) -> dict[str, bytes]:
+    """Draw figures in the theme in force."""
+    drawn = {}
+    with progress(task, len(figures)) as advance:
         for name, drawing in figures.items():
             content = io.BytesIO()
-            drawing().savefig(content, format="png", dpi=150)
-            write(f"{name}.png", content.getvalue(), folder)
-            written.append(f"{name}.png")
+            drawing().savefig(content, format="png", dpi=dpi)
+            drawn[name] = content.getvalue()
             advance()
-    return written
+    return drawn
