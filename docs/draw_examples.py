@@ -1,6 +1,6 @@
 """Draws the figures of minimizing.md: what the examples draw, in few greys.
 
-python docs/draw_examples.py
+python docs/draw_examples.py    needs SciPy, which an example compares with where it is installed
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.spines import Spine
 from matplotlib.text import Text
+from scipy import optimize  # noqa: F401 - a figure without its line would be another
 from themes import save
 
 from instep.commands.compare.style import theme
