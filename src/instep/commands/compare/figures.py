@@ -5,6 +5,7 @@ Each function returns a Matplotlib figure, under the theme in force.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from instep.commands.compare.surfaces import Surface
 from instep.commands.errors import extra
 
 
+@cache
 def heights(
     surface: Surface, points: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
