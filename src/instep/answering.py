@@ -8,12 +8,13 @@ from typing import Any
 from instep import arrays
 from instep.adjusting import Adjusting
 from instep.interrupts import Block, Call, block, require_frames, together
+from instep.tree import Tree
 
 
 class Answering(Adjusting):
     """A stateful rule whose answers can be asked for."""
 
-    def answer(self, params: Any, *, which: int | None = None) -> Any:
+    def answer(self, params: Tree, *, which: int | None = None) -> Tree:
         """Return what to use in the place of `params`, as a tree of new arrays.
 
         That is a mean of the path of the parameters where a rule keeps one, `average` in a chain or
@@ -36,16 +37,18 @@ class Answering(Adjusting):
         from instep.averages import answer
 
         if "torch._dynamo" in sys.modules and arrays.is_compiled():
-            return arrays.left_by_compilers(self.answer)(params, which=which)
+            found: Tree = arrays.left_by_compilers(self.answer)(params, which=which)
+            return found
         with self._exclusive("answer"):
             self._check_ready("answer")
             self._settle()
-            return answer(self._owner, self._state, params, which)
+            answered: Tree = answer(self._owner, self._state, params, which)
+            return answered
 
     #: Names that other libraries give to the same.
     averaged = eval_params = answer
 
-    def answer_in_place(self, params: Any, *, which: int | None = None) -> Block[Any]:
+    def answer_in_place(self, params: Tree, *, which: int | None = None) -> Block[Tree]:
         """Put the answer in the place of `params` for a ``with`` block, then put them back.
 
         ::

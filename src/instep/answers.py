@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from instep.choices import Complex, Engine, Overrides, Rounding, Selector, StateDtype
 from instep.engines.codes import as_numbers
 from instep.graph.told import asks
 from instep.plan.leaves import Leaf
 from instep.plan.selection import is_chosen
 from instep.rule import Rule
-from instep.state import Composed, History, LeafState, Overrides, Owner, Selector, State
+from instep.state import Composed, History, LeafState, Owner, State
 
 
 class Answering(Rule):
@@ -28,7 +29,7 @@ class Answering(Rule):
         By their prefixes, with the hyperparameters that they have for these leaves now.
     """
 
-    engine: ClassVar[str] = "auto"
+    engine: ClassVar[Engine] = "auto"
     frozen: ClassVar[tuple[str, ...]] = ()
     slots = property(lambda self: self._of.state_slots())
     real_slots = property(lambda self: self._of.real_slots)
@@ -61,7 +62,7 @@ class Answering(Rule):
         return 0
 
     @property
-    def rounding(self) -> str | None:
+    def rounding(self) -> Rounding:
         return None
 
     @property
@@ -69,7 +70,7 @@ class Answering(Rule):
         return False
 
     @property
-    def state_dtype(self) -> str | None:
+    def state_dtype(self) -> StateDtype:
         return None
 
     @property
@@ -77,7 +78,7 @@ class Answering(Rule):
         return 0
 
     @property
-    def complex(self) -> str:
+    def complex(self) -> Complex:
         return self._complex
 
     @property

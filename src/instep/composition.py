@@ -4,13 +4,14 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from instep.choices import Complex, Engine, Overrides, Rounding, Selector, Selectors, StateDtype
 from instep.compound import Compound, compose
-from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
 from instep.orders import check_order
 from instep.partitions import Partition, where_to_set
 from instep.rule import Rule, names_of
-from instep.state import Overrides, Selector
+from instep.showing import Section, changed, sections
+from instep.signatures import readable
 from instep.transform import Transform
 
 #: The settings of an optimizer, which in a chain are those of the chain.
@@ -41,14 +42,18 @@ class Chain(Compound):
         main: Optimizer = self._main
         return main
 
-    def __repr__(self) -> str:
+    def _as_source(self) -> str:
         parts = [repr(rule) for rule in self._rules]
-        settings = [
-            f"{name}={source(getattr(self, name))}"
-            for name in _SETTINGS
-            if not is_same(getattr(self, name), getattr(self._main, name))
-        ]
+        settings = [f"{name}={value}" for name, value in self._shown_settings()]
         return f"chain({', '.join(parts + settings)})"
+
+    def _shown_settings(self) -> list[tuple[str, str]]:
+        return changed(self, vars(self._main), _SETTINGS)
+
+    def _shown_sections(self) -> list[Section]:
+        own = self._shown_settings()
+        found = [section for rule in self._rules for section in sections(rule)]
+        return [*found, (self.name, own)] if own else found
 
     def __getattr__(self, name: str) -> Any:
         # Hyperparameters of the optimizer in the chain are read as if they were the chain's, and
@@ -84,16 +89,17 @@ class Chain(Compound):
             super().__setattr__(name, value)
 
 
+@readable
 def chain(
     *rules: Rule,
-    engine: str | None = None,
+    engine: Engine | None = None,
     threads: int | None = None,
     overrides: Overrides | None = None,
-    frozen: Sequence[Selector] | None = None,
-    complex: str | None = None,  # noqa: A002 - as the setting of every optimizer
-    rounding: str | None = None,
+    frozen: Selectors | None = None,
+    complex: Complex | None = None,  # noqa: A002 - as the setting of every optimizer
+    rounding: Rounding = None,
     master: bool | None = None,
-    state_dtype: str | None = None,
+    state_dtype: StateDtype = None,
     min_float8_size: int | None = None,
     seed: int | None = None,
 ) -> Chain:

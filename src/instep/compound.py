@@ -6,14 +6,16 @@ from itertools import islice
 from typing import Any
 
 from instep import arrays
+from instep.choices import Selector
 from instep.graph.errors import RuleError
 from instep.graph.remembered import OBJECTIVE
 from instep.graph.trace import check_result
 from instep.optimizer import Optimizer
 from instep.orders import SCALE, Refused, late_guards, refuse_beside, refuse_constraints
 from instep.rule import Rule
-from instep.state import Composed, Selector
+from instep.state import Composed
 from instep.transform import Transform
+from instep.tree import Tree
 
 
 class Composition:
@@ -175,7 +177,7 @@ class Compound(Optimizer):
                 return getattr(rule, start) if isinstance(start, str) else start
         raise self._unknown("scale")
 
-    def flush(self, params: Any, *, value: Any = None) -> Any:
+    def flush(self, params: Tree, *, value: Any = None) -> Tree:
         """Take the step for which `accumulate` still waits, with the gradients that are there.
 
         At the end of an epoch, say. The step is along the mean of these gradients, and
@@ -229,7 +231,9 @@ class Compound(Optimizer):
                     f"{self.name}.flush: nothing in it gathers gradients; put accumulate() before "
                     f"the optimizer, in a chain"
                 )
-            return Flushing(self._owner, compositions, gatherers).step(self._state, params, value)
+            flushing = Flushing(self._owner, compositions, gatherers)
+            stepped: Tree = flushing.step(self._state, params, value)
+            return stepped
 
     def _unknown(self, name: str) -> AttributeError:
         """Return the error for an attribute that it has not."""

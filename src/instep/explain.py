@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from instep import arrays, engines
+from instep.choices import Selector
 from instep.graph import FusionError, Graph, Sum
 from instep.graph.program import Program, programs_of
 from instep.graph.rows import Flags
@@ -15,7 +16,8 @@ from instep.plan import validation
 from instep.plan.assignment import Assigned, Assignment, assign
 from instep.plan.leaves import Leaf
 from instep.plan.selection import select
-from instep.state import Owner, Selector, State
+from instep.showing import written
+from instep.state import Owner, State
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def explain(owner: Owner, state: State, params: Any, grads: Any = None) -> Expla
             found = _explain(bucket, flags, [leaves[i] for i in chosen], len(groups), layouts)
             branch = _branch(owner, selection.chosen[leaves[chosen[0]].key])
             buckets.append(replace(found, branch=branch))
-    return Explanation(repr(owner), tuple(buckets), _calls(owner, state.t), _idle(state))
+    return Explanation(written(owner), tuple(buckets), _calls(owner, state.t), _idle(state))
 
 
 #: Steps without one of a parameter, from which on they are many.

@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 from instep import arrays, tree
+from instep.choices import Overrides, Selector
 from instep.interrupts import Call
 from instep.plan.step import Plan
-from instep.state import Composed, History, LeafState, Overrides, Owner, Selector, State
+from instep.state import Composed, History, LeafState, Owner, State
 
 
 class Flushing:

@@ -357,11 +357,12 @@ def inherit_annotations(cls: type) -> None:
         default: Any = {"default_factory": partial(copy, value)} if mutable else {"default": value}
         field = dataclasses.field(kw_only=inherited[name].kw_only, **default)
         setattr(cls, name, field)
-        annotations[name] = _hints(cls.__base__).get(name, inherited[name].type)
+        annotations[name] = hints_of(cls.__base__).get(name, inherited[name].type)
         cls.__annotations__ = annotations
 
 
-def _hints(cls: type | None) -> dict[str, Any]:
+def hints_of(cls: type | None) -> dict[str, Any]:
+    """Return how the fields of a class are annotated, as far as it can be told."""
     try:
         return typing.get_type_hints(cls, include_extras=True)
     except NameError:  # postponed annotations that name something local to a function
@@ -370,7 +371,7 @@ def _hints(cls: type | None) -> dict[str, Any]:
 
 def describe_fields(cls: type, excluded: frozenset[str]) -> tuple[Hyperparameter, ...]:
     """Return the hyperparameters that the fields of the dataclass `cls` declare."""
-    hints, described = _hints(cls), []
+    hints, described = hints_of(cls), []
     for field in dataclasses.fields(cls):
         if field.name not in excluded:
             hint = hints.get(field.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from operator import call as call_it
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 #: A function that is implemented in C, with its arguments.
 Call = Callable[[], Any]
@@ -93,5 +93,11 @@ class Block(Generic[_Result]):
     enter: Callable[[], _Result]
     leave: Callable[..., Any]
 
-    __enter__ = property(attrgetter("enter"))
-    __exit__ = property(attrgetter("leave"))
+    if TYPE_CHECKING:
+
+        def __enter__(self) -> _Result: ...
+        def __exit__(self, *error: object) -> None: ...
+
+    else:
+        __enter__ = property(attrgetter("enter"))
+        __exit__ = property(attrgetter("leave"))

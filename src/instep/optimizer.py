@@ -1,15 +1,16 @@
 """The base class of all optimizers: the step. Nothing about engines."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from instep import arrays
 from instep.answering import Answering
+from instep.choices import Complex, Engine, Overrides, Rounding, Selectors, StateDtype
 from instep.plan.remembered import alike
 from instep.settings import SETTINGS
-from instep.state import Overrides, Selector, State
+from instep.state import State
+from instep.tree import Tree
 
 if TYPE_CHECKING:
     from instep.explain import Explanation
@@ -86,18 +87,18 @@ class Optimizer(Answering):
 
     _settings = SETTINGS
 
-    engine: str = field(default="auto", kw_only=True)
+    engine: Engine = field(default="auto", kw_only=True)
     threads: int | None = field(default=None, kw_only=True)
     overrides: Overrides = field(default_factory=dict, kw_only=True)
-    frozen: Sequence[Selector] = field(default=(), kw_only=True)
-    complex: str = field(default="modulus", kw_only=True)
-    rounding: str | None = field(default=None, kw_only=True)
+    frozen: Selectors = field(default=(), kw_only=True)
+    complex: Complex = field(default="modulus", kw_only=True)
+    rounding: Rounding = field(default=None, kw_only=True)
     master: bool = field(default=False, kw_only=True)
-    state_dtype: str | None = field(default=None, kw_only=True)
+    state_dtype: StateDtype = field(default=None, kw_only=True)
     min_float8_size: int = field(default=4096, kw_only=True)
     seed: int = field(default=0, kw_only=True)
 
-    def update(self, params: Any, grads: Any, *, value: Any = None) -> Any:
+    def update(self, params: Tree, grads: Any, *, value: Any = None) -> Tree:
         """Take one step: change `params` in place along `grads`.
 
         Parameters
@@ -138,7 +139,8 @@ class Optimizer(Answering):
         """
         # A compiler would look into the rule, and fuse what is to be rounded.
         if "torch._dynamo" in sys.modules and arrays.is_compiled():
-            return arrays.left_by_compilers(self.update)(params, grads, value=value)
+            stepped: Tree = arrays.left_by_compilers(self.update)(params, grads, value=value)
+            return stepped
         plan = self._state.plan
         if plan is not None and plan.whole is not None and plan.whole(self, params, grads):
             return params
@@ -149,7 +151,7 @@ class Optimizer(Answering):
                 return params
             return self._step(state, params, grads, value, expected)
 
-    def _step(self, state: State, params: Any, grads: Any, value: Any, expected: Any) -> Any:
+    def _step(self, state: State, params: Tree, grads: Any, value: Any, expected: Any) -> Tree:
         """Take a step that is not a mere repetition of one of the plan that was expected."""
         if sys.is_finalizing():  # what a step needs may be gone, half of it
             raise RuntimeError(
@@ -171,7 +173,8 @@ class Optimizer(Answering):
                 self._settle()
                 plan = Plan(self, state, params, grads, value)
             plan.objective.take(value)
-            return plan.step(self, state, params)
+            stepped: Tree = plan.step(self, state, params)
+            return stepped
         finally:
             if plan is not None:
                 plan.release()

@@ -1,15 +1,17 @@
 """Partitions: an optimizer for each part of a tree, all of which take one step together."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
+from instep.choices import Complex, Engine, Overrides, Rounding, Selector, Selectors, StateDtype
 from instep.compound import Compound, compose
 from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
 from instep.settings import is_selector
-from instep.state import Overrides, Selector
+from instep.showing import Section, changed, sections
+from instep.signatures import readable
 from instep.transform import Transform
 
 #: The settings of an optimizer, which in a partition are those of all.
@@ -44,13 +46,21 @@ class Partition(Compound):
         """The optimizers, by what chooses their parts of the tree."""
         return MappingProxyType(self._branches)
 
-    def __repr__(self) -> str:
-        settings = [
-            f", {name}={source(getattr(self, name))}"
-            for name, default in _SETTINGS.items()
-            if not is_same(getattr(self, name), default)
-        ]
+    def _as_source(self) -> str:
+        settings = [f", {name}={value}" for name, value in self._shown_settings()]
         return f"partition({source(self._branches)}{''.join(settings)})"
+
+    def _shown_settings(self) -> list[tuple[str, str]]:
+        return changed(self, _SETTINGS, _SETTINGS)
+
+    def _shown_sections(self) -> list[Section]:
+        own = self._shown_settings()
+        found = [
+            (f"{selector!r}: {title}", values)
+            for selector, rule in self._branches.items()
+            for title, values in sections(rule)
+        ]
+        return [*found, (self.name, own)] if own else found
 
     def __getattr__(self, name: str) -> Any:
         if name == "scale" or name.startswith("_"):
@@ -75,17 +85,18 @@ def where_to_set(branches: Mapping[Selector, Optimizer], name: str) -> str:
     return f"those of its branches: write optimizer.branches[{selector!r}].{name}"
 
 
+@readable
 def partition(
-    branches: Mapping[Selector, Optimizer],
+    branches: Mapping[Selector, Optimizer] | Mapping[Any, Optimizer],
     *,
-    engine: str = "auto",
+    engine: Engine = "auto",
     threads: int | None = None,
     overrides: Overrides | None = None,
-    frozen: Sequence[Selector] = (),
-    complex: str = "modulus",  # noqa: A002 - as the setting of every optimizer
-    rounding: str | None = None,
+    frozen: Selectors = (),
+    complex: Complex = "modulus",  # noqa: A002 - as the setting of every optimizer
+    rounding: Rounding = None,
     master: bool = False,
-    state_dtype: str | None = None,
+    state_dtype: StateDtype = None,
     min_float8_size: int = 4096,
     seed: int = 0,
 ) -> Partition:

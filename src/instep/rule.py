@@ -14,9 +14,9 @@ from instep.hyperparameters import (
     describe_fields,
     inherit_annotations,
     is_array,
-    is_same,
-    source,
 )
+from instep.showing import Shown
+from instep.signatures import write_signature
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,6 @@ def names_of(hyperparameters: Sequence[Hyperparameter]) -> str:
     return ", ".join(entry.name for entry in hyperparameters) or "none"
 
 
-def _default(declared: "dataclasses.Field[Any]") -> Any:
-    """Return the default of a field."""
-    make = declared.default_factory
-    return declared.default if make is dataclasses.MISSING else make()
-
-
 class Edition:
     """The hyperparameters of all rules as they are: one comparison tells whether one was set.
 
@@ -122,7 +116,7 @@ class Standing:
 
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 @dataclass(eq=False, repr=False)
-class Rule(Copied, Standing):
+class Rule(Copied, Shown, Standing):
     """A piece of mathematics with its hyperparameters: the base of `Optimizer` and `Transform`.
 
     A subclass declares its hyperparameters as annotated fields with defaults. They are validated
@@ -184,16 +178,13 @@ class Rule(Copied, Standing):
     #: The mathematics. ``rule(xp, w, g, s, h)`` returns new values and a dict of new slots.
     rule: ClassVar[Callable[..., Any]]
 
-    #: What the annotated fields declare, in their order.
-    hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
-
-    #: Fields that are no hyperparameters of the rule, each with a function that validates it.
-    _settings: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}
-
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         inherit_annotations(cls)
+        is_written = "__init__" in vars(cls)  # by its author
         dataclass(eq=False, repr=False)(cls)
+        if not is_written:
+            write_signature(cls)
         cls.hyperparameters = describe_fields(cls, frozenset(cls._settings))
         declarations.check_class(cls)
 
@@ -263,21 +254,6 @@ class Rule(Copied, Standing):
 
     def _changed(self) -> None:
         """Take note that something changed of which plans depend."""
-
-    def __repr__(self) -> str:
-        values = [f"{h.name}={source(getattr(self, h.name))}" for h in self.hyperparameters]
-        defaults = {field.name: _default(field) for field in dataclasses.fields(self)}
-        settings = [
-            f"{name}={source(getattr(self, name))}"
-            for name in self._settings
-            if not is_same(getattr(self, name), defaults[name])
-        ]
-        return f"{self.name}({', '.join(values + settings)})"
-
-    @property
-    def name(self) -> str:
-        """Name of the rule, in messages and in kernels."""
-        return type(self).__name__
 
     @property
     def varying(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ class Saving(Stateful):
         >>> state["t"], state["hyperparameters"]["lr"]
         (1, 0.5)
         >>> Momentum().load_state_dict(state)
-        Momentum(lr=0.5, momentum=0.9, dampening=0.0, lr_in_velocity=True)
+        <Momentum(lr=0.5, momentum=0.9, dampening=0.0, lr_in_velocity=True) at t=1>
         """
         from instep.checkpoint import state_dict
 

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex
 
-from instep.state import Overrides, Selector
+from instep.choices import Overrides, Selector
 
 
 def _validate_engine(owner: str, value: Any) -> str:

@@ -4,14 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from instep.choices import Complex, Engine, Overrides, Rounding, Selector, Selectors, StateDtype
+
 if TYPE_CHECKING:
     from instep.rule import Rule
-
-#: What chooses leaves of a tree: a pattern of their paths, or a function that is asked of each.
-Selector = str | Callable[[str, Any], bool]
-
-#: Hyperparameters of parts of a tree, by what chooses these.
-Overrides = Mapping[Selector, Mapping[str, Any]]
 
 
 @dataclass
@@ -134,15 +130,15 @@ class Owner(Protocol):
 
     # Its settings.
     @property
-    def engine(self) -> str: ...
+    def engine(self) -> Engine: ...
     @property
     def threads(self) -> int | None: ...
     @property
     def seed(self) -> int: ...
     @property
-    def rounding(self) -> str | None: ...
+    def rounding(self) -> Rounding: ...
     @property
-    def state_dtype(self) -> str | None: ...
+    def state_dtype(self) -> StateDtype: ...
     @property
     def min_float8_size(self) -> int: ...
     @property
@@ -150,9 +146,9 @@ class Owner(Protocol):
     @property
     def overrides(self) -> Overrides: ...
     @property
-    def frozen(self) -> Sequence[Selector]: ...
+    def frozen(self) -> Selectors: ...
     @property
-    def complex(self) -> str: ...
+    def complex(self) -> Complex: ...
 
     # All rules in it, by their prefixes; and what is done to which leaves: the first that chooses
     # one.

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from instep.choices import Selector
 from instep.copying import on_host
 from instep.interrupts import Call
 from instep.rule import Rule
-from instep.state import Composed, LeafState, Owner, Selector, State
+from instep.state import Composed, LeafState, Owner, State
 from instep.turns import is_within_another_call, new_lock
 
 if TYPE_CHECKING:
@@ -108,6 +109,14 @@ class Stateful(Rule):
                 f"{self.name}.{call}: params are not the parameters, for the answer is in their "
                 f"place; leave the `with` block of answer_in_place before"
             )
+
+    def __repr__(self) -> str:
+        # As Python shows what its source alone does not make. This waits for no device.
+        t = self._state.t
+        return f"<{self._as_source()} at t={t}>" if t else self._as_source()
+
+    def _shown_title(self) -> str:
+        return f"{self.name}, t = {self._state.t}"
 
     @property
     def parts(self) -> Mapping[str, Rule]:

@@ -8,9 +8,12 @@ import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, ValuesView
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 Path = tuple[Any, ...]
+
+#: What a call is given and returns, whatever it is.
+Tree = TypeVar("Tree")
 
 #: Levels of containers in a tree. Each takes two frames of Python's stack of a thousand.
 MOST_LEVELS = 100

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from instep import arrays
+from instep.choices import Overrides, Selector, Selectors
 from instep.hyperparameters import described, is_array, is_same
 from instep.interrupts import Call
 from instep.schedules.stored import (
@@ -17,7 +18,6 @@ from instep.schedules.stored import (
     remade,
     snapshot,
 )
-from instep.state import Overrides, Selector
 
 
 class MismatchError(ValueError):
@@ -117,7 +117,7 @@ class Matching:
 
     # What chooses leaves ----------------------------------------------------------------------
 
-    def frozen(self, given: Any, present: Sequence[Selector]) -> Sequence[Selector]:
+    def frozen(self, given: Any, present: Selectors) -> Sequence[Selector]:
         """Return what is frozen after a load."""
         given = tuple(given)
         for selector in given:

@@ -25,6 +25,7 @@ from instep.optimizer import Optimizer
 from instep.plan import validation
 from instep.plan.leaves import Leaf
 from instep.state import State
+from instep.tree import Tree
 
 #: Kinds of trees that are remembered.
 MOST_PLANS = 32
@@ -118,7 +119,7 @@ class Sharded(Shared):
     def __repr__(self) -> str:
         return f"Sharded({self.optimizer!r}, {self._agreement.size} ranks)"
 
-    def update(self, params: Any, grads: Any, *, value: Any = None) -> Any:
+    def update(self, params: Tree, grads: Any, *, value: Any = None) -> Tree:
         """Take one step, together with all processes: change `params` in place.
 
         Parameters

@@ -54,7 +54,7 @@ class Shared:
         """Return those that were duplicated."""
         return [self._agreement.comm, self._outward]
 
-    def answer(self, params: Any, *, which: int | None = None) -> Any:
+    def answer(self, params: tree.Tree, *, which: int | None = None) -> tree.Tree:
         """Return what to use in the place of `params`, on all processes: see `Optimizer.answer`.
 
         Parameters
@@ -68,7 +68,8 @@ class Shared:
         -------
         A tree of new arrays.
         """
-        return self._together("answer", lambda: self._answer(params, which))
+        found: tree.Tree = self._together("answer", lambda: self._answer(params, which))
+        return found
 
     def _answer(self, params: Any, which: int | None) -> Any:
         leaves = validation.unchecked(f"{self.name}.answer", params)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from instep import arrays
+from instep.choices import Selector
 from instep.graph import Graph, cut, trace
 from instep.graph.dtypes import loaded_as, state_dtype
 from instep.graph.evaluation import compile_expressions
@@ -19,7 +20,7 @@ from instep.graph.rows import Flags, Group, Part, Row, Varying, alive, product_o
 from instep.graph.step_numbers import StepNumbers
 from instep.graph.trace import Values, objective, varying_name
 from instep.rule import Form
-from instep.state import Composed, Owner, Selector
+from instep.state import Composed, Owner
 
 
 class Program(StepNumbers):

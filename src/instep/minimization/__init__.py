@@ -7,6 +7,7 @@ from instep.minimization.lbfgs import LBFGS
 from instep.minimization.line_search import Backtracking, StrongWolfe
 from instep.minimization.minimize import minimize
 from instep.minimization.result import Record, Result, Status
+from instep.signatures import write_signatures
 
 __all__ = [
     "FISTA",
@@ -22,3 +23,5 @@ __all__ = [
     "check_gradient",
     "minimize",
 ]
+
+write_signatures(globals()[name] for name in __all__)

@@ -2,15 +2,15 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from instep.choices import Complex, Engine, Selectors
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
 from instep.optimizer import Optimizer
 from instep.settings import SETTINGS
-from instep.state import Selector
 
 if TYPE_CHECKING:
     from instep.explain import Explanation
@@ -139,10 +139,10 @@ class Method(ABC):
         As for `Optimizer`.
     """
 
-    engine: str = "auto"
+    engine: Engine = "auto"
     threads: int | None = None
-    complex: str = "modulus"
-    frozen: Sequence[Selector] = ()
+    complex: Complex = "modulus"
+    frozen: Selectors = ()
 
     def __post_init__(self) -> None:
         for name in SETTINGS_OF_PASSES:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from instep.hyperparameters import DecayRate, Epsilon, NonNegative
+from instep.hyperparameters import DecayRate, Epsilon, NonNegative, RealArray, Schedule
 from instep.optimizer import Optimizer
 
 
@@ -49,7 +49,7 @@ class MoMo(Optimizer):
 
     lr: NonNegative = 1.0
     beta: DecayRate = 0.9
-    lowest: float = 0.0
+    lowest: float | Schedule | RealArray = 0.0
 
     slots = ("m",)
     positive_slots = ()
@@ -117,7 +117,7 @@ class MoMoAdam(Optimizer):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
     eps: Epsilon = 1e-8
-    lowest: float = 0.0
+    lowest: float | Schedule | RealArray = 0.0
 
     slots = ("m", "v")
     real_slots = positive_slots = ("v",)

@@ -1,6 +1,6 @@
 """Gradient descent that knows how far there is to go, and takes its rate from that."""
 
-from instep.hyperparameters import Epsilon, NonNegative
+from instep.hyperparameters import Epsilon, NonNegative, RealArray, Schedule
 from instep.optimizer import Optimizer
 
 
@@ -39,7 +39,7 @@ class PolyakSGD(Optimizer):
     """
 
     lr: NonNegative = 1.0
-    lowest: float = 0.0
+    lowest: float | Schedule | RealArray = 0.0
     eps: Epsilon = 0.0
 
     needs_value = True

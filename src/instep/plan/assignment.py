@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instep import arrays, engines
+from instep.choices import Selector
 from instep.graph.dtypes import is_complex
 from instep.graph.program import Program
 from instep.graph.rows import Group, Row, Varying
@@ -14,7 +15,7 @@ from instep.plan.kinds import NOBODY
 from instep.plan.leaves import Leaf
 from instep.plan.overlaps import check_read
 from instep.plan.selection import Selection
-from instep.state import History, Owner, Selector, State
+from instep.state import History, Owner, State
 
 
 @dataclass(eq=False)

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from instep.choices import Selector
 from instep.graph.rows import Overridden
 from instep.hyperparameters import Hyperparameter, described
 from instep.plan.leaves import Leaf
 from instep.plan.ranks import Ranks
-from instep.state import Composed, Owner, Selector
+from instep.state import Composed, Owner
 from instep.tree import format_path
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from operator import is_
 
+from instep.choices import Overrides
 from instep.graph.program import Program
 from instep.hyperparameters import is_same
 from instep.rule import edition
-from instep.state import Overrides, Owner
+from instep.state import Owner
 
 
 class Settings:

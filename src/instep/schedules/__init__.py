@@ -30,6 +30,7 @@ from instep.schedules.decay import (
     StepDecay,
 )
 from instep.schedules.plateau import ReduceOnPlateau
+from instep.signatures import write_signatures
 
 __all__ = [
     "REX",
@@ -54,3 +55,5 @@ __all__ = [
     "WarmUp",
     "WarmUpStableDecay",
 ]
+
+write_signatures(globals()[name] for name in __all__)

@@ -1,6 +1,6 @@
 """Elementwise changes of the gradient."""
 
-from instep.hyperparameters import DecayRate, NonNegative
+from instep.hyperparameters import DecayRate, NonNegative, RealArray, Schedule
 from instep.transform import Transform
 
 
@@ -54,7 +54,7 @@ class scale_gradients(Transform):
 
     stage = "gradient"
 
-    factor: float = 1.0
+    factor: float | Schedule | RealArray = 1.0
 
     @staticmethod
     def rule(xp, w, g, s, h):
