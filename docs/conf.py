@@ -22,7 +22,7 @@ nitpicky = True
 # belongs to others is not linked. Neither is the inside of the machinery.
 nitpick_ignore_regex = [
     (r"py:.*", r"(abc|collections|numpy|types|typing)\..*"),
-    (r"py:.*", r"instep\.(graph|hyperparameters|minimization|rule)\..*"),
+    (r"py:.*", r"instep\.(choices|graph|hyperparameters|minimization|rule)\..*"),
 ]
 
 autodoc_member_order = "bysource"

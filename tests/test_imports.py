@@ -45,7 +45,7 @@ def test_the_public_names_are_pinned():
     tested = [case.optimizer for case in cases.CLASSES]
     assert len(set(instep.__all__)) == len(instep.__all__)
     assert set(instep.__all__) == {
-        *("Optimizer", "Transform", "chain", "partition", "schedules", "__version__"),
+        *("Optimizer", "Transform", "chain", "partition", "schedules", "transforms", "__version__"),
         *("minimize", "LBFGS", "ConjugateGradient", "FISTA", "StrongWolfe", "Backtracking"),
         *("Result", "Record", "Status", "check_gradient", "GradientCheck", "LeafCheck"),
         *(cls.__name__ for cls in tested if cls.__module__.startswith("instep.")),

@@ -65,6 +65,10 @@ class Chain(Compound):
             return getattr(main, name)
         raise self._unknown(name)
 
+    def _remedy(self, name: str) -> str:
+        main: Optimizer = self._main
+        return main._remedy(name)  # noqa: SLF001  (its own)
+
     def _names_to_set(self) -> str:
         main = self._main
         own = (

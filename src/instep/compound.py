@@ -7,6 +7,7 @@ from typing import Any
 
 from instep import arrays
 from instep.choices import Selector
+from instep.elsewhere import ATTRIBUTES
 from instep.graph.errors import RuleError
 from instep.graph.remembered import OBJECTIVE
 from instep.graph.trace import check_result
@@ -237,12 +238,11 @@ class Compound(Optimizer):
 
     def _unknown(self, name: str) -> AttributeError:
         """Return the error for an attribute that it has not."""
-        remedy = ""
+        remedy = ATTRIBUTES.get(name) or ("" if name.startswith("_") else self._remedy(name))
         if name == "scale":
-            remedy = (
-                "; put dynamic_scale() before the optimizer, or before the partition, in a chain"
-            )
-        return AttributeError(f"{type(self).__name__} has no attribute {name!r}{remedy}")
+            remedy = "put dynamic_scale() before the optimizer, or before the partition, in a chain"
+        end = f"; {remedy}" if remedy else ""
+        return AttributeError(f"{type(self).__name__} has no attribute {name!r}{end}")
 
 
 def compose(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from instep import arrays
 from instep.answering import Answering
 from instep.choices import Complex, Engine, Overrides, Rounding, Selectors, StateDtype
+from instep.elsewhere import ATTRIBUTES, absent_attributes
 from instep.plan.remembered import alike
 from instep.settings import SETTINGS
 from instep.state import State
@@ -179,6 +180,9 @@ class Optimizer(Answering):
             if plan is not None:
                 plan.release()
 
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in ATTRIBUTES or hasattr(self, name)]
+
     def explain(self, params: Any, grads: Any = None) -> "Explanation":
         """Say how a step on `params` runs: engines, passes, bytes an element, and the code.
 
@@ -190,3 +194,7 @@ class Optimizer(Answering):
 
         self._settle()
         return explain(self, self._state, params, grads)
+
+
+for _name, _stand_in in absent_attributes():
+    setattr(Optimizer, _name, _stand_in)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from instep.choices import Complex, Engine, Overrides, Rounding, Selector, Selectors, StateDtype
 from instep.compound import Compound, compose
+from instep.elsewhere import ATTRIBUTES
 from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
 from instep.settings import is_selector
@@ -63,7 +64,7 @@ class Partition(Compound):
         return [*found, (self.name, own)] if own else found
 
     def __getattr__(self, name: str) -> Any:
-        if name == "scale" or name.startswith("_"):
+        if name in ("scale", *ATTRIBUTES) or name.startswith("_"):
             raise self._unknown(name)
         rest = where_to_set(self._branches, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; it has {rest}")

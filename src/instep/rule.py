@@ -1,12 +1,14 @@
 """What optimizers and transforms have in common: hyperparameters, slots, and one pure function."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
+from functools import wraps
 from types import MappingProxyType
 from typing import Any, ClassVar, dataclass_transform
 
-from instep import declarations
+from instep import declarations, elsewhere
 from instep.copying import Copied
 from instep.hyperparameters import (
     Domain,
@@ -67,6 +69,39 @@ def rates_that_move(
 def names_of(hyperparameters: Sequence[Hyperparameter]) -> str:
     """Return the names of hyperparameters, for messages."""
     return ", ".join(entry.name for entry in hyperparameters) or "none"
+
+
+def _checked(construct: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that says what to write for arguments that the rule has not."""
+    known = dict.fromkeys([*inspect.signature(construct).parameters][1:])
+    first = next(iter(known), "")
+
+    @wraps(construct)
+    def checked(self: Any, *given: Any, **named: Any) -> None:
+        for name in named:
+            if name not in known:
+                raise TypeError(
+                    f"{self.name} has no hyperparameter {name!r}; "
+                    f"{self._remedy(name) or f'it has {names_of(self.hyperparameters)}'}"
+                )
+        if given and hasattr(self, "update") and _are_parameters(given[0], first in named):
+            raise TypeError(
+                f"{self.name}: the first argument is {first}, got parameters; give these to "
+                f"update(params, grads), at every step, and hyperparameters by their names: "
+                f"{self.name}({first}=...)"
+            )
+        construct(self, *given, **named)
+
+    return checked
+
+
+def _are_parameters(value: Any, is_one_too_many: bool) -> bool:
+    """Return whether parameters stand where a hyperparameter is meant."""
+    if isinstance(value, Mapping | list | tuple):
+        leaves = value.values() if isinstance(value, Mapping) else value
+        return any(is_array(x) or isinstance(x, Mapping | list | tuple) for x in leaves)
+    # Other libraries take generators.
+    return isinstance(value, Iterator | ValuesView) or (is_one_too_many and is_array(value))
 
 
 class Edition:
@@ -185,6 +220,7 @@ class Rule(Copied, Shown, Standing):
         dataclass(eq=False, repr=False)(cls)
         if not is_written:
             write_signature(cls)
+            cls.__init__ = _checked(cls.__init__)  # type: ignore[method-assign]
         cls.hyperparameters = describe_fields(cls, frozenset(cls._settings))
         declarations.check_class(cls)
 
@@ -222,7 +258,8 @@ class Rule(Copied, Shown, Standing):
             object.__setattr__(self, name, value)
         else:
             raise AttributeError(
-                f"{self.name} has no hyperparameter {name!r}; it has {self._names_to_set()}"
+                f"{self.name} has no hyperparameter {name!r}; "
+                f"{self._remedy(name) or f'it has {self._names_to_set()}'}"
             )
 
     def _set(self, entry: Hyperparameter, value: Any) -> None:
@@ -247,6 +284,11 @@ class Rule(Copied, Shown, Standing):
         self.__dict__.update(notes)
         edition.ends()
         self._changed()
+
+    def _remedy(self, name: str) -> str:
+        """Return what to write instead of a name that is not its own, or nothing."""
+        own = {entry.name: getattr(self, entry.name, None) for entry in self.hyperparameters}
+        return elsewhere.remedy(name, own, self._settings)
 
     def _names_to_set(self) -> str:
         """Return the names of what can be set, for messages."""

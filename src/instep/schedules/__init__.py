@@ -15,6 +15,9 @@ at step ``steps + 1``.
 [0.0, 0.05, 0.1, 0.05, 0.0, 0.0]
 """
 
+from typing import TYPE_CHECKING, Any
+
+from instep.elsewhere import absent
 from instep.schedules.base import Product, Schedule, Sum
 from instep.schedules.composition import After, Join, WarmUp
 from instep.schedules.convex import Chebyshev, NesterovMomentum
@@ -57,3 +60,13 @@ __all__ = [
 ]
 
 write_signatures(globals()[name] for name in __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if not TYPE_CHECKING:  # type checkers would take every name for one that there is
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(absent(__name__, name, {"instep.schedules.": __all__}))

@@ -1,5 +1,8 @@
 """Rule fragments of a few lines, to put before or after an optimizer in a `chain`."""
 
+from typing import TYPE_CHECKING, Any
+
+from instep.elsewhere import absent
 from instep.transforms.averaging import average, lookahead
 from instep.transforms.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from instep.transforms.control import accumulate, skip_nonfinite
@@ -56,3 +59,13 @@ __all__ = [
     "trust_ratio",
     "weight_decay",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if not TYPE_CHECKING:  # type checkers would take every name for one that there is
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(absent(__name__, name, {"instep.transforms.": __all__}))
