@@ -281,6 +281,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types."""
+    """Check the types, those of the examples too, with mypy and pyright."""
     session.install(".", *group("types"))
     session.run("mypy")
+    session.run("python", "tests/check_snippets.py")

@@ -17,8 +17,17 @@ from numpy.typing import NDArray
 
 from instep import arrays
 
+
+class ToldSchedule(Protocol):
+    """A schedule that is called with the value of the objective, too."""
+
+    @property
+    def needs_value(self) -> bool: ...
+    def __call__(self, step: int, value: float, /) -> float: ...
+
+
 #: A function from the step number, counted from 1, to the value of a hyperparameter.
-Schedule = Callable[[int], float]
+Schedule = Callable[[int], float] | ToldSchedule
 
 
 class RealArray(Protocol):

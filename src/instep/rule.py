@@ -146,7 +146,8 @@ class Standing:
     #: What stands in for the parameters when they are used, where it is not the parameters
     #: themselves, but a mean of their path, say: ``answer_rule(xp, w, s, h)`` returns it. `h` has
     #: the numbers of `scalar_slots`.
-    answer_rule: ClassVar[Callable[..., Any] | None] = None
+    #: (No ClassVar, for in pyright no method may override one that has a value.)
+    answer_rule: Callable[..., Any] | None = None
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
@@ -220,7 +221,7 @@ class Rule(Copied, Shown, Standing):
         dataclass(eq=False, repr=False)(cls)
         if not is_written:
             write_signature(cls)
-            cls.__init__ = _checked(cls.__init__)  # type: ignore[method-assign]
+            type.__setattr__(cls, "__init__", _checked(cls.__init__))
         cls.hyperparameters = describe_fields(cls, frozenset(cls._settings))
         declarations.check_class(cls)
 

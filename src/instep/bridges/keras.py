@@ -13,7 +13,7 @@ from instep.bridges.fields import Field
 from instep.bridges.keras_rows import IGNORED, OFF, ROWS, KerasRow
 from instep.bridges.loading import Given, Read, load
 from instep.bridges.names import Names, named
-from instep.bridges.opened import Opened, opened
+from instep.bridges.opened import AnyOptimizer, Opened, opened
 from instep.hyperparameters import described
 from instep.optimizer import Optimizer
 from instep.transforms import decoupled_weight_decay
@@ -101,7 +101,7 @@ def to_keras(optimizer: Optimizer, keras_optimizer: Any, names: Paths) -> Any:
     return keras_optimizer
 
 
-def from_keras(optimizer: Optimizer, keras_optimizer: Any, names: Paths) -> Optimizer:
+def from_keras(optimizer: AnyOptimizer, keras_optimizer: Any, names: Paths) -> AnyOptimizer:
     """Give an optimizer the state of one of Keras, with its hyperparameters.
 
     The optimizer is given, because it has settings that Keras does not know, and may have a
@@ -150,14 +150,16 @@ def from_keras(optimizer: Optimizer, keras_optimizer: Any, names: Paths) -> Opti
     values, others = there.options(one, row)
     taken = int(there.value(keras_optimizer.iterations))
     if taken == 0:
-        return load(one, Given(0, {}, values, others))
+        load(one, Given(0, {}, values, others))
+        return optimizer
     numbers = {field.theirs: there.value(there.number(field.theirs)) for field in row.of_all}
     of_all = {field.ours: float(field.read(numbers, {})) for field in row.of_all}
     read = {}
     for place, key in enumerate(given.flat):
         fields = {name: there.value(own[place]) for name, own in there.variables.items()}
         read[key] = Read(taken, row.placed(fields) if row.placed else fields)
-    return load(one, Given(taken, read, values, others, of_all=of_all, arrays=given.arrays))
+    load(one, Given(taken, read, values, others, of_all=of_all, arrays=given.arrays))
+    return optimizer
 
 
 class _There:

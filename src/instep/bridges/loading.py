@@ -10,7 +10,6 @@ from instep import arrays
 from instep.bridges.fields import Field, Values
 from instep.bridges.opened import Opened
 from instep.hyperparameters import is_array
-from instep.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Given:
     arrays: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load(one: Opened, given: Given) -> Optimizer:
+def load(one: Opened, given: Given) -> None:
     """Give an optimizer the state of the other side, all of it or nothing."""
     new, t = one.present(), given.t
     for name, value in given.values.items():
@@ -91,7 +90,7 @@ def load(one: Opened, given: Given) -> Optimizer:
     }
     if given.overrides:
         state["overrides"] = given.overrides
-    return one.optimizer.load_state_dict(state)
+    one.optimizer.load_state_dict(state)
 
 
 def _leaf(

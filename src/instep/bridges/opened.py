@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from instep.schedules.base import needs_value
 
 #: The rows of a bridge.
 Table = Sequence[Row]
+
+#: An optimizer that comes back as the one that it was.
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 
 @dataclass(frozen=True)

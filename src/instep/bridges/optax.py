@@ -12,7 +12,7 @@ from instep import arrays, tree
 from instep.bridges import optax_trees as trees
 from instep.bridges.fields import Values
 from instep.bridges.loading import Given, Read, load
-from instep.bridges.opened import Opened, opened
+from instep.bridges.opened import AnyOptimizer, Opened, opened
 from instep.bridges.optax_rows import NAMES, ROWS, OptaxRow
 from instep.hyperparameters import described
 from instep.optimizer import Optimizer
@@ -99,7 +99,9 @@ def to_optax(optimizer: Optimizer, state: Any) -> Any:
     return trees.replaced(state, change)
 
 
-def from_optax(optimizer: Optimizer, state: Any, params: Any = None, *, t: Any = None) -> Optimizer:
+def from_optax(
+    optimizer: AnyOptimizer, state: Any, params: Any = None, *, t: Any = None
+) -> AnyOptimizer:
     """Give an optimizer the state of one of optax.
 
     The optimizer is given, for hyperparameters are not in the state: optax has them in functions.
@@ -161,11 +163,13 @@ def from_optax(optimizer: Optimizer, state: Any, params: Any = None, *, t: Any =
                 f"from_optax: params has no {key!r}, of which the state is; give the same tree"
             )
     if steps == 0:
-        return load(one, Given(0, {}, values))
+        load(one, Given(0, {}, values))
+        return optimizer
     _check_derived(one, row, shared)
     numbers = one.numbers(one.present() | values, steps)
     of_all = {field.ours: field.read(shared, numbers) for field in row.of_all}
-    return load(one, Given(steps, read, values, of_tree=shared, of_all=of_all, arrays=known))
+    load(one, Given(steps, read, values, of_tree=shared, of_all=of_all, arrays=known))
+    return optimizer
 
 
 class _Found:

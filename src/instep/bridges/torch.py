@@ -11,7 +11,7 @@ import numpy as np
 from instep import arrays
 from instep.bridges.loading import Given, Read, load
 from instep.bridges.names import Names, named
-from instep.bridges.opened import Opened, opened
+from instep.bridges.opened import AnyOptimizer, Opened, opened
 from instep.bridges.torch_complex import like_parameter, put_together, taken_apart
 from instep.bridges.torch_groups import Groups
 from instep.bridges.torch_rows import ROWS, TorchRow
@@ -91,12 +91,12 @@ def to_torch(optimizer: Optimizer, names: Paths) -> dict[str, Any]:
 
 
 def from_torch(
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     state_dict: Mapping[str, Any],
     names: Paths | None = None,
     *,
     t: Any = None,
-) -> Optimizer:
+) -> AnyOptimizer:
     """Give an optimizer the state of one of `torch.optim`, with its hyperparameters.
 
     The optimizer is given, for a `state_dict` does not say of which class it is: those of Adam and
@@ -174,10 +174,11 @@ def from_torch(
         )
     if not _row(one).counts:
         read = {key: Read(steps, entry.fields) for key, entry in read.items()}
-    return load(
+    load(
         one,
         Given(steps, read, of_first, overrides=overrides, others=others, arrays=known_arrays),
     )
+    return optimizer
 
 
 def _row(one: Opened) -> TorchRow:
