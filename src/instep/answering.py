@@ -46,7 +46,8 @@ class Answering(Adjusting):
             return answered
 
     #: Names that other libraries give to the same.
-    averaged = eval_params = answer
+    averaged = answer
+    eval_params = answer
 
     def answer_in_place(self, params: Tree, *, which: int | None = None) -> Block[Tree]:
         """Put the answer in the place of `params` for a ``with`` block, then put them back.

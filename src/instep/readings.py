@@ -22,7 +22,8 @@ class Readings(Mapping[str, float]):
     """
 
     def __init__(self, owner: str, of_tree: Numbers, leaves: Mapping[str, Numbers]) -> None:
-        self._owner, self._of_tree, self.leaves = owner, of_tree, leaves
+        self._owner, self._of_tree = owner, of_tree
+        self.leaves: Mapping[str, Numbers] = leaves
 
     def __getitem__(self, name: str) -> float:
         if name not in self._of_tree:

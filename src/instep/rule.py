@@ -211,6 +211,9 @@ class Rule(Copied, Shown, Standing):
     #: Whether `rule` calls `xp.random`.
     needs_random: ClassVar[bool] = False
 
+    #: What the annotated fields declare, in their order.
+    hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
+
     #: The mathematics. ``rule(xp, w, g, s, h)`` returns new values and a dict of new slots.
     rule: ClassVar[Callable[..., Any]]
 

@@ -17,7 +17,6 @@ _CELL = 'style="text-align: left; font-family: monospace; white-space: pre-wrap"
 class Shown:
     """A rule that can be looked at."""
 
-    #: What the annotated fields declare, in their order.
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
 
     #: Fields that are no hyperparameters of the rule, each with a function that validates it.

@@ -55,6 +55,8 @@ class Transform(Rule):
     #: before it are still known, ``"parameter"`` after it.
     stage: ClassVar[Literal["gradient", "step", "parameter"]]
 
+    borrowed: ClassVar[tuple[str, ...]] = ()
+
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         own = [entry.name for entry in cls.hyperparameters]

@@ -77,10 +77,12 @@ class Descent(ABC):
     """
 
     def __init__(self, objective: Objective, params: Any) -> None:
-        self._objective, self.params = objective, params
-        self.value = self.gradient_norm = math.nan
+        self._objective = objective
+        self.params: Any = params
+        self.value: float = math.nan
+        self.gradient_norm: float = math.nan
         self.grads: Any = None
-        self.length = 0.0
+        self.length: float = 0.0
 
     @abstractmethod
     def begin(self) -> None:

@@ -27,7 +27,8 @@ class Objective:
     """
 
     def __init__(self, function: Any, *, call: str = "minimize") -> None:
-        self._call, self.count = call, 0
+        self._call = call
+        self.count: int = 0
         if callable(function):
             self._functions: Sequence[Callable[[Any], Any]] = (function,)
         elif (
