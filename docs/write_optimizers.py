@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> None:
     for optimizer in NAMES_OF_OPTIMIZERS:
         if "--figures" in arguments or not figure_of(optimizer).exists():
             draw(optimizer)
+        darken(optimizer)
 
 
 def pages() -> dict[str, str]:
@@ -105,7 +106,7 @@ def page(name: str) -> str:
 
 ## Cost
 
-{table([name])}
+{cost(name)}
 
 ## Path
 
@@ -197,6 +198,22 @@ def fewer_bytes(names: list[str]) -> str:
     return "\n".join(lines)
 
 
+def cost(name: str) -> str:
+    """Return the costs of one optimizer as a table that is narrow."""
+    found = forms(name)
+    rows = [
+        ["", *(label.suffix.removeprefix(", ") for label, _ in found)],
+        ["state", *(label.kept() for label, _ in found)],
+        ["passes", *(str(len(passes("float32"))) for _, passes in found)],
+    ]
+    for dtype in DTYPES:
+        moved = (bytes_moved(passes, dtype) for _, passes in found)
+        rows.append([f"bytes an element, {dtype}", *moved])
+    lines = [" | ".join(row) for row in rows]
+    lines.insert(1, "|".join(len(rows[0]) * ["---"]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
 def table(names: list[str]) -> str:
     """Return the costs of optimizers as a table."""
     lines = [
@@ -206,15 +223,8 @@ def table(names: list[str]) -> str:
     for name in names:
         for label, passes in forms(name):
             shown = " | ".join(bytes_moved(passes, dtype) for dtype in DTYPES)
-            remembered = (name for name in label.program.remembered if name != OBJECTIVE)
-            numbers = [f"`{name}` (one number)" for name in remembered]
-            state = ", ".join([*label.state, *numbers]) or "none"
-            title = (
-                f"{name}{label.suffix}"
-                if len(names) == 1
-                else (f"{{doc}}`{name} <{name.lower()}>`{label.suffix}")
-            )
-            lines.append(f"| {title} | {state} | {len(passes('float32'))} | {shown} |")
+            title = f"{{doc}}`{name} <{name.lower()}>`{label.suffix}"
+            lines.append(f"| {title} | {label.kept()} | {len(passes('float32'))} | {shown} |")
     return "\n".join(lines)
 
 
@@ -236,6 +246,13 @@ class Form:
             letters = " by ".join("nm"[MATRIX.index(side)] for side in shape)
             self.state.append(f"`{slot}`" if shape == MATRIX else f"`{slot}` ({letters})")
 
+    def kept(self) -> str:
+        """Return what is kept for a parameter."""
+        remembered = (name for name in self.program.remembered if name != OBJECTIVE)
+        return (
+            ", ".join([*self.state, *(f"`{name}` (one number)" for name in remembered)]) or "none"
+        )
+
 
 def forms(name: str, **settings: Any) -> list[tuple[Form, Passes]]:
     """Return the forms of an optimizer, each with the passes by dtype."""
@@ -254,9 +271,9 @@ def forms(name: str, **settings: Any) -> list[tuple[Form, Passes]]:
     return found
 
 
-def figure_of(name: str) -> Path:
-    """Return the file of the figure of an optimizer."""
-    return FOLDER / "figures" / f"{name.lower()}.png"
+def figure_of(name: str, suffix: str = "") -> Path:
+    """Return the file of the figure of an optimizer, for light pages or `_dark` ones."""
+    return FOLDER / "figures" / f"{name.lower()}{suffix}.png"
 
 
 def draw(name: str) -> None:
@@ -281,6 +298,24 @@ def draw(name: str) -> None:
             128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
         )
         few.save(target, optimize=True)
+
+
+#: What a dark page of the theme has where a light one is white, in each channel.
+DARK = np.array([19, 20, 22])
+
+
+def darken(name: str) -> None:
+    """Write the figure for dark pages: lightness turned around, hue and saturation as they are."""
+    from PIL import Image
+
+    with Image.open(figure_of(name)) as light:
+        colours = np.asarray(light.convert("RGB")).astype(int)
+    turned = colours + (255 - colours.max(axis=2) - colours.min(axis=2))[..., None]
+    shown = DARK + turned * (255 - DARK) // 255
+    dark = Image.fromarray(shown.astype("uint8")).quantize(
+        128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+    )
+    dark.save(figure_of(name, "_dark"), optimize=True)
 
 
 def best(name: str, surface: Surface) -> tuple[float, Way]:
