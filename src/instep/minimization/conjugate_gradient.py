@@ -89,11 +89,12 @@ class ConjugateGradient(Method):
     where a line search gives :math:`\alpha_k` and, with the change :math:`y_k = g_{k+1} - g_k`,
 
     .. math::
-        \beta^{PR+} &= \max\left(\frac{\langle g_{k+1}, y_k \rangle}{\lVert g_k \rVert^2}, 0\right)
-            \qquad
-        \beta^{DY} = \frac{\lVert g_{k+1} \rVert^2}{\langle d_k, y_k \rangle} \\
-        \beta^{HZ} &= \max\left(\left\langle y_k - 2 d_k \frac{\lVert y_k \rVert^2}
-            {\langle d_k, y_k \rangle}, \frac{g_{k+1}}{\langle d_k, y_k \rangle} \right\rangle,
+        \beta^{PR+} &= \max\left(\frac{\langle g_{k+1}, y_k \rangle}
+            {\lVert g_k \rVert^2}, 0\right) \\
+        \beta^{DY} &= \frac{\lVert g_{k+1} \rVert^2}{\langle d_k, y_k \rangle} \\
+        h_k &= \left\langle y_k - 2 d_k \frac{\lVert y_k \rVert^2}
+            {\langle d_k, y_k \rangle}, \frac{g_{k+1}}{\langle d_k, y_k \rangle} \right\rangle \\
+        \beta^{HZ} &= \max\left(h_k,
             \frac{-1}{\lVert d_k \rVert \min(0.01, \lVert g_k \rVert)} \right)
 
     of Polak and Ribière (1969) with Powell's bound, Dai and Yuan (1999), and Hager and Zhang

@@ -43,8 +43,8 @@ class FISTA(Method):
     is made smaller until
 
     .. math::
-        f(x_{k+1}) \le f(y_k) + \mathrm{Re} \langle \nabla f(y_k), x_{k+1} - y_k \rangle
-            + \frac{1}{2 \eta} \lVert x_{k+1} - y_k \rVert^2
+        f(x_{k+1}) \le f(y_k) &+ \mathrm{Re} \langle \nabla f(y_k), x_{k+1} - y_k \rangle \\
+            &+ \frac{1}{2 \eta} \lVert x_{k+1} - y_k \rVert^2
 
     Parameters
     ----------

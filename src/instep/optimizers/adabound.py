@@ -13,10 +13,10 @@ class AdaBound(Optimizer):
     .. math::
         m &\leftarrow \beta_1 m + (1 - \beta_1)\, g \\
         v &\leftarrow \beta_2 v + (1 - \beta_2)\, g \odot g \\
+        a &= \eta_\infty \left(1 - \frac{1}{\gamma t + 1}\right), \quad
+            b = \eta_\infty \left(1 + \frac{1}{\gamma t}\right) \\
         r &= \mathrm{clip}\left(
-            \frac{\eta \sqrt{1 - \beta_2^t} / (1 - \beta_1^t)}{\sqrt{v} + \epsilon},\;
-            \eta_\infty \left(1 - \frac{1}{\gamma t + 1}\right),\;
-            \eta_\infty \left(1 + \frac{1}{\gamma t}\right) \right) \\
+            \frac{\eta \sqrt{1 - \beta_2^t} / (1 - \beta_1^t)}{\sqrt{v} + \epsilon}, a, b \right) \\
         w &\leftarrow w - r \odot m
 
     Parameters

@@ -79,9 +79,9 @@ class MoMoAdam(Optimizer):
         m &\leftarrow \beta_1 m + (1 - \beta_1)\, g \\
         v &\leftarrow \beta_2 v + (1 - \beta_2)\, g \odot g \\
         u &= \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} \\
-        w &\leftarrow w - \min\left(\frac{\eta}{1 - \beta_1^t}, \frac{\max(\bar f
-            - (1 - \beta_1^t) f^* - \gamma + \langle m, w \rangle, 0)}{\langle m, u \rangle}
-            \right) u
+        h &= \bar f - (1 - \beta_1^t) f^* - \gamma + \langle m, w \rangle \\
+        w &\leftarrow w - \min\left(\frac{\eta}{1 - \beta_1^t}, \frac{\max(h, 0)}
+            {\langle m, u \rangle} \right) u
 
     The products are over all arrays of the tree.
 
