@@ -270,6 +270,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def pages(session: nox.Session) -> None:
+    """Look at every page at two widths, light and dark, and take pictures; needs Chromium."""
+    session.install(".[compare]", *group("docs"))
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "docs", "docs/_build/html")
+    shots = ("--shots", "docs/_build/shots")
+    session.run("python", "docs/check_pages.py", "docs/_build/html", *shots, *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and who may import whom."""
     session.install("--no-deps", ".")

@@ -1,6 +1,10 @@
 """How Sphinx builds the documentation."""
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "instep"
 author = "The instep developers"
@@ -10,10 +14,15 @@ version = release = installed_version("instep")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    # Those in `extensions`.
+    "dark_figures",
+    "llms_txt",
+    "mathml",
+    "wide_tables",
 ]
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
@@ -28,10 +37,25 @@ nitpick_ignore_regex = [
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give types, shapes and dtypes
 napoleon_google_docstring = False
+napoleon_attr_annotations = False  # whether a number may be a schedule, the pages say once
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
+copybutton_exclude = ".linenos, .gp, .go"  # neither prompts nor what is printed
+
 html_theme = "furo"
 html_title = f"instep {release}"
+html_baseurl = "https://instep.readthedocs.io/"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_show_sphinx = False
+html_theme_options = {
+    "light_logo": "logo.svg",
+    "dark_logo": "logo-dark.svg",
+    "source_repository": "https://github.com/instep-optimizers/instep",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
