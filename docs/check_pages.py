@@ -22,8 +22,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -104,11 +105,11 @@ class Browser:
     Parameters
     ----------
     commands, answers
-        Descriptors of the ends of the pipes that are ours.
+        The ends of the pipes that are ours.
     """
 
-    def __init__(self, commands: int, answers: int) -> None:
-        self.commands, self.answers = os.fdopen(commands, "wb"), os.fdopen(answers, "rb")
+    def __init__(self, commands: BinaryIO, answers: BufferedReader) -> None:
+        self.commands, self.answers = commands, answers
         self.count, self.session, self.asked = 0, "", []
         self.pending = b""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -196,11 +197,12 @@ def running(chromium: str) -> Iterator[Browser]:
         )
         os.close(theirs_in)
         os.close(theirs_out)
-        try:
-            yield Browser(ours_out, ours_in)
-        finally:
-            process.terminate()
-            process.wait()
+        with os.fdopen(ours_out, "wb") as commands, os.fdopen(ours_in, "rb") as answers:
+            try:
+                yield Browser(commands, answers)
+            finally:
+                process.terminate()
+                process.wait()
 
 
 def pages_in(folder: Path, wanted: list[str]) -> list[Path]:

@@ -16,15 +16,17 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     # Those in `extensions`.
     "dark_figures",
     "llms_txt",
     "mathml",
+    "run_examples",
     "wide_tables",
 ]
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]
 
 nitpicky = True
 # No inventory of another project is fetched, so that the documentation builds offline: what
@@ -40,6 +42,25 @@ napoleon_google_docstring = False
 napoleon_attr_annotations = False  # whether a number may be a schedule, the pages say once
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    # These two compare the methods of minimizing.md, and take arguments.
+    "ignore_pattern": r"(phase_retrieval|tomography)\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "image_scrapers": ["run_examples.keep_figures"],
+    "reset_modules": ("run_examples.set_looks",),
+    "capture_repr": (),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,  # a page says nothing of the machine that built it
+    "write_computation_times": False,
+}
 
 copybutton_exclude = ".linenos, .gp, .go"  # neither prompts nor what is printed
 

@@ -4,7 +4,6 @@ A figure `name.png` that has a neighbour `name_dark.png` is shown on light pages
 neighbour on dark ones. Pages name the first and need not know of the second.
 """
 
-import copy
 from pathlib import Path
 
 from docutils import nodes
@@ -24,10 +23,10 @@ class PairFigures(SphinxTransform):
             uri = f"{name}_dark{dot}{suffix}"
             if "://" in uri or not Path(self.env.relfn2path(uri)[1]).is_file():
                 continue
-            dark = copy.deepcopy(light)
+            dark = light.copy()
             dark["uri"] = uri
-            light["classes"].append("only-light")
-            dark["classes"].append("only-dark")
+            light["classes"] = [*light["classes"], "only-light"]
+            dark["classes"] = [*dark["classes"], "only-dark"]
             light.parent.insert(light.parent.index(light) + 1, dark)
 
 

@@ -4,7 +4,10 @@ Browsers lay MathML out themselves: a page asks no network for a script, and nee
 converter is that of docutils, which Sphinx brings along.
 """
 
+import re
+
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util.math import get_node_equation_number
@@ -21,9 +24,11 @@ def converted(node: nodes.math | nodes.math_block, *, as_block: bool = False) ->
         text = rf"\begin{{aligned}}{text}\end{{aligned}}"
     for name, other in OTHER_NAMES.items():
         text = text.replace(name, other)
+    # Of \frac12 the converter would take both digits for the numerator.
+    text = re.sub(r"\\frac\s*(\w)\s*(\w)", r"\\frac{\1}{\2}", text)
     try:
         return tex2mathml(text, as_block=as_block)
-    except SyntaxError as error:
+    except MathError as error:
         raise ValueError(
             f"mathml: no MathML for {text!r}: {error}; write it with what "
             "docutils.utils.math.latex2mathml knows"
