@@ -84,7 +84,9 @@ class clip_by_norm(Transform):
 class clip_by_global_norm(Transform):
     r"""Scale all gradients together to a norm of at most `max_norm` (Pascanu et al. 2013).
 
-    .. math:: g_i \leftarrow \frac{c}{\max(\lVert (g_1, g_2, \dots) \rVert, c)}\, g_i
+    .. math::
+        r &= \lVert (g_1, g_2, \dots) \rVert \\
+        g_i &\leftarrow \frac{c}{\max(r, c)}\, g_i
 
     Parameters
     ----------
