@@ -50,6 +50,15 @@ def test_what_a_class_adds_to_those_it_comes_from_is_in_the_reference(name, memb
     assert everything or added == set(re.findall(r"\w+", members[1] if members else ""))
 
 
+def test_every_public_member_of_an_optimizer_is_in_the_reference():
+    """Those for users apart from those for who writes a rule; fields are in the class itself."""
+    shown = set(re.findall(r"^\.\. auto\w+:: instep\.Optimizer\.(\w+)$", REFERENCE, re.MULTILINE))
+    fields = set(inspect.signature(instep.Optimizer).parameters)
+    members = {name for name in dir(instep.Optimizer) if not name.startswith("_")}
+    in_the_class = {"update", "explain"}
+    assert shown | in_the_class == (members | {"rule"}) - fields  # each rule defines that itself
+
+
 @pytest.mark.parametrize("name", ["compound.Compound", "composition.Chain", "partitions.Partition"])
 def test_what_is_made_of_rules_is_in_the_reference(name):
     assert f"autoclass:: instep.{name}\n" in REFERENCE

@@ -16,8 +16,8 @@ class dynamic_scale(Transform):
     .. math::
         g &\leftarrow \tfrac{1}{c}\, g \\
         c &\leftarrow \begin{cases}
-            b\, c & \text{if that is infinite or NaN anywhere in the tree} \\
-            a\, c & \text{after } n \text{ calls in a row in which it is not} \\
+            b\, c & \text{if that is not finite anywhere in the tree} \\
+            a\, c & \text{after } n \text{ calls in a row in which it is} \\
             c & \text{else}
         \end{cases}
 
