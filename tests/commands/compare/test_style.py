@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from instep.commands.bench import figures
 from instep.commands.compare import style
 
 # Machado, Oliveira and Fernandes 2009, doi:10.1109/TVCG.2009.113, severity 1, on linear RGB.
@@ -81,6 +82,14 @@ def test_colours_stand_out_from_the_ground(theme):
         for colour, light in zip(colours, linear(colours) @ TO_XYZ[1], strict=True):
             low, high = sorted((light, ground))
             assert (high + 0.05) / (low + 0.05) >= least, colour
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+def test_contenders_of_a_benchmark_are_apart(blindness):
+    # Those that share a colour never meet: some are on a CPU, some on a GPU.
+    apart = dict.fromkeys(figures.COLOURS.values())
+    distance, pair = nearest({colour: colour for colour in apart}, blindness)
+    assert distance > 18, pair
 
 
 def test_optimizers_look_different_in_shape_too():

@@ -9,18 +9,18 @@ from instep.commands.bench.measuring import Result
 from instep.commands.bench.tables import duration, percent, setting
 from instep.commands.errors import CommandError
 
-# The palette of Okabe and Ito, which the common kinds of colour blindness leave apart.
+# The palette of `instep compare`, which is checked for grey print and colour blindness, and a grey.
 COLOURS = {
-    KIT: "#0072b2",
-    "torch fused": "#d55e00",
-    "torch foreach": "#e69f00",
-    "torch loop": "#f0e442",
-    "optax": "#009e73",
-    "numba": "#56b4e9",
-    "cupy.fuse": "#009e73",
-    "kernel a tensor": "#56b4e9",
-    "numexpr": "#cc79a7",
-    "listing": "#777777",
+    KIT: "#2b66dd",
+    "torch fused": "#dc5822",
+    "torch foreach": "#673600",
+    "torch loop": "#000000",
+    "optax": "#26644a",
+    "numba": "#2aa0bc",
+    "cupy.fuse": "#26644a",
+    "kernel a tensor": "#2aa0bc",
+    "numexpr": "#4c1374",
+    "listing": "#8c8c8c",
 }
 #: Endings of files that figures can be written to.
 FORMATS = (".png", ".svg", ".pdf")

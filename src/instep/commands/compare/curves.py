@@ -49,7 +49,7 @@ def loss(runs: Sequence[Training], counts: tuple[int, int]) -> Any:
         axes = figure.subplots()
         for run in runs:
             style = {**lines[run.optimizer], "marker": ""}
-            thin = {"linewidth": 0.5, "alpha": 0.2, "color": style["color"]}
+            thin = {"linewidth": 0.5, "linestyle": "-", "alpha": 0.2, "color": style["color"]}
             axes.semilogy(range(1, len(run.losses) + 1), run.losses, **thin)
             axes.semilogy(range(1, steps + 1), means[label(run)], linewidth=1.6, **style)
         axes.set(xlabel=f"step\nthick: {note}; thin: each", ylabel="cross entropy of the batch")
@@ -85,7 +85,8 @@ def many(
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (name, curve) in zip(grid.flat, curves.items(), strict=False):
             axes.plot(*joined(list(curves.values()), first=1), **faint())
-            axes.plot(range(1, len(curve) + 1), curve, color=theme().ink, linewidth=1.4)
+            line = {"color": theme().ink, "linestyle": "-", "linewidth": 1.4}
+            axes.plot(range(1, len(curve) + 1), curve, **line)
             axes.set(ylim=limits, yscale="log" if logarithmic else "linear")
             axes.set_title(name, fontsize=8.5)
             axes.grid(visible=True)

@@ -131,7 +131,7 @@ def draw_path(axes: Any, path: Path, colour: str | None = None) -> None:
     points = np.array(path.points)
     colour = colour or strokes([path.optimizer])[path.optimizer]["color"]
     axes.plot(
-        *points.T, color=colour, linewidth=1.3, marker="o", markersize=3.6,
+        *points.T, color=colour, linestyle="-", linewidth=1.3, marker="o", markersize=3.6,
         markeredgecolor=theme().ground, markeredgewidth=0.4, zorder=4,
     )  # fmt: skip
     for place, marker, size, label in ((0, "s", 7, "start"), (-1, "o", 13, "end")):
@@ -230,7 +230,7 @@ def joined(
 
 def faint() -> dict[str, Any]:
     """Return how lines look that are there to be compared with."""
-    return {"color": theme().rule, "linewidth": 0.5, "zorder": 1}
+    return {"color": theme().rule, "linestyle": "-", "linewidth": 0.5, "zorder": 1}
 
 
 def window(shown: Sequence[Path]) -> tuple[float, float]:
