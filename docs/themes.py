@@ -36,5 +36,10 @@ def save(name: str, draw: Callable[[], Any], *, width: int = 1000, colours: int 
             small = drawn.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
         # An octree keeps the colours of thin lines, which a median cut gives up for the ground.
         few = small.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        # The corner is ground, which is to be the ground of the page and not a mean of its like.
+        corner = 3 * few.getpixel((0, 0))
+        palette = few.getpalette()
+        palette[corner : corner + 3] = bytes.fromhex(theme.ground[1:])
+        few.putpalette(palette)
         suffix = "" if theme is LIGHT else f"_{theme.name}"
         few.save(FIGURES / f"{name}{suffix}.png", optimize=True)
