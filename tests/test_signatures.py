@@ -86,11 +86,16 @@ def test_a_rule_of_ones_own_has_such_a_signature_too():
         def rule(xp, w, g, s, h):
             return h.strength * g, {}
 
+    class Local(Mine):
+        strength: "Nowhere" = 0.5  # noqa: F821  (as of what only a type checker imports)
+
     class Written(Mine):
         def __init__(self, twice):
             super().__init__(strength=2 * twice)
 
     shown = "(strength: float | Schedule | RealArray = 0.5, later: float | None = 1.0)"
     assert str(inspect.signature(Mine)) == shown
+    assert "(strength: Nowhere = 0.5, later: " in str(inspect.signature(Local))
+    assert Local().strength == 0.5
     assert str(inspect.signature(Written)) == "(twice)"
     assert Written(2.0).strength == 4.0

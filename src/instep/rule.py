@@ -1,7 +1,6 @@
 """What optimizers and transforms have in common: hyperparameters, slots, and one pure function."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from functools import wraps
@@ -71,9 +70,10 @@ def names_of(hyperparameters: Sequence[Hyperparameter]) -> str:
     return ", ".join(entry.name for entry in hyperparameters) or "none"
 
 
-def _checked(construct: Callable[..., None]) -> Callable[..., None]:
+def _checked(construct: Any) -> Callable[..., None]:
     """Return a constructor that says what to write for arguments that the rule has not."""
-    known = dict.fromkeys([*inspect.signature(construct).parameters][1:])
+    code = construct.__code__
+    known = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     first = next(iter(known), "")
 
     @wraps(construct)

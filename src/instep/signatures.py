@@ -5,6 +5,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 from instep.choices import Overrides, Selector, Selectors
@@ -43,7 +44,8 @@ def write_signature(cls: Any) -> None:
         for field in dataclasses.fields(cls)
         if field.default_factory is not dataclasses.MISSING
     }
-    _write(vars(cls)["__init__"], hints_of(cls), makers)
+    with suppress(NameError):  # an annotation names what is not there, and is shown as it is
+        _write(vars(cls)["__init__"], hints_of(cls), makers)
 
 
 def write_signatures(things: Iterable[Any]) -> None:
