@@ -6,6 +6,7 @@ a `Worker`.
 """
 
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from instep.commands.bench.cases import Case, OnePass
 from instep.commands.bench.clocks import REST, Step, WallClock, in_turns
 from instep.commands.bench.contenders import KIT
 from instep.commands.bench.traffic import passes
+from instep.plan import whole as wholes
 
 TREES, CHECK, NUMBERS = "reading trees", "signature check", "hyperparameters"
 COMPILED, REMAINDER = "compiled code", "rest"
@@ -92,13 +94,14 @@ class _Laps(WallClock):
 
 
 def parts_of_step(case: dict[str, Any], budget: float) -> dict[str, Any]:
-    """Return the seconds of a step, and of its parts.
+    """Return the seconds of a step on the way that Python leads, and of its parts.
 
-    The whole is that of a step that nobody watches; the rest is what the parts leave of it.
+    Whole steps, which are one call of compiled code, have no parts to be told apart. The whole is that of a step that nobody watches; the rest is what the parts leave of it.
     """
     point, watch = Case.from_json(case), Stopwatch()
     steps = {KIT: prepared(KIT, point), _WATCHED: _watched(point, watch, _one_call)}
-    seconds, parts = _measure(point, steps, watch, budget)
+    with mock.patch.object(wholes, "PATIENCE", sys.maxsize):
+        seconds, parts = _measure(point, steps, watch, budget)
     whole = statistics.median(seconds[KIT])
     parts[REMAINDER] = whole - sum(parts.values())
     # The medians scatter, and the stopwatch's cost is an average: not less than nothing.
@@ -150,12 +153,13 @@ def _watched(case: Case, watch: Stopwatch, repeat: Callable[[Stopwatch, Any], An
 
     `repeat` makes of its short way what it is to take.
     """
-    from instep import engines, tree
+    from instep import engines
     from instep.engines.native import bucket as buckets
+    from instep.plan import trees
 
     step = prepared(KIT, case)
     engine = engines.load("native")
-    make, read, look = engine.bucket, tree.LeafReader, buckets.SignatureCheck
+    make, read, look = engine.bucket, trees.LeafReader, buckets.SignatureCheck
 
     def bucket(*arguments: Any) -> Any:
         made: Any = make(*arguments)
@@ -171,7 +175,7 @@ def _watched(case: Case, watch: Stopwatch, repeat: Callable[[Stopwatch, Any], An
 
     with (
         mock.patch.object(engine, "bucket", bucket),
-        mock.patch.object(tree, "LeafReader", reader),
+        mock.patch.object(trees, "LeafReader", reader),
         mock.patch.object(buckets, "SignatureCheck", signature),
     ):
         step()  # makes the plan

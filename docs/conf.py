@@ -1,5 +1,7 @@
 """How Sphinx builds the documentation."""
 
+import inspect
+import re
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -34,6 +36,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(abc|collections|numpy|types|typing)\..*"),
     (r"py:.*", r"instep\.(choices|graph|hyperparameters|minimization|rule)\..*"),
+    (r"py:.*", r"(Overrides|RealArray|Selectors)"),
 ]
 
 autodoc_member_order = "bysource"
@@ -80,3 +83,20 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "docs/",
 }
+
+
+def show_types_as_signatures_do(app, what, name, obj, options, lines):
+    """Give the parameters of a class the types that its signature has, which are read easily."""
+    if what != "class":
+        return
+    types = {one.name: one.annotation for one in inspect.signature(obj).parameters.values()}
+    for i, line in enumerate(lines):
+        found = re.match(r":type (\w+): ", line)
+        if found and isinstance(types.get(found[1]), str):
+            shown = re.sub(r"\bSchedule\b", "~instep.schedules.Schedule", types[found[1]])
+            lines[i] = f"{found[0]}{shown}"
+
+
+def setup(app):
+    """Let it follow napoleon, which writes the types that classes are annotated with."""
+    app.connect("autodoc-process-docstring", show_types_as_signatures_do, priority=600)
