@@ -96,7 +96,8 @@ class _Laps(WallClock):
 def parts_of_step(case: dict[str, Any], budget: float) -> dict[str, Any]:
     """Return the seconds of a step on the way that Python leads, and of its parts.
 
-    Whole steps, which are one call of compiled code, have no parts to be told apart. The whole is that of a step that nobody watches; the rest is what the parts leave of it.
+    Whole steps, which are one call of compiled code, have no parts to be told apart. The whole is
+    that of a step that nobody watches; the rest is what the parts leave of it.
     """
     point, watch = Case.from_json(case), Stopwatch()
     steps = {KIT: prepared(KIT, point), _WATCHED: _watched(point, watch, _one_call)}

@@ -44,7 +44,7 @@ def scaled(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def five_thousand() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return the digits that come with the kit, 500 of each: rows of 784 from 0 to 1, and labels."""
+    """Return the digits that come with the kit: rows of 784 from 0 to 1, and their labels."""
     return pair(SMALL / "images-idx3-ubyte.gz", SMALL / "labels-idx1-ubyte.gz")
 
 
