@@ -1,3 +1,7 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox[uv]>=2025.2.9"]
+# ///
 """Every check of the project, each in an environment of its own: `nox -l` lists them."""
 
 import os
@@ -12,7 +16,6 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "docs", "tests", "oldest", "strict", "minimal"]
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -143,7 +146,7 @@ def minimal(session: nox.Session) -> None:
     session.run("pytest", "tests", *FOURTH, *session.posargs)
 
 
-@nox.session(venv_backend=TORCH_BACKEND)
+@nox.session(default=False, venv_backend=TORCH_BACKEND)
 def peers(session: nox.Session) -> None:
     """Compare with torch, JAX and optax: their arrays, and their optimizers."""
     session.install(".", *group("tests"), *group("peers"))
@@ -153,7 +156,7 @@ def peers(session: nox.Session) -> None:
     session.run("pytest", "docs/bridges.md", "src/instep/bridges")
 
 
-@nox.session
+@nox.session(default=False)
 @nox.parametrize("cuda", CUDA)
 def stand_in(session: nox.Session, cuda: str) -> None:
     """Run the CuPy tests with no GPU: CuPy itself, on an emulated CUDA driver."""
@@ -176,7 +179,7 @@ def stand_in(session: nox.Session, cuda: str) -> None:
     session.run(*on_cpu, "-m", "pytest", "benchmarks", "--backend", "cupy", *corner, *record)
 
 
-@nox.session
+@nox.session(default=False)
 def mpi(session: nox.Session) -> None:
     """Take steps on one to four processes, with the wheels of mpi4py and MPICH."""
     session.install(".", *group("mpi"))
@@ -184,7 +187,7 @@ def mpi(session: nox.Session) -> None:
     session.run("python", "benchmarks/distributed.py", "--quick")  # so that it keeps working
 
 
-@nox.session
+@nox.session(default=False)
 @nox.parametrize("cuda", CUDA)
 def cuda_compile(session: nox.Session, cuda: str) -> None:
     """Compile the emitted CUDA code for every architecture and read the result; no GPU."""
@@ -197,7 +200,7 @@ def cuda_compile(session: nox.Session, cuda: str) -> None:
     session.run("pytest", *sorted(files), *share_of_cuda(COMPILED, cuda), *session.posargs)
 
 
-@nox.session(venv_backend="uv")
+@nox.session(default=False, venv_backend="uv")
 def aarch64(session: nox.Session) -> None:
     """Run what compares bits on an emulated ARM processor; CONTRIBUTING.md says what it needs."""
     emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
@@ -228,7 +231,7 @@ def aarch64(session: nox.Session) -> None:
     )
 
 
-@nox.session
+@nox.session(default=False)
 def gpu(session: nox.Session) -> None:
     """Run the CuPy tests and benchmarks on a real GPU; `nox -s gpu -- cuda13`: the other wheel."""
     posargs = list(session.posargs)
@@ -240,14 +243,14 @@ def gpu(session: nox.Session) -> None:
     session.run("pytest", "benchmarks", "--backend", "cupy")
 
 
-@nox.session(venv_backend=TORCH_BACKEND)
+@nox.session(default=False, venv_backend=TORCH_BACKEND)
 def bench(session: nox.Session) -> None:
     """Measure against the peers, in one run."""
     session.install(".", *group("benchmarks"), *group("contenders"), *group("peers"))
     session.run("pytest", "benchmarks", "--benchmark-columns=median,iqr,rounds", *session.posargs)
 
 
-@nox.session
+@nox.session(default=False)
 def bench_smoke(session: nox.Session) -> None:
     """Run a corner of the benchmarks, so that they keep working; its times mean nothing."""
     session.install(".", *group("benchmarks"))
@@ -269,7 +272,7 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "README.md", "docs", "src", *session.posargs)
 
 
-@nox.session
+@nox.session(default=False)
 def pages(session: nox.Session) -> None:
     """Look at every page at two widths, light and dark, and take pictures; needs Chromium."""
     session.install(".[compare]", *group("docs"))
@@ -294,3 +297,7 @@ def types(session: nox.Session) -> None:
     session.install(".", *group("types"))
     session.run("mypy")
     session.run("python", "tests/check_snippets.py")
+
+
+if __name__ == "__main__":
+    nox.main()

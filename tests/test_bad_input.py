@@ -10,8 +10,8 @@ import bits
 import engine_runs
 import numpy as np
 import pytest
-from conftest import why_missing
 
+from conftest import why_missing
 from instep import SGD, Adam, Optimizer, chain
 from instep.graph import FusionError
 from instep.transforms import average

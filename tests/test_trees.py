@@ -9,8 +9,8 @@ import cases
 import engine_runs
 import numpy as np
 import pytest
-from conftest import why_missing
 
+from conftest import why_missing
 from instep import SGD, Adam, Momentum
 
 
