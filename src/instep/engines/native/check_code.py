@@ -6,8 +6,8 @@ from instep.engines.native.fields import loads, named
 from instep.engines.native.functions import DECLARATIONS
 
 # Byte offsets, with the CPython header of 16 bytes before them: of the type in any object, and of
-# the references in a tuple.
-TYPE, ITEMS = 8, 24
+# the references in a tuple, before which Python 3.14 has put a word.
+TYPE, ITEMS = 8, tuple.__basicsize__
 
 #: What is found: arrays of another signature; the addresses of the time before; others; or others
 #: of gradients alone, none of which touches a parameter. LOST: arrays of another signature, and
