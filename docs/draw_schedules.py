@@ -12,7 +12,9 @@ from instep import SGD, Nesterov
 from instep.commands.compare.style import canvas
 from instep.schedules import (
     REX,
+    After,
     Chebyshev,
+    Constant,
     Cosine,
     CosineRestarts,
     Cyclic,
@@ -23,6 +25,7 @@ from instep.schedules import (
     NesterovMomentum,
     OneCycle,
     Polynomial,
+    ReduceOnPlateau,
     StepDecay,
     WarmUp,
     WarmUpStableDecay,
@@ -56,7 +59,17 @@ SHAPES = {
         "Cyclic, factor 0.5": Cyclic(0.1, 1.0, up=10, factor=0.5),
         "Cyclic, 0.96 with each step": Cyclic(0.1, 1.0, up=10, factor=0.96, each="step"),
     },
+    "Put together": {
+        "Constant": Constant(0.9),
+        "Join of two": Join([Constant(1.2), Linear(1.2, 0.3, N - 20)], [20]),
+        "After 30 steps, of Linear": After(30, of=Linear(1.0, 0.0, N)),
+        "sum: Exponential + 0.2": Exponential(0.6, factor=0.9) + 0.2,
+        "product: Linear x Cyclic": Linear(1.0, 0.2, N) * Cyclic(0.1, 0.6, up=5),
+    },
 }
+
+#: A loss that falls until it does not, twice.
+LOSSES = np.repeat([0.45, 0.0], N // 2) + 0.9 * np.exp(-(np.arange(N) % (N // 2)) / 4)
 
 #: The stationary heat in a rod, a quadratic problem whose eigenvalues are known, and what solves it.
 POINTS, STEPS = 49, 128
@@ -86,10 +99,19 @@ def errors(optimizer) -> list[float]:
     return found
 
 
+def reduced() -> list[float]:
+    """Return the rates of `ReduceOnPlateau`, which is told the losses one by one."""
+    schedule, rates = ReduceOnPlateau(1.0, factor=0.5, patience=4, threshold=0.02), []
+    for step, loss in enumerate(LOSSES, 1):
+        rates.append(schedule(step))
+        schedule.report(float(loss))
+    return rates
+
+
 def draw() -> Any:
-    """Draw four panels of shapes, the rates of Chebyshev, and what they do."""
-    with canvas(10.5, 6.2) as figure:
-        panels = figure.subplots(2, 3).flat
+    """Draw panels of shapes, rates that follow losses, and the rates of Chebyshev with theirs."""
+    with canvas(14.0, 6.2) as figure:
+        panels = figure.subplots(2, 4).flat
         for axes, (title, shapes) in zip(panels, SHAPES.items(), strict=False):
             axes.set_title(title)
             for name, schedule in shapes.items():
@@ -97,12 +119,18 @@ def draw() -> Any:
                 axes.plot(drawn, [schedule(step) for step in drawn], linewidth=1.2, label=name)
             axes.set_ylim(-0.05, 1.5)
             axes.legend(fontsize=7, loc="upper right")
-        axes = figure.axes[4]
+        axes = figure.axes[5]
+        axes.set_title("By the value")
+        axes.plot(LOSSES, ":", linewidth=1.2, label="a loss")
+        axes.plot(reduced(), linewidth=1.2, label="ReduceOnPlateau")
+        axes.set_ylim(-0.05, 1.5)
+        axes.legend(fontsize=7, loc="upper right")
+        axes = figure.axes[6]
         axes.set_title(f"Chebyshev, {STEPS} steps")
         steps = range(1, STEPS + 1)
         axes.semilogy(steps, [CHEBYSHEV(step) for step in steps], ".", markersize=3)
         axes.set_ylabel("rate")
-        axes = figure.axes[5]
+        axes = figure.axes[7]
         axes.set_title(f"Errors, eigenvalues 1 to {LARGEST / SMALLEST:.0f}")
         for name, optimizer in CONTENDERS.items():
             axes.semilogy(errors(optimizer), linewidth=1.0, label=name)
@@ -115,4 +143,4 @@ def draw() -> Any:
 
 
 if __name__ == "__main__":
-    save("schedules", draw, width=1155, colours=64)
+    save("schedules", draw, width=1400, colours=64)
