@@ -3,6 +3,7 @@
 
 import collections
 import gc
+import importlib
 import os
 import sys
 import threading
@@ -15,13 +16,15 @@ import numpy as np
 import pytest
 
 from instep import SGD, Adam, AdamW, Lion, Optimizer, RMSProp, chain, partition
-from instep.engines.native.check import is_supported
 from instep.plan import whole
 from instep.plan.step import Plan
 from instep.transforms import clip_by_global_norm, clip_by_value, weight_decay
 
+pytest.importorskip("llvmlite")
+check = importlib.import_module("instep.engines.native.check")
+
 pytestmark = pytest.mark.skipif(
-    engine_runs.why_not("native") is not None or not is_supported(),
+    engine_runs.why_not("native") is not None or not check.is_supported(),
     reason="needs compiled code that reads NumPy's arrays",
 )
 
