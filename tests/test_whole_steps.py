@@ -208,6 +208,18 @@ def test_other_trees_are_left_to_python(of_params, of_grads):
     assert optimizer.t == 7
 
 
+def test_more_groups_than_have_numbers_are_left_to_python(monkeypatch):
+    monkeypatch.setattr("instep.plan.repetition.MOST_ROWS", 1)
+    params, grads = problem()
+    optimizer = Adam()
+    optimizer.update(params, {**grads, "a": None})
+    for _ in range(6):
+        optimizer.update(params, grads)
+    assert optimizer._state.plan.whole is None
+    monkeypatch.setattr("instep.plan.repetition.MOST_ROWS", 2)
+    settled(optimizer, params, grads)
+
+
 class Ends(Optimizer):
     """Its rate has no value at one step."""
 

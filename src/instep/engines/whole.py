@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from instep.tree import LeafReader
 
+#: Rows at most: the number of a result is smaller than the address of an object.
+MOST_ROWS = 1000
+
 
 class Result(NamedTuple):
     """Something that a step has made, which is noted: see `STEP`, `ROWS` and `own`."""

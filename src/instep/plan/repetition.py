@@ -10,7 +10,7 @@ from typing import Any
 from instep.engines import Bucket
 from instep.engines.base import Joined, Leaves
 from instep.engines.sums import SumTable
-from instep.engines.whole import Numbers
+from instep.engines.whole import MOST_ROWS, Numbers
 from instep.graph.derivation import Derivation, derivation
 from instep.graph.program import Program
 from instep.graph.rows import Flags, Group, Part, Row
@@ -89,7 +89,7 @@ class Repetition:
     def next_whole(self, state: State, plan: Any) -> Step | None:
         """Return what may take the next step as one call, after one that the last way has taken."""
         wholes, way = self._wholes, self.last
-        if wholes is None or way is None or self._derives:
+        if wholes is None or way is None or self._derives or len(self._groups) > MOST_ROWS:
             return None
         if not (self._is_constant and self._is_known and wholes.follow(way)):
             return None

@@ -9,6 +9,7 @@ import enum
 from instep.engines.native.check_code import ITEMS, TYPE
 from instep.engines.native.fields import loads, named
 from instep.engines.native.functions import DECLARATIONS
+from instep.engines.whole import MOST_ROWS
 
 
 class Word(enum.IntEnum):
@@ -75,9 +76,6 @@ class Tree(enum.IntEnum):
 
 
 LEAF, DICT, SEQUENCE, OTHER = range(4)
-
-#: Rows at most. An object has a larger address.
-MOST_ROWS = 1000
 
 TEXT = f"""\
 {DECLARATIONS}
