@@ -1,19 +1,22 @@
 """The tables and the figure of fewer-bytes.md, drawn from the numbers that were measured."""
 
-import io
 import json
 import re
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from PIL import Image
 
 from instep import Adam
 from instep.commands.bench.tables import Table
-from instep.commands.compare.style import LIGHT, canvas
+from instep.commands.compare.style import canvas, columns, theme
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+from themes import save
 
 #: Rows of the tables, and curves of the figure.
 PARAMETERS = (
@@ -94,7 +97,7 @@ def draw(folder: Path, titles: dict[str, str], window: int) -> None:
     }
     for name, table in tables.items():
         (folder / f"{name}.inc").write_text(table.markdown() + "\n", encoding="utf-8")
-    curves(problems, titles, window, folder / "curves.png")
+    save("curves", partial(curves, problems, titles, window), folder=folder, width=1100)
 
 
 def toys_of(toys: list[dict[str, Any]], toy: str, key: str) -> dict[str, float]:
@@ -146,26 +149,28 @@ def nbytes(tree: Any) -> int:
     return int(getattr(tree, "nbytes", 0))
 
 
-def curves(problems: dict[str, Runs], titles: dict[str, str], window: int, file: Path) -> None:
+def curves(problems: dict[str, Runs], titles: dict[str, str], window: int) -> Any:
     """Draw by how much losses are above those of float32, in the mean over seeds."""
-    with canvas(11, 6.4) as figure:
-        grid = figure.subplots(len(problems), 2, sharex="row", sharey="row")
-        for row, (name, runs) in zip(grid, problems.items(), strict=True):
+    side_by_side = columns(2)
+    rows = 2 * len(problems) // side_by_side
+    with canvas(5.5 * side_by_side, 3.2 * rows) as figure:
+        panels = iter(figure.subplots(rows, side_by_side, squeeze=False).flat)
+        for name, runs in problems.items():
             band = runs.of(BASE, "curve").std(axis=0, ddof=1)
             steps = window * (np.arange(len(band)) + 0.5)
-            for axes, variants in zip(row, (PARAMETERS, STATE), strict=True):
-                axes.fill_between(steps, -band, band, color="0.88", label="scatter of float32")
-                for variant, colour in zip(variants, LIGHT.optimizers.values(), strict=False):
+            pair = []
+            for variants, axes in zip((PARAMETERS, STATE), panels, strict=False):
+                pair.append(axes)
+                axes.fill_between(
+                    steps, -band, band, color=theme().rule, label="scatter of float32"
+                )
+                colours = theme().optimizers.values()
+                for variant, colour in zip(variants, colours, strict=False):
                     above = runs.above(variant, "curve").mean(axis=0)
                     axes.plot(steps, above, color=colour, linewidth=1.1, label=variant)
                 axes.set_title(titles[name], loc="left", fontsize=9)
-            row[0].set_ylabel("loss above float32")
-        for axes in grid[-1]:
-            axes.set_xlabel("step")
-        for axes in grid[0]:
-            axes.legend(fontsize=7, loc="upper right")
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=100)
-    with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
-        few.save(file, optimize=True)
+                axes.set(xlabel="step", ylabel="loss above float32")
+                if runs is next(iter(problems.values())):
+                    axes.legend(fontsize=7, loc="upper right")
+            pair[1].sharey(pair[0])
+    return figure

@@ -6,18 +6,19 @@ python benchmarks/write_page.py --draw   draws the numbers that are there
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import records
-from PIL import Image
 
 from instep.commands.bench import command, figures, tables
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "benchmarks"
-RESULTS, TABLES, FIGURE = (FOLDER / name for name in ("results.json", "tables.inc", "bench.png"))
+RESULTS, TABLES = (FOLDER / name for name in ("results.json", "tables.inc"))
 
-WIDTH = 1400
+sys.path.insert(0, str(ROOT / "docs"))
+from themes import save  # noqa: E402 - the figures of the documentation are saved there
 
 #: A load above it means that other work was going on.
 IDLE = 0.5
@@ -54,8 +55,7 @@ def draw() -> None:
             parts += titled(table.title, table)
     parts += titled("New processes", records.of_processes(found["processes"]))
     TABLES.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    figures.draw(found["sections"], FIGURE)
-    shrink(FIGURE)
+    save("bench", partial(figures.picture, found["sections"]), folder=FOLDER, width=1400)
 
 
 def titled(title: str, table: tables.Table) -> list[str]:
@@ -73,15 +73,6 @@ def environment(found: dict) -> str:
         f"{found['memory_gib']} GiB, {found['system']}, huge pages: {found['huge_pages']}; load "
         f"{load} at the start{busy}. {versions}."
     )
-
-
-def shrink(file: Path) -> None:
-    """Make a figure as wide as a page needs, in few colours, so that the repository stays small."""
-    with Image.open(file) as drawn:
-        height = round(drawn.height * WIDTH / drawn.width)
-        small = drawn.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
-    few = small.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    few.save(file, optimize=True)
 
 
 if sys.argv[1:] != ["--draw"]:

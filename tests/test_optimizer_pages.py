@@ -1,6 +1,7 @@
 """The pages of the optimizers and the table of costs say what the code does."""
 
 import importlib.util
+import itertools
 from pathlib import Path
 
 import engine_runs
@@ -33,8 +34,8 @@ def test_the_pages_are_those_that_the_code_makes(script):
 @pytest.mark.parametrize("name", instep.optimizers.__all__)
 def test_every_optimizer_has_a_figure_of_its_path(script, name):
     """Where this fails: python docs/write_optimizers.py."""
-    for suffix in ("", "_dark"):
-        assert 1_000 < script.figure_of(name, suffix).stat().st_size < 60_000
+    for surface, suffix in itertools.product(script.SURFACES, ("", "_dark")):
+        assert 1_000 < script.figure_of(name, surface, suffix).stat().st_size < 30_000
 
 
 @pytest.mark.parametrize("name", instep.optimizers.__all__)

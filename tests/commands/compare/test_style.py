@@ -87,7 +87,7 @@ def test_colours_stand_out_from_the_ground(theme):
 @pytest.mark.parametrize("blindness", BLINDNESS)
 def test_contenders_of_a_benchmark_are_apart(blindness):
     # Those that share a colour never meet: some are on a CPU, some on a GPU.
-    apart = dict.fromkeys(figures.COLOURS.values())
+    apart = dict.fromkeys(map(figures.colour, figures.PLACES))
     distance, pair = nearest({colour: colour for colour in apart}, blindness)
     assert distance > 18, pair
 
@@ -110,6 +110,15 @@ def test_theme_holds_inside_and_no_longer():
     with style.themed(style.DARK):
         assert style.theme() is style.DARK
     assert style.theme() is style.LIGHT
+
+
+def test_narrow_figures_have_one_column_inside_and_no_longer():
+    assert style.columns(4) == 4
+    with style.narrowed():
+        assert (style.columns(4), style.columns(1)) == (1, 1)
+        with style.narrowed(2):
+            assert (style.columns(4), style.columns(1)) == (2, 1)
+    assert style.columns(4) == 4
 
 
 @pytest.mark.parametrize(

@@ -7,70 +7,92 @@ from typing import Any
 from instep.commands.bench.contenders import KIT, LIMITS
 from instep.commands.bench.measuring import Result
 from instep.commands.bench.tables import duration, percent, setting
+from instep.commands.compare.style import canvas, columns, theme
 from instep.commands.errors import CommandError
 
-# The palette of `instep compare`, which is checked for grey print and colour blindness, and a grey.
-COLOURS = {
-    KIT: "#2b66dd",
-    "torch fused": "#dc5822",
-    "torch foreach": "#673600",
-    "torch loop": "#000000",
-    "optax": "#26644a",
-    "numba": "#2aa0bc",
-    "cupy.fuse": "#26644a",
-    "kernel a tensor": "#2aa0bc",
-    "numexpr": "#4c1374",
-    "listing": "#8c8c8c",
+#: Contender -> the optimizer whose place it has in the palette of `instep compare`, which is
+#: checked for grey print and colour blindness.
+PLACES = {
+    KIT: "Adam",
+    "torch fused": "Momentum",
+    "torch foreach": "Nesterov",
+    "torch loop": "SGD",
+    "optax": "AdaGrad",
+    "numba": "AdamW",
+    "cupy.fuse": "AdaGrad",
+    "kernel a tensor": "AdamW",
+    "numexpr": "RMSProp",
+    "listing": None,
 }
+#: The colour of those that have none: a grey, on any ground.
+GREY = "#8c8c8c"
+
 #: Endings of files that figures can be written to.
 FORMATS = (".png", ".svg", ".pdf")
 
-MARKERS = dict(zip(COLOURS, "osD^vP<>XX", strict=True))
+MARKERS = dict(zip(PLACES, "osD^vP<>XX", strict=True))
 
 
 def draw(sections: Mapping[str, Sequence[Result]], file: pathlib.Path) -> None:
-    """Draw all sections that have results into one file: a column for each setting.
+    """Draw all sections that have results into one file.
 
     Raises
     ------
     CommandError
         matplotlib is not installed, or the file cannot be written.
     """
-    canvas = _canvas()
+    check()
+    figure = picture(sections)
+    try:
+        figure.savefig(file)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--plot {file} cannot be written ({error})") from error
+
+
+def picture(sections: Mapping[str, Sequence[Result]]) -> Any:
+    """Return a figure of all sections that have results: a column for each setting.
+
+    It is drawn under the theme in force. Where columns have no place, all is one.
+    """
     kinds = [name for name in PANELS if sections.get(name)]
     settings = list(dict.fromkeys(setting(r) for name in kinds for r in sections[name]))
-    ratios = [_height(name, sections[name]) for name in kinds]
-    with canvas(7.2 * len(settings), sum(ratios) + 0.3) as figure:
-        grid = figure.subplots(len(kinds), len(settings), squeeze=False, height_ratios=ratios)
-        for name, row in zip(kinds, grid, strict=True):
-            for column, axes in zip(settings, row, strict=True):
-                shown = [r for r in sections[name] if setting(r) == column]
-                if shown:
-                    PANELS[name](axes, shown)
-                    axes.set_title(axes.get_title() + f", {column}")
-                else:
-                    axes.set_visible(False)
-        try:
-            figure.savefig(file)
-        except (OSError, ValueError) as error:
-            raise CommandError(f"--plot {file} cannot be written ({error})") from error
+    side_by_side = columns(len(settings))
+    legend = 0.0 if side_by_side == len(settings) else 0.8  # it is below, where it is not beside
+    heights = [
+        _height(name, sections[name]) + legend
+        for name in kinds
+        for _ in range(len(settings) // side_by_side)
+    ]
+    with canvas((7.2 if legend == 0 else 4.8) * side_by_side, sum(heights) + 0.3) as figure:
+        grid = figure.subplots(len(heights), side_by_side, squeeze=False, height_ratios=heights)
+        places = [(name, column) for name in kinds for column in settings]
+        for (name, column), axes in zip(places, grid.flat, strict=True):
+            shown = [r for r in sections[name] if setting(r) == column]
+            if shown:
+                PANELS[name](axes, shown)
+                between = ", " if legend == 0 else ",\n"
+                axes.set_title(f"{axes.get_title()}{between}{column}")
+                _legend(axes, below=legend > 0)
+            else:
+                axes.set_visible(False)
+    return figure
 
 
 def check() -> None:
     """Raise CommandError where matplotlib is missing."""
-    _canvas()
-
-
-def _canvas() -> Any:
     try:
-        from instep.commands.compare.style import canvas
-
         with canvas(1, 1):
-            return canvas
+            return
     except CommandError as error:
         raise CommandError(
             "--plot needs matplotlib; install it with: pip install 'instep[plot]'"
         ) from error
+
+
+def colour(name: str) -> str:
+    """Return the colour of a contender under the theme in force."""
+    place = PLACES[name]
+    return GREY if place is None else theme().optimizers[place]
 
 
 def _height(name: str, results: Sequence[Result]) -> float:
@@ -92,10 +114,10 @@ def against_limit(axes: Any, results: Sequence[Result]) -> None:
             if name not in result.seconds or not result.limit:
                 continue
             share = result.share_of(name) or 0.0
-            axes.barh(place, share, height=0.86, color=COLOURS[name], align="edge")
+            axes.barh(place, share, height=0.86, color=colour(name), align="edge")
             if name == KIT:
                 axes.text(
-                    share - 0.01, place + 0.45, percent(share), color="white",
+                    share - 0.01, place + 0.45, percent(share), color=theme().ground,
                     ha="right", va="center", fontsize=8, fontweight="bold",
                 )  # fmt: skip
             place += 1
@@ -104,16 +126,15 @@ def against_limit(axes: Any, results: Sequence[Result]) -> None:
     axes.set_yticks([y for y, _ in ticks], [name for _, name in ticks])
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
-    axes.axvline(1.0, color="#333333", linewidth=1.2, linestyle="--", label="memory limit")
+    axes.axvline(1.0, color=theme().ink, linewidth=1.2, linestyle="--", label="memory limit")
     axes.set_xlim(0, max(1.05, axes.get_xlim()[1]))
     axes.xaxis.set_major_formatter(lambda value, _: percent(value))
     axes.grid(visible=True, axis="x")
     axes.set_axisbelow(True)
     for name in names:
-        axes.barh(0, 0, color=COLOURS[name], label=name)
-    axes.set_xlabel("bytes a second, as a share of the memory limit of the same run")
+        axes.barh(0, 0, color=colour(name), label=name)
+    axes.set_xlabel("bytes a second, as a share of the memory limit")
     axes.set_title(f"A step on {results[0].case.label} elements")
-    _legend(axes)
 
 
 def against_size(axes: Any, results: Sequence[Result]) -> None:
@@ -127,11 +148,10 @@ def against_size(axes: Any, results: Sequence[Result]) -> None:
         sizes = [result.case.elements for result in results]
         axes.plot(
             sizes, [n * seconds / size for n in sizes],
-            color="#333333", linewidth=1.0, linestyle="--", label="memory limit", zorder=1,
+            color=theme().ink, linewidth=1.0, linestyle="--", label="memory limit", zorder=1,
         )  # fmt: skip
     axes.set_xlabel("elements of one tensor")
     axes.set_title(f"{results[0].case.optimizer} on one tensor")
-    _legend(axes)
 
 
 def against_tensors(axes: Any, results: Sequence[Result]) -> None:
@@ -140,7 +160,6 @@ def against_tensors(axes: Any, results: Sequence[Result]) -> None:
     size = results[0].case.elements // len(results[0].case.shapes)
     axes.set_xlabel("tensors")
     axes.set_title(f"{results[0].case.optimizer} on tensors of {size:,} elements")
-    _legend(axes)
 
 
 def _lines(axes: Any, results: Sequence[Result], positions: Sequence[int]) -> None:
@@ -154,7 +173,7 @@ def _lines(axes: Any, results: Sequence[Result], positions: Sequence[int]) -> No
         ]
         kit = name == KIT
         axes.plot(
-            *zip(*points, strict=True), color=COLOURS[name], marker=MARKERS[name], label=name,
+            *zip(*points, strict=True), color=colour(name), marker=MARKERS[name], label=name,
             linewidth=2.4 if kit else 1.2, markersize=5.5 if kit else 4, zorder=4 if kit else 2,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", ylabel="time of a step")
@@ -164,9 +183,18 @@ def _lines(axes: Any, results: Sequence[Result], positions: Sequence[int]) -> No
     axes.grid(visible=True)
 
 
-def _legend(axes: Any) -> None:
-    if axes.get_legend_handles_labels()[0]:  # none, where no contender found memory
+def _legend(axes: Any, *, below: bool) -> None:
+    if not axes.get_legend_handles_labels()[0]:  # none, where no contender found memory
+        return
+    if below:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.5 / _inches(axes)), ncols=3)
+    else:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+
+
+def _inches(axes: Any) -> float:
+    """Return about how high axes are."""
+    return float(axes.get_position().height * axes.figure.get_figheight())
 
 
 def _tick(seconds: float) -> str:
@@ -186,7 +214,7 @@ def _steps(result: Result) -> list[str]:
 def _names(results: Sequence[Result]) -> list[str]:
     """Return the contenders that ran, the kit first."""
     ran = {name for result in results for name in _steps(result)}
-    return [name for name in COLOURS if name in ran]
+    return [name for name in PLACES if name in ran]
 
 
 #: Section of results -> what draws it.

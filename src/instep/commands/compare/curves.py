@@ -1,6 +1,7 @@
 """The figures of training: loss and accuracy, under the theme in force."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from instep.commands.compare.figures import faint, joined, trim
-from instep.commands.compare.style import canvas, is_many, label_ends, strokes, theme
+from instep.commands.compare.style import canvas, columns, is_many, label_ends, strokes, theme
 from instep.commands.compare.training import Training
 
 #: What each step keeps of the running mean of losses, which so is one of about ten.
@@ -45,13 +46,15 @@ def loss(runs: Sequence[Training], counts: tuple[int, int]) -> Any:
     note = f"running mean of the batch losses, about {1 / (1 - DECAY):.0f} of them"
     if is_many(lines):
         return many(means, title, note, limits, logarithmic=True)
-    with canvas(9.0, 4.9) as figure:
+    with canvas(4.5 * columns(2), 4.9) as figure:
         axes = figure.subplots()
         for run in runs:
             style = {**lines[run.optimizer], "marker": ""}
             thin = {"linewidth": 0.5, "linestyle": "-", "alpha": 0.2, "color": style["color"]}
             axes.semilogy(range(1, len(run.losses) + 1), run.losses, **thin)
             axes.semilogy(range(1, steps + 1), means[label(run)], linewidth=1.6, **style)
+        if columns(2) == 1:
+            title, note = (textwrap.fill(text, 40) for text in (title, note))
         axes.set(xlabel=f"step\nthick: {note}; thin: each", ylabel="cross entropy of the batch")
         axes.set(xlim=(0, steps), ylim=limits, title=title)
         axes.grid(visible=True)
@@ -79,10 +82,10 @@ def many(
     logarithmic: bool,
 ) -> Any:
     """Draw each curve in a panel of its own, with all others faint behind."""
-    columns = 6
-    rows = math.ceil(len(curves) / columns)
-    with canvas(2.4 * columns, 1.75 * rows + 0.9) as figure:
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    side_by_side = columns(6)
+    rows = math.ceil(len(curves) / side_by_side)
+    with canvas(2.4 * side_by_side, 1.75 * rows + 0.9) as figure:
+        grid = figure.subplots(rows, side_by_side, sharex=True, sharey=True, squeeze=False)
         for axes, (name, curve) in zip(grid.flat, curves.items(), strict=False):
             axes.plot(*joined(list(curves.values()), first=1), **faint())
             line = {"color": theme().ink, "linestyle": "-", "linewidth": 1.4}
@@ -109,9 +112,11 @@ def accuracy(runs: Sequence[Training], counts: tuple[int, int]) -> Any:
         found = {label(run): 100 * np.array(run.held_out_accuracy[1:]) for run in runs}
         title = f"Accuracy on {counts[1]:,} held-out MNIST digits; beside names, the rate"
         return many(found, title, "percent after each epoch", limits, logarithmic=False)
-    with canvas(10.4, 4.4) as figure:
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, (name, heading) in zip(panels, curves, strict=True):
+    side_by_side = columns(2)
+    rows = 2 // side_by_side
+    with canvas(5.2 * side_by_side, 4.0 * rows + 0.4) as figure:
+        panels = figure.subplots(rows, side_by_side, sharey=True, squeeze=False)
+        for axes, (name, heading) in zip(panels.flat, curves, strict=True):
             found = {label(run): 100 * np.array(getattr(run, name)[1:]) for run in runs}
             for run in runs:
                 curve = found[label(run)]
@@ -125,6 +130,7 @@ def accuracy(runs: Sequence[Training], counts: tuple[int, int]) -> Any:
             axes.grid(visible=True)
             last = {name: float(curve[-1]) for name, curve in found.items()}
             label_ends(axes, ends(runs, lines, last))
-        panels[0].set_ylabel("accuracy (%)")
+        for axes in panels[:, 0]:
+            axes.set_ylabel("accuracy (%)")
         figure.suptitle("MNIST; beside names, the learning rate")
     return figure

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from instep.commands.compare.paths import HEADINGS, Path
-from instep.commands.compare.style import canvas, is_many, label_ends, strokes, theme
+from instep.commands.compare.style import canvas, columns, is_many, label_ends, strokes, theme
 from instep.commands.compare.surfaces import Surface
 from instep.commands.errors import extra
 
@@ -28,10 +28,13 @@ def heights(
 
 def surfaces(shown: Sequence[Surface]) -> Any:
     """Draw each surface in space, and its contours with the direction of steepest descent."""
-    with canvas(9.6, 4.0 * len(shown)) as figure:
+    side_by_side = columns(2)
+    rows = 2 * len(shown) // side_by_side
+    with canvas(4.8 * side_by_side, 4.0 * rows) as figure:
         for row, surface in enumerate(shown):
-            draw_in_space(figure.add_subplot(len(shown), 2, 2 * row + 1, projection="3d"), surface)
-            axes = figure.add_subplot(len(shown), 2, 2 * row + 2)
+            place = rows, side_by_side, 2 * row + 1
+            draw_in_space(figure.add_subplot(*place, projection="3d"), surface)
+            axes = figure.add_subplot(rows, side_by_side, 2 * row + 2)
             draw_contours(axes, surface)
             draw_descent(axes, surface)
             axes.set(xlabel="$x$", ylabel="$y$")
@@ -88,12 +91,12 @@ def paths(shown: Sequence[Path]) -> Any:
     """Draw one contour plot for each path; they share surface and schedule."""
     surface, heading = shown[0].surface, HEADINGS[shown[0].schedule]
     lines = strokes(path.optimizer for path in shown)
-    columns = 2 if len(shown) <= 4 else 3 if len(shown) <= 9 else 6
-    columns = min(columns, len(shown))
-    rows = math.ceil(len(shown) / columns)
+    side_by_side = columns(2 if len(shown) <= 4 else 3 if len(shown) <= 9 else 6)
+    side_by_side = min(side_by_side, len(shown))
+    rows = math.ceil(len(shown) / side_by_side)
     width, height = (4.6, 3.35) if len(shown) <= 9 else (3.2, 2.4)
-    with canvas(width * columns, height * rows + 0.75) as figure:
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    with canvas(width * side_by_side, height * rows + 0.75) as figure:
+        grid = figure.subplots(rows, side_by_side, sharex=True, sharey=True, squeeze=False)
         for axes, path in zip(grid.flat, shown, strict=False):
             draw_contours(axes, surface)
             draw_path(axes, path, lines[path.optimizer]["color"])
@@ -102,8 +105,9 @@ def paths(shown: Sequence[Path]) -> Any:
                 axes.set_title(note, loc="right", fontsize=7.5, color=theme().faint)
         trim(grid, len(shown), "$x$", "$y$")
         steps = len(shown[0].points) - 1
+        between = " " if side_by_side > 1 else "\n"
         figure.suptitle(
-            f"{surface.name}, ${surface.formula}$: {steps} steps, {heading}", fontsize=11.5
+            f"{surface.name}, ${surface.formula}$:{between}{steps} steps, {heading}", fontsize=11.5
         )
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
@@ -112,14 +116,14 @@ def paths(shown: Sequence[Path]) -> Any:
 
 def trim(grid: Any, count: int, x: str, y: str) -> None:
     """Hide the panels of a grid beyond `count`; label the outer axes of the others."""
-    columns = grid.shape[1]
+    side_by_side = grid.shape[1]
     for place, axes in enumerate(grid.flat):
         axes.set_visible(place < count)
         axes.label_outer()
-        if place + columns >= count:
+        if place + side_by_side >= count:
             axes.set_xlabel(x)
             axes.tick_params(labelbottom=True)
-        if place % columns == 0:
+        if place % side_by_side == 0:
             axes.set_ylabel(y)
 
 
@@ -171,35 +175,34 @@ def heights_by_step(walked: Sequence[Path]) -> Any:
     names = list(dict.fromkeys(path.optimizer for path in walked))
     if is_many(names):
         return many_heights(walked, names)
-    rows = list(dict.fromkeys(path.surface for path in walked))
-    columns = list(dict.fromkeys(path.schedule for path in walked))
+    panels: dict[tuple[Surface, str], list[Path]] = {}
+    for path in walked:
+        panels.setdefault((path.surface, path.schedule), []).append(path)
+    side_by_side = columns(len({schedule for _, schedule in panels}))
+    rows = len(panels) // side_by_side
     lines = strokes(names)
-    with canvas(9.6, 3.2 * len(rows) + 0.3) as figure:
-        grid = figure.subplots(len(rows), len(columns), sharex=True, sharey="row", squeeze=False)
-        for surface, panels in zip(rows, grid, strict=True):
-            for schedule, axes in zip(columns, panels, strict=True):
-                shown = [p for p in walked if p.surface is surface and p.schedule == schedule]
-                for path in shown:
-                    draw_heights(axes, path, markersize=3.8, markevery=2, **lines[path.optimizer])
-                axes.set_title(f"{surface.name}, {HEADINGS[schedule]}", fontweight="normal")
-                axes.set(xlabel="step", ylabel="$f$ above its minimum")
-                axes.set_xlim(0, len(shown[0].points) - 1)
-                axes.label_outer()
-            panels[0].set_ylim(*window([p for p in walked if p.surface is surface]))
-            for schedule, axes in zip(columns, panels, strict=True):
-                shown = [p for p in walked if p.surface is surface and p.schedule == schedule]
-                ends = {p.optimizer: (drawn(p)[-1], lines[p.optimizer]["color"]) for p in shown}
-                label_ends(axes, ends)
+    with canvas(4.8 * side_by_side, 3.2 * rows + 0.3) as figure:
+        grid = figure.subplots(rows, side_by_side, sharex=True, squeeze=False)
+        for axes, ((surface, schedule), shown) in zip(grid.flat, panels.items(), strict=True):
+            for path in shown:
+                draw_heights(axes, path, markersize=3.8, markevery=2, **lines[path.optimizer])
+            axes.set_title(f"{surface.name}, {HEADINGS[schedule]}", fontweight="normal")
+            axes.set(xlabel="step", ylabel="$f$ above its minimum")
+            axes.set_xlim(0, len(shown[0].points) - 1)
+            axes.set_ylim(*window([path for path in walked if path.surface is surface]))
+            axes.label_outer()
+            ends = {p.optimizer: (drawn(p)[-1], lines[p.optimizer]["color"]) for p in shown}
+            label_ends(axes, ends)
     return figure
 
 
 def many_heights(walked: Sequence[Path], names: Sequence[str]) -> Any:
     """Draw the heights of many optimizers: a panel for each, with all others faint behind."""
     surfaces = list(dict.fromkeys(path.surface for path in walked))
-    columns, count = 6, len(names) * len(surfaces)
-    rows = math.ceil(count / columns)
-    with canvas(2.4 * columns, 1.75 * rows + 0.6) as figure:
-        grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    side_by_side, count = columns(6), len(names) * len(surfaces)
+    rows = math.ceil(count / side_by_side)
+    with canvas(2.4 * side_by_side, 1.75 * rows + 0.6) as figure:
+        grid = figure.subplots(rows, side_by_side, sharex=True, squeeze=False)
         places = [(surface, name) for surface in surfaces for name in names]
         for axes, (surface, name) in zip(grid.flat, places, strict=False):
             alike = [path for path in walked if path.surface is surface]

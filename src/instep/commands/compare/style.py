@@ -1,4 +1,4 @@
-"""How figures look: on a light or a dark ground, in colours and in grey.
+"""How figures look: on a light or a dark ground, in colours and in grey, wide or narrow.
 
 An optimizer has its colour, dashes and marker in every figure. The colours differ in lightness by 6
 of 100 at least, so that grey print keeps them apart, and by 24 in CIELAB for those who see no red
@@ -84,6 +84,7 @@ STROKES: dict[str, tuple[Any, str]] = {
 }
 
 _current: ContextVar[Theme] = ContextVar("theme", default=LIGHT)
+_columns: ContextVar[int | None] = ContextVar("columns", default=None)
 
 
 def theme() -> Theme:
@@ -99,6 +100,22 @@ def themed(chosen: Theme) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def columns(count: int) -> int:
+    """Return how many of `count` columns of panels have a place."""
+    most = _columns.get()
+    return count if most is None else min(count, most)
+
+
+@contextmanager
+def narrowed(most: int = 1) -> Iterator[None]:
+    """Let figures have that many columns at most inside a `with`: a phone is to show them."""
+    token = _columns.set(most)
+    try:
+        yield
+    finally:
+        _columns.reset(token)
 
 
 def strokes(names: Iterable[str]) -> dict[str, dict[str, Any]]:
