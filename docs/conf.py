@@ -20,7 +20,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     # Those in `extensions`.
-    "dark_figures",
+    "figure_variants",
     "llms_txt",
     "mathml",
     "run_examples",
@@ -45,6 +45,7 @@ napoleon_google_docstring = False
 napoleon_attr_annotations = False  # whether a number may be a schedule, the pages say once
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+napoleon_custom_sections = [("Returns", "prose")]  # sentences, and no list of types
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",

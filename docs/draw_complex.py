@@ -9,7 +9,7 @@ import numpy as np
 from themes import save
 
 from instep import Adam, Lion, RMSProp, Rprop
-from instep.commands.compare.style import canvas, theme
+from instep.commands.compare.style import canvas, columns, theme
 
 STEPS = 40
 
@@ -37,11 +37,13 @@ def path(make, start: complex, meaning: str) -> np.ndarray:
 
 
 def draw() -> Any:
-    """Draw a row for each meaning."""
-    with canvas(10.5, 5.6) as figure:
-        grid = figure.subplots(2, len(RULES), sharex=True, sharey=True)
-        for row, meaning in zip(grid, ("modulus", "pairs"), strict=True):
-            for axes, (name, make) in zip(row, RULES.items(), strict=True):
+    """Draw a row for each meaning, or a column where there is no place for four."""
+    across = columns(len(RULES)) > 1
+    with canvas(*((10.5, 5.6) if across else (5.6, 10.5))) as figure:
+        shape = (2, len(RULES)) if across else (len(RULES), 2)
+        grid = figure.subplots(*shape, sharex=True, sharey=True)
+        for panels, meaning in zip(grid if across else grid.T, ("modulus", "pairs"), strict=True):
+            for axes, (name, make) in zip(panels, RULES.items(), strict=True):
                 axes.set_title(f'{name}, "{meaning}"', fontsize=9)
                 axes.set_aspect("equal")
                 axes.axhline(0, color=theme().rule, linewidth=0.6)

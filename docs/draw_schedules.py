@@ -9,7 +9,7 @@ import numpy as np
 from themes import save
 
 from instep import SGD, Nesterov
-from instep.commands.compare.style import canvas
+from instep.commands.compare.style import canvas, columns
 from instep.schedules import (
     REX,
     After,
@@ -81,10 +81,10 @@ ROUNDS = 2
 RISING = Join(sorted(map(CHEBYSHEV, range(1, STEPS + 1))) * ROUNDS, range(1, ROUNDS * STEPS))
 
 CONTENDERS = {
-    "Chebyshev": SGD(CHEBYSHEV),
-    "the same rates, rising": SGD(RISING),
-    "Nesterov, NesterovMomentum": Nesterov(1 / LARGEST, momentum=NesterovMomentum()),
-    "the best constant rate": SGD(2 / (SMALLEST + LARGEST)),
+    "Chebyshev": lambda: SGD(CHEBYSHEV),
+    "the same rates, rising": lambda: SGD(RISING),
+    "Nesterov, NesterovMomentum": lambda: Nesterov(1 / LARGEST, momentum=NesterovMomentum()),
+    "the best constant rate": lambda: SGD(2 / (SMALLEST + LARGEST)),
 }
 
 
@@ -110,8 +110,10 @@ def reduced() -> list[float]:
 
 def draw() -> Any:
     """Draw panels of shapes, rates that follow losses, and the rates of Chebyshev with theirs."""
-    with canvas(14.0, 6.2) as figure:
-        panels = figure.subplots(2, 4).flat
+    side_by_side = columns(4)
+    rows = 8 // side_by_side
+    with canvas(3.5 * side_by_side, 3.1 * rows) as figure:
+        panels = figure.subplots(rows, side_by_side).flat
         for axes, (title, shapes) in zip(panels, SHAPES.items(), strict=False):
             axes.set_title(title)
             for name, schedule in shapes.items():
@@ -132,8 +134,8 @@ def draw() -> Any:
         axes.set_ylabel("rate")
         axes = figure.axes[7]
         axes.set_title(f"Errors, eigenvalues 1 to {LARGEST / SMALLEST:.0f}")
-        for name, optimizer in CONTENDERS.items():
-            axes.semilogy(errors(optimizer), linewidth=1.0, label=name)
+        for name, make in CONTENDERS.items():
+            axes.semilogy(errors(make()), linewidth=1.0, label=name)
         axes.set_ylim(1e-9, 1e5)
         axes.legend(fontsize=7, loc="lower left")
         for axes in figure.axes:

@@ -1,45 +1,69 @@
-"""Figures of the documentation: each on a light and on a dark ground, in few colours."""
+"""Figures of the documentation: each on a light and on a dark ground, wide and narrow."""
 
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from instep.commands.compare.style import LIGHT, THEMES, themed
+from instep.commands.compare.style import LIGHT, THEMES, Theme, narrowed, themed
 
 FIGURES = Path(__file__).parent / "figures"
 
+#: Pixels of what a phone shows, which has two or three of them for each of a page.
+NARROW = 640
 
-def save(name: str, draw: Callable[[], Any], *, width: int = 1000, colours: int = 128) -> None:
-    """Write NAME.png and NAME_dark.png, which differ in the colours alone.
+
+def save(
+    name: str,
+    draw: Callable[[], Any],
+    *,
+    folder: Path = FIGURES,
+    width: int = 1000,
+    colours: int = 128,
+    phone: bool = True,
+) -> None:
+    """Write NAME.png, NAME_dark.png, and both for phones: NAME_narrow.png, NAME_narrow_dark.png.
 
     Parameters
     ----------
     name
         Name of the figure.
     draw
-        What returns it as a figure of Matplotlib, in the colours of the theme in force.
+        What returns it as a figure of Matplotlib, in the colours of the theme in force and in the
+        columns that have a place.
+    folder
+        Where to write.
     width
-        Of the files, in pixels.
+        Of the wide files, in pixels.
     colours
         How many there are at most: the repository is to stay small.
+    phone
+        Whether the figure has another shape for phones.
     """
     for theme in THEMES.values():
-        with themed(theme):
-            figure = draw()
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=150)
-        with Image.open(content) as drawn:
-            height = round(drawn.height * width / drawn.width)
-            small = drawn.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-        # An octree keeps the colours of thin lines, which a median cut gives up for the ground.
-        few = small.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        # The corner is ground, which is to be the ground of the page and not a mean of its like.
-        corner = 3 * few.getpixel((0, 0))
-        palette = few.getpalette()
-        palette[corner : corner + 3] = bytes.fromhex(theme.ground[1:])
-        few.putpalette(palette)
         suffix = "" if theme is LIGHT else f"_{theme.name}"
-        few.save(FIGURES / f"{name}{suffix}.png", optimize=True)
+        for shape in ("", "_narrow") if phone else ("",):
+            with themed(theme), narrowed() if shape else nullcontext():
+                figure = draw()
+            drawn = in_few_colours(figure, NARROW if shape else width, colours, theme)
+            drawn.save(folder / f"{name}{shape}{suffix}.png", optimize=True)
+
+
+def in_few_colours(figure: Any, width: int, colours: int, theme: Theme) -> Image.Image:
+    """Return a figure as an image of that many pixels, on the ground of the theme."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    with Image.open(content) as drawn:
+        height = round(drawn.height * width / drawn.width)
+        small = drawn.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    # An octree keeps the colours of thin lines, which a median cut gives up for the ground.
+    few = small.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    # The corner is ground, which is to be the ground of the page and not a mean of its like.
+    corner = 3 * few.getpixel((0, 0))
+    palette = few.getpalette()
+    palette[corner : corner + 3] = bytes.fromhex(theme.ground[1:])
+    few.putpalette(palette)
+    return few

@@ -4,7 +4,6 @@ python docs/write_optimizers.py             pages and table, and the figures tha
 python docs/write_optimizers.py --figures   all figures anew
 """
 
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,14 +38,25 @@ RATES = tuple(digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 
 
 def main(arguments: list[str]) -> None:
     """Write everything."""
+    from themes import save  # needs what figures need, which pages do not
+
     for name, text in pages().items():
         path = FOLDER / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     for optimizer in NAMES_OF_OPTIMIZERS:
-        if "--figures" in arguments or not figure_of(optimizer).exists():
-            draw(optimizer)
-        darken(optimizer)
+        for surface in SURFACES:
+            target = figure_of(optimizer, surface)
+            if "--figures" in arguments or not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                save(
+                    target.stem,
+                    draw(optimizer, surface),
+                    folder=target.parent,
+                    width=520,
+                    colours=64,
+                    phone=False,
+                )
 
 
 def pages() -> dict[str, str]:
@@ -94,6 +104,11 @@ def summary(name: str) -> str:
 
 def page(name: str) -> str:
     """Return the page of an optimizer."""
+    pictures = "\n".join(
+        f"![The path of {name} on the surface {surface.name}]"
+        f"(figures/{figure_of(name, surface).name})"
+        for surface in SURFACES
+    )
     return f"""# {name}
 
 ```{{eval-rst}}
@@ -110,7 +125,8 @@ def page(name: str) -> str:
 
 ## Path
 
-![The path of {name} on two surfaces](figures/{name.lower()}.png)
+{{.pair}}
+{pictures}
 
 {STEPS} steps, with the learning rate among 0.001, 0.002, 0.005, ... 5000 whose path is the lowest on
 the whole. The surfaces are those of {{doc}}`../experiments`.
@@ -271,51 +287,28 @@ def forms(name: str, **settings: Any) -> list[tuple[Form, Passes]]:
     return found
 
 
-def figure_of(name: str, suffix: str = "") -> Path:
-    """Return the file of the figure of an optimizer, for light pages or `_dark` ones."""
-    return FOLDER / "figures" / f"{name.lower()}{suffix}.png"
+def figure_of(name: str, surface: Surface, suffix: str = "") -> Path:
+    """Return the file of the figure of a path, for light pages or `_dark` ones."""
+    return FOLDER / "figures" / f"{name.lower()}_{surface.name}{suffix}.png"
 
 
-def draw(name: str) -> None:
-    """Draw the paths of an optimizer on both surfaces, in few colours."""
-    from PIL import Image
+def draw(name: str, surface: Surface) -> Callable[[], Any]:
+    """Follow an optimizer; return what draws its path on a surface."""
+    from instep.commands.compare.figures import draw_contours, draw_path
+    from instep.commands.compare.style import canvas
 
-    from instep.commands.compare.figures import canvas, draw_contours, draw_path
+    rate, way = best(name, surface)
 
-    ways = [best(name, surface) for surface in SURFACES]
-    with canvas(9.2, 3.3) as figure:
-        for axes, (rate, way) in zip(figure.subplots(1, 2), ways, strict=True):
-            draw_contours(axes, way.surface)
+    def drawn() -> Any:
+        with canvas(4.6, 3.3) as figure:
+            axes = figure.subplots()
+            draw_contours(axes, surface)
             draw_path(axes, way)
-            axes.set_title(f"lr = {rate:g}", loc="left", fontsize=9.5, fontweight="normal")
+            axes.set_title(f"lr = {rate:g}", loc="left", fontsize=9.5)
             axes.set(xlabel="$x$", ylabel="$y$")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    target = figure_of(name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(
-            128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-        )
-        few.save(target, optimize=True)
+        return figure
 
-
-#: What a dark page of the theme has where a light one is white, in each channel.
-DARK = np.array([19, 20, 22])
-
-
-def darken(name: str) -> None:
-    """Write the figure for dark pages: lightness turned around, hue and saturation as they are."""
-    from PIL import Image
-
-    with Image.open(figure_of(name)) as light:
-        colours = np.asarray(light.convert("RGB")).astype(int)
-    turned = colours + (255 - colours.max(axis=2) - colours.min(axis=2))[..., None]
-    shown = DARK + turned * (255 - DARK) // 255
-    dark = Image.fromarray(shown.astype("uint8")).quantize(
-        128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-    )
-    dark.save(figure_of(name, "_dark"), optimize=True)
+    return drawn
 
 
 def best(name: str, surface: Surface) -> tuple[float, Way]:

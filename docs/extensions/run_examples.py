@@ -5,6 +5,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+from instep.commands.compare.style import DARK
+
 #: Colours that the common kinds of colour blindness leave apart (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
@@ -22,9 +24,6 @@ LOOKS = {
     "savefig.dpi": 110,
 }
 
-#: What a dark page of the theme has where a light one is white.
-DARK = (19 / 255, 20 / 255, 22 / 255)
-
 
 def set_looks(gallery_conf: dict[str, Any], file: str) -> None:
     """Begin each example with the same looks."""
@@ -38,11 +37,12 @@ def set_looks(gallery_conf: dict[str, Any], file: str) -> None:
 
 def turned(colour: Any) -> tuple[float, ...]:
     """Return a colour for dark pages: its lightness turned around, its hue kept."""
-    from matplotlib.colors import to_rgba
+    from matplotlib.colors import to_rgb, to_rgba
 
     *channels, opacity = to_rgba(colour)
     shift = 1 - max(channels) - min(channels)
-    shown = (low + (1 - low) * (c + shift) for low, c in zip(DARK, channels, strict=True))
+    ground = to_rgb(DARK.ground)
+    shown = (low + (1 - low) * (c + shift) for low, c in zip(ground, channels, strict=True))
     return (*shown, opacity)
 
 
