@@ -1,5 +1,6 @@
 """The base class of all optimizers: the step. Nothing about engines."""
 
+import inspect
 import sys
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,10 @@ class Optimizer(Answering):
 
         Notes
         -----
+        State belongs to the path of an array in its tree: an optimizer that steps two trees of the
+        same paths and shapes in turn has one state for both. Give each its own optimizer, or all of
+        them together, as in ``update([one.params, other.params], [one.grads, other.grads])``.
+
         What the handler of a signal raises - KeyboardInterrupt, a TimeoutError, SystemExit - comes
         out of `update` before the step or after it, never between: `t` tells which. Several threads
         may step one optimizer: each waits for the step of another.
@@ -180,6 +185,11 @@ class Optimizer(Answering):
             if plan is not None:
                 plan.release()
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "__doc__" in vars(cls):
+            cls.__doc__ = _with_settings(cls.__doc__)
+
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in ATTRIBUTES or hasattr(self, name)]
 
@@ -194,6 +204,19 @@ class Optimizer(Answering):
 
         self._settle()
         return explain(self, self._state, params, grads)
+
+
+def _with_settings(doc: str | None) -> str | None:
+    """Say in the documentation of an optimizer where its settings are described.
+
+    They stand below its hyperparameters, the last entry of the section `Parameters`.
+    """
+    head, section, rest = inspect.cleandoc(doc or "").partition("Parameters\n----------\n")
+    if not section:
+        return doc
+    entries, gap, others = rest.partition("\n\n")
+    settings = f"{', '.join(Optimizer.__annotations__)}\n    As for `Optimizer`."
+    return f"{head}{section}{entries}\n{settings}{gap}{others}"
 
 
 for _name, _stand_in in absent_attributes():
