@@ -261,3 +261,10 @@ def test_help_describes_settings_and_what_is_not_here():
     assert "engine, threads, overrides, frozen, complex, rounding, master, state_dtype" in text
     assert "As for `Optimizer`." in text
     assert "Not here: update(params, grads) takes a step." in text
+
+
+def test_dir_of_an_optimizer_lists_what_users_call():
+    found = {name for name in dir(Adam()) if not name.startswith("_")}
+    assert {"update", "explain", "readings", "save", "lr", "beta1", "engine", "t"} <= found
+    assert not {"slots", "rule", "scopes", "moving", "step", "zero_grad"} & found
+    assert len(found) < 40

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from instep import arrays
 from instep.answering import Answering
 from instep.choices import Complex, Engine, Overrides, Rounding, Selectors, StateDtype
+from instep.declarations import FOR_USERS, RESERVED
 from instep.elsewhere import ATTRIBUTES, absent_attributes
 from instep.plan.remembered import alike
 from instep.settings import SETTINGS
@@ -191,7 +192,12 @@ class Optimizer(Answering):
             cls.__doc__ = _with_settings(cls.__doc__)
 
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in ATTRIBUTES or hasattr(self, name)]
+        hidden = ATTRIBUTES.keys() | RESERVED - FOR_USERS
+        return [
+            name
+            for name in super().__dir__()
+            if name not in hidden or (name in ATTRIBUTES and hasattr(self, name))
+        ]
 
     def explain(self, params: Any, grads: Any = None) -> "Explanation":
         """Say how a step on `params` runs: engines, passes, bytes an element, and the code.
