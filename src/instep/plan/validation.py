@@ -97,9 +97,11 @@ def _walk(
     if tree.is_mapping(params):
         for key in params:
             if key not in grads:
+                others = [format_path("", (*path, one)) for one in grads if one not in params]
+                beside = f" (grads has {others[0]}, which params does not have)" if others else ""
                 raise ValueError(
                     f"{owner}.update: grads has no {format_path('', (*path, key))}, which params "
-                    f"has; give its gradient, or None to leave the parameter alone"
+                    f"has{beside}; give its gradient, or None to leave the parameter alone"
                 )
         for key in grads:
             if key not in params:
