@@ -114,9 +114,21 @@ def _walk(
             f"{owner}.update: {format_path('params', path)} has {len(params)} entries, but "
             f"{format_path('grads', path)} has {len(grads)}; give one gradient for each parameter"
         )
-    gradients = dict(tree.children(grads))
-    for key, child in tree.children(params):
+    gradients = _children(owner, "grads", path, grads)
+    for key, child in _children(owner, "params", path, params).items():
         _walk(owner, (*path, key), child, gradients[key], pairs)
+
+
+def _children(owner: str, name: str, path: Path, branch: Any) -> dict[Any, Any]:
+    """Return the entries of a branch, or raise if there are fewer or more than it says."""
+    found = dict(tree.children(branch))
+    if len(found) != len(branch):
+        raise ValueError(
+            f"{owner}.update: {format_path(name, path)} says that it has {len(branch)} entries, "
+            f"and iterates over {len(found)}; give a {type(branch).__name__} that agrees with "
+            f"itself"
+        )
+    return found
 
 
 def check_parameter(call: str, path: Path, w: Any) -> None:
