@@ -175,8 +175,7 @@ class Plan:
                 self.release()
         elif self.next is self.reference:
             self.whole = None  # while what it reads is written
-            # The step was taken: where there is no room for its short cut, there is none.
-            with suppress(RecursionError, MemoryError):
+            with suppress(RecursionError):  # it takes more frames than the step, which was taken
                 self.whole = self._repetition.next_whole(self._changes, self)
         return True
 
