@@ -70,7 +70,7 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         epilog=f"Optimizers: {known()}.",
     )
     add = command.add_argument
-    add("--out", type=Path, default=Path("results"), help="folder to write to (results)")
+    add("--out", type=place, default=Path("results"), help="folder to write to (results)")
     add("--only", type=names, metavar="NAME,...", help="experiments to run: paths, mnist (both)")
     add(
         "--optimizers",
@@ -234,6 +234,13 @@ def rate(text: str) -> tuple[str, float]:
             f"expected NAME=VALUE with a positive value, such as Adam=0.001, got {text!r}"
         )
     return name.strip(), number
+
+
+def place(text: str) -> Path:
+    """Return the path in a text, which the shell may have left empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected the name of a folder, got nothing")
+    return Path(text)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -182,7 +182,7 @@ def test_tuning_trains_with_the_rate_of_the_lowest_held_out_loss(
     assert "Held-out loss at multiples of the learning rate" in capsys.readouterr().out
 
 
-def test_held_out_loss_is_the_mean_cross_entropy(tmp_path, extras, few_digits):
+def test_losses_are_mean_cross_entropies(tmp_path, extras, few_digits):
     arguments = ["--epochs", "1", "--optimizers", "SGD", "--lr", "SGD=1e-30"]
     assert main(["compare", *MNIST, *arguments, "--out", str(tmp_path)]) == 0
     (run,) = results(tmp_path)["mnist"]["runs"]
@@ -190,9 +190,22 @@ def test_held_out_loss_is_the_mean_cross_entropy(tmp_path, extras, few_digits):
     task = compare.training.prepare(
         compare.load_digits(request), 1, 0, compare.backends.load("numpy")
     )
-    loss, _ = compare.training.network.loss_and_gradients(np, task.initial, *task.held_out)
-    # One sum of 50 in float32, and the same ones divided in another order.
-    assert run["held_out_loss"] == pytest.approx([float(loss)] * 2, rel=1e-5)
+    for name, images in {"train": task.train, "held_out": task.held_out}.items():
+        loss, _ = compare.training.network.loss_and_gradients(np, task.initial, *images)
+        # One sum in float32, and the same ones divided in another order.
+        assert run[f"{name}_loss"] == pytest.approx([float(loss)] * 2, rel=1e-5)
+
+
+def test_table_shows_losses_and_accuracies_of_the_same_weights(
+    tmp_path, extras, few_digits, capsys
+):
+    assert main(["compare", *MNIST, "--epochs", "3", "--out", str(tmp_path)]) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
+    for run in results(tmp_path)["mnist"]["runs"]:
+        shown = rows[run["optimizer"]]
+        assert shown[2:4] == [f"{run[f'{name}_loss'][-1]:.4f}" for name in ("train", "held_out")]
+        accuracies = [f"{100 * run[f'{n}_accuracy'][-1]:.2f}" for n in ("train", "held_out")]
+        assert shown[4:8:2] == accuracies
 
 
 def test_figures_of_an_earlier_run_do_not_stay_beside_other_numbers(
@@ -205,6 +218,50 @@ def test_figures_of_an_earlier_run_do_not_stay_beside_other_numbers(
     assert main(["compare", *MNIST, "--epochs", "1", "--out", str(tmp_path)]) == 0
     assert {file.name for file in tmp_path.iterdir()} == {"mine.png", "results.json"}
     assert "removed, for they were of an earlier run: path_heights.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["report.html", "surfaces.png", "results.json"])
+def test_files_of_the_user_are_neither_removed_nor_overwritten(tmp_path, extras, capsys, name):
+    (tmp_path / name).write_text('{"hers": 1}')
+    line = refusal(capsys, *MNIST, "--quick", "--out", str(tmp_path))
+    assert f"holds files that no earlier run has written: {name}; give another folder" in line
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == '{"hers": 1}'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "[]",
+        '{"files": ["surfaces.png"]}',
+        '{"files": 3, "versions": {"instep": "1"}}',
+        '{"files": ["results.json"], "versions": {"instep": "1"}}',
+        '{"files": [["surfaces.png"]], "versions": {"instep": "1"}}',
+    ],
+)
+def test_figures_that_the_numbers_beside_them_do_not_name_are_of_the_user(
+    tmp_path, extras, capsys, written
+):
+    (tmp_path / "results.json").write_text(written)
+    (tmp_path / "surfaces.png").write_bytes(b"hers")
+    assert "surfaces.png" in refusal(capsys, *PATHS, "--out", str(tmp_path))
+    assert (tmp_path / "surfaces.png").read_bytes() == b"hers"
+    assert (tmp_path / "results.json").read_text() == written
+
+
+def test_numbers_name_the_files_beside_them(tmp_path, extras):
+    assert main(["compare", *PATHS, "--optimizers", "SGD", "--out", str(tmp_path)]) == 0
+    assert set(results(tmp_path)["files"]) == {file.name for file in tmp_path.iterdir()}
+
+
+def test_numbers_that_name_files_elsewhere_have_none_removed(tmp_path, extras):
+    folder, mine = tmp_path / "results", tmp_path / "mine.png"
+    mine.write_bytes(b"hers")
+    folder.mkdir()
+    named = {"files": ["../mine.png", str(mine)], "versions": {"instep": "1"}}
+    (folder / "results.json").write_text(json.dumps(named))
+    assert main(["compare", *NUMBERS, "--optimizers", "SGD", "--out", str(folder)]) == 0
+    assert mine.read_bytes() == b"hers"
 
 
 def test_numbers_are_written_whole_or_not_at_all(tmp_path, extras, few_digits, monkeypatch):
@@ -279,6 +336,18 @@ def test_request_that_cannot_be_met_is_one_line_and_code_2(
     tmp_path, extras, capsys, arguments, line
 ):
     assert line in refusal(capsys, "--out", str(tmp_path / "out"), *arguments)
+
+
+def test_file_is_no_folder_to_write_to(tmp_path, extras, capsys):
+    (tmp_path / "use.py").write_text("mine")
+    line = refusal(capsys, *PATHS, "--out", str(tmp_path / "use.py"))
+    assert "use.py is a file; give the name of a folder" in line
+
+
+def test_folder_without_a_name_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--out: expected the name of a folder, got nothing" in refusal(capsys, "--out=")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_that_cannot_be_written_is_named(tmp_path, extras, capsys):

@@ -145,6 +145,7 @@ def results(request: Request, outcome: Outcome) -> dict[str, Any]:
     found: dict[str, Any] = {
         "request": described(request),
         "versions": versions(request.backend),
+        "files": files(request, outcome),
     }
     if "paths" in request.experiments:
         found["paths"] = [report.path_record(path) for path in outcome.walked]
@@ -159,6 +160,12 @@ def results(request: Request, outcome: Outcome) -> dict[str, Any]:
         if outcome.trials:
             found["mnist"]["tuning"] = [tuning.record(trial) for trial in outcome.trials]
     return found
+
+
+def files(request: Request, outcome: Outcome) -> list[str]:
+    """Return the names of all files that are written: a later run may remove these, no others."""
+    figures = [f"{name}.png" for name in drawings(outcome)] if request.figures else []
+    return [folder.NUMBERS, *figures, *([folder.PAGE] if request.html else [])]
 
 
 def make(name: str, request: Request, **hyperparameters: Any) -> Any:

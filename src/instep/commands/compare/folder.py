@@ -1,6 +1,8 @@
 """The folder of the results: figures that belong to the numbers beside them, and no others."""
 
 import io
+import json
+import os
 import pathlib
 import tempfile
 from collections.abc import Mapping
@@ -22,8 +24,16 @@ OTHERS = (
 
 
 def prepared(folder: pathlib.Path) -> pathlib.Path:
-    """Return the folder, made if need be, after having written to it."""
+    """Return the folder, made if need be, after having written to it.
+
+    Raises
+    ------
+    CommandError
+        It cannot be written, or has files by the names of ours that no earlier run has written.
+    """
     try:
+        if folder.is_file():
+            raise CommandError(f"--out {folder} is a file; give the name of a folder")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -31,7 +41,24 @@ def prepared(folder: pathlib.Path) -> pathlib.Path:
         raise CommandError(
             f"--out {folder} cannot be written ({error.strerror}); give another folder"
         ) from error
+    foreign = sorted({n for n in (NUMBERS, *OTHERS) if os.path.lexists(folder / n)} - own(folder))
+    if foreign:
+        raise CommandError(
+            f"--out {folder} holds files that no earlier run has written: {', '.join(foreign)}; "
+            "give another folder"
+        )
     return folder
+
+
+def own(folder: pathlib.Path) -> set[str]:
+    """Return the names of what an earlier run has written into a folder, as its numbers say."""
+    try:
+        found = json.loads((folder / NUMBERS).read_bytes())
+        written = set(found["files"])
+        found["versions"]["instep"]
+    except (OSError, ValueError, KeyError, TypeError):  # it is missing, or somebody else's
+        return set()
+    return {NUMBERS, *written.intersection(OTHERS)}
 
 
 def write(name: str, content: bytes, folder: pathlib.Path) -> None:
@@ -47,8 +74,9 @@ def write(name: str, content: bytes, folder: pathlib.Path) -> None:
 
 
 def write_numbers(text: str, folder: pathlib.Path) -> list[str]:
-    """Write the numbers, and remove the figures of others; return the names of those."""
-    stale = [name for name in OTHERS if (folder / name).is_file()]
+    """Write the numbers, and remove the figures of an earlier run; return their names."""
+    before = own(folder)
+    stale = [name for name in OTHERS if name in before and (folder / name).is_file()]
     # First, so that no figure ever lies beside numbers that it does not show.
     for name in stale:
         (folder / name).unlink()

@@ -35,6 +35,7 @@ def training_record(run: Training) -> dict[str, Any]:
         "steps_per_epoch": run.steps_per_epoch,
         "losses": [finite(loss) for loss in run.losses],
         "train_accuracy": list(run.train_accuracy),
+        "train_loss": [finite(loss) for loss in run.train_loss],
         "held_out_accuracy": list(run.held_out_accuracy),
         "held_out_loss": [finite(loss) for loss in run.held_out_loss],
     }
@@ -79,13 +80,12 @@ def training_table(runs: Sequence[Training], seconds: Sequence[float]) -> Table:
     """Return a table of loss and accuracy at the end of training."""
     rows = []
     for run, duration in zip(runs, seconds, strict=True):
-        last = run.losses[-run.steps_per_epoch :]
         rate = run.hyperparameters.get("lr")
         rows.append(
             (
                 run.optimizer,
                 "" if rate is None else f"{rate:g}",
-                f"{sum(last) / len(last):.4f}",
+                f"{run.train_loss[-1]:.4f}",
                 f"{run.held_out_loss[-1]:.4f}",
                 f"{100 * run.train_accuracy[-1]:.2f} %",
                 f"{100 * run.held_out_accuracy[-1]:.2f} %",

@@ -30,6 +30,7 @@ class Training:
     steps_per_epoch: int
     losses: tuple[float, ...]
     train_accuracy: tuple[float, ...]
+    train_loss: tuple[float, ...]
     held_out_accuracy: tuple[float, ...]
     held_out_loss: tuple[float, ...]
 
@@ -95,13 +96,14 @@ def train(optimizer: Any, task: Task, advance: Callable[[], None]) -> Training:
             losses += epoch_losses
             judged.append(judge(task, answer(params)))
             advance()
-    train_accuracy, held_out_accuracy, held_out_loss = zip(*judged, strict=True)
+    train_accuracy, train_loss, held_out_accuracy, held_out_loss = zip(*judged, strict=True)
     return Training(
         optimizer=type(optimizer).__name__,
         hyperparameters=own,
         steps_per_epoch=len(losses) // len(task.batches),
         losses=tuple(losses),
         train_accuracy=train_accuracy,
+        train_loss=train_loss,
         held_out_accuracy=held_out_accuracy,
         held_out_loss=held_out_loss,
     )
@@ -122,10 +124,10 @@ def one_epoch(optimizer: Any, task: Task, params: Any, batches: Any) -> tuple[An
     return params, task.backend.numpy(xp.stack(losses)).tolist()
 
 
-def judge(task: Task, params: Any) -> tuple[float, float, float]:
-    """Return the accuracy on training images, and accuracy and mean loss on held-out ones."""
-    accuracy, _ = judge_images(task.backend.xp, params, *task.train)
-    return accuracy, *judge_images(task.backend.xp, params, *task.held_out)
+def judge(task: Task, params: Any) -> tuple[float, float, float, float]:
+    """Return accuracy and mean loss on training images, and both on held-out ones."""
+    xp = task.backend.xp
+    return *judge_images(xp, params, *task.train), *judge_images(xp, params, *task.held_out)
 
 
 def judge_images(
