@@ -36,3 +36,17 @@ def test_every_number_is_printed_whole_on_lines_that_fit(monkeypatch, capsys, co
     parts = sum(line.startswith("SGD") for line in lines)
     assert sum(line.startswith("BarzilaiBorwein") for line in lines) == parts
     assert (parts == 1) == (columns == 200)
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_note_stands_below_its_table_on_lines_that_fit(monkeypatch, capsys, rich):
+    monkeypatch.setenv("COLUMNS", "30")
+    if rich:
+        pytest.importorskip("rich", reason="rich is in the extra 'compare'")
+    else:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    note = "What to know of these [numbers] takes more than one line"
+    show([Table("A title", ("optimizer", "loss"), (("SGD", "0.25"),), note=note)])
+    printed = capsys.readouterr().out
+    assert " ".join(printed.partition("0.25")[2].split()) == note
+    assert all(len(line) <= 30 for line in printed.splitlines())

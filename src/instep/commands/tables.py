@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns. The first `left` columns are aligned to the left."""
+    """Text in rows and columns, and a note below.
+
+    The first `left` columns are aligned to the left.
+    """
 
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: int = 1
+    note: str = ""
 
     def markdown(self) -> str:
         """Return the table as Markdown, without its title."""
@@ -90,6 +95,8 @@ def show(shown: Sequence[Table]) -> None:
             parts = table.parts(lambda part: sum(part.widths()) + 2 * len(part.rows[0]) - 2 < width)
             text = "\n\n".join(part.text() for part in parts)
             sys.stdout.write(f"{table.title}\n\n{text}\n\n")
+            if table.note:
+                sys.stdout.write(f"{textwrap.fill(table.note, width)}\n\n")
         return
     console = importlib.import_module("rich.console").Console()
     measure = importlib.import_module("rich.measure").Measurement.get
@@ -102,3 +109,5 @@ def show(shown: Sequence[Table]) -> None:
         ):
             console.print(part.rich(), crop=False)
             console.print()
+        if table.note:
+            console.print(table.note, "", sep="\n", highlight=False, markup=False)

@@ -179,7 +179,15 @@ def test_tuning_trains_with_the_rate_of_the_lowest_held_out_loss(
         best = min(trials[name], key=lambda trial: trial["held_out_loss"] or float("inf"))
         assert runs[name]["hyperparameters"]["lr"] == best["lr"]
         assert runs[name]["held_out_loss"][-1] == best["held_out_loss"]
-    assert "Held-out loss at multiples of the learning rate" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Held-out loss at multiples of the learning rate" in printed
+    assert printed.index("MNIST after 4 steps") < printed.index("no unbiased estimates")
+
+
+def test_rates_that_nobody_has_tuned_leave_estimates_unbiased(tmp_path, extras, few_digits, capsys):
+    arguments = ["--epochs", "1", "--optimizers", "SGD", "--out", str(tmp_path)]
+    assert main(["compare", *MNIST, *arguments]) == 0
+    assert "unbiased" not in capsys.readouterr().out
 
 
 def test_losses_are_mean_cross_entropies(tmp_path, extras, few_digits):

@@ -137,7 +137,9 @@ def compute(
         train(request, backend, rates, outcome)
         if outcome.trials:
             outcome.tell(report.tuning_table(outcome.trials))
-        outcome.tell(report.training_table(outcome.runs, outcome.seconds))
+        outcome.tell(
+            report.training_table(outcome.runs, outcome.seconds, tuned=bool(outcome.trials))
+        )
 
 
 def results(request: Request, outcome: Outcome) -> dict[str, Any]:

@@ -150,6 +150,7 @@ def table_section(table: Table) -> str:
     return (
         f'<h3>{title}</h3>\n<div class=scrolls tabindex=0 role=region aria-label="{title}">'
         f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+        + (f"\n<p class=faint>{escape(table.note)}</p>" if table.note else "")
     )
 
 
