@@ -46,18 +46,22 @@ def follow(optimizer, steps=20):
 walkers = [SGD(lr=1.0), Momentum(lr=1.0), AdaGrad(lr=1.0), Adam(lr=1.0)]
 
 x, y = np.meshgrid(np.linspace(-10, 10, 201), np.linspace(-7, 7, 141))
+levels = [0.2, 1, 2.5, 5, 9, 14, 21, 30, 42]
 figure, places = plt.subplots(2, 2, figsize=(8, 5), sharex=True, sharey=True)
 for axes, walker in zip(places.flat, walkers, strict=True):
-    axes.contour(x, y, x**2 / 30 + y**2, levels=12, colors="0.65", linewidths=0.6)
+    axes.contour(x, y, x**2 / 30 + y**2, levels=levels, colors="0.65", linewidths=0.6)
     axes.plot(*follow(walker).T, "o-", color="C1", markersize=3)
     axes.plot(0, 0, "+", color="C0", markersize=9)
-    axes.set(title=type(walker).__name__, xlim=(-10, 10), ylim=(-7, 7))
+    axes.set(title=type(walker).__name__, xticks=[-8, -4, 0, 4, 8], yticks=[-6, -3, 0, 3, 6])
 plt.show()
 
 # %%
 # ``SGD`` goes back and forth across the valley. ``Momentum`` adds up what points along and lets
 # what points back and forth cancel. ``AdaGrad`` and ``Adam`` measure each direction by gradients
-# that came before, and walk down its middle.
+# that came before, and so begin with steps of one length along and across: they go down at a
+# slant. The steps of ``AdaGrad`` become ever shorter, and it stays on its side. ``Adam``, which has a
+# velocity too, crosses the floor of the valley, climbs the other side to :math:`y = 2`, and curls
+# back.
 #
 # Digits
 # ------

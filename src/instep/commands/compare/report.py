@@ -15,8 +15,8 @@ RATES = {"constant": "lr 1", "decay": "lr 1 to 0.5"}
 
 #: What to know of the table of training, where rates were tried.
 TUNED = (
-    "The held-out digits have chosen the learning rates, so that held-out losses and accuracies are "
-    "no unbiased estimates of those on new digits: they look better than they are."
+    "The held-out digits have chosen the learning rates: held-out losses and accuracies are no "
+    "unbiased estimates of those on new digits, but look better than they are."
 )
 
 
