@@ -82,7 +82,7 @@ def many(
     logarithmic: bool,
 ) -> Any:
     """Draw each curve in a panel of its own, with all others faint behind."""
-    side_by_side = columns(6)
+    side_by_side = columns(6, least=2)
     rows = math.ceil(len(curves) / side_by_side)
     with canvas(2.4 * side_by_side, 1.75 * rows + 0.9) as figure:
         grid = figure.subplots(rows, side_by_side, sharex=True, sharey=True, squeeze=False)
@@ -94,6 +94,8 @@ def many(
             axes.set_title(name, fontsize=8.5)
             axes.grid(visible=True)
         trim(grid, len(curves), "step" if logarithmic else "epoch", "")
+        if side_by_side == 2:
+            title, note = (textwrap.fill(text, 40) for text in (title, note))
         figure.suptitle(title)
         figure.supxlabel(note, fontsize=9.5)
     return figure
@@ -125,7 +127,10 @@ def accuracy(runs: Sequence[Training], counts: tuple[int, int]) -> Any:
                     **lines[run.optimizer],
                 )  # fmt: skip
             axes.set_title(heading)
-            axes.set(xlabel="epoch", ylim=limits, xlim=(1, max(len(runs[0].train_accuracy), 3) - 1))
+            axes.set(xlabel="epoch", ylim=limits)
+            last_epoch = max(len(runs[0].train_accuracy), 3) - 1
+            margin = 0.012 * (last_epoch - 1)  # which cuts no marker
+            axes.set_xlim(1 - margin, last_epoch + margin)
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axes.grid(visible=True)
             last = {name: float(curve[-1]) for name, curve in found.items()}

@@ -31,25 +31,28 @@ def surfaces(shown: Sequence[Surface]) -> Any:
     side_by_side = columns(2)
     rows = 2 * len(shown) // side_by_side
     with canvas(4.8 * side_by_side, 4.0 * rows) as figure:
-        for row, surface in enumerate(shown):
-            place = rows, side_by_side, 2 * row + 1
-            draw_in_space(figure.add_subplot(*place, projection="3d"), surface)
-            axes = figure.add_subplot(rows, side_by_side, 2 * row + 2)
+        # What is drawn in space leaves the sides of its place empty.
+        widths = [0.9, 1.0][:side_by_side]
+        places = iter(figure.add_gridspec(rows, side_by_side, width_ratios=widths))
+        for surface in shown:
+            axes = figure.add_subplot(next(places), projection="3d")
+            draw_in_space(axes, surface, zoom=0.97 if side_by_side == 1 else 1.1)
+            axes = figure.add_subplot(next(places))
             draw_contours(axes, surface)
             draw_descent(axes, surface)
             axes.set(xlabel="$x$", ylabel="$y$")
-            axes.set_title(f"{surface.name}: contours, negative gradient", fontweight="normal")
+            axes.set_title(f"{surface.name}: contours, negative gradient")
     return figure
 
 
-def draw_in_space(axes: Any, surface: Surface) -> None:
+def draw_in_space(axes: Any, surface: Surface, zoom: float) -> None:
     """Draw a surface in three dimensions."""
     x, y, z = heights(surface, 81)
     axes.plot_surface(x, y, z, cmap="viridis", rcount=80, ccount=80, linewidth=0, antialiased=False)
-    axes.set(xlabel="$x$", ylabel="$y$", zlabel="$f$")
-    axes.set_title(f"{surface.name}: ${surface.formula}$", fontsize=11, fontweight="normal", y=0.97)
+    axes.set(xlabel="$x$", ylabel="$y$")  # the title says what goes up
+    axes.set_title(f"{surface.name}: ${surface.formula}$", y=1.03)
     axes.view_init(elev=32, azim=-58)
-    axes.set_box_aspect((1.25, 1.0, 0.75), zoom=1.0)
+    axes.set_box_aspect((1.25, 1.0, 0.75), zoom=zoom)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
         axis.line.set_color(theme().faint)
@@ -91,24 +94,25 @@ def paths(shown: Sequence[Path]) -> Any:
     """Draw one contour plot for each path; they share surface and schedule."""
     surface, heading = shown[0].surface, HEADINGS[shown[0].schedule]
     lines = strokes(path.optimizer for path in shown)
-    side_by_side = columns(2 if len(shown) <= 4 else 3 if len(shown) <= 9 else 6)
+    few = len(shown) <= 9
+    side_by_side = columns(2 if len(shown) <= 4 else 3) if few else columns(6, least=2)
     side_by_side = min(side_by_side, len(shown))
     rows = math.ceil(len(shown) / side_by_side)
-    width, height = (4.6, 3.35) if len(shown) <= 9 else (3.2, 2.4)
+    width, height = (4.6, 3.35) if few else (3.2, 2.4) if side_by_side == 6 else (2.4, 1.8)
     with canvas(width * side_by_side, height * rows + 0.75) as figure:
         grid = figure.subplots(rows, side_by_side, sharex=True, sharey=True, squeeze=False)
         for axes, path in zip(grid.flat, shown, strict=False):
             draw_contours(axes, surface)
             draw_path(axes, path, lines[path.optimizer]["color"])
-            if len(shown) > 9:  # there is no room for a sentence
-                note = f"{surface.name}, $f$ = {short(path.values[-1])}"
-                axes.set_title(note, loc="right", fontsize=7.5, color=theme().faint)
+            if not few:  # there is no room for a sentence
+                axes.set_title(path.optimizer, color=lines[path.optimizer]["color"], loc="left",
+                               fontsize=8.0)  # fmt: skip
+                axes.set_title(f"$f$ = {short(path.values[-1])}", loc="right", fontsize=7.0,
+                               fontweight="normal", color=theme().faint)  # fmt: skip
         trim(grid, len(shown), "$x$", "$y$")
         steps = len(shown[0].points) - 1
         between = " " if side_by_side > 1 else "\n"
-        figure.suptitle(
-            f"{surface.name}, ${surface.formula}$:{between}{steps} steps, {heading}", fontsize=11.5
-        )
+        figure.suptitle(f"{surface.name}, ${surface.formula}$:{between}{steps} steps, {heading}")
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
@@ -186,9 +190,10 @@ def heights_by_step(walked: Sequence[Path]) -> Any:
         for axes, ((surface, schedule), shown) in zip(grid.flat, panels.items(), strict=True):
             for path in shown:
                 draw_heights(axes, path, markersize=3.8, markevery=2, **lines[path.optimizer])
-            axes.set_title(f"{surface.name}, {HEADINGS[schedule]}", fontweight="normal")
+            axes.set_title(f"{surface.name}, {HEADINGS[schedule]}")
             axes.set(xlabel="step", ylabel="$f$ above its minimum")
-            axes.set_xlim(0, len(shown[0].points) - 1)
+            steps = len(shown[0].points) - 1
+            axes.set_xlim(-0.012 * steps, 1.012 * steps)  # which cuts no marker
             axes.set_ylim(*window([path for path in walked if path.surface is surface]))
             axes.label_outer()
             ends = {p.optimizer: (drawn(p)[-1], lines[p.optimizer]["color"]) for p in shown}
@@ -199,25 +204,29 @@ def heights_by_step(walked: Sequence[Path]) -> Any:
 def many_heights(walked: Sequence[Path], names: Sequence[str]) -> Any:
     """Draw the heights of many optimizers: a panel for each, with all others faint behind."""
     surfaces = list(dict.fromkeys(path.surface for path in walked))
-    side_by_side, count = columns(6), len(names) * len(surfaces)
-    rows = math.ceil(count / side_by_side)
-    with canvas(2.4 * side_by_side, 1.75 * rows + 0.6) as figure:
-        grid = figure.subplots(rows, side_by_side, sharex=True, squeeze=False)
-        places = [(surface, name) for surface in surfaces for name in names]
-        for axes, (surface, name) in zip(grid.flat, places, strict=False):
+    side_by_side = columns(6, least=2)
+    rows = math.ceil(len(names) / side_by_side)  # of each surface: a row has one axis of heights
+    with canvas(2.4 * side_by_side, 1.75 * rows * len(surfaces) + 0.6) as figure:
+        grid = figure.subplots(rows * len(surfaces), side_by_side, sharex=True, squeeze=False)
+        for part, surface in zip(np.split(grid, len(surfaces)), surfaces, strict=True):
             alike = [path for path in walked if path.surface is surface]
-            axes.plot(*joined([drawn(path) for path in alike]), **faint())
-            for path in alike:
-                if path.optimizer == name:
-                    dashes = "-" if path.schedule == "constant" else (0, (3, 1.2))
-                    draw_heights(axes, path, color=theme().ink, linestyle=dashes, zorder=3)
-            axes.set_title(f"{name}, {surface.name}", fontsize=8.5)
-            axes.set_ylim(*window(alike))
-            axes.set_xlim(0, len(alike[0].points) - 1)
-        trim(grid, count, "step", "$f$ above min.")
+            for axes, name in zip(part.flat, names, strict=False):
+                axes.plot(*joined([drawn(path) for path in alike]), **faint())
+                for path in alike:
+                    if path.optimizer == name:
+                        dashes = "-" if path.schedule == "constant" else (0, (3, 1.2))
+                        draw_heights(axes, path, color=theme().ink, linestyle=dashes, zorder=3)
+                axes.set_title(name, fontsize=8.0, loc="left")
+                axes.set_title(surface.name, fontsize=7.0, loc="right", fontweight="normal",
+                               color=theme().faint)  # fmt: skip
+                axes.set_ylim(*window(alike))
+                axes.set_xlim(0, len(alike[0].points) - 1)
+            trim(part, len(names), "step", "$f$ above min.")
+        between = "; " if side_by_side > 2 else "\n"
         figure.supxlabel(
-            "; ".join(f"{dashes}: {HEADINGS[schedule]}"
-                      for dashes, schedule in (("solid", "constant"), ("dashed", "decay"))),
+            between.join([*(f"{dashes}: {HEADINGS[schedule]}"
+                            for dashes, schedule in (("solid", "constant"), ("dashed", "decay"))),
+                          f"axes of heights end at {FLOOR:g}, and lines go on below"]),
             fontsize=9.5,
         )  # fmt: skip
     return figure

@@ -83,6 +83,9 @@ STROKES: dict[str, tuple[Any, str]] = {
     "AdamW": ((0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)), ">"),
 }
 
+#: What stands before the name of a line that ends below the axis.
+BELOW = "\N{DOWNWARDS ARROW}"
+
 _current: ContextVar[Theme] = ContextVar("theme", default=LIGHT)
 _columns: ContextVar[int | None] = ContextVar("columns", default=None)
 
@@ -102,10 +105,10 @@ def themed(chosen: Theme) -> Iterator[None]:
         _current.reset(token)
 
 
-def columns(count: int) -> int:
-    """Return how many of `count` columns of panels have a place."""
+def columns(count: int, *, least: int = 1) -> int:
+    """Return how many of `count` columns of panels have a place: `least` of small ones always."""
     most = _columns.get()
-    return count if most is None else min(count, most)
+    return count if most is None else min(count, max(most, least))
 
 
 @contextmanager
@@ -166,6 +169,8 @@ def settings() -> dict[str, Any]:
         "axes.titlesize": 10.5,
         "axes.titleweight": "bold",
         "axes.titlecolor": ink,
+        "figure.titlesize": 11.5,
+        "figure.titleweight": "bold",
         "axes.labelcolor": ink,
         "axes.labelsize": 9.5,
         "axes.edgecolor": faint,
@@ -196,6 +201,8 @@ def cycle() -> Any:
 def label_ends(axes: Any, ends: Mapping[str, tuple[float, str]], *, size: float = 8.0) -> None:
     """Write the names of lines beside their ends, apart from each other; limits must be set.
 
+    A line that ends below the axis has an arrow down before its name, and a note says what that is.
+
     Parameters
     ----------
     axes
@@ -206,23 +213,27 @@ def label_ends(axes: Any, ends: Mapping[str, tuple[float, str]], *, size: float 
         Size of the text in points.
     """
     to_axes = axes.transData + axes.transAxes.inverted()
-    right = axes.get_xlim()[1]
+    right, low = axes.get_xlim()[1], axes.get_ylim()[0]
     heights = axes.get_position().height * axes.figure.get_figheight() * 72
     room = 1.3 * size / heights
+    below = {text for text, (height, _) in ends.items() if height < low}
     places = {
-        text: min(max(to_axes.transform((right, height))[1], 0.0), 1.0)
+        text: room / 2 if text in below else min(max(to_axes.transform((right, height))[1], 0), 1)
         for text, (height, _) in ends.items()
     }
     for text, place in zip(ends, apart(list(places.values()), room), strict=True):
         colour = ends[text][1]
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.6,
+                  "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}  # fmt: skip
         axes.annotate(
-            text,
+            f"{BELOW} {text}" if text in below else text,
             xy=(1.0, places[text]), xytext=(1.03, place),
             xycoords="axes fraction", textcoords="axes fraction", va="center", fontsize=size,
-            color=colour, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6,
-                        "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
+            color=colour, annotation_clip=False, arrowprops=None if text in below else leader,
         )  # fmt: skip
+    if below:
+        note = f"{BELOW} ends below"
+        axes.text(0.02, 0.03, note, transform=axes.transAxes, fontsize=size, color=theme().faint)
 
 
 def apart(places: list[float], room: float) -> list[float]:
