@@ -105,10 +105,11 @@ def paths(shown: Sequence[Path]) -> Any:
             draw_contours(axes, surface)
             draw_path(axes, path, lines[path.optimizer]["color"])
             if not few:  # there is no room for a sentence
-                axes.set_title(path.optimizer, color=lines[path.optimizer]["color"], loc="left",
-                               fontsize=8.0)  # fmt: skip
-                axes.set_title(f"$f$ = {short(path.values[-1])}", loc="right", fontsize=7.0,
-                               fontweight="normal", color=theme().faint)  # fmt: skip
+                size = 8.0 if side_by_side > 2 else 7.0
+                colour, note = lines[path.optimizer]["color"], f"$f$ = {short(path.values[-1])}"
+                axes.set_title(path.optimizer, color=colour, loc="left", fontsize=size)
+                axes.set_title(note, color=theme().faint, loc="right", fontsize=size - 0.5,
+                               fontweight="normal")  # fmt: skip
         trim(grid, len(shown), "$x$", "$y$")
         steps = len(shown[0].points) - 1
         between = " " if side_by_side > 1 else "\n"
