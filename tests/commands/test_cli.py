@@ -38,6 +38,24 @@ def test_help_names_every_optimizer(capsys, command, monkeypatch):
     assert listed.removesuffix(".").split(", ") == sorted(instep.optimizers.__all__, key=str.lower)
 
 
+@pytest.mark.parametrize("names", [["SGD,", "Adam"], ["SGD", ",Adam"], ["SGD", ",", "Adam"]])
+@pytest.mark.parametrize("command", ["compare", "bench"])
+def test_space_in_a_list_is_pointed_out(capsys, command, names):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--optimizers", *names])
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "unrecognized arguments: " in line
+    assert "; write lists without spaces: SGD," in line
+
+
+def test_unknown_option_is_no_list_with_a_space(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--optimizer-of-choice", "Adam"])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith("unrecognized arguments: --optimizer-of-choice Adam")
+
+
 def test_reader_of_a_pipe_may_leave():
     code = (
         "import sys, time; sys.argv = ['instep']; from instep.commands import cli, info\n"

@@ -76,7 +76,7 @@ assert "no device" in text.getvalue()
 print(reason)
 """
 
-INSTALL = "pip install instep[cuda12]"
+INSTALL = "pip install 'instep[cuda12]'"
 FOLDER = "set CUPY_CACHE_DIR to a folder that can be written to"
 
 #: What the module does when it is imported -> what is said: the cause, and the remedy.

@@ -20,7 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from instep.commands.errors import CommandError
 
     root = parser()
-    options = root.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options, unknown = root.parse_known_args(given)
+    if unknown:
+        root.error(f"unrecognized arguments: {' '.join(unknown)}{hint(given, unknown)}")
     if options.run is None:
         root.print_help()
         return 0
@@ -38,6 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def hint(given: Sequence[str], unknown: Sequence[str]) -> str:
+    """Return what to do about unknown arguments that a list with a space has left over."""
+    before = given[given.index(unknown[0]) - 1] if unknown[0] in given[1:] else ""
+    if not before.endswith(",") and not unknown[0].startswith(","):
+        return ""
+    joined = f"{before.rstrip(',')},{unknown[0].strip(',')}"
+    return f"; write lists without spaces: {joined}"
 
 
 def parser() -> argparse.ArgumentParser:

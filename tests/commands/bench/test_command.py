@@ -173,7 +173,8 @@ def test_command_prints_tables_and_writes_json(tmp_path, tiny, capsys):
     assert main(["bench", *arguments, "--json", str(file)]) == 0
     printed = capsys.readouterr()
     assert "Against the memory limit, 1 thread" in printed.out
-    assert "listing" in printed.out
+    assert "10 means that its step takes ten times as long as instep's" in printed.out
+    assert "listing: a textbook's loop, a line of array operations for each" in printed.out
     assert printed.err == ""
     found = command.read(file.read_text(encoding="utf-8"))
     assert found["format"] == command.FORMAT

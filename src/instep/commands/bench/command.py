@@ -116,9 +116,8 @@ def run(request: Request, extent: Extent | None = None) -> None:
             sections[section].append(result)
     shown = [t for name, found in sections.items() for t in tables.by_setting(TITLES[name], found)]
     show(shown)
-    if any(result.ran for found in sections.values() for result in found):
-        sys.stdout.write("Under a peer: its time of a step, in those of instep.\n")
     measured = [result for found in sections.values() for result in found]
+    sys.stdout.write(tables.legend(measured))
     _tell_skipped(measured)
     _tell_implausible(measured)
     if request.json is not None:

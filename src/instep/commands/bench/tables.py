@@ -41,6 +41,17 @@ def of_results(title: str, results: Sequence[Result]) -> Table:
     return Table(f"{title}: {', '.join(same)}", tuple(headings), tuple(rows), len(other))
 
 
+def legend(results: Sequence[Result]) -> str:
+    """Return what the columns of other libraries show; nothing where there are none."""
+    ran = {name for result in results for name in result.ran}
+    if not ran:
+        return ""
+    text = "Under another library: 10 means that its step takes ten times as long as instep's.\n"
+    if "listing" in ran:
+        text += "listing: a textbook's loop, a line of array operations for each equation.\n"
+    return text
+
+
 def _facts(cases: Sequence[Case]) -> dict[str, list[str]]:
     """Return what there is to say of each case, by headings."""
     facts = {"optimizer": [case.optimizer for case in cases]}

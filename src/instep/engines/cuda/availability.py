@@ -5,7 +5,7 @@ import importlib.util
 from functools import cache
 from typing import Any
 
-_INSTALL = "pip install instep[cuda12], or instep[cuda13] where the driver is one of CUDA 13"
+_INSTALL = "pip install 'instep[cuda12]', or 'instep[cuda13]' where the driver is one of CUDA 13"
 
 
 @cache
