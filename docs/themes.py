@@ -8,7 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from instep.commands.compare.style import LIGHT, THEMES, Theme, narrowed, themed
+from instep.commands.compare.folder import in_few_colours
+from instep.commands.compare.style import LIGHT, THEMES, narrowed, themed
 
 FIGURES = Path(__file__).parent / "figures"
 
@@ -48,22 +49,15 @@ def save(
         for shape in ("", "_narrow") if phone else ("",):
             with themed(theme), narrowed() if shape else nullcontext():
                 figure = draw()
-            drawn = in_few_colours(figure, NARROW if shape else width, colours, theme)
+                drawn = reduced(figure, NARROW if shape else width, colours)
             drawn.save(folder / f"{name}{shape}{suffix}.png", optimize=True)
 
 
-def in_few_colours(figure: Any, width: int, colours: int, theme: Theme) -> Image.Image:
-    """Return a figure as an image of that many pixels, on the ground of the theme."""
+def reduced(figure: Any, width: int, colours: int) -> Image.Image:
+    """Return a figure as an image of that many pixels, on the ground of the theme in force."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)
     with Image.open(content) as drawn:
         height = round(drawn.height * width / drawn.width)
         small = drawn.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    # An octree keeps the colours of thin lines, which a median cut gives up for the ground.
-    few = small.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    # The corner is ground, which is to be the ground of the page and not a mean of its like.
-    corner = 3 * few.getpixel((0, 0))
-    palette = few.getpalette()
-    palette[corner : corner + 3] = bytes.fromhex(theme.ground[1:])
-    few.putpalette(palette)
-    return few
+    return in_few_colours(small, colours)

@@ -1,6 +1,8 @@
 """The page: alone in one file, as wide as a telephone, and with the paths of instep."""
 
+import base64
 import html as escaping
+import itertools
 import json
 import re
 import shutil
@@ -12,11 +14,13 @@ import instep
 from instep.commands.cli import main
 from instep.commands.compare import backends, folder, html
 from instep.commands.compare.paths import follow
+from instep.commands.compare.style import THEMES
 from instep.commands.compare.surfaces import SURFACES
 from instep.commands.tables import Table
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 STEPS = 60
+FORMS = list(itertools.product(THEMES, html.SHAPES))
 #: Hyperparameters other than the defaults, for which the sliders stand.
 SETTINGS = {
     "SGD": {"lr": 0.3},
@@ -36,6 +40,13 @@ document.querySelector("iframe").onload = (event) => {
   const $ = (id) => page.document.getElementById(id);
   answers.paths = %s.map((asked) => page.instepPath(...asked));
   answers.width = page.document.documentElement.scrollWidth;
+  answers.figure = page.document.querySelector("figure img").currentSrc;
+  const lines = (cell) => {
+    const text = page.document.createRange();
+    text.selectNodeContents(cell);
+    return new Set([...text.getClientRects()].map((place) => place.top)).size;
+  };
+  answers.lines = [...page.document.querySelectorAll("th")].map(lines);
   answers.first = $("told").value;
   $("map").focus();
   answers.focused = page.document.activeElement.id;
@@ -56,8 +67,10 @@ document.querySelector("iframe").onload = (event) => {
 
 @pytest.fixture(scope="module")
 def text():
-    table = Table("A <title>", ("optimizer", "a\nb"), (("SGD", "1 & 2"), ("Adam", "3")))
-    figure = {"light": b"light png", "dark": b"dark png"}
+    headings = ("optimizer", "lr", *(f"held-out\n{k}" for k in range(9)))
+    rows = (("SGD", "1 & 2", *9 * ("0.1234",)), ("Adam", "3", *9 * ("0.1234",)))
+    table = Table("A <title>", headings, rows, note="A <note>")
+    figure = {(theme, shape): f"{theme} {shape} png".encode() for theme, shape in FORMS}
     return html.page({"Versions": "python 3"}, [table], {"mnist_loss": figure})
 
 
@@ -109,6 +122,15 @@ def test_page_is_no_wider_than_a_telephone(answers):
     assert answers["width"] <= 390
 
 
+def test_telephone_shows_the_narrow_figure(answers):
+    encoded = answers["figure"].removeprefix("data:image/png;base64,")
+    assert base64.b64decode(encoded) == b"light narrow png"
+
+
+def test_headings_break_where_they_are_told_to(answers):
+    assert answers["lines"] == [1, 1, *9 * [2]]
+
+
 def test_start_moves_with_the_arrow_keys(answers):
     assert answers["focused"] == "map"
     assert answers["start"] == ["-6.50", "-4.90"]
@@ -132,12 +154,24 @@ def test_page_needs_no_network(text):
     assert not re.search(r"@import|url\(|https?:|fetch\(|import\(", text)
 
 
-def test_page_shows_tables_and_both_figures(text):
+def test_page_shows_tables_and_all_forms_of_figures(text):
     assert "A &lt;title&gt;" in text
+    assert "A &lt;note&gt;" in text
     assert "<td>1 &amp; 2</td>" in text
-    for file in (b"light png", b"dark png"):
-        assert html.base64.b64encode(file).decode() in text
-    assert "prefers-color-scheme: dark" in text
+    for theme, shape in FORMS:
+        assert base64.b64encode(f"{theme} {shape} png".encode()).decode() in text
+    assert re.findall(r'media="(.+?)"', text) == [
+        "(prefers-color-scheme: dark) and (max-width: 40rem)",
+        "(max-width: 40rem)",
+        "(prefers-color-scheme: dark)",
+    ]
+    assert "<figcaption>Cross entropy of the batches" in text
+
+
+def test_every_figure_has_a_caption_of_its_own():
+    names = [file.removesuffix(".png") for file in folder.OTHERS if file.endswith(".png")]
+    assert sorted(html.CAPTIONS) == sorted(names)
+    assert len(set(html.CAPTIONS.values())) == len(names)
 
 
 def test_command_writes_the_page_and_removes_that_of_an_earlier_run(tmp_path, capsys):

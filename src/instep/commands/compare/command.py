@@ -5,8 +5,10 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -295,15 +297,16 @@ def one_blas_thread() -> Any:
 
 
 def page(numbers: dict[str, Any], outcome: Outcome, *, figures: bool) -> str:
-    """Return the page of the results, with figures on a light and on a dark ground."""
+    """Return the page of the results; its figures are light or dark, and wide or for phones."""
     from instep.commands.compare import html, style
 
-    drawn: dict[str, dict[str, bytes]] = {}
-    for theme in style.THEMES.values() if figures else ():
-        with style.themed(theme):
-            files = folder.as_png(drawings(outcome), f"{theme.name} figures", dpi=96)
+    drawn: dict[str, dict[tuple[str, str], bytes]] = {}
+    for theme, shape in product(style.THEMES.values(), html.SHAPES) if figures else ():
+        with style.themed(theme), style.narrowed() if shape == "narrow" else nullcontext():
+            task = f"{theme.name} figures, {shape}"
+            files = folder.as_png(drawings(outcome), task, dpi=160, colours=128)
         for name, file in files.items():
-            drawn.setdefault(name, {})[theme.name] = file
+            drawn.setdefault(name, {})[theme.name, shape] = file
     facts = {
         "Versions": ", ".join(f"{name} {version}" for name, version in numbers["versions"].items()),
         "Asked for": ", ".join(

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from instep.commands.compare import paths, surfaces
-from instep.commands.errors import CommandError
+from instep.commands.compare.style import theme
+from instep.commands.errors import CommandError, extra
 from instep.commands.progress import progress
 from instep.files.replacing import replaced
 
@@ -92,13 +93,32 @@ def draw(figures: Mapping[str, Any], folder: pathlib.Path) -> list[str]:
     return [f"{name}.png" for name in drawn]
 
 
-def as_png(figures: Mapping[str, Any], task: str, *, dpi: int) -> dict[str, bytes]:
-    """Draw figures in the theme in force."""
+def as_png(
+    figures: Mapping[str, Any], task: str, *, dpi: int, colours: int | None = None
+) -> dict[str, bytes]:
+    """Draw figures in the theme in force; of `colours` at most, where they are to be small."""
     drawn = {}
     with progress(task, len(figures)) as advance:
         for name, drawing in figures.items():
             content = io.BytesIO()
             drawing().savefig(content, format="png", dpi=dpi)
+            if colours is not None:
+                with extra("PIL.Image").open(content) as image:
+                    few = in_few_colours(image.convert("RGB"), colours)
+                content = io.BytesIO()
+                few.save(content, format="png", optimize=True)
             drawn[name] = content.getvalue()
             advance()
     return drawn
+
+
+def in_few_colours(image: Any, colours: int) -> Any:
+    """Return an image of Pillow, which Matplotlib brings along, in that many colours at most."""
+    module = extra("PIL.Image")
+    # An octree keeps the colours of thin lines, which a median cut gives up for the ground.
+    few = image.quantize(colours, method=module.Quantize.FASTOCTREE, dither=module.Dither.NONE)
+    # The corner is ground, which is to be the ground of the page and not a mean of its like.
+    corner, palette = 3 * few.getpixel((0, 0)), few.getpalette()
+    palette[corner : corner + 3] = bytes.fromhex(theme().ground[1:])
+    few.putpalette(palette)
+    return few

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instep.commands import choice
+from instep.commands.compare.paths import HEADINGS
 from instep.commands.compare.style import DARK, LIGHT, Theme
 from instep.commands.compare.surfaces import SURFACES
 from instep.commands.tables import Table
@@ -17,17 +18,31 @@ PARTS = Path(__file__).parent / "page"
 #: Optimizers of the explorer; each has a colour of its own.
 EXPLORED = tuple(LIGHT.optimizers)
 
-#: Name of a figure -> what it shows, for those who do not see it.
-ALTERNATIVES = {
-    "surfaces": "The two surfaces in space, and their contours with the negative gradient",
-    "path_heights": "Height above the minimum after each step, on both surfaces",
-    "mnist_loss": "Cross entropy of the batches while training",
-    "mnist_accuracy": "Accuracy on training and held-out digits after each epoch",
+#: How figures are drawn: for screens that are wide, and for those of phones.
+SHAPES = ("wide", "narrow")
+
+#: Name of a figure -> what it shows.
+CAPTIONS = {
+    "surfaces": "The two surfaces in space, and their contours with the negative gradient, which "
+    "points straight downhill. The star is the minimum.",
+    "path_heights": "Height above the minimum after each step, on both surfaces. The axis has "
+    "powers of ten: a straight line falls by the same factor in every step.",
+    "mnist_loss": "Cross entropy of the batches while training on MNIST digits.",
+    "mnist_accuracy": "Accuracy on the digits that are trained on and on held-out ones, after each "
+    "epoch.",
+}
+CAPTIONS |= {
+    f"paths_{surface.name}_{schedule}": f"Paths on {surface.name}, {heading}: a dot is a step, the "
+    "square the start, the ring the end, the star the minimum."
+    for surface in SURFACES
+    for schedule, heading in HEADINGS.items()
 }
 
 
 def page(
-    facts: Mapping[str, str], tables: Sequence[Table], figures: Mapping[str, Mapping[str, bytes]]
+    facts: Mapping[str, str],
+    tables: Sequence[Table],
+    figures: Mapping[str, Mapping[tuple[str, str], bytes]],
 ) -> str:
     """Return the page as HTML.
 
@@ -38,7 +53,7 @@ def page(
     tables
         The tables of the terminal.
     figures
-        PNG files by name, each by the name of its theme.
+        PNG files by name, each by the name of its theme and its shape.
     """
     lines = [f"<p class=faint>{escape(name)}: {escape(text)}</p>" for name, text in facts.items()]
     shown = [table_section(table) for table in tables]
@@ -154,14 +169,26 @@ def table_section(table: Table) -> str:
     )
 
 
-def figure_section(name: str, files: Mapping[str, bytes]) -> str:
-    """Return a figure in the theme that the reader prefers."""
-    source = {
-        theme: f"data:image/png;base64,{base64.b64encode(f).decode()}" for theme, f in files.items()
+def figure_section(name: str, files: Mapping[tuple[str, str], bytes]) -> str:
+    """Return a figure with its caption: in the theme that the reader prefers, as wide as fits."""
+    dark, narrow = "(prefers-color-scheme: dark)", "(max-width: 40rem)"
+    media = {
+        ("dark", "narrow"): f"{dark} and {narrow}",
+        ("light", "narrow"): narrow,
+        ("dark", "wide"): dark,
     }
-    text = escape(ALTERNATIVES.get(name, name.replace("_", " ").capitalize()))
-    return (
-        f'<div class=scrolls tabindex=0 role=region aria-label="{text}"><picture>'
-        f'<source media="(prefers-color-scheme: dark)" srcset="{source["dark"]}">'
-        f'<img src="{source["light"]}" alt="{text}"></picture></div>'
+    sources = "".join(
+        f'<source media="{condition}" srcset="{embedded(files[form])}">'
+        for form, condition in media.items()
     )
+    text = escape(CAPTIONS[name])
+    return (
+        f"<figure><picture>{sources}"
+        f'<img src="{embedded(files["light", "wide"])}" alt="{text}"></picture>'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def embedded(file: bytes) -> str:
+    """Return a PNG file as an address that holds all of it."""
+    return f"data:image/png;base64,{base64.b64encode(file).decode()}"
