@@ -6,10 +6,11 @@ from typing import Any, Self
 
 from instep.choices import Complex, Engine, Overrides, Rounding, Selector, Selectors, StateDtype
 from instep.compound import Compound, compose
+from instep.construction import names_of
 from instep.optimizer import Optimizer
 from instep.orders import check_order
 from instep.partitions import Partition, where_to_set
-from instep.rule import Rule, names_of
+from instep.rule import Rule
 from instep.showing import Section, changed, sections
 from instep.signatures import readable
 from instep.transform import Transform

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from instep.explain import Explanation
 
 
-class Optimizer(Answering):
+class _Typed:
+    """What type checkers are told of every optimizer. No base class of theirs has its fields."""
+
+    if TYPE_CHECKING:
+        #: Of all but few optimizers; for another, reading or setting it is an error.
+        lr: Any
+
+
+class Optimizer(_Typed, Answering):
     """An update rule with its hyperparameters and its state.
 
     A subclass declares its hyperparameters as annotated fields with defaults, names its state
@@ -98,6 +106,10 @@ class Optimizer(Answering):
     state_dtype: StateDtype = field(default=None, kw_only=True)
     min_float8_size: int = field(default=4096, kw_only=True)
     seed: int = field(default=0, kw_only=True)
+
+    if TYPE_CHECKING:  # a constructor of one's own may call it with hyperparameters
+
+        def __init__(self, **values: Any) -> None: ...
 
     def update(self, params: Tree, grads: Any, *, value: Any = None) -> Tree:
         """Take one step: change `params` in place along `grads`.
