@@ -515,7 +515,11 @@ def test_a_name_of_the_optimizer_is_its_own():
 )
 def test_an_override_that_a_chain_does_not_know_is_an_error(values, error, message):
     params, grads = {"a": np.ones(1)}, {"a": np.ones(1)}
-    optimizer = chain(accumulate(2), weight_decay(0.1), SGD(), overrides={"a": values})
+    optimizer = chain(accumulate(2), weight_decay(0.1), SGD())
+    with pytest.raises(error, match=message):
+        optimizer.overrides = {"a": values}
+    optimizer.overrides = overrides = {"a": {}}
+    overrides["a"] |= values  # which nobody hears of
     with pytest.raises(error, match=message):
         optimizer.update(params, grads)
     assert (optimizer.t, params["a"].item()) == (0, 1.0)

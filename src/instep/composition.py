@@ -29,6 +29,8 @@ class Chain(Compound):
     ``weight_decay_rate``, and what its transforms are asked for.
     """
 
+    _is_outermost = True
+
     def __init__(self, *rules: Rule, **given: Any) -> None:
         self.__dict__.update(_composed(rules))
         main = self._main

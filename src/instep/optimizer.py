@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from instep import arrays
 from instep.answering import Answering
@@ -95,6 +95,9 @@ class Optimizer(_Typed, Answering):
     """
 
     _settings = SETTINGS
+
+    #: Whether no other optimizer takes over its settings.
+    _is_outermost: ClassVar[bool] = False
 
     engine: Engine = field(default="auto", kw_only=True)
     threads: int | None = field(default=None, kw_only=True)
@@ -191,6 +194,12 @@ class Optimizer(_Typed, Answering):
         finally:
             if plan is not None:
                 plan.release()
+
+    def _check_setting(self, name: str, value: Any) -> None:
+        if name == "overrides" and value:
+            from instep.plan.selection import check_overrides
+
+            check_overrides(self._owner, value, is_outermost=self._is_outermost)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in ATTRIBUTES or hasattr(self, name)]

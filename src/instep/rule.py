@@ -135,7 +135,9 @@ class Adjustable(Copied, Shown, Standing):
                     self._changed()
                 return
         if name in self._settings:
-            object.__setattr__(self, name, self._settings[name](self.name, value))
+            value = self._settings[name](self.name, value)
+            self._check_setting(name, value)
+            object.__setattr__(self, name, value)
             self._changed()
         elif name.startswith("_") or isinstance(getattr(type(self), name, None), property):
             object.__setattr__(self, name, value)
@@ -192,6 +194,9 @@ class Adjustable(Copied, Shown, Standing):
     def _names_to_set(self) -> str:
         """Return the names of what can be set, for messages."""
         return names_of(self.hyperparameters)
+
+    def _check_setting(self, name: str, value: Any) -> None:
+        """Raise if a setting, valid by itself, does not fit the rule."""
 
     def _changed(self) -> None:
         """Take note that something changed of which plans depend."""
