@@ -82,14 +82,14 @@ class Chain(Compound):
         }
         return {entry.name: (main, entry.name) for entry in main.hyperparameters} | found
 
-    def _remedy(self, name: str) -> str:
+    def _remedy(self, name: str, given: Any = None) -> str:
         main: Optimizer = self._main
         known = self._settable()
         if meant := [full for full, (_, own) in known.items() if own == name]:
             return f"write {' or '.join(f'optimizer.{full}' for full in meant)}"
         if meant := [full for full in known if full.startswith(f"{name}_")]:
             return f"it has {', '.join(meant)}"
-        return main._remedy(name)  # noqa: SLF001  (its own)
+        return main._remedy(name, given)  # noqa: SLF001  (its own)
 
     def _names_to_set(self) -> str:
         main = self._main

@@ -32,11 +32,11 @@ def checked(cls: Any) -> Callable[..., None]:
     @wraps(construct)
     def constructed(self: Any, *given: Any, **named: Any) -> None:
         own = {entry.name for entry in self.hyperparameters}
-        for name in named:
+        for name, value in named.items():
             if name not in known and name not in own:
                 raise TypeError(
                     f"{self.name} has no hyperparameter {name!r}; "
-                    f"{self._remedy(name) or f'it has {names_of(self.hyperparameters)}'}"
+                    f"{self._remedy(name, value) or f'it has {names_of(self.hyperparameters)}'}"
                 )
         _check_unnamed(self, unnamed, given, named)
         if type(self) is not cls:  # it is called by a constructor of one's own

@@ -69,10 +69,10 @@ class Partition(Compound):
         rest = where_to_set(self._branches, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; it has {rest}")
 
-    def _remedy(self, name: str) -> str:
+    def _remedy(self, name: str, given: Any = None) -> str:
         if any(hasattr(rule, name) for rule in self._branches.values()):
             return f"it has {where_to_set(self._branches, name)}"
-        return super()._remedy(name)
+        return super()._remedy(name, given)
 
     def _names_to_set(self) -> str:
         return where_to_set(self._branches, "lr")

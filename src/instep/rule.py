@@ -142,7 +142,7 @@ class Adjustable(Copied, Shown, Standing):
         elif name.startswith("_") or isinstance(getattr(type(self), name, None), property):
             object.__setattr__(self, name, value)
         else:
-            remedy = self._remedy(name) or (
+            remedy = self._remedy(name, value) or (
                 f"it has {self._names_to_set()}; an attribute of your own begins with an "
                 f"underscore, _{name}"
             )
@@ -182,14 +182,14 @@ class Adjustable(Copied, Shown, Standing):
         edition.ends()
         self._changed()
 
-    def _remedy(self, name: str) -> str:
+    def _remedy(self, name: str, given: Any = None) -> str:
         """Return what to write instead of a name that is not its own, or nothing."""
         own = {entry.name: getattr(self, entry.name, None) for entry in self.hyperparameters}
         value = getattr(type(self), name, None)
         if isinstance(value, bool | str | int | float) and name not in declarations.RESERVED:
             kind = type(value).__name__ if isinstance(value, bool | str) else "float"
             return f"annotate it in the class: {name}: {kind} = {value!r}"
-        return elsewhere.remedy(name, own, self._settings)
+        return elsewhere.remedy(name, own, self._settings, given)
 
     def _names_to_set(self) -> str:
         """Return the names of what can be set, for messages."""
