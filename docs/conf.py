@@ -1,7 +1,5 @@
 """How Sphinx builds the documentation."""
 
-import inspect
-import re
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -44,6 +42,7 @@ autodoc_typehints = "none"  # the docstrings give types, shapes and dtypes
 napoleon_google_docstring = False
 napoleon_attr_annotations = False  # whether a number may be a schedule, the pages say once
 napoleon_use_ivar = True
+napoleon_use_param = False  # so that names that share a description share an entry
 napoleon_use_rtype = False
 napoleon_custom_sections = [("Returns", "prose")]  # sentences, and no list of types
 
@@ -84,20 +83,3 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "docs/",
 }
-
-
-def show_types_as_signatures_do(app, what, name, obj, options, lines):
-    """Give the parameters of a class the types that its signature has, which are read easily."""
-    if what != "class":
-        return
-    types = {one.name: one.annotation for one in inspect.signature(obj).parameters.values()}
-    for i, line in enumerate(lines):
-        found = re.match(r":type (\w+): ", line)
-        if found and isinstance(types.get(found[1]), str):
-            shown = re.sub(r"\bSchedule\b", "~instep.schedules.Schedule", types[found[1]])
-            lines[i] = f"{found[0]}{shown}"
-
-
-def setup(app):
-    """Let it follow napoleon, which writes the types that classes are annotated with."""
-    app.connect("autodoc-process-docstring", show_types_as_signatures_do, priority=600)

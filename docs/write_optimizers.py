@@ -115,6 +115,8 @@ def page(name: str) -> str:
 .. autoclass:: instep.{name}
 ```
 
+{{class}}`instep.Optimizer` describes the settings from `engine` to `seed`, and the methods.
+
 ## Bits
 
 {promise(name)}

@@ -810,3 +810,11 @@ def test_a_step_while_python_shuts_down_is_taken_or_is_one_clear_error(place, ta
     if found.stdout != "taken\n" or taken == 0:
         assert found.stdout.startswith("Adam.update: Python is shutting down"), found.stdout
         assert found.stdout.count("\n") == 1
+
+
+def test_a_misspelt_key_is_named_beside_the_one_that_is_missing():
+    text = (
+        r"grads has no \['b'\], which params has \(grads has \['B'\], which params does not have\)"
+    )
+    with pytest.raises(ValueError, match=text):
+        Adam().update({"b": np.ones(2)}, {"B": np.ones(2)})

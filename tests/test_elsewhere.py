@@ -92,13 +92,13 @@ def test_every_name_that_is_told_is_one_of_the_rule():
 
 
 def test_remedies_name_what_there_is():
-    known = {*instep.__all__, *transforms.__all__, "update"}
+    known = {*instep.__all__, *transforms.__all__, *schedules.__all__, "update"}
     words = [text for _, text in elsewhere.REMEDIES]
     called = {name for text in words for name in re.findall(r"(\w+)\(", text)}
     assert called <= known
     assert {"maximize", "accumulate", "Momentum", "update"} <= called
     meant = {*elsewhere.NAMES.values()}
-    assert meant <= known | {*schedules.__all__}
+    assert meant <= known
 
 
 @pytest.mark.parametrize(
@@ -239,3 +239,44 @@ def test_numbers_that_are_one_tuple_elsewhere_are_told_as_they_were_given():
         chain(Adam()).betas = (0.8, 0.99)
     with pytest.raises(TypeError, match=r"beta1=0\.8, beta2=0\.999 are two"):
         Adam(betas=(0.8,))
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("from instep import RMSprop", "did you mean instep.RMSProp?"),
+        ("from instep import Sharded", "it is in instep.distributed, which needs mpi4py"),
+        ("from instep.schedules import StepLR", "did you mean instep.schedules.StepDecay?"),
+        ("from instep import Adam, weight_decay", "did you mean instep.transforms.weight_decay?"),
+    ],
+)
+def test_a_name_that_is_imported_is_told_of_too(line, remedy):
+    with pytest.raises(ImportError, match=f"^cannot import name .*; {re.escape(remedy)}$"):
+        exec(line, {})
+    with pytest.raises(ImportError, match=r"^cannot import name 'warmth' from 'instep' \(.*\)$"):
+        exec("from instep import warmth", {})
+    assert not hasattr(instep, "RMSprop")
+
+
+@pytest.mark.parametrize("code", ["instep.RMSprop", "instep.Adam().state", "instep.adagrad"])
+def test_python_adds_no_suggestion_of_its_own(code):
+    command = [sys.executable, "-c", f"import instep; {code}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Did you mean" not in found.stderr
+    assert found.stderr.rstrip().splitlines()[-1].startswith("AttributeError: ")
+
+
+def test_help_describes_settings_and_what_is_not_here():
+    import pydoc
+
+    text = pydoc.render_doc(Adam, renderer=pydoc.plaintext)
+    assert "engine, threads, overrides, frozen, complex, rounding, master, state_dtype" in text
+    assert "As for `Optimizer`." in text
+    assert "Not here: update(params, grads) takes a step." in text
+
+
+def test_dir_of_an_optimizer_lists_what_users_call():
+    found = {name for name in dir(Adam()) if not name.startswith("_")}
+    assert {"update", "explain", "readings", "save", "lr", "beta1", "engine", "t"} <= found
+    assert not {"slots", "rule", "scopes", "moving", "step", "zero_grad"} & found
+    assert len(found) < 40

@@ -115,6 +115,17 @@ def test_what_numpy_holds_and_is_no_number_is_refused():
         RMSProp(centered=np.array(1))
 
 
+@pytest.mark.parametrize("function", [lambda: 0.1, lambda step, value: 0.1], ids=["none", "two"])
+def test_a_function_that_takes_no_step_is_refused_at_once(function):
+    text = r"^Adam: lr is a function that cannot be called with the number of a step \(.*\); write"
+    with pytest.raises(TypeError, match=text):
+        Adam(lr=function)
+    optimizer = Adam()
+    with pytest.raises(TypeError, match=text):
+        optimizer.lr = function
+    assert optimizer.lr == 0.001
+
+
 def test_a_class_of_schedules_in_place_of_one_is_refused():
     class Own:
         def __call__(self, step):

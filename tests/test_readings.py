@@ -10,7 +10,7 @@ import faults
 import numpy as np
 import pytest
 
-from instep import SGD, AdamW, Momentum, Optimizer, Prodigy, chain, partition, schedules
+from instep import SGD, Adam, AdamW, Momentum, Optimizer, Prodigy, chain, partition, schedules
 from instep.hyperparameters import DecayRate
 from instep.transforms import (
     accumulate,
@@ -18,6 +18,7 @@ from instep.transforms import (
     clip_by_norm,
     skip_nonfinite,
     trust_ratio,
+    weight_decay,
 )
 
 
@@ -203,8 +204,8 @@ def test_what_is_read_stays_and_what_is_not_is_refused_after_another_step():
 def test_what_is_not_there_is_said_with_what_is():
     optimizer, w = chain(clip_by_norm(1.0), SGD()), {"a": np.ones(4)}
     optimizer.update(w, copy.deepcopy(w))
-    with pytest.raises(KeyError, match=r"no 'lr'; there are .*SGD_lr.*clip_by_norm_norm"):
-        optimizer.readings["lr"]
+    with pytest.raises(KeyError, match=r"no 'rate'; there are .*SGD_lr.*clip_by_norm_norm"):
+        optimizer.readings["rate"]
     with pytest.raises(KeyError, match=r"not one number .*leaves\['a'\]\['clip_by_norm_norm'\]"):
         optimizer.readings["clip_by_norm_norm"]
     with pytest.raises(KeyError, match="no leaf 'b' took the step; there are a"):
@@ -293,3 +294,27 @@ def test_an_interrupted_step_is_read_whole_or_not_at_all(engine, name, steps):
         expected = {after[0]} if optimizer.t > steps else {before[0], "{}"}
         assert found[0] in expected, fault.place
         line += 401 if steps == 0 else 13 if engine == "native" else 101
+
+
+def test_a_number_that_one_rule_alone_has_can_be_read_without_the_name_of_the_rule():
+    optimizer = chain(clip_by_global_norm(1.0), weight_decay(0.1), SGD(lr=0.5))
+    optimizer.update(np.ones(2), np.ones(2))
+    found = optimizer.readings
+    assert found["lr"] == found["SGD_lr"] == 0.5
+    assert found["norm"] == found["clip_by_global_norm_norm"]
+    assert "lr" in found
+    assert found.get("warmth") is None
+    assert "decay_rate" not in found  # it is no name, but the end of one
+    assert "lr" not in dict(found)
+
+
+def test_a_number_of_several_rules_is_read_by_its_whole_name():
+    optimizer = partition({"a": SGD(lr=0.5), "b": Adam(lr=0.25)})
+    optimizer.update({"a": np.ones(2), "b": np.ones(2)}, {"a": np.ones(2), "b": np.ones(2)})
+    found = optimizer.readings
+    names = [name for name in found if name.endswith("lr")]
+    assert len(names) == 2
+    assert "lr" not in found
+    with pytest.raises(KeyError, match=f"'lr' is of several rules; read {' or '.join(names)}"):
+        found["lr"]
+    assert found["beta1"] == 0.9

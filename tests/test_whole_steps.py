@@ -1,7 +1,7 @@
 # ruff: noqa: SLF001  (it looks inside on purpose)
 """Steps that one call of compiled code takes, and what they must leave to Python."""
 
-import collections
+import collections.abc
 import gc
 import importlib
 import os
@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from instep import SGD, Adam, AdamW, Lion, Optimizer, RMSProp, chain, partition
+from instep.engines.native.whole_step_code import Word
 from instep.plan import whole
 from instep.plan.step import Plan
 from instep.transforms import clip_by_global_norm, clip_by_value, weight_decay
 
 pytest.importorskip("llvmlite")
 check = importlib.import_module("instep.engines.native.check")
+WholeStep = importlib.import_module("instep.engines.native.whole_step").WholeStep
 
 pytestmark = pytest.mark.skipif(
     engine_runs.why_not("native") is not None or not check.is_supported(),
@@ -351,3 +353,147 @@ def test_a_forked_process_has_threads_of_its_own():
             optimizer.update(params, grads)
         os._exit(int(not (optimizer.t == 11 and (params["w"] == -10).all())))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("name", ["lr", "frozen", "overrides"])
+def test_what_is_set_while_the_next_step_is_prepared_is_heard_of(name, monkeypatch):
+    params, grads = problem()
+    optimizer, asked = SGD(lr=1.0), []
+    construct = WholeStep.__init__
+
+    def interrupted(self, *given, **named):
+        construct(self, *given, **named)
+        if not asked:  # as the handler of a signal would
+            asked.append(name)
+            value = {"lr": 0.0, "frozen": ("*",), "overrides": {"*": {"lr": 0.0}}}[name]
+            setattr(optimizer, name, value)
+
+    monkeypatch.setattr(WholeStep, "__init__", interrupted)
+    while not asked:
+        optimizer.update(params, grads)
+    before = {key: w.copy() for key, w in params.items()}
+    for _ in range(6):
+        optimizer.update(params, grads)
+    for key, w in params.items():
+        assert np.array_equal(w, before[key])
+
+
+def test_what_is_half_prepared_takes_no_step(monkeypatch):
+    params, grads = problem()
+    optimizer = settled(SGD(lr=1.0), params, grads)
+    plan = optimizer._state.plan
+    assert plan.whole is not None
+    put = WholeStep._put
+
+    def fails(self, where, *given):
+        if where is Word.ROWS:
+            raise TimeoutError
+        put(self, where, *given)
+
+    monkeypatch.setattr(WholeStep, "_put", fails)
+    # As after a step that was no whole one because another thread was in the midst of its own.
+    with pytest.raises(TimeoutError):
+        plan.repeat(optimizer, optimizer._state, params, grads, None)
+    assert plan.whole is None
+    monkeypatch.undo()
+    expected = params["a"] - 3 * grads["a"]
+    for _ in range(3):
+        optimizer.update(params, grads)
+    assert np.allclose(params["a"], expected)
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError])
+def test_where_there_is_no_room_to_prepare_it_the_step_is_taken_all_the_same(error, monkeypatch):
+    params, grads = problem()
+    optimizer, renew, failed = SGD(lr=1.0), WholeStep.renew, []
+
+    def fails(self, *given):
+        if len(failed) < 2:
+            failed.append(error)
+            raise error
+        renew(self, *given)
+
+    monkeypatch.setattr(WholeStep, "renew", fails)
+    for count in range(1, 40):
+        optimizer.update(params, grads)
+        assert optimizer.t == count
+    assert len(failed) == 2
+    assert optimizer._state.plan.whole is not None
+
+
+@pytest.mark.parametrize("start", [2**31 - 3, 2**62 - 9, 2**63 - 9, 2**63 + 9, 2**80])
+def test_steps_are_counted_without_end(start):
+    found = {}
+    for engine in ("native", "blocked"):
+        params, grads = problem()
+        optimizer = Adam(engine=engine)
+        optimizer.update(params, grads)
+        state = optimizer.state_dict()
+        state["t"] = start
+        for leaf in state["states"].values():
+            leaf["taken"] = start
+        optimizer.load_state_dict(state)
+        for _ in range(20):
+            optimizer.update(params, grads)
+        assert optimizer.t == start + 20
+        found[engine] = params
+    for key, w in found["native"].items():
+        assert np.array_equal(w, found["blocked"][key])
+
+
+class Cut(collections.abc.Sequence):
+    """A sequence that may iterate over fewer entries than it says to have."""
+
+    def __init__(self, entries):
+        self.entries, self.cut = entries, 0
+
+    def __len__(self):
+        return len(self.entries)
+
+    def __getitem__(self, place):
+        return self.entries[place]
+
+    def __iter__(self):
+        return iter(self.entries[: len(self) - self.cut])
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_sequence_that_has_fewer_entries_than_it_says_is_refused(both):
+    params, grads = (Cut([np.ones(3) for _ in range(40)]) for _ in "pg")
+    optimizer = SGD(1.0)
+    settled(optimizer, params, grads)
+    t = optimizer.t
+    grads.cut = 39
+    params.cut = 39 * both
+    with pytest.raises((ValueError, RuntimeError), match=r"iterates over 1;|changed while"):
+        optimizer.update(params, grads)
+    assert optimizer.t == t
+    grads.cut = params.cut = 0
+    optimizer.update(params, grads)
+    assert optimizer.t == t + 1
+
+
+def test_an_exception_of_a_key_comes_out_before_the_step():
+    class Key(str):
+        __slots__ = ()
+        is_armed = False
+
+        def __hash__(self):
+            return str.__hash__(self)
+
+        def __eq__(self, other):
+            if Key.is_armed:
+                Key.is_armed = False
+                raise KeyboardInterrupt
+            return str.__eq__(self, other)
+
+    params, grads = {Key("a"): np.ones(3)}, {"a": np.ones(3)}
+    plain = {"a": params["a"]}
+    optimizer = settled(SGD(0.5), plain, grads)
+    optimizer.update(params, grads)
+    t, before = optimizer.t, params["a"].copy()
+    Key.is_armed = True
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.update(params, grads)
+    assert optimizer.t == t
+    assert np.array_equal(before, plain["a"])

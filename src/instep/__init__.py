@@ -37,4 +37,4 @@ if not TYPE_CHECKING:  # type checkers would take every name for one that there 
     def __getattr__(name: str) -> Any:
         beside = {"instep.": __all__}
         beside |= {f"instep.{part.__name__[7:]}.": part.__all__ for part in (transforms, schedules)}
-        raise AttributeError(absent(__name__, name, beside))
+        raise absent(__name__, name, beside)

@@ -37,6 +37,17 @@ RESERVED = frozenset(
     }
 )
 
+#: Those among them that are for users; the others are what rules declare, and what plans ask for.
+FOR_USERS = frozenset(
+    {
+        *("answer", "answer_in_place", "averaged", "branches", "complex", "compositions"),
+        *("engine", "eval_params", "explain", "flush", "forget", "frozen", "hyperparameters"),
+        *("load", "load_state_dict", "main", "master", "min_float8_size", "name", "overrides"),
+        *("parts", "readings", "reset", "resize", "rounding", "save", "scale", "seed"),
+        *("skipped", "state_dict", "state_dtype", "t", "threads", "update"),
+    }
+)
+
 #: Attributes of `h` and `s` themselves.
 _HIDDEN = frozenset({"_kind", "_owner", "_powers", "_values"})
 

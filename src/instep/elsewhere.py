@@ -1,6 +1,8 @@
 """What other libraries and textbooks call things, and what is said to those who write it here."""
 
 import difflib
+import dis
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,12 +12,12 @@ CALLED = (
     ("limit", "clipvalue clip_value max_delta max_value value"),
     ("rate", "weight_decay wd decay strength l2 lam"),
     ("k", "steps every_k every_k_schedule sync_period n"),
-    ("decay", "decay_rate rho alpha beta beta2 ema_decay ema_momentum"),
+    ("decay", "decay_rate rho alpha gamma beta beta2 ema_decay ema_momentum"),
     ("rho", "decay decay_rate alpha beta beta2"),
     ("beta1", "b1 beta_1 beta momentum mu"),
     ("beta2", "b2 beta_2 decay decay_rate rho"),
     ("beta3", "b3 beta_3"),
-    ("momentum", "beta beta1 b1 beta_1 mu"),
+    ("momentum", "alpha beta beta1 b1 beta_1 mu"),
     ("beta", "momentum beta1 b1 beta_1 decay mu"),
     ("eps", "epsilon eps_hat epsilon_hat"),
     ("weight_decay", "wd l2 weight_decay_rate"),
@@ -58,6 +60,7 @@ REMEDIES = (
     ("mask exclude", "choose leaves with overrides={pattern: {...}}, or with frozen=(pattern,)"),
     ("mu_dtype accumulator_dtype dtype", "state is kept in state_dtype"),
     ("schedule scheduler lr_scheduler lr_schedule", "give a schedule as lr"),
+    ("lr_decay", "give a schedule as lr: InverseTime(0.01, rate=lr_decay)"),
     ("foreach fused jit_compile capturable", "leave it out: a step is as fused as arrays allow"),
     ("differentiable device name", "leave it out"),
     ("params parameters model", "give the parameters to update(params, grads)"),
@@ -82,6 +85,8 @@ ATTRIBUTES = {
 _ROOMS = {
     "bridges": "import instep.bridges.torch, instep.bridges.optax or instep.bridges.keras",
     "distributed": "import instep.distributed, which needs mpi4py",
+    "Sharded": "it is in instep.distributed, which needs mpi4py",
+    "MeanObjective": "it is in instep.distributed, which needs mpi4py",
 }
 
 #: Names of classes in the lower case and without underscores, where they differ otherwise.
@@ -106,6 +111,7 @@ NAMES = {
     "cosineannealingwarmrestarts": "CosineRestarts",
     "sequentiallr": "Join",
     "ema": "average",
+    "multitransform": "partition",
     "applyevery": "accumulate",
     "multisteps": "accumulate",
     "clip": "clip_by_value",
@@ -140,21 +146,32 @@ def remedy(name: str, own: Mapping[str, Any], settings: Iterable[str], given: An
     return f"did you mean {near[0]}?" if near else ""
 
 
-def absent(module: str, name: str, found: Mapping[str, Iterable[str]]) -> str:
-    """Return the text of the error for a name that a module has not.
+def absent(module: str, name: str, found: Mapping[str, Iterable[str]]) -> Exception:
+    """Return the error for a name that a module has not, read by the caller of the caller.
 
     `found` are the names that it has, and those of modules beside it, by what is to be written
     before them.
     """
+    hint = _hint(name, found)
+    # In `from module import name` an AttributeError becomes an ImportError that says nothing.
+    reader = sys._getframe(2)  # noqa: SLF001 - nothing else tells who reads an attribute
+    code, place = reader.f_code.co_code, reader.f_lasti
+    if hint and 0 <= place < len(code) and dis.opname[code[place]] == "IMPORT_FROM":
+        return ImportError(f"cannot import name {name!r} from {module!r}; {hint}", name=module)
     text = f"module {module!r} has no attribute {name!r}"
+    return AttributeError(f"{text}; {hint}" if hint else text, name=name, obj=None)
+
+
+def _hint(name: str, found: Mapping[str, Iterable[str]]) -> str:
+    """Return what to write for a name, or nothing."""
     plain = _plain(name)
     known = {_plain(one): before + one for before, names in found.items() for one in names}
     meant = known.get(plain) or known.get(_plain(NAMES.get(plain, "")))
     if meant is None and (told := ATTRIBUTES.get(name) or _ROOMS.get(name)):
-        return f"{text}; {told}"
+        return told
     if meant is None and (near := difflib.get_close_matches(plain, known, 1, 0.75)):
         meant = known[near[0]]
-    return text if meant is None else f"{text}; did you mean {meant}?"
+    return "" if meant is None else f"did you mean {meant}?"
 
 
 def _plain(name: str) -> str:
@@ -169,14 +186,18 @@ class Absent:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.__doc__ = f"Not here: {ATTRIBUTES[name]}."
 
     def __get__(self, instance: Any, owner: type) -> Any:
         for base in owner.__mro__:  # another base class may have one
             other = vars(base).get(self._name, self)
             if other is not self:
                 return other.__get__(instance, owner) if hasattr(other, "__get__") else other
+        # With an object beside, Python would look in it for a name that is like this one.
         raise AttributeError(
-            f"{owner.__name__} has no attribute {self._name!r}; {ATTRIBUTES[self._name]}"
+            f"{owner.__name__} has no attribute {self._name!r}; {ATTRIBUTES[self._name]}",
+            name=self._name,
+            obj=None,
         )
 
     def __repr__(self) -> str:

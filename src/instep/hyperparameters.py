@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -177,10 +178,23 @@ class Hyperparameter:
             callable(value) and not _is_number(value) and not _is_class_of_schedules(value)
         )
         if is_schedule and not self.domain.fixed:
+            self._check_call(owner, value)
             return value
         return self.number(
             owner, value, otherwise="" if self.domain.fixed else self.domain.otherwise
         )
+
+    def _check_call(self, owner: str, schedule: Any) -> None:
+        """Raise if a function of Python cannot be called with the number of a step."""
+        if not isinstance(schedule, FunctionType) or getattr(schedule, "needs_value", False):
+            return
+        try:
+            inspect.signature(schedule).bind(1)
+        except TypeError as error:
+            raise TypeError(
+                f"{owner}: {self.name} is a function that cannot be called with the number of a "
+                f"step ({error}); write one such as lambda step: 0.1 / step"
+            ) from None
 
     def _check_elements(self, owner: str, value: Any) -> None:
         """Raise unless every element of an array is in the domain."""

@@ -1,5 +1,6 @@
 """The base class of all optimizers: the step. Nothing about engines."""
 
+import inspect
 import sys
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from instep import arrays
 from instep.answering import Answering
 from instep.choices import Complex, Engine, Overrides, Rounding, Selectors, StateDtype
+from instep.declarations import FOR_USERS, RESERVED
 from instep.elsewhere import ATTRIBUTES, absent_attributes
 from instep.plan.remembered import alike
 from instep.settings import SETTINGS
@@ -149,6 +151,10 @@ class Optimizer(_Typed, Answering):
 
         Notes
         -----
+        State belongs to the path of an array in its tree: an optimizer that steps two trees of the
+        same paths and shapes in turn has one state for both. Give each its own optimizer, or all of
+        them together, as in ``update([one.params, other.params], [one.grads, other.grads])``.
+
         What the handler of a signal raises - KeyboardInterrupt, a TimeoutError, SystemExit - comes
         out of `update` before the step or after it, never between: `t` tells which. Several threads
         may step one optimizer: each waits for the step of another.
@@ -201,8 +207,18 @@ class Optimizer(_Typed, Answering):
 
             check_overrides(self._owner, value, is_outermost=self._is_outermost)
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "__doc__" in vars(cls):
+            cls.__doc__ = _with_settings(cls.__doc__)
+
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in ATTRIBUTES or hasattr(self, name)]
+        hidden = ATTRIBUTES.keys() | RESERVED - FOR_USERS
+        return [
+            name
+            for name in super().__dir__()
+            if name not in hidden or (name in ATTRIBUTES and hasattr(self, name))
+        ]
 
     def explain(self, params: Any, grads: Any = None) -> "Explanation":
         """Say how a step on `params` runs: engines, passes, bytes an element, and the code.
@@ -215,6 +231,19 @@ class Optimizer(_Typed, Answering):
 
         self._settle()
         return explain(self, self._state, params, grads)
+
+
+def _with_settings(doc: str | None) -> str | None:
+    """Say in the documentation of an optimizer where its settings are described.
+
+    They stand below its hyperparameters, the last entry of the section `Parameters`.
+    """
+    head, section, rest = inspect.cleandoc(doc or "").partition("Parameters\n----------\n")
+    if not section:
+        return doc
+    entries, gap, others = rest.partition("\n\n")
+    settings = f"{', '.join(Optimizer.__annotations__)}\n    As for `Optimizer`."
+    return f"{head}{section}{entries}\n{settings}{gap}{others}"
 
 
 for _name, _stand_in in absent_attributes():

@@ -1,6 +1,6 @@
 """What a step has computed anyway, to be read."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 from instep.graph.numbers import of_tensors, of_tree
@@ -14,6 +14,9 @@ Numbers = Mapping[str, float]
 class Readings(Mapping[str, float]):
     """Numbers of the last step by name: those of the tree, and those that all its leaves share.
 
+    In a chain and a partition a name begins with that of its rule, ``"Adam_lr"``. Where one rule
+    alone has a number of such a name, ``"lr"`` will do.
+
     Attributes
     ----------
     leaves : Mapping
@@ -21,17 +24,26 @@ class Readings(Mapping[str, float]):
         read until the next step.
     """
 
-    def __init__(self, owner: str, of_tree: Numbers, leaves: Mapping[str, Numbers]) -> None:
-        self._owner, self._of_tree = owner, of_tree
+    def __init__(
+        self,
+        owner: str,
+        of_tree: Numbers,
+        leaves: Mapping[str, Numbers],
+        prefixes: Collection[str] = (),
+    ) -> None:
+        self._owner, self._of_tree, self._prefixes = owner, of_tree, prefixes
         self.leaves: Mapping[str, Numbers] = leaves
 
     def __getitem__(self, name: str) -> float:
-        if name not in self._of_tree:
-            raise KeyError(self._unknown(name))
-        return self._of_tree[name]
+        if name in self._of_tree:
+            return self._of_tree[name]
+        whole = self._with_rules(name)
+        if len(whole) == 1:
+            return self._of_tree[whole[0]]
+        raise KeyError(self._unknown(name, whole))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._of_tree
+        return name in self._of_tree or len(self._with_rules(name)) == 1
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._of_tree)
@@ -42,7 +54,16 @@ class Readings(Mapping[str, float]):
     def __repr__(self) -> str:
         return f"Readings({dict(self)!r})"
 
-    def _unknown(self, name: str) -> str:
+    def _with_rules(self, name: object) -> list[str]:
+        """Return the names that end so, behind that of a rule."""
+        names = (f"{prefix}{name}" for prefix in self._prefixes)
+        return [whole for whole in names if whole in self._of_tree]
+
+    def _unknown(self, name: str, whole: list[str]) -> str:
+        if whole:
+            return (
+                f"{self._owner}.readings: {name!r} is of several rules; read {' or '.join(whole)}"
+            )
         if not self.leaves:
             return f"{self._owner}.readings: there is nothing to read before a step; take one"
         known = dict.fromkeys(self._of_tree)
@@ -75,9 +96,15 @@ class _Leaves(Mapping[str, Numbers]):
 
 
 def readings(
-    owner: str, state: State, turn: Callable[[], AbstractContextManager[object]]
+    owner: str,
+    state: State,
+    turn: Callable[[], AbstractContextManager[object]],
+    prefixes: Collection[str],
 ) -> Readings:
-    """Return what can be read now of the last step; `turn` waits for steps of other threads."""
+    """Return what can be read now of the last step; `turn` waits for steps of other threads.
+
+    `prefixes` are what rules put before the names of their numbers.
+    """
     last: LastStep | None = state.last
     if last is None:
         return Readings(owner, {}, {})
@@ -92,7 +119,8 @@ def readings(
                 )
             return _of_leaf(last, state, key)
 
-    return Readings(owner, _of_tree(last, state), _Leaves(tuple(last.leaves), of_leaf))
+    leaves = _Leaves(tuple(last.leaves), of_leaf)
+    return Readings(owner, _of_tree(last, state), leaves, prefixes)
 
 
 def _of_tree(last: LastStep, state: State) -> Numbers:

@@ -156,7 +156,10 @@ class Stateful(Rule):
 
         with self._exclusive("readings"):
             self._settle()
-            return readings(self.name, self._state, partial(self._exclusive, "readings"))
+            turn = partial(self._exclusive, "readings")
+            return readings(
+                self.name, self._state, turn, [prefix for prefix in self.parts if prefix]
+            )
 
     def reset(self) -> None:
         """Forget all state and start again from step 1."""

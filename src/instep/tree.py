@@ -300,7 +300,7 @@ def _entry_reader(tree: Any, keys: Sequence[Any]) -> Reading:
     """Return the function from a container like `tree` to its entries in the order of trees."""
     kind, count = type(tree), len(keys)
     asks = is_mapping(tree) and kind is not dict
-    get: Reading = _getter(keys) if is_mapping(tree) else tuple
+    get: Reading = _getter(keys) if is_mapping(tree) else _lister(kind, count)
 
     def read(other: Any) -> tuple[Any, ...] | None:
         if type(other) is not kind or len(other) != count:
@@ -313,6 +313,18 @@ def _entry_reader(tree: Any, keys: Sequence[Any]) -> Reading:
             return None
 
     return read
+
+
+def _lister(kind: type, count: int) -> Reading:
+    """Return what gets the entries of a sequence, or None where it has not as many as it says."""
+    if kind in (list, tuple):
+        return tuple
+
+    def entries(sequence: Any) -> tuple[Any, ...] | None:
+        found = tuple(sequence)
+        return found if len(found) == count else None
+
+    return entries
 
 
 def _getter(keys: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:

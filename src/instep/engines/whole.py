@@ -10,6 +10,9 @@ from instep.tree import LeafReader
 #: Rows at most: the number of a result is smaller than the address of an object.
 MOST_ROWS = 1000
 
+#: From so many steps on Python counts them, whose integers have no end.
+MOST_STEPS = 2**62
+
 
 class Result(NamedTuple):
     """Something that a step has made, which is noted: see `STEP`, `ROWS` and `own`."""

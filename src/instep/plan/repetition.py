@@ -10,7 +10,7 @@ from typing import Any
 from instep.engines import Bucket
 from instep.engines.base import Joined, Leaves
 from instep.engines.sums import SumTable
-from instep.engines.whole import MOST_ROWS, Numbers
+from instep.engines.whole import MOST_ROWS, MOST_STEPS, Numbers
 from instep.graph.derivation import Derivation, derivation
 from instep.graph.program import Program
 from instep.graph.rows import Flags, Group, Part, Row
@@ -86,15 +86,20 @@ class Repetition:
             for program, group in zip(self._programs, self._groups, strict=True)
         ]
 
-    def next_whole(self, state: State, plan: Any) -> Step | None:
-        """Return what may take the next step as one call, after one that the last way has taken."""
+    def next_whole(self, changes: int, plan: Any) -> Step | None:
+        """Return what may take the next step as one call, after one that the last way has taken.
+
+        `changes` are those of the state that the plan was made for.
+        """
         wholes, way = self._wholes, self.last
         if wholes is None or way is None or self._derives or len(self._groups) > MOST_ROWS:
             return None
         if not (self._is_constant and self._is_known and wholes.follow(way)):
             return None
+        if any(abs(group.missed) >= MOST_STEPS for group in self._groups):
+            return None
         rows = [maker.next_row() for maker in self._makers]
-        return wholes.next(way, state, plan, rows, self._groups, self._noted)
+        return wholes.next(way, (changes, self._edition), plan, rows, self._groups, self._noted)
 
     def _read(self, owner: Owner) -> None:
         """Read the hyperparameters of the rules, as they are set now."""

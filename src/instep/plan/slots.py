@@ -258,5 +258,6 @@ def _check(program: Program, leaf: Leaf, slots: Mapping[str, Any], dtype: str) -
                 f"{program.name}.update: {format_path('params', leaf.path)} is "
                 f"{arrays.describe(leaf.held[0])}, but its state {name!r} from earlier steps is "
                 f"{arrays.dtype_name(slot)} {tuple(slot.shape)}; {remedy}use a new key "
-                f"for a new parameter, or forget all state with reset()"
+                f"for a new parameter and a new optimizer for another network, or forget all "
+                f"state with reset()"
             )

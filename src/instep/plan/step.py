@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,10 @@ class Plan:
             finally:
                 self.release()
         elif self.next is self.reference:
-            self.whole = self._repetition.next_whole(state, self)
+            self.whole = None  # while what it reads is written
+            # The step was taken: where there is no room for its short cut, there is none.
+            with suppress(RecursionError, MemoryError):
+                self.whole = self._repetition.next_whole(self._changes, self)
         return True
 
     def look_again(self) -> None:

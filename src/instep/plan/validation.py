@@ -97,9 +97,11 @@ def _walk(
     if tree.is_mapping(params):
         for key in params:
             if key not in grads:
+                others = [format_path("", (*path, one)) for one in grads if one not in params]
+                beside = f" (grads has {others[0]}, which params does not have)" if others else ""
                 raise ValueError(
                     f"{owner}.update: grads has no {format_path('', (*path, key))}, which params "
-                    f"has; give its gradient, or None to leave the parameter alone"
+                    f"has{beside}; give its gradient, or None to leave the parameter alone"
                 )
         for key in grads:
             if key not in params:
@@ -112,9 +114,21 @@ def _walk(
             f"{owner}.update: {format_path('params', path)} has {len(params)} entries, but "
             f"{format_path('grads', path)} has {len(grads)}; give one gradient for each parameter"
         )
-    gradients = dict(tree.children(grads))
-    for key, child in tree.children(params):
+    gradients = _children(owner, "grads", path, grads)
+    for key, child in _children(owner, "params", path, params).items():
         _walk(owner, (*path, key), child, gradients[key], pairs)
+
+
+def _children(owner: str, name: str, path: Path, branch: Any) -> dict[Any, Any]:
+    """Return the entries of a branch, or raise if there are fewer or more than it says."""
+    found = dict(tree.children(branch))
+    if len(found) != len(branch):
+        raise ValueError(
+            f"{owner}.update: {format_path(name, path)} says that it has {len(branch)} entries, "
+            f"and iterates over {len(found)}; give a {type(branch).__name__} that agrees with "
+            f"itself"
+        )
+    return found
 
 
 def check_parameter(call: str, path: Path, w: Any) -> None:

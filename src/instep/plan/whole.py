@@ -11,7 +11,7 @@ from instep.plan.settings import Settings
 from instep.plan.trees import Trees
 from instep.plan.way import Way
 from instep.rule import edition
-from instep.state import Owner, State
+from instep.state import Owner
 from instep.turns import lock_of
 
 if hasattr(os, "register_at_fork"):
@@ -64,20 +64,26 @@ class WholeSteps:
     def next(
         self,
         way: Way,
-        state: State,
+        read: tuple[int, object],
         plan: Any,
         rows: Sequence[Numbers],
         groups: Sequence[Group],
         noted: object,
     ) -> Step:
-        """Return what may take the next step, if it is like the one that this way has taken."""
+        """Return what may take the next step, if it is like the one that this way has taken.
+
+        `read` are the changes of the state, and the edition of hyperparameters, that the plan and
+        the rows were made of: a handler, or another thread, may set something in the midst of this.
+        """
+        changes, present = read
+        self._alike = 0  # after an exception it is some steps before this is tried again
         if way is not self._way or self._whole is None:
             assert way.joined.whole is not None
             self._way, self._whole = way, way.joined.whole(like=self._like(way.fits))
         checks = [
             Attribute(None, "plan", Unkept(id(plan))),
-            Attribute(None, "changes", state.changes),
-            Attribute(edition, "present", edition.present),
+            Attribute(None, "changes", changes),
+            Attribute(edition, "present", present),
         ]
         notes = [
             *(Attribute(group.history, "taken", own(i)) for i, group in enumerate(groups)),
@@ -86,4 +92,5 @@ class WholeSteps:
             Attribute(noted, "rows", ROWS),
         ]
         self._whole.renew(checks, rows, notes)
+        self._alike = PATIENCE
         return self._whole.step

@@ -17,6 +17,7 @@ at step ``steps + 1``.
 
 from typing import TYPE_CHECKING, Any
 
+from instep import calls
 from instep.elsewhere import absent
 from instep.schedules.base import Product, Schedule, Sum
 from instep.schedules.composition import After, Join, WarmUp
@@ -60,6 +61,9 @@ __all__ = [
 ]
 
 write_signatures(globals()[name] for name in __all__)
+calls.tell_constructors(
+    (globals()[name] for name in __all__), calls.OF_SCHEDULES, calls.REMEDIES_OF_SCHEDULES
+)
 
 
 def __dir__() -> list[str]:
@@ -69,4 +73,4 @@ def __dir__() -> list[str]:
 if not TYPE_CHECKING:  # type checkers would take every name for one that there is
 
     def __getattr__(name: str) -> Any:
-        raise AttributeError(absent(__name__, name, {"instep.schedules.": __all__}))
+        raise absent(__name__, name, {"instep.schedules.": __all__})

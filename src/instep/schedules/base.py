@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any
 
-from instep import arrays
+from instep import arrays, calls
 from instep.hyperparameters import described, is_array, real
 from instep.schedules.arguments import Finite, Steps, validate, validate_list
 
@@ -120,6 +120,13 @@ class Schedule(ABC):
         axes.set_xlabel("step")
         axes.set_title(repr(self), fontsize="small", wrap=True)
         return axes
+
+    if not typing.TYPE_CHECKING:  # type checkers would take every name for one that there is
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"{type(self).__name__} has no attribute {name!r}"
+            remedy = calls.ATTRIBUTES_OF_SCHEDULES.get(name)
+            raise AttributeError(f"{text}; {remedy}" if remedy else text, name=name, obj=self)
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self), include_extras=True).items():

@@ -68,4 +68,4 @@ def __dir__() -> list[str]:
 if not TYPE_CHECKING:  # type checkers would take every name for one that there is
 
     def __getattr__(name: str) -> Any:
-        raise AttributeError(absent(__name__, name, {"instep.transforms.": __all__}))
+        raise absent(__name__, name, {"instep.transforms.": __all__})

@@ -5,8 +5,8 @@ the same is done through Python's C API: look whether anything has changed, read
 their arrays checked, make the scalars of the step, run the passes, and note that it was taken.
 Where something is not as it was, nothing is done, and Python goes its own way.
 
-No handler of a signal runs in between, but in the function that makes scalars, before anything
-changes.
+No handler of a signal runs in between, but in what Python computes of it - some trees are read so,
+and scalars made - before anything changes.
 """
 
 from array import array

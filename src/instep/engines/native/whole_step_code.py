@@ -9,7 +9,7 @@ import enum
 from instep.engines.native.check_code import ITEMS, TYPE
 from instep.engines.native.fields import loads, named
 from instep.engines.native.functions import DECLARATIONS
-from instep.engines.whole import MOST_ROWS
+from instep.engines.whole import MOST_ROWS, MOST_STEPS
 
 
 class Word(enum.IntEnum):
@@ -86,13 +86,14 @@ declare i32 @PyObject_SetAttr(ptr, ptr, ptr)
 declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
 declare i64 @PyLong_AsLongLong(ptr)
 declare i64 @PyDict_Size(ptr)
-declare ptr @PyDict_GetItem(ptr, ptr)
+declare ptr @PyDict_GetItemWithError(ptr, ptr)
 declare i64 @PyObject_Size(ptr)
 declare ptr @PySequence_Tuple(ptr)
 declare ptr @PyTuple_New(i64)
 declare void @PyErr_Fetch(ptr, ptr, ptr)
 declare void @PyErr_Restore(ptr, ptr, ptr)
 declare ptr @PyErr_Occurred()
+declare void @PyErr_Clear()
 
 ; Given the owner and both trees, takes the step and returns True, or returns False.
 define ptr @step(ptr %self, ptr %given, i64 %number) {{
@@ -225,6 +226,14 @@ count:
 
 number:
   %taken_before = call i64 @PyLong_AsLongLong(ptr %before)
+  %is_small = icmp ult i64 %taken_before, {MOST_STEPS}
+  br i1 %is_small, label %advance, label %give_up
+
+give_up:
+  call void @PyErr_Clear()
+  br label %end
+
+advance:
   %step = add i64 %taken_before, 1
   %step_object = call ptr @PyLong_FromLongLong(i64 %step)
   %step_at = getelementptr ptr, ptr %held, i64 4
@@ -274,8 +283,8 @@ take_note:
 end:
   %result = phi i1 [ false, %entry ], [ false, %check ], [ false, %measure ], [ false, %ask_it ],
     [ false, %read ], [ false, %read_more ], [ false, %fit ], [ false, %count ],
-    [ false, %number ], [ false, %pack ], [ false, %pack_own ], [ false, %fill ],
-    [ false, %make_scalars ], [ false, %go ], [ true, %take_note ]
+    [ false, %give_up ], [ false, %advance ], [ false, %pack ], [ false, %pack_own ],
+    [ false, %fill ], [ false, %make_scalars ], [ false, %go ], [ true, %take_note ]
   br label %give
 
 give:
@@ -487,7 +496,7 @@ loop:
 
 look:
 {loads("keys", {"key": "%i"}, "ptr", "ptr")}
-  %entry_found = call ptr @PyDict_GetItem(ptr %tree, ptr %key)
+  %entry_found = call ptr @PyDict_GetItemWithError(ptr %tree, ptr %key)
   %is_there = icmp ne ptr %entry_found, null
   br i1 %is_there, label %body, label %give
 
