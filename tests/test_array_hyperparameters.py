@@ -412,9 +412,14 @@ def test_arrays_outside_of_the_domain_are_refused_when_they_are_set(name):
         assert text in str(caught.value)
     assert optimizer.lr == 0.5
     assert optimizer.varying == ()
-    optimizer.overrides = {"w": {"lr": wrong}}
+    told = re.escape("SGD, overrides['w']: lr must be")
+    with pytest.raises(error, match=told):
+        optimizer.overrides = {"w": {"lr": wrong}}
+    assert optimizer.overrides == {}
+    optimizer.overrides = overrides = {"w": {"lr": 0.5}}
+    overrides["w"]["lr"] = wrong  # which nobody hears of
     params = {"w": np.ones(2)}
-    with pytest.raises(error, match=re.escape("SGD, overrides['w']: lr must be")):
+    with pytest.raises(error, match=told):
         optimizer.update(params, {"w": np.ones(2)})
     assert params["w"].tolist() == [1.0, 1.0]
 

@@ -26,6 +26,7 @@ from instep import (
     Transform,
     arrays,
     chain,
+    partition,
 )
 from instep.transforms import (
     accumulate,
@@ -243,7 +244,10 @@ def test_explain_says_what_each_pass_moves():
         ),
         ((maximize(), SGD), TypeError, "SGD is a class"),
         ((chain(SGD()),), TypeError, "not a chain"),
-        ((0.5, SGD()), TypeError, "0.5 is neither a transform nor an optimizer"),
+        ((0.5, SGD()), TypeError, "0.5 is neither a transform nor an optimizer; give transforms"),
+        (("adam",), TypeError, r"'adam' is neither .* one optimizer, such as Adam\(\)$"),
+        ((lambda g: g, SGD()), TypeError, "lambda> at .* is neither .*class derived from Transf"),
+        (([maximize(), SGD()],), TypeError, r"got a list of .* one by one, chain\(\*parts\)"),
     ],
 )
 def test_an_order_that_makes_no_sense_is_an_error(parts, error, message):
@@ -511,7 +515,11 @@ def test_a_name_of_the_optimizer_is_its_own():
 )
 def test_an_override_that_a_chain_does_not_know_is_an_error(values, error, message):
     params, grads = {"a": np.ones(1)}, {"a": np.ones(1)}
-    optimizer = chain(accumulate(2), weight_decay(0.1), SGD(), overrides={"a": values})
+    optimizer = chain(accumulate(2), weight_decay(0.1), SGD())
+    with pytest.raises(error, match=message):
+        optimizer.overrides = {"a": values}
+    optimizer.overrides = overrides = {"a": {}}
+    overrides["a"] |= values  # which nobody hears of
     with pytest.raises(error, match=message):
         optimizer.update(params, grads)
     assert (optimizer.t, params["a"].item()) == (0, 1.0)
@@ -813,10 +821,66 @@ def test_a_transform_with_an_operation_of_its_library_runs_unfused():
 
 def test_an_attribute_that_a_chain_does_not_have_is_named_beside_those_it_has():
     optimizer = chain(clip_by_global_norm(1.0), Momentum())
-    with pytest.raises(
-        AttributeError, match="it has lr, momentum, dampening, lr_in_velocity; those of"
+    own = "it has lr, momentum, dampening, lr_in_velocity, clip_by_global_norm_max_norm; an attr"
+    with pytest.raises(AttributeError, match=own):
+        optimizer.warmth = 2.0
+    for name, told in (
+        ("max_norm", "write optimizer.clip_by_global_norm_max_norm$"),
+        ("clip_by_global_norm", "it has clip_by_global_norm_max_norm$"),
+        ("beta1", "it is called momentum here"),
     ):
-        optimizer.max_norm = 2.0
+        with pytest.raises(AttributeError, match=told):
+            setattr(optimizer, name, 2.0)
+        with pytest.raises(AttributeError, match=told):
+            getattr(optimizer, name)
+
+
+def test_hyperparameters_of_transforms_have_the_names_that_they_have_in_overrides():
+    decays = weight_decay(0.5), weight_decay(0.25)
+    optimizer, w = chain(*decays, SGD(lr=1.0)), np.ones(2)
+    assert (optimizer.weight_decay_rate, optimizer.weight_decay2_rate) == (0.5, 0.25)
+    optimizer.update(w, np.zeros(2))
+    assert w.tolist() == [0.125 / 0.5] * 2
+    optimizer.weight_decay2_rate = 0
+    optimizer.update(w, np.zeros(2))
+    assert w.tolist() == [0.125] * 2
+    assert [rule.rate for rule in decays] == [0.5, 0.0]
+    assert optimizer.readings["weight_decay2_rate"] == 0.0
+    with pytest.raises(ValueError, match=r"^weight_decay: rate must be .*, got -1$"):
+        optimizer.weight_decay_rate = -1
+    assert {"lr", "weight_decay_rate", "weight_decay2_rate", "update"} <= {*dir(optimizer)}
+
+
+def test_a_chain_of_a_partition_has_those_of_its_transforms():
+    optimizer = chain(
+        clip_by_global_norm(1.0), partition({"a": Adam(), "*": chain(weight_decay(0.5), SGD())})
+    )
+    optimizer.clip_by_global_norm_max_norm = 2.0
+    assert optimizer.clip_by_global_norm_max_norm == 2.0
+    for name, selector in (("lr", "a"), ("weight_decay_rate", "*")):
+        told = re.escape(f"write optimizer.branches[{selector!r}].{name}")
+        with pytest.raises(AttributeError, match=told):
+            getattr(optimizer, name)
+        with pytest.raises(AttributeError, match=told):
+            setattr(optimizer, name, 0.5)
+    assert {"branches", "clip_by_global_norm_max_norm"} <= {*dir(optimizer)}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("lr", r"'lr'; give it to the rule that has it, as in SGD\(lr=\.\.\.\)$"),
+        ("rate", r"'rate'; give it to the rule that has it, as in weight_decay\(rate=\.\.\.\)$"),
+        ("learning_rate", "'learning_rate'; it is called lr here; hyperparameters are given to"),
+        ("egnine", r"'egnine'; did you mean engine\?$"),
+        ("warmth", "'warmth'; it has engine, .*, seed; hyperparameters are given to the rules"),
+    ],
+)
+def test_what_is_no_setting_of_a_chain_or_partition_is_told_its_place(name, told):
+    with pytest.raises(TypeError, match=f"^chain has no setting {told}"):
+        chain(weight_decay(0.5), SGD(), **{name: 1})
+    with pytest.raises(TypeError, match=f"^partition has no setting {told}"):
+        partition({"*": chain(weight_decay(0.5), SGD())}, **{name: 1})
 
 
 # Transforms of the step --------------------------------------------------------------------

@@ -229,6 +229,18 @@ def test_namespaces_list_what_is_public_and_a_star_brings_it():
     assert not {*transforms.__all__, *schedules.__all__} & {*instep.__all__}
 
 
+def test_numbers_that_are_one_tuple_elsewhere_are_told_as_they_were_given():
+    told = r"beta1=0\.8, beta2=0\.99 are two numbers here$"
+    with pytest.raises(TypeError, match=told):
+        Adam(betas=(0.8, 0.99))
+    with pytest.raises(AttributeError, match=told):
+        Adam().betas = [0.8, 0.99]
+    with pytest.raises(AttributeError, match=told):
+        chain(Adam()).betas = (0.8, 0.99)
+    with pytest.raises(TypeError, match=r"beta1=0\.8, beta2=0\.999 are two"):
+        Adam(betas=(0.8,))
+
+
 @pytest.mark.parametrize(
     ("line", "remedy"),
     [

@@ -4,7 +4,7 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import SGD, Adam
+from instep import SGD, Adam, Optimizer
 
 W = np.zeros((6, 5), "float32")
 
@@ -64,3 +64,16 @@ def test_gradients_are_checked_and_counted():
         SGD().explain(W, W.T)
     (bucket,) = SGD(engine="blocked").explain(W, W.astype("float64")).buckets
     assert bucket.bytes_per_element == 16
+
+
+class Saturating(Optimizer):
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return w - xp.tanh(g), {}
+
+
+@pytest.mark.parametrize("engine", ["auto", "array_api"])
+def test_why_a_rule_is_not_fused_is_told_once(engine):
+    text = str(Saturating(engine=engine).explain(W))
+    assert text.count("cannot be fused: it calls xp.tanh") == 1
+    assert "one array operation at a time; bits may differ between libraries" in text

@@ -10,8 +10,8 @@ import engine_runs
 import numpy as np
 import pytest
 
-from instep import SGD, Adam, AdamW, RMSProp, Rprop, chain
-from instep.transforms import accumulate, average, clip_by_global_norm
+from instep import SGD, Adam, AdamW, RMSProp, Rprop, chain, partition
+from instep.transforms import accumulate, average, clip_by_global_norm, weight_decay
 
 STEPS = 6
 
@@ -192,10 +192,42 @@ def test_a_pattern_that_matches_nothing_is_an_error():
 )
 def test_an_override_that_makes_no_sense_is_an_error(values, error, message):
     params = {"a": np.zeros(1)}
-    optimizer = RMSProp(overrides={"a": values})
+    overrides = {"a": {}}
+    optimizer = RMSProp(overrides=overrides)
+    overrides["a"] |= values  # which nobody hears of
     with pytest.raises(error, match=message):
         optimizer.update(params, {"a": np.ones(1)})
     assert (optimizer.t, params["a"].item()) == (0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"centered": True}, ValueError, "'centered' cannot be overridden; RMSProp has the num"),
+        ({"learning_rate": 0}, ValueError, "'learning_rate' cannot be overridden; it is called lr"),
+        ({"decai": 0.5}, ValueError, r"'decai' cannot be overridden; did you mean decay\?"),
+        ({"lr": -1}, ValueError, "lr must be a finite number >= 0.*, got -1$"),
+        ({"lr": "fast"}, TypeError, "lr must be"),
+    ],
+)
+def test_an_override_that_makes_no_sense_is_refused_when_it_is_given(values, error, message):
+    where = r"overrides\['a'\]: "
+    optimizer, other = RMSProp(), partition({"b": SGD(), "*": RMSProp()})
+    with pytest.raises(error, match=f"^RMSProp, {where}{message}"):
+        RMSProp(overrides={"a": values})
+    with pytest.raises(error, match=f"^RMSProp, {where}{message}"):
+        optimizer.overrides = {"a": values}
+    with pytest.raises(
+        error, match=f"^Partition, {where}{message.replace('RMSProp', 'Partition')}"
+    ):
+        other.overrides = {"a": values}
+    assert optimizer.overrides == other.overrides == {}
+
+
+def test_a_chain_takes_over_overrides_of_its_transforms():
+    main = SGD(1.0, overrides={"a": {"weight_decay_rate": 0.5}})
+    w = chain(weight_decay(0.0), main).update({"a": np.ones(1)}, {"a": np.zeros(1)})
+    assert w["a"].item() == 0.5
 
 
 def test_settings_of_the_wrong_kind_are_refused():

@@ -23,6 +23,7 @@ from instep import (
     Muon,
     Optimizer,
     RMSProp,
+    chain,
     schedules,
 )
 from instep.hyperparameters import Domain, Schedule
@@ -589,3 +590,17 @@ def test_a_new_default_in_a_subclass_needs_no_annotation():
         Faster(beta1=2.0)
     with pytest.raises(ValueError, match="Refused: lr must be"):
         type("Refused", (Adam,), {"lr": -1.0})()
+
+
+@pytest.mark.parametrize("name", ["lr", "amsgrad", "engine", "overrides"])
+def test_nothing_that_a_step_reads_can_be_deleted(name):
+    optimizer, w = Adam(), np.zeros(2)
+    optimizer.update(w, np.ones(2))
+    for one in (optimizer, chain(Adam())):
+        before = getattr(one, name)
+        with pytest.raises(AttributeError, match=f": {name} cannot be deleted, for steps read"):
+            delattr(one, name)
+        assert getattr(one, name) == before
+    optimizer._own = 1  # noqa: SLF001  (an attribute of the user's)
+    del optimizer._own  # noqa: SLF001  (the same)
+    assert not hasattr(optimizer, "_own")

@@ -301,3 +301,23 @@ def test_numpy_may_be_called_for_what_the_namespace_does_not_have(engine):
     w = np.zeros(4)
     with_rule(lambda xp, w, g, s, h: (w - np.sinc(g), {}))(engine=engine).update(w, np.zeros(4))
     assert w.tolist() == [-1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (lambda xp, w, g, s, h: (w - g, None), r"got None in the place of the dict; .*, write {}$"),
+        (lambda xp, w, g, s, h: (w, g), "got an array in the place of the dict; .*, write {}$"),
+        (lambda xp, w, g, s, h: w - g, r"got one value; where there are no slots, write {} after"),
+        (lambda xp, w, g, s, h: (w, g, g), "got a tuple of 3; put the slots into a dict by their"),
+        (lambda xp, w, g, s, h: [w, {}], "got a list$"),
+        (lambda xp, w, g, s, h: None, "got None; end it with return$"),
+    ],
+)
+@engine_runs.every_engine
+def test_what_is_wrong_with_what_a_rule_returns_is_said(rule, told, engine):
+    engine_runs.require(engine)
+    returning = type("Returning", (Optimizer,), {"rule": staticmethod(rule)})
+    message = rf"^Returning\.rule must return a pair \(new parameter, dict of new slots\), {told}"
+    with pytest.raises(TypeError, match=message):
+        returning(engine=engine).update(np.zeros(2), np.ones(2))

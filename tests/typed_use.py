@@ -8,11 +8,27 @@ from typing import assert_type
 import numpy as np
 from numpy.typing import NDArray
 
-from instep import LBFGS, SGD, Adam, AdamW, Muon, chain, partition
+from instep import LBFGS, SGD, Adam, AdamW, Muon, Optimizer, Transform, chain, partition
 from instep.schedules import Cosine
 from instep.transforms import clip_by_global_norm, scale_gradients
 
 Array = NDArray[np.float64]
+
+
+class Scaled(Optimizer):
+    lr: float = 0.1
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(lr=0.1 * scale, engine="blocked")
+        self._scale = scale
+
+
+class scaled(Transform):  # noqa: N801  (as those of the kit)
+    stage = "gradient"
+    factor: float = 1.0
+
+    def __init__(self, percent: float) -> None:
+        super().__init__(factor=percent / 100)
 
 
 def returned(w: Array, params: dict[str, Array], pair: tuple[Array, Array]) -> None:
@@ -44,7 +60,23 @@ def accepted(w: Array, names: list[str], overrides: dict[str, dict[str, float]])
     scale_gradients(Cosine(1.0, steps=10))
 
 
+def set_later(optimizer: Optimizer, adam: Adam) -> None:
+    optimizer.lr = 0.5 * optimizer.lr
+    optimizer.frozen = ("head",)
+    adam.lr = adam.beta1 = 0.5
+    adam.lr = Cosine(0.1, steps=10)
+    chain(adam).lr = 0.1
+    chain(adam).beta1 = 0.1
+    partition({"*": adam}).branches["*"].lr = 0.1
+    assert_type(Scaled(2.0).lr, float)
+    chain(scaled(50.0), Scaled(scale=3.0)).seed = 1
+
+
 def refused() -> None:
+    Adam().lrr = 3  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    Adam().beta1 = "a"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    Scaled(lr=0.1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Scaled(1.0).rate = 1  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     Adam(frozen="head")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     LBFGS(frozen="head")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     chain(Adam(), frozen="head")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from instep.choices import Complex, Engine, Overrides, Rounding, Selector, Selectors, StateDtype
-from instep.compound import Compound, compose
+from instep.compound import Compound, checking_names, compose
 from instep.optimizer import Optimizer
 from instep.orders import check_order
 from instep.partitions import Partition, where_to_set
-from instep.rule import Rule, names_of
+from instep.rule import Rule
 from instep.showing import Section, changed, sections
 from instep.signatures import readable
 from instep.transform import Transform
@@ -25,8 +25,11 @@ class Chain(Compound):
     """What `chain` returns: transforms and one optimizer, applied in order as a single rule.
 
     It has the methods of every `Optimizer`, the hyperparameters of the optimizer in it as its
-    attributes, and what its transforms are asked for.
+    attributes, those of transforms by the names that they have in `overrides`, such as
+    ``weight_decay_rate``, and what its transforms are asked for.
     """
+
+    _is_outermost = True
 
     def __init__(self, *rules: Rule, **given: Any) -> None:
         self.__dict__.update(_composed(rules))
@@ -56,29 +59,48 @@ class Chain(Compound):
         return [*found, (self.name, own)] if own else found
 
     def __getattr__(self, name: str) -> Any:
-        # Hyperparameters of the optimizer in the chain are read as if they were the chain's, and
-        # so are the branches of a partition.
+        # Hyperparameters are read as if they were the chain's, and so are the branches of a
+        # partition.
         main = None if name.startswith("_") else self.__dict__.get("_main")
-        if isinstance(main, Partition) or (
-            main is not None and any(entry.name == name for entry in main.hyperparameters)
-        ):
+        if main is not None:
+            if any(entry.name == name for entry in main.hyperparameters):
+                return getattr(main, name)
+            if (found := self._settable().get(name)) is not None:
+                return getattr(*found)
+        if isinstance(main, Partition):
             return getattr(main, name)
         raise self._unknown(name)
 
-    def _remedy(self, name: str) -> str:
+    def _settable(self) -> dict[str, tuple[Rule, str]]:
+        """Return the rules that have hyperparameters, and what these are called there, by name."""
+        main = self._main
+        found = {
+            prefix + entry.name: (rule, entry.name)
+            for prefix, rule in self.parts.items()
+            if rule is not main and any(rule is other for other in self._rules)
+            for entry in rule.hyperparameters
+        }
+        return {entry.name: (main, entry.name) for entry in main.hyperparameters} | found
+
+    def _remedy(self, name: str, given: Any = None) -> str:
         main: Optimizer = self._main
-        return main._remedy(name)  # noqa: SLF001  (its own)
+        known = self._settable()
+        if meant := [full for full, (_, own) in known.items() if own == name]:
+            return f"write {' or '.join(f'optimizer.{full}' for full in meant)}"
+        if meant := [full for full in known if full.startswith(f"{name}_")]:
+            return f"it has {', '.join(meant)}"
+        return main._remedy(name, given)  # noqa: SLF001  (its own)
 
     def _names_to_set(self) -> str:
         main = self._main
-        own = (
-            where_to_set(main.branches, "lr")
-            if isinstance(main, Partition)
-            else names_of(main.hyperparameters)
-        )
-        transforms = ", ".join(rule.name for rule in self._rules if rule is not main)
-        rest = f"; those of {transforms} are set on the transforms themselves" if transforms else ""
-        return f"{own}{rest}"
+        if isinstance(main, Partition):
+            own = where_to_set(main.branches, "lr")
+            return f"{', '.join(self._settable())}, and {own}" if self._settable() else own
+        return ", ".join(self._settable()) or "none"
+
+    def __dir__(self) -> list[str]:
+        beside = ["branches"] if isinstance(self._main, Partition) else []
+        return [*super().__dir__(), *self._settable(), *beside]
 
     def __copy__(self) -> Self:
         new = super().__copy__()
@@ -86,13 +108,19 @@ class Chain(Compound):
         return new
 
     def __setattr__(self, name: str, value: Any) -> None:
-        main = self.__dict__.get("_main")
-        if main is not None and any(entry.name == name for entry in main.hyperparameters):
+        main = None if name.startswith("_") else self.__dict__.get("_main")
+        found = None
+        if main is not None and not any(entry.name == name for entry in main.hyperparameters):
+            found, main = self._settable().get(name), None
+        if main is not None:
             setattr(main, name, value)
+        elif found is not None:
+            setattr(*found, value)
         else:
             super().__setattr__(name, value)
 
 
+@checking_names
 @readable
 def chain(
     *rules: Rule,
@@ -128,8 +156,11 @@ def chain(
 
     Returns
     -------
-    An optimizer, with the same `update(params, grads)`. Hyperparameters of the optimizer in the
-    chain are its attributes.
+    An optimizer, with the same `update(params, grads)`. Hyperparameters are its attributes, by the
+    names that they have in `overrides`. It begins at ``t = 0`` with state of its own: steps that
+    the optimizer in it has taken alone are not carried over, and `load_state_dict` takes the state
+    of a chain of the same rules. A transform that is to act later stands in it from the start, with
+    a schedule or a rate that is set then.
 
     Raises
     ------
@@ -170,11 +201,19 @@ def _main_of(rules: Sequence[Rule]) -> Optimizer:
     for rule in rules:
         if isinstance(rule, type):
             raise TypeError(f"chain: {rule.__name__} is a class; write {rule.__name__}(...)")
-        chained = isinstance(rule, Optimizer) and rule.main is not rule
-        if not isinstance(rule, Transform | Optimizer) or chained:
+        if isinstance(rule, list | tuple):
             raise TypeError(
-                f"chain: {rule!r} is neither a transform nor an optimizer of its own; give "
-                f"transforms and one optimizer, not a chain"
+                f"chain: got a {type(rule).__name__} of parts; give them one by one, chain(*parts)"
+            )
+        if not isinstance(rule, Transform | Optimizer):
+            what = ", or a class derived from Transform" if callable(rule) else ""
+            raise TypeError(
+                f"chain: {rule!r} is neither a transform nor an optimizer; give transforms, such "
+                f"as clip_by_global_norm(1.0){what}, and one optimizer, such as Adam()"
+            )
+        if isinstance(rule, Optimizer) and rule.main is not rule:
+            raise TypeError(
+                f"chain: {rule!r} is a chain; give transforms and one optimizer, not a chain"
             )
     found = [i for i, rule in enumerate(rules) if isinstance(rule, Optimizer)]
     if len(found) != 1:

@@ -1,11 +1,13 @@
 """Rules in order as one: what chains and partitions are made of."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
-from instep import arrays
+from instep import arrays, elsewhere
 from instep.choices import Selector
 from instep.elsewhere import ATTRIBUTES
 from instep.graph.errors import RuleError
@@ -17,6 +19,8 @@ from instep.rule import Rule
 from instep.state import Composed
 from instep.transform import Transform
 from instep.tree import Tree
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Composition:
@@ -267,6 +271,42 @@ def compose(
         refuse_constraints(rules, refused)
         compositions[selector] = Composition(rules, branches[selector].main, refused, fork)
     return Structure(parts, compositions)
+
+
+def checking_names(function: _Function) -> _Function:
+    """Let a function that composes rules say where hyperparameters belong that it is given."""
+    kinds = inspect.signature(function).parameters.items()
+    own = [name for name, one in kinds if one.kind is one.KEYWORD_ONLY]
+    names = [name for name, one in kinds if one.kind is not one.VAR_POSITIONAL]
+
+    @wraps(function)
+    def called(*given: Any, **named: Any) -> Any:
+        for name in named:
+            if name not in names:
+                where = _where(given, name, own)
+                raise TypeError(f"{function.__name__} has no setting {name!r}; {where}")
+        return function(*given, **named)
+
+    return called  # type: ignore[return-value]
+
+
+def _where(given: Sequence[Any], name: str, settings: Sequence[str]) -> str:
+    """Return where a hyperparameter is to be written, of rules or a dict of optimizers."""
+    every = [x for one in given for x in (one.values() if isinstance(one, Mapping) else [one])]
+    rules = [rule for one in every if isinstance(one, Rule) for rule in _parts_of(one)]
+    known: dict[str, Any] = {entry.name: None for rule in rules for entry in rule.hyperparameters}
+    for rule in rules:
+        if any(entry.name == name for entry in rule.hyperparameters):
+            return f"give it to the rule that has it, as in {rule.name}({name}=...)"
+    told = elsewhere.remedy(name, {}, settings)
+    if told.startswith("did you mean"):
+        return told
+    told = elsewhere.remedy(name, known, settings) or f"it has {', '.join(settings)}"
+    return f"{told}; hyperparameters are given to the rules in it, as in Adam(lr=0.1)"
+
+
+def _parts_of(rule: Rule) -> list[Rule]:
+    return list(rule.parts.values()) if isinstance(rule, Optimizer) else [rule]
 
 
 def _name_parts(rules: Sequence[Rule]) -> dict[str, Rule]:

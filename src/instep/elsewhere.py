@@ -121,14 +121,17 @@ NAMES = {
 }
 
 
-def remedy(name: str, own: Mapping[str, Any], settings: Iterable[str]) -> str:
+def remedy(name: str, own: Mapping[str, Any], settings: Iterable[str], given: Any = None) -> str:
     """Return what to write for a hyperparameter that a rule has not, or nothing.
 
-    `own` are those that it has, with their values, and `settings` the names of its settings.
+    `own` are those that it has, with their values, `settings` the names of its settings, and
+    `given` what the name was to be.
     """
     lower = name.lower()
     parts = [one for one in _TUPLES.get(lower, ()) if one in own]
     if len(parts) > 1:
+        if isinstance(given, tuple | list):
+            own = {**own, **dict(zip(parts, given, strict=False))}
         values = ", ".join(one if own[one] is None else f"{one}={own[one]!r}" for one in parts)
         return f"{values} are {_COUNTS[len(parts)]} numbers here"
     known = [*own, *settings]

@@ -82,12 +82,13 @@ class BucketExplanation:
         return sum(graph.bytes_per_element for graph in self.graphs) or None
 
     def __str__(self) -> str:
+        note, _, why = self.note.partition(" (")  # which is told once
         leaves = f"{len(self.leaves)} tensor{'s' if len(self.leaves) != 1 else ''}"
         lines = [
             f"{self.engine}: {leaves} of {self.dtype} on {self.device}, {self.elements:,} elements",
             *([f"  branch {self.branch}"] if self.branch else []),
             f"  chosen because: {self.reason}",
-            f"  {self.note}",
+            f"  {note if why.removesuffix(')') in self.reason else self.note}",
         ]
         if self.groups > 1:
             lines.append(f"  {self.groups} groups of hyperparameters in the same launches")

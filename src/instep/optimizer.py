@@ -3,7 +3,7 @@
 import inspect
 import sys
 from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from instep import arrays
 from instep.answering import Answering
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from instep.explain import Explanation
 
 
-class Optimizer(Answering):
+class _Typed:
+    """What type checkers are told of every optimizer. No base class of theirs has its fields."""
+
+    if TYPE_CHECKING:
+        #: Of all but few optimizers; for another, reading or setting it is an error.
+        lr: Any
+
+
+class Optimizer(_Typed, Answering):
     """An update rule with its hyperparameters and its state.
 
     A subclass declares its hyperparameters as annotated fields with defaults, names its state
@@ -90,6 +98,9 @@ class Optimizer(Answering):
 
     _settings = SETTINGS
 
+    #: Whether no other optimizer takes over its settings.
+    _is_outermost: ClassVar[bool] = False
+
     engine: Engine = field(default="auto", kw_only=True)
     threads: int | None = field(default=None, kw_only=True)
     overrides: Overrides = field(default_factory=dict, kw_only=True)
@@ -100,6 +111,10 @@ class Optimizer(Answering):
     state_dtype: StateDtype = field(default=None, kw_only=True)
     min_float8_size: int = field(default=4096, kw_only=True)
     seed: int = field(default=0, kw_only=True)
+
+    if TYPE_CHECKING:  # a constructor of one's own may call it with hyperparameters
+
+        def __init__(self, **values: Any) -> None: ...
 
     def update(self, params: Tree, grads: Any, *, value: Any = None) -> Tree:
         """Take one step: change `params` in place along `grads`.
@@ -185,6 +200,12 @@ class Optimizer(Answering):
         finally:
             if plan is not None:
                 plan.release()
+
+    def _check_setting(self, name: str, value: Any) -> None:
+        if name == "overrides" and value:
+            from instep.plan.selection import check_overrides
+
+            check_overrides(self._owner, value, is_outermost=self._is_outermost)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

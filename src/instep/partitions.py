@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from instep.choices import Complex, Engine, Overrides, Rounding, Selector, Selectors, StateDtype
-from instep.compound import Compound, compose
+from instep.compound import Compound, checking_names, compose
 from instep.elsewhere import ATTRIBUTES
 from instep.hyperparameters import is_same, source
 from instep.optimizer import Optimizer
@@ -69,6 +69,11 @@ class Partition(Compound):
         rest = where_to_set(self._branches, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; it has {rest}")
 
+    def _remedy(self, name: str, given: Any = None) -> str:
+        if any(hasattr(rule, name) for rule in self._branches.values()):
+            return f"it has {where_to_set(self._branches, name)}"
+        return super()._remedy(name, given)
+
     def _names_to_set(self) -> str:
         return where_to_set(self._branches, "lr")
 
@@ -82,10 +87,12 @@ class Partition(Compound):
 
 def where_to_set(branches: Mapping[Selector, Optimizer], name: str) -> str:
     """Say where hyperparameters of a partition are, for messages."""
-    selector = next(iter(branches))
+    having = (selector for selector, rule in branches.items() if hasattr(rule, name))
+    selector = next(having, next(iter(branches)))
     return f"those of its branches: write optimizer.branches[{selector!r}].{name}"
 
 
+@checking_names
 @readable
 def partition(
     branches: Mapping[Selector, Optimizer] | Mapping[Any, Optimizer],

@@ -1,13 +1,13 @@
 """What optimizers and transforms have in common: hyperparameters, slots, and one pure function."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
 from types import MappingProxyType
-from typing import Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
-from instep import declarations, elsewhere
+from instep import construction, declarations, elsewhere
+from instep.construction import names_of
 from instep.copying import Copied
 from instep.hyperparameters import (
     Domain,
@@ -65,45 +65,6 @@ def rates_that_move(
     return {name: None for name in decaying if callable(values.get(name))}
 
 
-def names_of(hyperparameters: Sequence[Hyperparameter]) -> str:
-    """Return the names of hyperparameters, for messages."""
-    return ", ".join(entry.name for entry in hyperparameters) or "none"
-
-
-def _checked(construct: Any) -> Callable[..., None]:
-    """Return a constructor that says what to write for arguments that the rule has not."""
-    code = construct.__code__
-    known = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-    first = next(iter(known), "")
-
-    @wraps(construct)
-    def checked(self: Any, *given: Any, **named: Any) -> None:
-        for name in named:
-            if name not in known:
-                raise TypeError(
-                    f"{self.name} has no hyperparameter {name!r}; "
-                    f"{self._remedy(name) or f'it has {names_of(self.hyperparameters)}'}"
-                )
-        if given and hasattr(self, "update") and _are_parameters(given[0], first in named):
-            raise TypeError(
-                f"{self.name}: the first argument is {first}, got parameters; give these to "
-                f"update(params, grads), at every step, and hyperparameters by their names: "
-                f"{self.name}({first}=...)"
-            )
-        construct(self, *given, **named)
-
-    return checked
-
-
-def _are_parameters(value: Any, is_one_too_many: bool) -> bool:
-    """Return whether parameters stand where a hyperparameter is meant."""
-    if isinstance(value, Mapping | list | tuple):
-        leaves = value.values() if isinstance(value, Mapping) else value
-        return any(is_array(x) or isinstance(x, Mapping | list | tuple) for x in leaves)
-    # Other libraries take generators.
-    return isinstance(value, Iterator | ValuesView) or (is_one_too_many and is_array(value))
-
-
 class Edition:
     """The hyperparameters of all rules as they are: one comparison tells whether one was set.
 
@@ -150,9 +111,125 @@ class Standing:
     answer_rule: Callable[..., Any] | None = None
 
 
+class Adjustable(Copied, Shown, Standing):
+    """What can be set of a rule, which is checked whenever it is set, and what follows from it."""
+
+    def _assign(self, name: str, value: Any) -> None:
+        """Set an attribute: a hyperparameter, a setting, or one with a leading underscore."""
+        for hyperparameter in self.hyperparameters:
+            if hyperparameter.name == name:
+                value = hyperparameter.validate(self.name, value)
+                if hyperparameter.domain.fixed and self.__dict__.get(name, value) != value:
+                    raise AttributeError(
+                        f"{self.name}: {name} cannot be changed, from {getattr(self, name):g} to "
+                        f"{value:g}: what it has kept depends on it; make a new {self.name}"
+                    )
+                if self.defines("check_values"):  # it is set at every step
+                    values = {**self.__dict__, name: value}
+                    if all(entry.name in values for entry in self.hyperparameters):
+                        self.check_values(values)
+                if hyperparameter.option:
+                    self._changed()  # before, for an exception may come, and after, for a step may
+                self._set(hyperparameter, value)
+                if hyperparameter.option:
+                    self._changed()
+                return
+        if name in self._settings:
+            value = self._settings[name](self.name, value)
+            self._check_setting(name, value)
+            object.__setattr__(self, name, value)
+            self._changed()
+        elif name.startswith("_") or isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        else:
+            remedy = self._remedy(name, value) or (
+                f"it has {self._names_to_set()}; an attribute of your own begins with an "
+                f"underscore, _{name}"
+            )
+            raise AttributeError(f"{self.name} has no hyperparameter {name!r}; {remedy}")
+
+    if not TYPE_CHECKING:  # type checkers would take every name for one that can be set
+        __setattr__ = _assign
+
+    def __delattr__(self, name: str) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(
+                f"{self.name}: {name} cannot be deleted, for steps read it; set it to what it is "
+                f"to be"
+            )
+        object.__delattr__(self, name)
+
+    def _set(self, entry: Hyperparameter, value: Any) -> None:
+        """Set a hyperparameter, and at once take note of which are arrays, and which move."""
+        name, moving = entry.name, self.moving
+        if entry.domain.decays and name not in moving:
+            constant = self.__dict__.get(name)
+            constant = constant if isinstance(constant, float) else None
+            if callable(value) or (isinstance(value, float) and constant not in (None, value)):
+                moving = {**moving, name: constant}
+        if moving is self.moving and not (self.varying or is_array(value)):
+            edition.ends()
+            object.__setattr__(self, name, value)
+            edition.ends()
+            return
+        new = {**self.__dict__, name: value}
+        varying = names_of_arrays(new, self.hyperparameters)
+        self._changed()  # before, for an exception may come, and after, for a step may
+        notes: dict[str, Any] = {name: value, "_varying": varying}
+        if moving:
+            notes["_moving"] = moving
+        self.__dict__.update(notes)
+        edition.ends()
+        self._changed()
+
+    def _remedy(self, name: str, given: Any = None) -> str:
+        """Return what to write instead of a name that is not its own, or nothing."""
+        own = {entry.name: getattr(self, entry.name, None) for entry in self.hyperparameters}
+        value = getattr(type(self), name, None)
+        if isinstance(value, bool | str | int | float) and name not in declarations.RESERVED:
+            kind = type(value).__name__ if isinstance(value, bool | str) else "float"
+            return f"annotate it in the class: {name}: {kind} = {value!r}"
+        return elsewhere.remedy(name, own, self._settings, given)
+
+    def _names_to_set(self) -> str:
+        """Return the names of what can be set, for messages."""
+        return names_of(self.hyperparameters)
+
+    def _check_setting(self, name: str, value: Any) -> None:
+        """Raise if a setting, valid by itself, does not fit the rule."""
+
+    def _changed(self) -> None:
+        """Take note that something changed of which plans depend."""
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Names of the hyperparameters that are arrays."""
+        found: tuple[str, ...] = self.__dict__.get("_varying", ())
+        return found
+
+    @property
+    def moving(self) -> Mapping[str, float | None]:
+        """The decay rates that are schedules or were set anew, with what they were before that."""
+        found: Mapping[str, float | None] = self.__dict__.get("_moving", _NONE)
+        return found
+
+    @classmethod
+    def defines(cls, attribute: str) -> bool:
+        """Return whether a class has an attribute of its own in place of that of the base class."""
+        return getattr(cls, attribute) is not getattr(Rule, attribute)
+
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """Raise if hyperparameters, each of them in its domain, do not fit together.
+
+        This runs whenever one of them is set. Values may be schedules, which only `scalars`
+        meets as numbers, and arrays, which it never meets: a step calls this for those that
+        `overrides` brings together.
+        """
+
+
 @dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 @dataclass(eq=False, repr=False)
-class Rule(Copied, Shown, Standing):
+class Rule(Adjustable):
     """A piece of mathematics with its hyperparameters: the base of `Optimizer` and `Transform`.
 
     A subclass declares its hyperparameters as annotated fields with defaults. They are validated
@@ -220,116 +297,32 @@ class Rule(Copied, Shown, Standing):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         inherit_annotations(cls)
-        is_written = "__init__" in vars(cls)  # by its author
-        dataclass(eq=False, repr=False)(cls)
+        constructor: Any = cls.__init__
+        is_written = constructor is not Rule.__init__ and not construction.is_generated(constructor)
+        dataclass(init=not is_written, eq=False, repr=False)(cls)
         if not is_written:
             write_signature(cls)
-            type.__setattr__(cls, "__init__", _checked(cls.__init__))
+            constructor = construction.checked(cls)
+        elif "__init__" in vars(cls):
+            constructor = construction.completing(constructor)
+        type.__setattr__(cls, "__init__", constructor)
         cls.hyperparameters = describe_fields(cls, frozenset(cls._settings))
         declarations.check_class(cls)
 
     def __post_init__(self) -> None:
         if not callable(getattr(self, "rule", None)):
+            bases = (base.__name__ for base in type(self).__mro__)
+            public = next((name for name in bases if name in ("Optimizer", "Transform")), "Rule")
             raise TypeError(
-                f"{self.name} has no rule; define the static method rule(xp, w, g, s, h), as the "
-                f"documentation of the class {type(self).__base__.__name__} describes"  # type: ignore[union-attr]
+                f"{self.name} has no rule; define the static method rule(xp, w, g, s, h) in a "
+                f"subclass, as the documentation of the class {public} describes"
             )
         declarations.check_instance(self)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        for hyperparameter in self.hyperparameters:
-            if hyperparameter.name == name:
-                value = hyperparameter.validate(self.name, value)
-                if hyperparameter.domain.fixed and self.__dict__.get(name, value) != value:
-                    raise AttributeError(
-                        f"{self.name}: {name} cannot be changed, from {getattr(self, name):g} to "
-                        f"{value:g}: what it has kept depends on it; make a new {self.name}"
-                    )
-                if self.defines("check_values"):  # it is set at every step
-                    values = {**self.__dict__, name: value}
-                    if all(entry.name in values for entry in self.hyperparameters):
-                        self.check_values(values)
-                if hyperparameter.option:
-                    self._changed()  # before, for an exception may come, and after, for a step may
-                self._set(hyperparameter, value)
-                if hyperparameter.option:
-                    self._changed()
-                return
-        if name in self._settings:
-            object.__setattr__(self, name, self._settings[name](self.name, value))
-            self._changed()
-        elif name.startswith("_") or isinstance(getattr(type(self), name, None), property):
-            object.__setattr__(self, name, value)
-        else:
-            raise AttributeError(
-                f"{self.name} has no hyperparameter {name!r}; "
-                f"{self._remedy(name) or f'it has {self._names_to_set()}'}"
-            )
-
-    def _set(self, entry: Hyperparameter, value: Any) -> None:
-        """Set a hyperparameter, and at once take note of which are arrays, and which move."""
-        name, moving = entry.name, self.moving
-        if entry.domain.decays and name not in moving:
-            constant = self.__dict__.get(name)
-            constant = constant if isinstance(constant, float) else None
-            if callable(value) or (isinstance(value, float) and constant not in (None, value)):
-                moving = {**moving, name: constant}
-        if moving is self.moving and not (self.varying or is_array(value)):
-            edition.ends()
-            object.__setattr__(self, name, value)
-            edition.ends()
-            return
-        new = {**self.__dict__, name: value}
-        varying = names_of_arrays(new, self.hyperparameters)
-        self._changed()  # before, for an exception may come, and after, for a step may
-        notes: dict[str, Any] = {name: value, "_varying": varying}
-        if moving:
-            notes["_moving"] = moving
-        self.__dict__.update(notes)
-        edition.ends()
-        self._changed()
-
-    def _remedy(self, name: str) -> str:
-        """Return what to write instead of a name that is not its own, or nothing."""
-        own = {entry.name: getattr(self, entry.name, None) for entry in self.hyperparameters}
-        return elsewhere.remedy(name, own, self._settings)
-
-    def _names_to_set(self) -> str:
-        """Return the names of what can be set, for messages."""
-        return names_of(self.hyperparameters)
-
-    def _changed(self) -> None:
-        """Take note that something changed of which plans depend."""
-
-    @property
-    def varying(self) -> tuple[str, ...]:
-        """Names of the hyperparameters that are arrays."""
-        found: tuple[str, ...] = self.__dict__.get("_varying", ())
-        return found
-
-    @property
-    def moving(self) -> Mapping[str, float | None]:
-        """The decay rates that are schedules or were set anew, with what they were before that."""
-        found: Mapping[str, float | None] = self.__dict__.get("_moving", _NONE)
-        return found
-
-    @classmethod
-    def defines(cls, attribute: str) -> bool:
-        """Return whether a class has an attribute of its own in place of that of the base class."""
-        return getattr(cls, attribute) is not getattr(Rule, attribute)
 
     @property
     def period(self) -> int:
         """Number of calls that make one step of what stands after this rule in a chain."""
         return 1
-
-    def check_values(self, values: Mapping[str, Any]) -> None:
-        """Raise if hyperparameters, each of them in its domain, do not fit together.
-
-        This runs whenever one of them is set. Values may be schedules, which only `scalars`
-        meets as numbers, and arrays, which it never meets: a step calls this for those that
-        `overrides` brings together.
-        """
 
     def state_slots(self) -> tuple[str, ...]:
         """Return the names of the state arrays under the present options.

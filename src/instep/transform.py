@@ -1,6 +1,6 @@
 """The base class of transforms: rule fragments that fuse with an optimizer's rule."""
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from instep.rule import Rule
 
@@ -56,6 +56,10 @@ class Transform(Rule):
     stage: ClassVar[Literal["gradient", "step", "parameter"]]
 
     borrowed: ClassVar[tuple[str, ...]] = ()
+
+    if TYPE_CHECKING:  # a constructor of one's own may call it with hyperparameters
+
+        def __init__(self, **values: Any) -> None: ...
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -467,6 +467,42 @@ def arrays_of_other_libraries():
     raises(RankError, lambda: two.update(w, [np.ones(3), np.ones(3, np.float32)]), "microbatch 1")
 
 
+@case
+def settings_are_those_of_the_optimizer():
+    together = Sharded(chain(clip_by_global_norm(1.0), Adam(0.1)), COMM)
+    for name in ("lr", "beta1", "frozen", "overrides", "engine", "seed"):
+        before = getattr(together.optimizer, name)
+        write = f"write sharded.optimizer.{name}, on all ranks"
+        raises(AttributeError, lambda name=name: setattr(together, name, 0.5), name, write)
+        raises(AttributeError, lambda name=name: getattr(together, name), name, write)
+        assert getattr(together.optimizer, name) == before
+    for name in ("readings", "explain", "skipped"):
+        write = f"write sharded.optimizer.{name}"
+        raises(AttributeError, lambda name=name: getattr(together, name), "Sharded(Chain)", write)
+    for name, instead in (
+        ("answer_in_place", "answer(params)"),
+        ("state_dict", "save(path)"),
+        ("load_state_dict", "load(path)"),
+        ("flush", "whole tensors"),
+        ("learning_rate", "it is called lr here; hyperparameters and settings are those of"),
+        ("step", "update(params, grads) takes a step"),
+        ("momentum_", "hyperparameters and settings are those of sharded.optimizer"),
+    ):
+        raises(AttributeError, lambda name=name: getattr(together, name), f"'{name}'", instead)
+        raises(AttributeError, lambda name=name: setattr(together, name, 1), f"{name} ", instead)
+    raises(AttributeError, lambda: setattr(together, "t", 1), "t cannot be set here")
+    several = Sharded(partition({"*": SGD(0.1)}), COMM)
+    write = "write sharded.optimizer.branches['*'].lr"
+    raises(AttributeError, lambda: setattr(several, "lr", 0.5), write)
+    raises(AttributeError, lambda: several.lr, write)
+    raises(AttributeError, lambda: setattr(MeanObjective(min, COMM), "bucket_bytes", 1), "bucket")
+    raises(AttributeError, lambda: Sharded.__new__(Sharded).optimizer, "Sharded has no attribute")
+    w = np.ones(3)
+    several.optimizer.branches["*"].lr = 0.5
+    several.update(w, np.ones(3))
+    assert (w == 0.5).all()
+
+
 # State ----------------------------------------------------------------------------------------
 
 

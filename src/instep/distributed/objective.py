@@ -59,6 +59,9 @@ class MeanObjective:
         result = minimize(objective, params, LBFGS())
     """
 
+    #: So that nothing else can be set, which would change nothing.
+    __slots__ = ("_agreement", "_bucket_bytes", "_inward", "_objective", "_outward", "_plans")
+
     def __init__(self, value_and_grad: Any, comm: Any, *, bucket_bytes: int = BUCKET_BYTES) -> None:
         self._objective = Objective(value_and_grad, call="MeanObjective")
         check_together(

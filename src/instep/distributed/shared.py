@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from instep import tree
 from instep.distributed import stored
@@ -13,6 +13,23 @@ from instep.distributed.signatures import check_alike, signature_of
 from instep.distributed.transport import Parts
 from instep.optimizer import Optimizer
 from instep.plan import validation
+
+#: Attributes that can be set here, beside those with a leading underscore.
+_OWN = ("optimizer", "microbatches")
+
+_WHOLE = "it works on whole tensors, and each process has a part of their state"
+
+#: What optimizers have and is something else for processes together, and what to write here.
+_OTHERWISE = {
+    "answer_in_place": "answer(params) returns a tree of new arrays",
+    "averaged": "answer(params) returns a tree of new arrays",
+    "eval_params": "answer(params) returns a tree of new arrays",
+    "state_dict": "save(path) writes the state of all ranks",
+    "load_state_dict": "load(path) reads what save(path) has written",
+    "flush": _WHOLE,
+    "forget": _WHOLE,
+    "resize": _WHOLE,
+}
 
 
 class Shared:
@@ -34,6 +51,22 @@ class Shared:
         self._outward, self._bucket_bytes = comm.Dup(), bucket_bytes
         self._cuts = Cuts(self._agreement.size)
         self._plans: dict[tuple[str, ...], Shards] = {}
+
+    if not TYPE_CHECKING:  # type checkers would take every name for one that there is
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_") or name in _OWN:
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+            raise AttributeError(
+                f"{self.name} has no attribute {name!r}; {_where(self.optimizer, name)}"
+            )
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if not (name.startswith("_") or name in _OWN):
+                is_own = hasattr(type(self), name)
+                where = "it is no setting" if is_own else _where(self.optimizer, name)
+                raise AttributeError(f"{self.name}: {name} cannot be set here; {where}")
+            object.__setattr__(self, name, value)
 
     @property
     def t(self) -> int:
@@ -140,6 +173,22 @@ class Shared:
             if not (self._agreement.is_certain or self._agreement.knows(error)):
                 self._agreement.tell(error)
             raise
+
+
+def _where(optimizer: Optimizer, name: str) -> str:
+    """Say where that is which an optimizer has, and what holds it has not."""
+    if name in _OTHERWISE:
+        return _OTHERWISE[name]
+    if name in dir(optimizer):
+        return f"write sharded.optimizer.{name}, on all ranks"
+    try:
+        getattr(optimizer, name)  # a chain and a partition have names that are in no list
+    except AttributeError as error:
+        told = str(error).partition("; ")[2].replace(" optimizer.", " sharded.optimizer.")
+        told = told or optimizer._remedy(name)  # noqa: SLF001  (its own)
+        where = "hyperparameters and settings are those of sharded.optimizer"
+        return told if " sharded." in told else f"{told}; {where}" if told else where
+    return f"write sharded.optimizer.{name}, on all ranks"
 
 
 def like(params: Any, leaves: Sequence[Any]) -> Any:

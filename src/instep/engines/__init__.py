@@ -50,13 +50,13 @@ def choose(requested: str, program: Program, w: Any, dtype: str, flags: Flags) -
         if problem is not None:
             raise ValueError(f"{program.name}: engine={requested!r} was asked for, but {problem}")
         return requested, "it was asked for"
-    reasons = []
+    reasons: dict[str, list[str]] = {}  # engines that cannot run it, by why
     for name in _PREFERENCE.get(library, ("array_api",)):
         problem = _problem(name, program, w, dtype, flags)
         if problem is None:
-            reasons.append(f"the fastest for {library} arrays that can run here")
-            return name, "; ".join(reasons)
-        reasons.append(f"not {name}: {problem}")
+            slower = [f"not {' or '.join(names)}: {why}" for why, names in reasons.items()]
+            return name, "; ".join([*slower, f"the fastest for {library} arrays that can run here"])
+        reasons.setdefault(str(problem), []).append(name)
     raise ValueError(f"{program.name}: no engine can update {arrays.describe(w)}")
 
 

@@ -222,12 +222,28 @@ def _call(recorder: Recorder, rule: Callable[..., Any], *arguments: Any) -> Any:
         ) from error
 
 
+def _what_came(result: Any) -> str:
+    """Say what is wrong with what a rule returned."""
+    if result is None:
+        return "None; end it with return"
+    if isinstance(result, list | Mapping):
+        return f"a {type(result).__name__}"
+    if not isinstance(result, tuple):
+        return "one value; where there are no slots, write {} after it"
+    if len(result) != 2:
+        return f"a tuple of {len(result)}; put the slots into a dict by their names"
+    kind = type(result[1])
+    second = f"a {kind.__name__}" if kind.__module__ == "builtins" else "an array"
+    second = "None" if result[1] is None else second
+    return f"{second} in the place of the dict; where there are no slots, write {{}}"
+
+
 def check_result(name: str, result: Any, slots: tuple[str, ...]) -> tuple[Any, Mapping[str, Any]]:
     """Return what a rule returned as (new parameter, new slots), or raise TypeError."""
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
         raise TypeError(
-            f"{name}.rule must return a pair (new parameter, dict of new slots), "
-            f"got {type(result).__name__}"
+            f"{name}.rule must return a pair (new parameter, dict of new slots), got "
+            f"{_what_came(result)}"
         )
     unknown = [slot for slot in result[1] if slot not in slots]
     if unknown:

@@ -139,9 +139,9 @@ class _Accelerated(Descent):
         self._step, self._again = (
             chain(kind(**settings), *prox) if prox else kind(**settings) for kind in (Step, Again)
         )
-        self._measure, self._beyond, self._back = (
-            kind(**settings).called(method.name) for kind in (Measure, Extrapolation, Back)
-        )
+        self._measure = Measure(**settings).called(method.name)
+        self._beyond = Extrapolation(**settings).called(method.name)
+        self._back = Back(**settings).called(method.name)
         for one in (self._step, self._again, self._measure, self._beyond, self._back):
             prefix = next(prefix for prefix, rule in one.parts.items() if rule is one.main)
             self._shared.join(one, {prefix + name: name for name in ("point", "gradient", "x")})

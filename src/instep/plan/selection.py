@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from instep.choices import Selector
+from instep import elsewhere
+from instep.choices import Overrides, Selector
 from instep.graph.rows import Overridden
 from instep.hyperparameters import Hyperparameter, described
 from instep.plan.leaves import Leaf
@@ -134,11 +135,7 @@ def _values(
         where = f"{owner.name}, overrides[{selector!r}]"
         for name in given:
             if not any(name in known[one] for one in of_rules):
-                names = dict.fromkeys(name for one in of_rules for name in known[one])
-                raise ValueError(
-                    f"{where}: {name!r} cannot be overridden; {owner.name} has the numbers "
-                    f"{', '.join(names)}, and `frozen` leaves parameters alone"
-                )
+                raise _unknown(owner, where, name, [known[one] for one in of_rules])
         for one in of_rules:
             values[one, selector] = [
                 (prefix, entry.name, entry.validate(where, given[name]))
@@ -146,6 +143,50 @@ def _values(
                 if name in given
             ]
     return values
+
+
+def check_overrides(owner: Owner, overrides: Overrides, *, is_outermost: bool) -> None:
+    """Raise for what is overridden in vain, whatever leaves are chosen: names and values.
+
+    Unless an optimizer is the outermost, a name may be one of what is around it.
+    """
+    known = [_numbers(composed) for composed in owner.compositions.values()]
+    parts = owner.parts.values()
+    options = {entry.name for rule in parts for entry in rule.hyperparameters}
+    for selector, given in overrides.items():
+        where = f"{owner.name}, overrides[{selector!r}]"
+        for name, value in given.items():
+            entries = [numbers[name][1] for numbers in known if name in numbers]
+            errors = [error for entry in entries if (error := _refused(entry, where, value))]
+            if errors and len(errors) == len(entries):
+                raise errors[0]
+            is_meant = is_outermost or name in options or _meant(name, known)
+            if not entries and is_meant:
+                raise _unknown(owner, where, name, known)
+
+
+def _refused(entry: Hyperparameter, where: str, value: Any) -> Exception | None:
+    """Return the error for a value that a hyperparameter cannot have."""
+    try:
+        entry.validate(where, value)
+    except (TypeError, ValueError) as error:
+        return error
+    return None
+
+
+def _meant(name: Any, known: Sequence[Mapping[str, Any]]) -> str:
+    """Return what is said of a name that some rule has in another spelling, or nothing."""
+    own = dict.fromkeys(entry for numbers in known for entry in numbers)
+    told = elsewhere.remedy(name, own, ()) if isinstance(name, str) else ""
+    return told if told.startswith(("it is called", "did you mean")) else ""
+
+
+def _unknown(owner: Owner, where: str, name: Any, known: Sequence[Mapping[str, Any]]) -> ValueError:
+    names = dict.fromkeys(entry for numbers in known for entry in numbers)
+    told = _meant(name, known) or (
+        f"{owner.name} has the numbers {', '.join(names)}, and `frozen` leaves parameters alone"
+    )
+    return ValueError(f"{where}: {name!r} cannot be overridden; {told}")
 
 
 def _numbers(composed: Composed) -> dict[str, tuple[str, Hyperparameter]]:
