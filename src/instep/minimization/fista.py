@@ -174,7 +174,7 @@ class _Accelerated(Descent):
         self._extrapolate(self._beta)
         evaluation = before if at_hand else self._objective.at(self.params)
         check_finite(evaluation, "beyond the last point, where momentum leads")
-        self._like, self.grads = evaluation.grads, None
+        self.grads = None
         found, way = self._descend(evaluation)
         following = (1 + math.sqrt(1 + 4 * self._momentum**2)) / 2
         beta, momentum = (self._momentum - 1) / following, following
@@ -193,8 +193,9 @@ class _Accelerated(Descent):
         for number in range(_MOST_RATES):
             rule = self._again if number else self._step
             rule.lr = self._rate
-            self.params = rule.update(self.params, self._like)
+            self.params = rule.update(self.params, evaluation.grads)
             if rule is self._step:
+                self._like = evaluation.grads  # they were looked at: `back` may step with them
                 self._shared.take_over(rule)
             found = self._objective.value_at(self.params)
             self._measure.update(self.params, self._like)
