@@ -10,7 +10,7 @@ import pytest
 from minimizing import METHODS, SEARCHING, Steep, run, tree, values
 from objectives import rosenbrock, start
 
-from instep import SGD, Adam, ConjugateGradient, Status, minimize
+from instep import FISTA, LBFGS, SGD, Adam, ConjugateGradient, Status, minimize
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -264,6 +264,64 @@ def test_other_shapes_and_paths(saved, make):
     with pytest.raises(ValueError, match="do not have the same paths"):
         minimize(lambda p: rosenbrock(p["x"]), params, make(), resume=path)
     assert (params["x"] == start(4)).all()
+
+
+def seeing(params):
+    """Return the objective of sums of squares, of both parts of complex numbers."""
+    x = np.asarray(params)
+    return float((abs(x) ** 2).sum()), (2 * x).astype(x.dtype)
+
+
+@pytest.mark.parametrize("make", [LBFGS, FISTA, ConjugateGradient, lambda: Adam(lr=0.01)])
+@pytest.mark.parametrize(
+    ("saved", "given"),
+    [
+        ("complex128", "float64"),
+        ("float64", "complex128"),
+        ("float64", "float32"),
+        ("float32", "float16"),
+        ("float32", "float64"),
+    ],
+)
+def test_other_dtypes(tmp_path, make, saved, given):
+    path = tmp_path / "run.npz"
+    minimize(seeing, np.ones(8, saved), make(), steps=1).save(path)
+    x, method = np.full(8, 7, given), make()
+    text = f"params is {given}, and in the file {saved}; resume with parameters of {saved}"
+    with pytest.raises(ValueError, match=text) as caught:
+        minimize(seeing, x, method, resume=path)
+    assert str(path) in str(caught.value)
+    assert x.dtype == given
+    assert (x == 7).all()
+    assert getattr(method, "t", 0) == 0
+    assert minimize(seeing, np.zeros(8, saved), method, steps=2, resume=path).nit <= 2
+
+
+@pytest.mark.parametrize("number", [2.0, 1.0 + 1j, np.float32(3)])
+def test_numbers_go_on_as_what_they_are(tmp_path, number):
+    path = tmp_path / "run.npz"
+
+    def objective(params):
+        value, grad = seeing(params["x"])
+        return value, {"x": type(params["x"])(grad)}
+
+    minimize(objective, {"x": number}, Adam(lr=0.1), steps=1).save(path)
+    params = {"x": type(number)(0)}
+    assert minimize(objective, params, Adam(lr=0.1), steps=2, resume=path).nit == 2
+    assert type(params["x"]) is type(number)
+    with pytest.raises(ValueError, match=r"params\['x'\] is .*, and in the file .*; resume with"):
+        minimize(objective, {"x": np.float16(0)}, Adam(lr=0.1), resume=path)
+
+
+@pytest.mark.parametrize("make", [LBFGS, FISTA, ConjugateGradient, lambda: Adam(lr=0.01)])
+def test_a_file_that_fails_half_way_leaves_the_parameters(tmp_path, make):
+    path = tmp_path / "run.npz"
+    minimize(rosenbrock, start(4), make(), steps=3).save(path)
+    without(path, lambda h, f: h["descent"].pop("gradient_norm"))
+    x = np.full(4, 7.0)
+    with pytest.raises(ValueError, match="damaged"):
+        resume(path, make(), x)
+    assert (x == 7).all()
 
 
 @pytest.mark.parametrize("make", [ConjugateGradient, lambda: Adam(lr=0.01)])

@@ -15,7 +15,7 @@ from instep.minimization.descent import (
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
 from instep.minimization.shared import Pass
-from instep.minimization.trees import below, like, named, on_host, put
+from instep.minimization.trees import below, check_fits, like, named, on_host, put
 from instep.optimizer import Optimizer
 from instep.state import LeafState, State
 from instep.stateful import arrays_of
@@ -136,6 +136,7 @@ class FirstOrder(Descent):
         value, norm, length = (header[name] for name in ("value", "gradient_norm", "length"))
         state = unpacked(header["optimizer"], below(found, "state"))
         params, ahead, grads = (below(found, name) for name in ("params", "ahead", "grads"))
+        check_fits(self.params, params)
         self._optimizer.load_state_dict(state)
         self.params = put(self.params, params)
         # Where there are no gradients, any finite numbers do: the norm is known.

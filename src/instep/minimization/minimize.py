@@ -4,7 +4,8 @@ import math
 import operator
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from instep.hyperparameters import described, real
@@ -16,6 +17,7 @@ from instep.minimization.lbfgs import LBFGS
 from instep.minimization.objective import Objective, ValueAndGrad
 from instep.minimization.progress import Progress
 from instep.minimization.result import Record, Result, Status
+from instep.minimization.trees import below, named, put
 from instep.optimizer import Optimizer
 
 
@@ -148,10 +150,20 @@ class _Run:
         with saved.damages(resume):
             history = [Record(*entry) for entry in header["history"]]
             seconds = history[-1].seconds
-            self._descent.restore(header["descent"], found)
+            self._restore(header["descent"], found)
         self._objective.count = header["nfev"]
         self._start -= seconds
         self.history = history
+
+    def _restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Take what was saved; where that fails, the parameters are as they were."""
+        params = self._descent.params
+        before = named("", params)
+        try:
+            self._descent.restore(header, found)
+        except BaseException:
+            finish(partial(put, params, below(before, "")))
+            raise
 
     def step(self) -> None:
         """Take a step."""
