@@ -98,7 +98,8 @@ class FirstOrder(Descent):
         """Take note of the present point, in one call of a function in C."""
         if not arrays_of(self._watch):
             raise nothing_moves()
-        found = {name: self._watch.readings[name] for name in self._watch.tree_readings} | known
+        read = self._watch.readings
+        found = {name: read[name] for name in self._watch.tree_readings} | known
         value, grads = evaluation
         own = {"_like": grads, "_taken": self._optimizer.t, "_points": self._watch.t}
         vars(self).update(value=value, grads=grads, **found, **own)

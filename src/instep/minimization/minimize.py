@@ -246,14 +246,16 @@ class _Run:
             nfev=self._objective.count,
             status=self._status,
             message=self._message,
-            history=tuple(self.history),
-            _save=self._save,
+            _records=self.history,
+            _count=len(self.history),
+            _contents=self._contents,
         )
 
-    def _save(self, path: str | os.PathLike[str]) -> None:
+    def _contents(self) -> saved.Contents:
+        """Return what a file of the run has."""
         header, found = self._descent.saved()
-        whole = {"descent": header, "history": self.history, "nfev": self._objective.count}
-        saved.write(path, self._method, whole, found)
+        whole = {"descent": header, "history": [*self.history], "nfev": self._objective.count}
+        return saved.contents(self._method, whole, found)
 
 
 def _check(**numbers: Any) -> None:

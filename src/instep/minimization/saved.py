@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from instep import files
@@ -12,17 +13,34 @@ from instep.hyperparameters import described
 FORMAT = 1
 
 
-def write(
-    path: str | os.PathLike[str], method: Any, header: Mapping[str, Any], found: Mapping[str, Any]
-) -> None:
-    """Write what a run is continued from."""
-    whole = {
-        "minimization": FORMAT,
-        "method": method.name,
-        "made_with": _made_with(method),
-        **header,
-    }
-    files.write("Result", path, whole, found)
+@dataclass(frozen=True)
+class Contents:
+    """What a run is continued from, without what it was computed with.
+
+    Attributes
+    ----------
+    header
+        What JSON knows.
+    found
+        Arrays of NumPy by name.
+    """
+
+    header: Mapping[str, Any]
+    found: Mapping[str, Any]
+
+    def __call__(self) -> "Contents":
+        """Return it itself, in the place of a run, whose contents change."""
+        return self
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write it into a file."""
+        files.write("Result", path, self.header, self.found)
+
+
+def contents(method: Any, header: Mapping[str, Any], found: Mapping[str, Any]) -> Contents:
+    """Return what a run of a method is continued from."""
+    own = {"minimization": FORMAT, "method": method.name, "made_with": _made_with(method)}
+    return Contents({**own, **header}, found)
 
 
 def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dict[str, Any]]:
