@@ -15,7 +15,7 @@ from instep.minimization.descent import (
     check_finite,
 )
 from instep.minimization.failures import nowhere
-from instep.minimization.line_passes import Advance, Line, Products
+from instep.minimization.line_passes import Advance, Back, Line, Products
 from instep.minimization.line_search import (
     NO_DESCENT,
     NOT_FINITE,
@@ -23,6 +23,7 @@ from instep.minimization.line_search import (
     Search,
     StrongWolfe,
     Trial,
+    description,
 )
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
@@ -160,6 +161,8 @@ class ConjugateGradient(Method):
     (2, 3)
     """
 
+    adopted = "beta", "first_length", "line_search"
+
     beta: str = "PR+"
     line_search: LineSearch | ExactSearch = field(
         default_factory=lambda: StrongWolfe(decrease=1e-4, curvature=0.1)
@@ -182,8 +185,17 @@ class ConjugateGradient(Method):
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What a run cannot be continued without."""
-        return {"beta": self.beta}
+        """How it was made, but for what its rules hold."""
+        numbers = {"beta": self.beta, "first_length": self.first_length}
+        return {**numbers, "line_search": description(self.line_search)}
+
+    def holder(self) -> Optimizer:
+        """Return a rule that holds the frozen leaves."""
+        return Back(**self.settings)
+
+    def held_by(self, holder: Optimizer) -> dict[str, Any]:
+        """Return nothing: there are no hyperparameters."""
+        return {}
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""

@@ -3,10 +3,11 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from instep.choices import Complex, Engine, Selectors
+from instep.minimization.line_search import as_described
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
 from instep.optimizer import Optimizer
@@ -34,6 +35,23 @@ class Ending(Exception):  # noqa: N818  (it is no error)
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
+
+
+@dataclass(frozen=True)
+class SavedMethod:
+    """What a file has of a method.
+
+    Attributes
+    ----------
+    made_with
+        How it was made, but for what its rules hold.
+    header, arrays
+        What these hold; the first is None in files that do not have it.
+    """
+
+    made_with: Mapping[str, Any]
+    header: Mapping[str, Any] | None
+    arrays: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -141,6 +159,9 @@ class Method(ABC):
         As for `Optimizer`.
     """
 
+    #: Names of what of `made_with` is taken from the file of a run; the others must be the same.
+    adopted: ClassVar[tuple[str, ...]] = ()
+
     engine: Engine = "auto"
     threads: int | None = None
     complex: Complex = "modulus"
@@ -157,8 +178,35 @@ class Method(ABC):
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What a run cannot be continued without, of how the method was made."""
+        """How it was made, but for what its rules hold: what JSON knows."""
         return {}
+
+    @abstractmethod
+    def holder(self) -> Optimizer:
+        """Return a rule that holds the hyperparameters, and the frozen leaves."""
+
+    def saved(self) -> Saved:
+        """Return what its rules hold: what JSON knows, and arrays by name."""
+        from instep.checkpoint import packed
+
+        return packed(self.holder().state_dict())
+
+    def as_saved(self, found: SavedMethod) -> Self:
+        """Return the method of a file: what that has wins, as in `Optimizer.load`."""
+        from instep.checkpoint import unpacked
+
+        own = {name: found.made_with[name] for name in self.adopted if name in found.made_with}
+        if "line_search" in own:
+            own["line_search"] = as_described(vars(self)["line_search"], own["line_search"])
+        if found.header is not None:
+            holder = self.holder()
+            holder.load_state_dict(unpacked(found.header, found.arrays))
+            own |= {"frozen": holder.frozen, **self.held_by(holder)}
+        return replace(self, **own)
+
+    @abstractmethod
+    def held_by(self, holder: Optimizer) -> dict[str, Any]:
+        """Return the arguments of the method that a rule holds."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """FISTA: proximal gradient steps with momentum."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ class FISTA(Method):
     array([0.5, 0.5])
     """
 
+    adopted = ("restart",)
+
     lr: float = 1.0
     prox: Transform | Sequence[Transform] = ()
     restart: bool = True
@@ -115,8 +118,18 @@ class FISTA(Method):
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What a run cannot be continued without."""
+        """How it was made, but for what its rules hold."""
         return {"prox": [step.name for step in self.steps], "restart": self.restart}
+
+    def holder(self) -> Optimizer:
+        """Return a rule that holds the rate, the proximal step and the frozen leaves."""
+        step = Step(lr=self.lr, **self.settings)
+        return chain(step, *map(copy.copy, self.steps)) if self.steps else step
+
+    def held_by(self, holder: Any) -> dict[str, Any]:
+        """Return the rate and the proximal step that a rule holds."""
+        prox = [rule for rule in holder.parts.values() if isinstance(rule, Transform)]
+        return {"lr": holder.lr, "prox": tuple(prox)}
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""

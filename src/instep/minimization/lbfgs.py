@@ -7,7 +7,7 @@ from typing import Any
 
 from instep.hyperparameters import RealArray
 from instep.minimization.descent import Descent, Method
-from instep.minimization.line_search import LineSearch, StrongWolfe
+from instep.minimization.line_search import LineSearch, StrongWolfe, description
 from instep.minimization.objective import Objective
 from instep.minimization.passes import passes, passes_within
 from instep.minimization.quasi_newton import Free, Within
@@ -69,6 +69,8 @@ class LBFGS(Method):
     (True, True)
     """
 
+    adopted = "history", "first_length", "line_search"
+
     history: int = 10
     lower: Bounds = None
     upper: Bounds = None
@@ -77,7 +79,7 @@ class LBFGS(Method):
 
     def __post_init__(self) -> None:
         history: Any = self.history
-        most = MOST_PAIRS if self.lower is None and self.upper is None else MOST_PAIRS_WITHIN
+        most = MOST_PAIRS_WITHIN if self._is_bounded else MOST_PAIRS
         if isinstance(history, bool) or not isinstance(history, int) or not 1 <= history <= most:
             raise ValueError(
                 f"LBFGS: history must be an integer >= 1, and at most {most}, got {history!r}"
@@ -88,21 +90,42 @@ class LBFGS(Method):
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What a run cannot be continued without."""
-        is_bounded = not (self.lower is None and self.upper is None)
-        return {"history": self.history, "bounds": is_bounded}
+        """How it was made, but for what its rules hold."""
+        numbers = {"history": self.history, "first_length": self.first_length}
+        search = description(self.line_search)
+        return {**numbers, "bounds": self._is_bounded, "line_search": search}
+
+    @property
+    def _is_bounded(self) -> bool:
+        return not (self.lower is None and self.upper is None)
+
+    def holder(self) -> Optimizer:
+        """Return a rule that holds the bounds, and the frozen leaves."""
+        if not self._is_bounded:
+            return passes(1).back(**self.settings)
+        return passes_within(1).enter(**self.settings, **bounds(self.lower, self.upper))
+
+    def held_by(self, holder: Any) -> dict[str, Any]:
+        """Return the bounds that a rule holds."""
+        if not self._is_bounded:
+            return {}
+        own: dict[str, Any] = {"lower": holder.lower, "upper": holder.upper}
+        for name, everywhere in own.items():
+            some = {key: its[name] for key, its in holder.overrides.items() if name in its}
+            own[name] = some or everywhere
+        return own
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""
         given = objective, params, self.history, self.first_length
-        if self.lower is None and self.upper is None:
+        if not self._is_bounded:
             return Free(*given, self.settings, self.line_search)
         settings = {**self.settings, **bounds(self.lower, self.upper)}
         return Within(*given, settings, self.line_search)
 
     def passes(self) -> Mapping[str, Optimizer]:
         """Return what a step runs over the trees, by name, where its first trial is taken."""
-        if self.lower is None and self.upper is None:
+        if not self._is_bounded:
             found = passes(self.history)
             kinds = {"advance": found.advance, "products": found.products}
             return {name: kind(**self.settings) for name, kind in kinds.items()}

@@ -11,6 +11,7 @@ from typing import Any
 from instep.hyperparameters import described, real
 from instep.interrupts import finish
 from instep.minimization import saved
+from instep.minimization.contents import Contents
 from instep.minimization.descent import Descent, Ending, Method
 from instep.minimization.first_order import FirstOrder
 from instep.minimization.lbfgs import LBFGS
@@ -67,7 +68,9 @@ def minimize(
     resume
         A file that `Result.save` has written. The run goes on from there, as if it had not ended:
         to the bit, if the objective is the same function. `params` is a tree like that of the run,
-        whatever its values, and `method` is made as before.
+        whatever its values, and `method` is of the same kind. What the file has of hyperparameters
+        wins, as in `Optimizer.load`: rates, bounds, the numbers of a line search and of `prox`. An
+        optimizer is given others in the callback, which is called where the run goes on, too.
 
     Returns
     -------
@@ -150,6 +153,9 @@ class _Run:
         with saved.damages(resume):
             history = [Record(*entry) for entry in header["history"]]
             seconds = history[-1].seconds
+            self._method = saved.method_of(self._method, header, found)
+            if isinstance(self._method, Method):
+                self._descent = self._method.descent(self._objective, self._descent.params)
             self._restore(header["descent"], found)
         self._objective.count = header["nfev"]
         self._start -= seconds
@@ -251,7 +257,7 @@ class _Run:
             _contents=self._contents,
         )
 
-    def _contents(self) -> saved.Contents:
+    def _contents(self) -> Contents:
         """Return what a file of the run has."""
         header, found = self._descent.saved()
         whole = {"descent": header, "history": [*self.history], "nfev": self._objective.count}

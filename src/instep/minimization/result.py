@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from instep.minimization.saved import Contents
+from instep.minimization.contents import Contents
 
 
 class Status(enum.StrEnum):
