@@ -380,3 +380,17 @@ def test_the_parameters_are_those_of_the_result(xp, name):
     assert result.status is Status.STEPS
     assert_at_an_evaluated_point(objective, result, params)
     assert to_numpy(result.jac["a"]).dtype == "float64"
+
+
+@pytest.mark.parametrize("name", ON_A_WAY)
+def test_a_start_whose_gradient_is_not_finite_has_a_value_and_the_leaf_a_name(name):
+    params = {"good": np.ones(2), "bad": np.ones(2)}
+
+    def objective(params):
+        return 2.0, {"good": np.ones(2), "bad": np.array([1.0, np.nan])}
+
+    result = minimize(objective, params, ON_A_WAY[name]())
+    assert result.status is Status.NOT_FINITE
+    assert result.fun == 2
+    assert "the gradient of params['bad'] is not finite" in result.message
+    assert (params["bad"] == 1).all()

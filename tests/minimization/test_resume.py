@@ -490,6 +490,27 @@ def test_files_in_which_something_is_missing(saved, make):
             resume(path, make())
 
 
+def test_a_run_that_has_taken_as_many_steps_already(saved):
+    path = saved(Adam(lr=0.01))
+    for steps in (0, 2, 3):
+        result = minimize(rosenbrock, start(4), Adam(), steps=steps, resume=path)
+        assert (result.status, result.nit) == (Status.STEPS, 3)
+        text = f"the run in the file has taken 3 steps already, and steps={steps} counts these"
+        assert text in result.message
+    assert minimize(rosenbrock, start(4), Adam(), steps=4, resume=path).message == (
+        "4 steps were taken"
+    )
+
+
+def test_files_of_optimizers_and_of_results_are_told_apart(saved, tmp_path):
+    path = saved(Adam(lr=0.01))
+    with pytest.raises(ValueError, match=r"is no file .* but one of Result\.save.*resume=path"):
+        Adam().load(path)
+    Adam().save(tmp_path / "optimizer.npz")
+    with pytest.raises(ValueError, match=r"is no file .* but one of Optimizer\.save.*Adam\.load"):
+        resume(tmp_path / "optimizer.npz", Adam())
+
+
 def test_a_file_of_another_format(saved):
     path = saved(ConjugateGradient())
     without(path, lambda h, f: h.update(minimization=99))

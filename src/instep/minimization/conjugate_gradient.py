@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from instep import arrays
 from instep.hyperparameters import described, real
 from instep.minimization.descent import (
+    AT_START,
     Descent,
     Ending,
     Method,
     Saved,
-    check_finite,
+    not_finite,
 )
 from instep.minimization.failures import nowhere
 from instep.minimization.line_passes import Advance, Back, Line, Products
@@ -26,7 +27,6 @@ from instep.minimization.line_search import (
     description,
 )
 from instep.minimization.objective import Evaluation, Objective
-from instep.minimization.result import Status
 from instep.minimization.rounding import rounding
 from instep.minimization.trees import below, like, named, put
 from instep.optimizer import Optimizer
@@ -238,13 +238,10 @@ class Conjugate(Descent):
         self._trials: list[tuple[float, float]] = []  # of the last search: step and value
 
     def begin(self) -> None:
-        evaluation = self._objective.at(self.params)
-        check_finite(evaluation, "at the start; begin where it is")
+        evaluation = self._first_evaluation()
         square = self._line.begin(self.params, evaluation.grads)
         if not math.isfinite(square):
-            raise Ending(
-                Status.NOT_FINITE, "the gradient is not finite at the start; begin where it is"
-            )
+            raise not_finite(evaluation.grads, AT_START)
         self._take(evaluation, square, _Course(0.0, -square), None, 0.0)
 
     def _take(

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
+
+from instep import tree
 from instep.choices import Complex, Engine, Selectors
 from instep.minimization.line_search import as_described
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
+from instep.minimization.trees import on_host
 from instep.optimizer import Optimizer
 from instep.settings import SETTINGS
 
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
 #: What a run is continued from: what JSON knows, and arrays by name.
 Saved = tuple[dict[str, Any], dict[str, Any]]
+
+#: Where there is nothing to go back to, and what is to be done.
+AT_START = "at the start; begin where it is"
 
 #: The settings of an optimizer that passes over its trees have, too.
 SETTINGS_OF_PASSES = ("engine", "threads", "complex", "frozen")
@@ -112,6 +119,19 @@ class Descent(ABC):
             If it is not finite there.
         """
 
+    def _first_evaluation(self) -> Evaluation:
+        """Return the objective where the parameters are; the value is known, whatever follows.
+
+        Raises
+        ------
+        Ending
+            If it is not finite there.
+        """
+        evaluation = self._objective.at(self.params)
+        self.value = evaluation.value
+        check_finite(evaluation, AT_START)
+        return evaluation
+
     @abstractmethod
     def step(self) -> None:
         """Go to the next point.
@@ -147,6 +167,15 @@ def check_finite(evaluation: Evaluation, where: str) -> None:
     """Raise Ending unless the value is finite."""
     if not math.isfinite(evaluation.value):
         raise Ending(Status.NOT_FINITE, f"the objective is {evaluation.value} {where}")
+
+
+def not_finite(grads: Any, where: str) -> Ending:
+    """Return why a method cannot go on from gradients, and which of them is not finite."""
+    for path, leaf in tree.flatten(grads):
+        if leaf is not None and not np.isfinite(on_host(leaf)).all():
+            of = tree.format_path("params", path)
+            return Ending(Status.NOT_FINITE, f"the gradient of {of} is not finite {where}")
+    return Ending(Status.NOT_FINITE, f"the norm of the gradient is not finite {where}")
 
 
 @dataclass(frozen=True, kw_only=True)

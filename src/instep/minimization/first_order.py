@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from instep.minimization.descent import (
+    AT_START,
     SETTINGS_OF_PASSES,
     Descent,
-    Ending,
     Saved,
     check_finite,
+    not_finite,
     nothing_moves,
 )
 from instep.minimization.objective import Evaluation, Objective
-from instep.minimization.result import Status
 from instep.minimization.shared import Pass
 from instep.minimization.trees import below, check_fits, like, named, on_host, put
 from instep.optimizer import Optimizer
@@ -75,7 +75,7 @@ class FirstOrder(Descent):
         return self._swap.t % 2 == 1
 
     def begin(self) -> None:
-        self._evaluate("at the start; begin where it is")
+        self._evaluate(AT_START, self._first_evaluation())
 
     def step(self) -> None:
         if self._is_ahead:
@@ -83,15 +83,17 @@ class FirstOrder(Descent):
         else:
             self.params = self._optimizer.update(self.params, self.grads, value=self.value)
         self.grads = None
-        self._evaluate(f"after step {self._optimizer.t}")
+        where = f"after step {self._optimizer.t}"
+        evaluation = self._objective.at(self.params)
+        check_finite(evaluation, where)
+        self._evaluate(where, evaluation)
 
-    def _evaluate(self, where: str) -> None:
-        """Evaluate the objective where the parameters are, and make that the present point."""
-        self._coming = self._objective.at(self.params)
-        check_finite(self._coming, where)
+    def _evaluate(self, where: str, evaluation: Evaluation) -> None:
+        """Make the point where the parameters are, and were evaluated, the present one."""
+        self._coming = evaluation
         self._watch.update(self.params, self._coming.grads)
         if self._watch.t == self._points:
-            raise Ending(Status.NOT_FINITE, f"the gradient is not finite {where}")
+            raise not_finite(evaluation.grads, where)
         self._take(self._coming)
 
     def _take(self, evaluation: Evaluation, **known: float) -> None:

@@ -3,19 +3,22 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from instep import arrays
+from instep.choices import Overrides
 from instep.composition import chain
 from instep.interrupts import at_once
+from instep.minimization.bounds import Bounds, check_parameters
 from instep.minimization.descent import (
     Descent,
     Ending,
     Method,
     Saved,
     check_finite,
+    not_finite,
     nothing_moves,
 )
 from instep.minimization.objective import Evaluation, Objective
@@ -25,7 +28,9 @@ from instep.minimization.rounding import ROUNDINGS, resolution
 from instep.minimization.shared import Shared
 from instep.minimization.trees import below, like, named, put
 from instep.optimizer import Optimizer
+from instep.settings import SETTINGS
 from instep.transform import Transform
+from instep.transforms.projection import project, support
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ class FISTA(Method):
         a learning rate are given :math:`\eta`.
     restart
         Whether momentum may begin anew.
+    overrides
+        Hyperparameters of `prox` for parts of the tree, as in a `chain`: path patterns, and what is
+        other there, ``{"object": {"support_mask": mask}}``. The rate is one for all.
     engine, threads, complex, frozen
         As for `Optimizer`.
 
@@ -87,6 +95,7 @@ class FISTA(Method):
     lr: float = 1.0
     prox: Transform | Sequence[Transform] = ()
     restart: bool = True
+    overrides: Overrides = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         lr: Any = self.lr
@@ -100,19 +109,32 @@ class FISTA(Method):
                     f"FISTA: prox must be a transform of parameters that remembers nothing, or "
                     f"several, such as project(lower=0.0), got {step!r}"
                 )
+        overrides = SETTINGS["overrides"](self.name, self.overrides)
+        if any("lr" in own for own in overrides.values()):
+            raise ValueError(
+                "FISTA: lr is one number for all parameters; leave it out of overrides"
+            )
+        if overrides and not self.steps:
+            raise ValueError("FISTA: overrides is of hyperparameters of prox, and there is none")
         super().__post_init__()
 
     @property
     def steps(self) -> Sequence[Transform]:
         """What makes the proximal step, in order."""
-        return tuple(self.prox) if isinstance(self.prox, Sequence) else (self.prox,)
+        prox: Any = self.prox
+        return tuple(prox) if isinstance(prox, list | tuple) else (prox,)
+
+    def step(self, kind: type[Step | Again], steps: Sequence[Transform], **given: Any) -> Optimizer:
+        """Return a step of a kind, with the proximal step after it."""
+        one = kind(**self.settings, **given)
+        # Without a proximal step there is nothing that could be other somewhere.
+        return chain(one, *steps, overrides=self.overrides) if steps else one
 
     def passes(self) -> Mapping[str, Optimizer]:
         """Return what a step runs over the trees, by name, where its first trial is taken."""
-        step = Step(lr=self.lr, **self.settings)
         return {
             "extrapolation": Extrapolation(**self.settings),
-            "step": chain(step, *self.steps) if self.steps else step,
+            "step": self.step(Step, self.steps, lr=self.lr),
             "measure": Measure(**self.settings),
         }
 
@@ -123,17 +145,37 @@ class FISTA(Method):
 
     def holder(self) -> Optimizer:
         """Return a rule that holds the rate, the proximal step and the frozen leaves."""
-        step = Step(lr=self.lr, **self.settings)
-        return chain(step, *map(copy.copy, self.steps)) if self.steps else step
+        return self.step(Step, [*map(copy.copy, self.steps)], lr=self.lr)
 
     def held_by(self, holder: Any) -> dict[str, Any]:
         """Return the rate and the proximal step that a rule holds."""
         prox = [rule for rule in holder.parts.values() if isinstance(rule, Transform)]
-        return {"lr": holder.lr, "prox": tuple(prox)}
+        return {"lr": holder.lr, "prox": tuple(prox), "overrides": holder.overrides}
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""
-        return _Accelerated(objective, params, self)
+        if self.complex == "pairs" or not any(isinstance(one, project) for one in self.steps):
+            return _Accelerated(objective, params, self)
+        self._check_bounds(params)
+        # Where complex numbers have no bounds, pairs have none either; other steps look at moduli.
+        is_of_elements = all(isinstance(one, project | support) for one in self.steps)
+        return _Accelerated(
+            objective, params, replace(self, complex="pairs") if is_of_elements else self
+        )
+
+    def _check_bounds(self, params: Any) -> None:
+        """Raise where a projection has a bound for complex numbers."""
+        for prefix, rule in self.holder().parts.items():
+            if isinstance(rule, project):
+                found: dict[str, Bounds] = {}
+                for name in ("lower", "upper"):
+                    bounds: dict[Any, Any] = {"*": vars(rule)[name]}
+                    for key, own in self.overrides.items():
+                        if prefix + name in own:
+                            bounds[key] = own[prefix + name]
+                    found[name] = bounds
+                example = f'prox=project(), overrides={{"density": {{"{prefix}lower": 0.0}}}}'
+                check_parameters("FISTA, project", params, found, self.frozen, example)
 
 
 #: Rates that are tried in one step, at most.
@@ -149,9 +191,7 @@ class _Accelerated(Descent):
         self._rate, self._momentum = float(method.lr), 1.0
         self._beta = 0.0  # how far the next point that is evaluated is beyond the present one
         self._shared, settings, prox = Shared(), method.settings, method.steps
-        self._step, self._again = (
-            chain(kind(**settings), *prox) if prox else kind(**settings) for kind in (Step, Again)
-        )
+        self._step, self._again = (method.step(kind, prox) for kind in (Step, Again))
         self._measure, self._beyond, self._back = (
             kind(**settings).called(method.name) for kind in (Measure, Extrapolation, Back)
         )
@@ -162,10 +202,9 @@ class _Accelerated(Descent):
         self._taken = 0  # steps of what leaves the present point, when it was taken
 
     def begin(self) -> None:
-        evaluation = self._objective.at(self.params)
-        check_finite(evaluation, "at the start; begin where it is")
+        evaluation = self._first_evaluation()
         self._prepare(evaluation.grads)
-        self.value, self.grads = evaluation
+        self.grads = evaluation.grads
 
     def _prepare(self, grads: Any) -> None:
         """Make the arrays: without momentum, the point before is the present one."""
@@ -214,7 +253,7 @@ class _Accelerated(Descent):
             self._measure.update(self.params, self._like)
             way = self._measure.readings
             if not math.isfinite(way["way_square"]):
-                raise Ending(Status.NOT_FINITE, "the gradient is not finite")
+                raise not_finite(evaluation.grads, "here")
             if way["way_square"] == 0 and number:
                 break  # the step is less than the parameters are rounded
             model = evaluation.value + way["along"] + way["way_square"] / (2 * self._rate)
@@ -255,7 +294,7 @@ class _Accelerated(Descent):
         self.params = put(self.params, below(found, "params"))
         grads = below(found, "grads")
         # Where there are no gradients, any finite numbers do.
-        self._prepare(like(self.params, grads or below(found, "x")))
+        self._prepare(like(self.params, grads or below(found, "params")))
         self._shared.fill("x", below(found, "x"))
         self.grads = self._like if grads else None
         self._rate, self._momentum = header["rate"], header["momentum"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from instep.hyperparameters import RealArray
+from instep.minimization.bounds import Bounds, as_hyperparameters, check, check_parameters
 from instep.minimization.descent import Descent, Method
 from instep.minimization.line_search import LineSearch, StrongWolfe, description
 from instep.minimization.objective import Objective
@@ -16,9 +16,6 @@ from instep.optimizer import Optimizer
 #: Pairs at most, without bounds, and within them: passes read all of them, and within bounds they
 #: take all their products.
 MOST_PAIRS, MOST_PAIRS_WITHIN = 100, 20
-
-#: A bound of all parameters, or bounds by patterns of their paths.
-Bounds = float | RealArray | Mapping[str, float | RealArray] | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,7 @@ class LBFGS(Method):
             )
         if not 0 < self.first_length < math.inf:
             raise ValueError(f"LBFGS: first_length must be > 0, got {self.first_length!r}")
+        check(self.name, self.lower, self.upper)
         super().__post_init__()
 
     @property
@@ -103,7 +101,7 @@ class LBFGS(Method):
         """Return a rule that holds the bounds, and the frozen leaves."""
         if not self._is_bounded:
             return passes(1).back(**self.settings)
-        return passes_within(1).enter(**self.settings, **bounds(self.lower, self.upper))
+        return passes_within(1).enter(**self._settings_within)
 
     def held_by(self, holder: Any) -> dict[str, Any]:
         """Return the bounds that a rule holds."""
@@ -120,8 +118,19 @@ class LBFGS(Method):
         given = objective, params, self.history, self.first_length
         if not self._is_bounded:
             return Free(*given, self.settings, self.line_search)
-        settings = {**self.settings, **bounds(self.lower, self.upper)}
-        return Within(*given, settings, self.line_search)
+        if self.complex == "modulus":
+            own: dict[str, Bounds] = {"lower": self.lower, "upper": self.upper}
+            check_parameters(self.name, params, own, self.frozen, 'lower={"density": 0.0}')
+        return Within(*given, self._settings_within, self.line_search)
+
+    @property
+    def _settings_within(self) -> dict[str, Any]:
+        """What passes within bounds are made with.
+
+        Where complex numbers have no bounds, pairs have none either, and the same inner products.
+        """
+        own = as_hyperparameters(self.lower, self.upper)
+        return {**self.settings, "complex": "pairs", **own}
 
     def passes(self) -> Mapping[str, Optimizer]:
         """Return what a step runs over the trees, by name, where its first trial is taken."""
@@ -131,19 +140,4 @@ class LBFGS(Method):
             return {name: kind(**self.settings) for name, kind in kinds.items()}
         within = passes_within(self.history)
         kinds = {"advance": within.advance, "along": within.along, "products": within.products}
-        given = {**self.settings, **bounds(self.lower, self.upper)}
-        return {name: kind(**given) for name, kind in kinds.items()}
-
-
-def bounds(lower: Bounds, upper: Bounds) -> dict[str, Any]:
-    """Return bounds as hyperparameters of all leaves, and as those of some."""
-    everywhere: dict[str, Any] = {}
-    overrides: dict[str, dict[str, Any]] = {}
-    for name, bound in (("lower", lower), ("upper", upper)):
-        if isinstance(bound, Mapping):
-            for pattern, own in bound.items():
-                if own is not None:
-                    overrides.setdefault(pattern, {})[name] = own
-        elif bound is not None:
-            everywhere[name] = bound
-    return {**everywhere, "overrides": overrides}
+        return {name: kind(**self._settings_within) for name, kind in kinds.items()}

@@ -140,6 +140,7 @@ class _Run:
                 f"{remedy}"
             )
         self.history: list[Record] = []
+        self._taken_before = 0  # steps of the run in the file
         self._status, self._message = Status.RUNNING, "there are more steps to come"
         self._start = time.perf_counter()
 
@@ -159,7 +160,7 @@ class _Run:
             self._restore(header["descent"], found)
         self._objective.count = header["nfev"]
         self._start -= seconds
-        self.history = history
+        self.history, self._taken_before = history, len(history) - 1
 
     def _restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Take what was saved; where that fails, the parameters are as they were."""
@@ -194,7 +195,14 @@ class _Run:
             change = abs(last.value - self.history[-2].value)
             if change <= value_tolerance * max(abs(last.value), abs(self.history[-2].value)):
                 raise Ending(Status.STALLED, f"the value has changed by no more than {change:.3g}")
-        if len(self.history) > steps:
+        taken = len(self.history) - 1
+        if taken >= steps:
+            if taken == self._taken_before > 0:
+                raise Ending(
+                    Status.STEPS,
+                    f"the run in the file has taken {taken} steps already, and steps={steps} "
+                    f"counts these; give a larger number to go on",
+                )
             raise Ending(Status.STEPS, f"{steps} steps were taken")
         if last.seconds >= seconds:
             raise Ending(Status.TIME, f"{last.seconds:.3g} seconds are over")

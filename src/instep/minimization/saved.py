@@ -49,6 +49,12 @@ def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dic
         header, found = files.read(path)
     except files.DamagedFileError as error:
         raise _damaged(path, str(error)) from error
+    if "minimization" not in header and {"hyperparameters", "states"} <= header.keys():
+        raise ValueError(
+            f"minimize: {os.fspath(path)!r} is no file that Result.save has written, but one of "
+            f"Optimizer.save; load it with {header.get('optimizer', 'Optimizer')}.load, and give "
+            f"that optimizer as the method"
+        )
     missing = {"minimization", "method", "descent", "history", "nfev"} - header.keys()
     if missing:
         raise _damaged(path, f"it has no {min(missing)!r}")
