@@ -107,6 +107,7 @@ class Result(Mapping[str, Any]):
 
     @cached_property
     def history(self) -> tuple[Record, ...]:
+        """The start, and the point after each step."""
         return tuple(self._records[: self._count])
 
     @property
