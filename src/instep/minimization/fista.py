@@ -22,7 +22,15 @@ from instep.minimization.descent import (
     nothing_moves,
 )
 from instep.minimization.objective import Evaluation, Objective
-from instep.minimization.proximal_passes import Again, Back, Extrapolation, Measure, Step
+from instep.minimization.proximal_passes import (
+    Again,
+    Back,
+    Extrapolation,
+    Measure,
+    Onward,
+    Return,
+    Step,
+)
 from instep.minimization.result import Status
 from instep.minimization.rounding import ROUNDINGS, resolution
 from instep.minimization.shared import Shared
@@ -188,18 +196,28 @@ class _Accelerated(Descent):
     def __init__(self, objective: Objective, params: Any, method: FISTA) -> None:
         super().__init__(objective, params)
         self._restarts = method.restart
-        self._rate, self._momentum = float(method.lr), 1.0
+        self._rate = self._rate_there = float(method.lr)  # that of the present point
+        self._momentum = 1.0
         self._beta = 0.0  # how far the next point that is evaluated is beyond the present one
         self._shared, settings, prox = Shared(), method.settings, method.steps
         self._step, self._again = (method.step(kind, prox) for kind in (Step, Again))
-        self._measure, self._beyond, self._back = (
-            kind(**settings).called(method.name) for kind in (Measure, Extrapolation, Back)
+        self._measure, self._beyond, self._back, self._return, self._onward = (
+            kind(**settings).called(method.name)
+            for kind in (Measure, Extrapolation, Back, Return, Onward)
         )
-        for one in (self._step, self._again, self._measure, self._beyond, self._back):
+        away = self._beyond, self._onward  # what leaves the present point
+        home = self._back, self._return
+        for one in (self._step, self._again, self._measure, *away, *home):
             prefix = next(prefix for prefix, rule in one.parts.items() if rule is one.main)
             self._shared.join(one, {prefix + name: name for name in ("point", "gradient", "x")})
         self._like: Any = None  # gradients of the right kind, whatever their values
-        self._taken = 0  # steps of what leaves the present point, when it was taken
+        self._taken = self._counts  # of steps, when the present point was taken
+        self._is_ahead = False  # whether the next point that is evaluated is kept as `point`
+
+    @property
+    def _counts(self) -> tuple[int, int, int]:
+        """How often the present point was left, a proximal step taken, and the way back."""
+        return self._beyond.t + self._onward.t, self._step.t, self._return.t
 
     def begin(self) -> None:
         evaluation = self._first_evaluation()
@@ -210,7 +228,7 @@ class _Accelerated(Descent):
         """Make the arrays: without momentum, the point before is the present one."""
         self._like = grads
         self._extrapolate(0.0)
-        self._taken = self._beyond.t
+        self._taken = self._counts
         if not self._shared.named("x"):
             raise nothing_moves()
 
@@ -223,7 +241,11 @@ class _Accelerated(Descent):
     def step(self) -> None:
         at_hand = self.grads is not None and self._beta == 0
         before = Evaluation(self.value, self.grads)
-        self._extrapolate(self._beta)
+        if self._is_ahead:
+            self.params = self._onward.update(self.params, self._like)
+            self._shared.take_over(self._onward)
+        else:
+            self._extrapolate(self._beta)
         evaluation = before if at_hand else self._objective.at(self.params)
         check_finite(evaluation, "beyond the last point, where momentum leads")
         self.grads = None
@@ -232,8 +254,9 @@ class _Accelerated(Descent):
         beta, momentum = (self._momentum - 1) / following, following
         if self._restarts and way["turn"] < 0:
             beta, momentum = 0.0, 1.0
-        taken = {"value": found.value, "grads": found.grads, "_taken": self._beyond.t}
-        taken |= {"_beta": beta, "_momentum": momentum}
+        taken = {"value": found.value, "grads": found.grads, "_taken": self._counts}
+        taken |= {"_beta": beta, "_momentum": momentum, "_is_ahead": False}
+        taken["_rate_there"] = self._rate
         taken["gradient_norm"] = math.sqrt(way["way_square"]) / self._rate
         taken["length"] = math.sqrt(way["step_square"])
         at_once([partial(self.__dict__.update, taken)])  # no signal leaves half of it
@@ -275,10 +298,19 @@ class _Accelerated(Descent):
         )
 
     def back(self) -> None:
-        if self._beyond.t != self._taken:
-            self._shared.take_over(self._beyond)
-            self.params = self._back.update(self.params, self._like)
-            self._taken, self.grads = self._beyond.t, None
+        left, stepped, returned = (
+            now != at for now, at in zip(self._counts, self._taken, strict=True)
+        )
+        if left:
+            for one in (self._beyond, self._onward, *([self._step] if stepped else [])):
+                self._shared.take_over(one)
+            # The point beyond is where the parameters are, or a step has kept it.
+            if not stepped and not returned:
+                self.params = self._return.update(self.params, self._like)
+            elif stepped:
+                self.params = self._back.update(self.params, self._like)
+            self._shared.take_over(self._return)
+            vars(self).update(_taken=self._counts, _is_ahead=True, grads=None)
 
     def saved(self) -> Saved:
         found = named("params", self.params)
@@ -287,8 +319,11 @@ class _Accelerated(Descent):
         if self.grads is not None:
             found |= named("grads", self.grads)
         numbers = {name: getattr(self, name) for name in ("value", "gradient_norm", "length")}
-        own = {"rate": self._rate, "momentum": self._momentum, "beta": self._beta}
-        return {**numbers, **own}, found
+        if self._is_ahead:
+            beyond = self._shared.named("point")
+            found |= {f"beyond/{key}": arrays.to_numpy(x) for key, x in beyond.items()}
+        own = {"rate": self._rate_there, "momentum": self._momentum, "beta": self._beta}
+        return {**numbers, **own, "ahead": self._is_ahead}, found
 
     def restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         self.params = put(self.params, below(found, "params"))
@@ -297,7 +332,11 @@ class _Accelerated(Descent):
         self._prepare(like(self.params, grads or below(found, "params")))
         self._shared.fill("x", below(found, "x"))
         self.grads = self._like if grads else None
-        self._rate, self._momentum = header["rate"], header["momentum"]
+        if header.get("ahead"):  # the first files did not have it
+            self._shared.fill("point", below(found, "beyond"))
+            self._is_ahead = True
+        self._rate = self._rate_there = header["rate"]
+        self._momentum = header["momentum"]
         self._beta, self.value = header["beta"], header["value"]
         self.gradient_norm, self.length = header["gradient_norm"], header["length"]
 
