@@ -173,10 +173,10 @@ class Backtracking:
 
 
 def description(search: Any) -> dict[str, Any]:
-    """Return how a search was made, or the name of a function of the user's, as JSON knows it."""
-    kind = type(search) if hasattr(search, "search") else search
-    name = getattr(kind, "__qualname__", type(search).__qualname__)
-    return {"name": name, **(asdict(search) if isinstance(search, _OF_THE_KIT) else {})}
+    """Return how a search was made, as JSON knows it; one of the user's is any other."""
+    if not isinstance(search, _OF_THE_KIT):
+        return {"name": "one of your own"}
+    return {"name": type(search).__name__, **asdict(search)}
 
 
 def as_described(search: Any, found: Mapping[str, Any]) -> Any:
