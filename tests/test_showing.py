@@ -9,7 +9,7 @@ import pytest
 
 from instep import SGD, Adam, Momentum, chain, partition
 from instep.schedules import Linear
-from instep.transforms import clip_by_value, skip_nonfinite
+from instep.transforms import accumulate, clip_by_value, skip_nonfinite, total_variation
 
 
 def step(optimizer, count):
@@ -109,3 +109,8 @@ def test_a_notebook_shows_the_rules_of_chains_and_partitions_one_below_another()
 def test_the_table_has_the_colors_of_the_page_in_light_and_in_dark():
     assert set(re.findall(r"color: ?([^;\"]*)", Adam()._repr_html_())) == {"inherit"}
     assert "background" not in Adam()._repr_html_()
+
+
+def test_whole_numbers_are_shown_as_such():
+    assert repr(accumulate(4)) == "accumulate(k=4)"
+    assert "iterations=20," in repr(total_variation(0.1))

@@ -124,11 +124,15 @@ w, optimizer, values = aperture.astype(complex), make_optimizer(), []
 descend(w, optimizer, 50, values)
 
 # %%
-# Here the run is stopped. The optimizer goes into one file and the object into another.
+# Here the run is stopped. The optimizer goes into one file and the object into another. ``save``
+# puts a whole file in the place of an old one; ``numpy.save`` writes into the old one, which is lost
+# if the process is killed meanwhile. So the object is written under another name, and renamed.
 
 folder = tempfile.TemporaryDirectory()
+draft = Path(folder.name) / "draft.npy"
+np.save(draft, w)
 optimizer.save(Path(folder.name) / "optimizer.npz")
-np.save(Path(folder.name) / "object.npy", w)
+draft.replace(Path(folder.name) / "object.npy")
 
 descend(w, optimizer, 100, values)
 

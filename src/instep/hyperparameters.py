@@ -166,6 +166,11 @@ class Hyperparameter:
         """Whether this is an option."""
         return bool(self.kinds)
 
+    def source(self, value: Any) -> str:
+        """Return a value as Python source: whole numbers as such, though rules have floats."""
+        is_count = self.domain.integer and isinstance(value, float)
+        return repr(int(value)) if is_count and value.is_integer() else source(value)
+
     def validate(self, owner: str, value: Any) -> Any:
         """Return `value` as a float, an option, a schedule or an array, or raise."""
         if self.option:

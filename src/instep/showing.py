@@ -37,7 +37,7 @@ class Shown:
 
     def _shown_values(self) -> list[tuple[str, str]]:
         """Return the hyperparameters, as source."""
-        return [(one.name, source(getattr(self, one.name))) for one in self.hyperparameters]
+        return [(one.name, one.source(getattr(self, one.name))) for one in self.hyperparameters]
 
     def _shown_settings(self) -> list[tuple[str, str]]:
         """Return the settings that are not as by default, as source."""

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from minimizing import METHODS, SEARCHING, Steep, on_host, run, tree, values
 
-from instep import LBFGS, Status, minimize
+from instep import FISTA, LBFGS, Status, minimize
 from instep.arrays import to_numpy
+from instep.transforms import project
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -138,6 +139,70 @@ def test_what_is_wrong_is_an_error(name, change, error, text, number):
     else:
         (note,) = caught.value.__notes__
         assert note.startswith("minimize: the parameters are those after ")
+
+
+def raising(kind):
+    def disturb(value, grads):
+        raise kind("no more")
+
+    return disturb
+
+
+#: What may come from an objective from some evaluation on.
+FAILURES = {
+    "an exception": raising(RuntimeError),
+    "Ctrl-C": raising(KeyboardInterrupt),
+    "shape": lambda value, g: (value, g[:5]),
+    "complex": lambda value, g: (value, g + 0j),
+    "a list": lambda value, g: (value, list(g)),
+    "a tree": lambda value, g: (value, {"x": g}),
+    "None": lambda value, g: (value, None),
+    "a string": lambda value, g: ("1", g),
+    "NaN": lambda value, g: (np.nan, g),
+    "gradient NaN": lambda value, g: (value, g * np.nan),
+}
+#: Methods whose first steps, or rates, are too large.
+ON_A_WAY = {
+    **{name: METHODS[name] for name in ("LBFGS", "CG", "Adam")},
+    "within bounds": lambda: LBFGS(4, lower=0.5, first_length=30.0),
+    "FISTA": lambda: FISTA(1.0, project(lower=0.5)),
+}
+
+
+@pytest.mark.parametrize("name", ON_A_WAY)
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_failure_at_any_evaluation_leaves_a_point_of_the_run(name, kind):
+    scales, start = np.geomspace(1, 30, 8), np.linspace(1.0, 3.0, 8)
+
+    def objective(x):
+        return 0.5 * float((scales * x**2).sum()), scales * x
+
+    way = []
+    minimize(
+        objective,
+        start.copy(),
+        ON_A_WAY[name](),
+        steps=11,
+        callback=lambda now: way.append(now.x.copy()),
+    )
+    for number in (1, 2, 3, 5, 6, 9):
+        x, count = start.copy(), []
+
+        def failing(x, number=number, count=count):
+            count.append(1)
+            found = objective(x)
+            return found if len(count) < number else FAILURES[kind](*found)
+
+        try:
+            taken = minimize(failing, x, ON_A_WAY[name](), steps=11).nit
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (the kind is not tested)
+            notes = getattr(error, "__notes__", [])
+            assert len(notes) == (number > 1), number
+            taken = int(notes[0].split()[-2]) if notes else 0
+        if taken:
+            bits.assert_same_bits(x, way[taken - 1], f"after {taken} steps, at {number}")
+        else:
+            assert np.array_equal(x, start), number
 
 
 @every_method
@@ -315,3 +380,17 @@ def test_the_parameters_are_those_of_the_result(xp, name):
     assert result.status is Status.STEPS
     assert_at_an_evaluated_point(objective, result, params)
     assert to_numpy(result.jac["a"]).dtype == "float64"
+
+
+@pytest.mark.parametrize("name", ON_A_WAY)
+def test_a_start_whose_gradient_is_not_finite_has_a_value_and_the_leaf_a_name(name):
+    params = {"good": np.ones(2), "bad": np.ones(2)}
+
+    def objective(params):
+        return 2.0, {"good": np.ones(2), "bad": np.array([1.0, np.nan])}
+
+    result = minimize(objective, params, ON_A_WAY[name]())
+    assert result.status is Status.NOT_FINITE
+    assert result.fun == 2
+    assert "the gradient of params['bad'] is not finite" in result.message
+    assert (params["bad"] == 1).all()

@@ -1,11 +1,13 @@
 """FISTA goes the way of the paper."""
 
+import bits
 import numpy as np
 import pytest
 from objectives import least_squares, quadratic
 
 from instep import FISTA, SGD, Status, chain, minimize
-from instep.transforms import project, skip_nonfinite
+from instep.arrays import to_numpy
+from instep.transforms import project, skip_nonfinite, support
 
 
 def textbook(value_and_grad, x, prox, rate, steps, *, restart):
@@ -86,3 +88,37 @@ def test_it_is_faster_than_the_same_steps_without_momentum():
     ours = minimize(objective, x, FISTA(1.0), steps=200)
     plain = minimize(objective, y, chain(SGD(lr=1.0), project(upper=9.0)), steps=200)
     assert ours.fun < 0.01 * plain.fun
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@pytest.mark.parametrize("prox", [(), support(np.array([1.0, 1, 0, 1]))], ids=["free", "support"])
+def test_an_interrupt_at_any_evaluation_goes_on_to_the_bit(tmp_path, xp, dtype, prox):
+    if prox and xp is not np:
+        pytest.skip("the mask is NumPy's")
+    path, scales = tmp_path / "run.npz", np.geomspace(0.5, 8, 4)
+
+    def objective(w):
+        x = np.asarray(to_numpy(w)) - 1
+        value = float((scales * np.abs(x) ** 4).sum())
+        return value, xp.asarray((4 * scales * np.abs(x) ** 2 * x).astype(dtype))
+
+    def start():
+        return xp.asarray(np.linspace(-1, 2, 4).astype(dtype))
+
+    whole = minimize(objective, start(), FISTA(1.0, prox), steps=8)
+    for number in range(2, whole.nfev, 3):
+        count = []
+
+        def interrupted(w, number=number, count=count):
+            count.append(1)
+            if len(count) == number:
+                raise KeyboardInterrupt
+            return objective(w)
+
+        ended = minimize(interrupted, start(), FISTA(1.0, prox), steps=8)
+        assert ended.status is Status.INTERRUPTED
+        ended.save(path)
+        result = minimize(objective, start(), FISTA(1.0, prox), steps=8, resume=path)
+        for one, other in zip(result.history, whole.history, strict=True):
+            assert repr(one[:3]) == repr(other[:3]), number
+        bits.assert_same_bits(to_numpy(result.x), to_numpy(whole.x), f"x, at {number}")

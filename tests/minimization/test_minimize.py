@@ -1,8 +1,10 @@
 """The loop: when it ends, what it hands over, and what trees it takes."""
 
 import builtins
+import copy
 import itertools
 import os
+import pickle
 import pty
 import subprocess
 import sys
@@ -14,7 +16,18 @@ import pytest
 from minimizing import METHODS, Steep, run, tree, values
 from objectives import quadratic, rosenbrock, start
 
-from instep import LBFGS, SGD, Adam, ConjugateGradient, Momentum, Status, chain, minimize
+from instep import (
+    FISTA,
+    LBFGS,
+    SGD,
+    Adam,
+    ConjugateGradient,
+    Momentum,
+    Optimizer,
+    Status,
+    chain,
+    minimize,
+)
 from instep.transforms import average
 
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -88,6 +101,50 @@ def test_history_is_what_was_there():
     lengths = [np.linalg.norm(b - a) for a, b in itertools.pairwise(way)]
     assert [one.step for one in result.history[1:]] == pytest.approx(lengths, rel=1e-14)
     np.testing.assert_array_equal(result.jac, objective(x)[1])
+
+
+@pytest.mark.parametrize("make", [LBFGS, ConjugateGradient, FISTA, lambda: Adam(lr=0.01)])
+@pytest.mark.parametrize("copied", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy])
+def test_a_result_is_copied_and_pickled_whatever_the_objective(tmp_path, make, copied):
+    objective = lambda x: rosenbrock(x)  # noqa: E731, PLW0108  (what no pickle holds)
+    kept = []
+
+    def callback(now):
+        if now.nit == 3:
+            kept.extend([copied(now), values(now)])
+
+    whole = minimize(objective, start(4), make(), steps=6, callback=callback)
+    got = copied(whole)
+    plain = [{**one, "x": 0, "jac": 0} for one in (got, whole)]
+    assert repr(plain[0]) == repr(plain[1])  # for FISTA knows no norm at the start: NaN
+    assert (got.x == whole.x).all()
+    assert repr(got) == repr(whole)
+    kept[0].save(tmp_path / "run.npz")
+    assert repr(values(kept[0])) == repr(kept[1])
+    resumed = minimize(objective, start(4), make(), steps=6, resume=tmp_path / "run.npz")
+    assert repr(values(resumed)) == repr(values(whole))
+    bits.assert_same_bits(resumed.x, whole.x, "x")
+    got.save(tmp_path / "end.npz")
+    assert minimize(objective, start(4), make(), steps=6, resume=tmp_path / "end.npz").nit == 6
+
+
+def test_a_history_ends_where_its_result_does_and_is_made_when_asked_for():
+    seen = []
+    whole = minimize(rosenbrock, start(4), steps=5, callback=seen.append)
+    assert not any("history" in vars(one) for one in seen)
+    for one in seen:
+        assert isinstance(one.history, tuple)
+        assert one.history == whole.history[: one.nit + 1]
+        assert one.history is one.history
+
+
+def test_readings_are_made_once_a_step(monkeypatch):
+    made, readings = [], Adam.readings
+    monkeypatch.setattr(
+        Optimizer, "readings", property(lambda self: made.append(1) or readings.fget(self))
+    )
+    minimize(rosenbrock, start(4), Adam(lr=0.01), steps=7)
+    assert len(made) == 8
 
 
 def test_an_optimizer_goes_as_it_does_alone():

@@ -10,7 +10,20 @@ import pytest
 from minimizing import METHODS, SEARCHING, Steep, run, tree, values
 from objectives import rosenbrock, start
 
-from instep import SGD, Adam, ConjugateGradient, Status, minimize
+from instep import (
+    FISTA,
+    LBFGS,
+    SGD,
+    Adam,
+    Backtracking,
+    ConjugateGradient,
+    Optimizer,
+    Status,
+    StrongWolfe,
+    chain,
+    minimize,
+)
+from instep.transforms import project, support
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -230,6 +243,115 @@ def test_narrow_parameters_with_finer_gradients(tmp_path, name, dtype):
     bits.assert_same_bits(x.view(np.uint16), y.view(np.uint16), "x")
 
 
+# What a file has wins ----------------------------------------------------------------------------
+
+MASK = np.array([0.0, 1.0, 1.0, 1.0])
+#: How a run was begun, and how one is made that goes on: to the same bits.
+BEGUN = {
+    "Adam": (lambda: Adam(lr=0.01), lambda: Adam(lr=0.5)),
+    "chain": (
+        lambda: chain(Adam(lr=0.01), project(lower=0.0)),
+        lambda: chain(Adam(), project(lower=1.0)),
+    ),
+    "history": (lambda: LBFGS(2, first_length=0.1), LBFGS),
+    "line search": (lambda: LBFGS(line_search=StrongWolfe(curvature=0.1)), LBFGS),
+    "bounds": (
+        lambda: LBFGS(lower=0.0, upper={"*": 3.0}),
+        lambda: LBFGS(lower=2.0, upper={"*": 4}),
+    ),
+    "bounds in an array": (lambda: LBFGS(lower=-MASK), lambda: LBFGS(lower=np.full(4, 2.0))),
+    "FISTA": (
+        lambda: FISTA(0.1, project(lower=0.0), restart=False),
+        lambda: FISTA(prox=project(lower=2.0)),
+    ),
+    "prox": (
+        lambda: FISTA(0.1, [support(MASK), project(upper=3.0)]),
+        lambda: FISTA(1.0, [support(1 - MASK), project(upper=1.0)]),
+    ),
+    "CG": (
+        lambda: ConjugateGradient("HZ", Backtracking(1e-3, factor=0.5)),
+        lambda: ConjugateGradient(line_search=Backtracking()),
+    ),
+}
+
+
+@pytest.mark.parametrize(("begun", "resumed"), BEGUN.values(), ids=BEGUN)
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_what_the_file_has_wins(tmp_path, begun, resumed, suffix):
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+    path, x, y = tmp_path / f"run{suffix}", start(4), start(4)
+    whole = minimize(rosenbrock, x, begun(), steps=9)
+    minimize(rosenbrock, start(4), begun(), steps=4).save(path)
+    given = resumed()
+    was = repr(given)
+    result = minimize(rosenbrock, y, given, steps=9, resume=path)
+    assert repr(values(result)) == repr(values(whole))
+    bits.assert_same_bits(x, y, "x")
+    assert isinstance(given, Optimizer) or repr(given) == was
+    result.save(path)  # again, it is that of the file
+    assert minimize(rosenbrock, start(4), resumed(), steps=12, resume=path).nit > 9
+
+
+@every_method
+def test_the_frozen_leaves_of_the_file_win(tmp_path, name):
+    path = tmp_path / "run.npz"
+    run(METHODS[name](frozen=("b",)), tree(), 3)[1].save(path)
+    params = tree()
+    run(METHODS[name](), params, 5, resume=path)
+    bits.assert_same_bits(params["b"], tree()["b"], "b")
+    with pytest.raises(ValueError, match="frozen"):
+        run(METHODS[name](frozen=("a",)), tree(), 5, resume=path)
+
+
+def test_a_rate_is_lowered_in_the_callback_which_is_called_where_a_run_goes_on(tmp_path):
+    path, x, y = tmp_path / "run.npz", start(4), start(4)
+    minimize(rosenbrock, start(4), Adam(lr=0.01), steps=4).save(path)
+    optimizer, seen = Adam(), []
+
+    def callback(now):
+        seen.append(now.nit)
+        optimizer.lr = 0.001
+
+    minimize(rosenbrock, x, optimizer, steps=9, resume=path, callback=callback)
+    assert seen == [4, 5, 6, 7, 8, 9]
+    alone = Adam(lr=0.01)
+    for step in range(9):
+        alone.lr = 0.01 if step < 4 else 0.001
+        value, grads = rosenbrock(y)
+        alone.update(y, grads, value=value)
+    bits.assert_same_bits(x, y, "x")
+
+
+@pytest.mark.parametrize(
+    ("begun", "resumed", "text"),
+    [
+        (LBFGS, lambda: LBFGS(lower=0.0), "bounds=False, and this is one with True"),
+        (
+            lambda: LBFGS(lower={"*": 0.0}),
+            lambda: LBFGS(lower={"x": 0.0}),
+            "overrides",
+        ),
+        (
+            lambda: FISTA(prox=project()),
+            FISTA,
+            r"prox=\['project'\], and this is one with \[\]; resume with the same",
+        ),
+        (
+            LBFGS,
+            lambda: LBFGS(line_search=Backtracking()),
+            "line_search=StrongWolfe, and this is one with Backtracking; resume with the same",
+        ),
+    ],
+)
+def test_what_cannot_take_the_place_of_another_is_an_error(tmp_path, begun, resumed, text):
+    path, x = tmp_path / "run.npz", np.full(4, 7.0)
+    minimize(rosenbrock, start(4), begun(), steps=2).save(path)
+    with pytest.raises(ValueError, match=text):
+        minimize(rosenbrock, x, resumed(), resume=path)
+    assert (x == 7).all()
+
+
 # Files that do not fit ---------------------------------------------------------------------------
 
 
@@ -266,6 +388,64 @@ def test_other_shapes_and_paths(saved, make):
     assert (params["x"] == start(4)).all()
 
 
+def seeing(params):
+    """Return the objective of sums of squares, of both parts of complex numbers."""
+    x = np.asarray(params)
+    return float((abs(x) ** 2).sum()), (2 * x).astype(x.dtype)
+
+
+@pytest.mark.parametrize("make", [LBFGS, FISTA, ConjugateGradient, lambda: Adam(lr=0.01)])
+@pytest.mark.parametrize(
+    ("saved", "given"),
+    [
+        ("complex128", "float64"),
+        ("float64", "complex128"),
+        ("float64", "float32"),
+        ("float32", "float16"),
+        ("float32", "float64"),
+    ],
+)
+def test_other_dtypes(tmp_path, make, saved, given):
+    path = tmp_path / "run.npz"
+    minimize(seeing, np.ones(8, saved), make(), steps=1).save(path)
+    x, method = np.full(8, 7, given), make()
+    text = f"params is {given}, and in the file {saved}; resume with parameters of {saved}"
+    with pytest.raises(ValueError, match=text) as caught:
+        minimize(seeing, x, method, resume=path)
+    assert str(path) in str(caught.value)
+    assert x.dtype == given
+    assert (x == 7).all()
+    assert getattr(method, "t", 0) == 0
+    assert minimize(seeing, np.zeros(8, saved), method, steps=2, resume=path).nit <= 2
+
+
+@pytest.mark.parametrize("number", [2.0, 1.0 + 1j, np.float32(3)])
+def test_numbers_go_on_as_what_they_are(tmp_path, number):
+    path = tmp_path / "run.npz"
+
+    def objective(params):
+        value, grad = seeing(params["x"])
+        return value, {"x": type(params["x"])(grad)}
+
+    minimize(objective, {"x": number}, Adam(lr=0.1), steps=1).save(path)
+    params = {"x": type(number)(0)}
+    assert minimize(objective, params, Adam(lr=0.1), steps=2, resume=path).nit == 2
+    assert type(params["x"]) is type(number)
+    with pytest.raises(ValueError, match=r"params\['x'\] is .*, and in the file .*; resume with"):
+        minimize(objective, {"x": np.float16(0)}, Adam(lr=0.1), resume=path)
+
+
+@pytest.mark.parametrize("make", [LBFGS, FISTA, ConjugateGradient, lambda: Adam(lr=0.01)])
+def test_a_file_that_fails_half_way_leaves_the_parameters(tmp_path, make):
+    path = tmp_path / "run.npz"
+    minimize(rosenbrock, start(4), make(), steps=3).save(path)
+    without(path, lambda h, f: h["descent"].pop("gradient_norm"))
+    x = np.full(4, 7.0)
+    with pytest.raises(ValueError, match="damaged"):
+        resume(path, make(), x)
+    assert (x == 7).all()
+
+
 @pytest.mark.parametrize("make", [ConjugateGradient, lambda: Adam(lr=0.01)])
 def test_damaged_files(saved, tmp_path, make):
     path = saved(make())
@@ -295,7 +475,7 @@ def test_files_in_which_something_is_missing(saved, make):
         header, names = json.loads(str(archive["header"])), [*archive.files]
     cases = [lambda h, f, key=key: h["descent"].pop(key) for key in header["descent"]]
     # How the method was made is missing in the first files that there were.
-    needed = header.keys() - {"made_with"}
+    needed = header.keys() - {"made_with", "rules"}
     cases += [lambda h, f, key=key: h.pop(key) for key in sorted(needed)]
     cases += [lambda h, f: h.update(history=[]), lambda h, f: h.update(history=[[1.0]])]
     cases += [
@@ -308,6 +488,27 @@ def test_files_in_which_something_is_missing(saved, make):
         without(path, change)
         with pytest.raises(ValueError, match=r"minimize: |Adam"):
             resume(path, make())
+
+
+def test_a_run_that_has_taken_as_many_steps_already(saved):
+    path = saved(Adam(lr=0.01))
+    for steps in (0, 2, 3):
+        result = minimize(rosenbrock, start(4), Adam(), steps=steps, resume=path)
+        assert (result.status, result.nit) == (Status.STEPS, 3)
+        text = f"the run in the file has taken 3 steps already, and steps={steps} counts these"
+        assert text in result.message
+    assert minimize(rosenbrock, start(4), Adam(), steps=4, resume=path).message == (
+        "4 steps were taken"
+    )
+
+
+def test_files_of_optimizers_and_of_results_are_told_apart(saved, tmp_path):
+    path = saved(Adam(lr=0.01))
+    with pytest.raises(ValueError, match=r"is no file .* but one of Result\.save.*resume=path"):
+        Adam().load(path)
+    Adam().save(tmp_path / "optimizer.npz")
+    with pytest.raises(ValueError, match=r"is no file .* but one of Optimizer\.save.*Adam\.load"):
+        resume(tmp_path / "optimizer.npz", Adam())
 
 
 def test_a_file_of_another_format(saved):

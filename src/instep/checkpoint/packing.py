@@ -101,6 +101,11 @@ def load(name: str, path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         header, found = files.read(path)
+        if "minimization" in header:
+            raise ValueError(
+                f"{name}.load: {os.fspath(path)!r} is no file that Optimizer.save has written, but "
+                f"one of Result.save, of a run of minimize; go on with minimize(..., resume=path)"
+            )
         with files.damages():
             return unpacked(header, found)
     except files.DamagedFileError as error:

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 from instep import arrays
 from instep.hyperparameters import described, real
 from instep.minimization.descent import (
+    AT_START,
     Descent,
     Ending,
     Method,
     Saved,
-    check_finite,
+    not_finite,
 )
 from instep.minimization.failures import nowhere
-from instep.minimization.line_passes import Advance, Line, Products
+from instep.minimization.line_passes import Advance, Back, Line, Products
 from instep.minimization.line_search import (
     NO_DESCENT,
     NOT_FINITE,
@@ -23,9 +24,9 @@ from instep.minimization.line_search import (
     Search,
     StrongWolfe,
     Trial,
+    description,
 )
 from instep.minimization.objective import Evaluation, Objective
-from instep.minimization.result import Status
 from instep.minimization.rounding import rounding
 from instep.minimization.trees import below, like, named, put
 from instep.optimizer import Optimizer
@@ -160,6 +161,8 @@ class ConjugateGradient(Method):
     (2, 3)
     """
 
+    adopted = "beta", "first_length", "line_search"
+
     beta: str = "PR+"
     line_search: LineSearch | ExactSearch = field(
         default_factory=lambda: StrongWolfe(decrease=1e-4, curvature=0.1)
@@ -182,8 +185,17 @@ class ConjugateGradient(Method):
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What a run cannot be continued without."""
-        return {"beta": self.beta}
+        """How it was made, but for what its rules hold."""
+        numbers = {"beta": self.beta, "first_length": self.first_length}
+        return {**numbers, "line_search": description(self.line_search)}
+
+    def holder(self) -> Optimizer:
+        """Return a rule that holds the frozen leaves."""
+        return Back(**self.settings)
+
+    def held_by(self, holder: Optimizer) -> dict[str, Any]:
+        """Return nothing: there are no hyperparameters."""
+        return {}
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""
@@ -226,13 +238,10 @@ class Conjugate(Descent):
         self._trials: list[tuple[float, float]] = []  # of the last search: step and value
 
     def begin(self) -> None:
-        evaluation = self._objective.at(self.params)
-        check_finite(evaluation, "at the start; begin where it is")
+        evaluation = self._first_evaluation()
         square = self._line.begin(self.params, evaluation.grads)
         if not math.isfinite(square):
-            raise Ending(
-                Status.NOT_FINITE, "the gradient is not finite at the start; begin where it is"
-            )
+            raise not_finite(evaluation.grads, AT_START)
         self._take(evaluation, square, _Course(0.0, -square), None, 0.0)
 
     def _take(

@@ -3,12 +3,17 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
+
+from instep import tree
 from instep.choices import Complex, Engine, Selectors
+from instep.minimization.line_search import as_described
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.result import Status
+from instep.minimization.trees import on_host
 from instep.optimizer import Optimizer
 from instep.settings import SETTINGS
 
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
 
 #: What a run is continued from: what JSON knows, and arrays by name.
 Saved = tuple[dict[str, Any], dict[str, Any]]
+
+#: Where there is nothing to go back to, and what is to be done.
+AT_START = "at the start; begin where it is"
 
 #: The settings of an optimizer that passes over its trees have, too.
 SETTINGS_OF_PASSES = ("engine", "threads", "complex", "frozen")
@@ -34,6 +42,23 @@ class Ending(Exception):  # noqa: N818  (it is no error)
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
+
+
+@dataclass(frozen=True)
+class SavedMethod:
+    """What a file has of a method.
+
+    Attributes
+    ----------
+    made_with
+        How it was made, but for what its rules hold.
+    header, arrays
+        What these hold; the first is None in files that do not have it.
+    """
+
+    made_with: Mapping[str, Any]
+    header: Mapping[str, Any] | None
+    arrays: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -94,6 +119,19 @@ class Descent(ABC):
             If it is not finite there.
         """
 
+    def _first_evaluation(self) -> Evaluation:
+        """Return the objective where the parameters are; the value is known, whatever follows.
+
+        Raises
+        ------
+        Ending
+            If it is not finite there.
+        """
+        evaluation = self._objective.at(self.params)
+        self.value = evaluation.value
+        check_finite(evaluation, AT_START)
+        return evaluation
+
     @abstractmethod
     def step(self) -> None:
         """Go to the next point.
@@ -131,6 +169,15 @@ def check_finite(evaluation: Evaluation, where: str) -> None:
         raise Ending(Status.NOT_FINITE, f"the objective is {evaluation.value} {where}")
 
 
+def not_finite(grads: Any, where: str) -> Ending:
+    """Return why a method cannot go on from gradients, and which of them is not finite."""
+    for path, leaf in tree.flatten(grads):
+        if leaf is not None and not np.isfinite(on_host(leaf)).all():
+            of = tree.format_path("params", path)
+            return Ending(Status.NOT_FINITE, f"the gradient of {of} is not finite {where}")
+    return Ending(Status.NOT_FINITE, f"the norm of the gradient is not finite {where}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """What `minimize` takes beside optimizers: it evaluates the objective in the midst of steps.
@@ -140,6 +187,9 @@ class Method(ABC):
     engine, threads, complex, frozen
         As for `Optimizer`.
     """
+
+    #: Names of what of `made_with` is taken from the file of a run; the others must be the same.
+    adopted: ClassVar[tuple[str, ...]] = ()
 
     engine: Engine = "auto"
     threads: int | None = None
@@ -157,8 +207,35 @@ class Method(ABC):
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What a run cannot be continued without, of how the method was made."""
+        """How it was made, but for what its rules hold: what JSON knows."""
         return {}
+
+    @abstractmethod
+    def holder(self) -> Optimizer:
+        """Return a rule that holds the hyperparameters, and the frozen leaves."""
+
+    def saved(self) -> Saved:
+        """Return what its rules hold: what JSON knows, and arrays by name."""
+        from instep.checkpoint import packed
+
+        return packed(self.holder().state_dict())
+
+    def as_saved(self, found: SavedMethod) -> Self:
+        """Return the method of a file: what that has wins, as in `Optimizer.load`."""
+        from instep.checkpoint import unpacked
+
+        own = {name: found.made_with[name] for name in self.adopted if name in found.made_with}
+        if "line_search" in own:
+            own["line_search"] = as_described(vars(self)["line_search"], own["line_search"])
+        if found.header is not None:
+            holder = self.holder()
+            holder.load_state_dict(unpacked(found.header, found.arrays))
+            own |= {"frozen": holder.frozen, **self.held_by(holder)}
+        return replace(self, **own)
+
+    @abstractmethod
+    def held_by(self, holder: Optimizer) -> dict[str, Any]:
+        """Return the arguments of the method that a rule holds."""
 
     @property
     def settings(self) -> dict[str, Any]:

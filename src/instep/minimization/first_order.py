@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from instep.minimization.descent import (
+    AT_START,
     SETTINGS_OF_PASSES,
     Descent,
-    Ending,
     Saved,
     check_finite,
+    not_finite,
     nothing_moves,
 )
 from instep.minimization.objective import Evaluation, Objective
-from instep.minimization.result import Status
 from instep.minimization.shared import Pass
-from instep.minimization.trees import below, like, named, on_host, put
+from instep.minimization.trees import below, check_fits, like, named, on_host, put
 from instep.optimizer import Optimizer
 from instep.state import LeafState, State
 from instep.stateful import arrays_of
@@ -75,7 +75,7 @@ class FirstOrder(Descent):
         return self._swap.t % 2 == 1
 
     def begin(self) -> None:
-        self._evaluate("at the start; begin where it is")
+        self._evaluate(AT_START, self._first_evaluation())
 
     def step(self) -> None:
         if self._is_ahead:
@@ -83,22 +83,25 @@ class FirstOrder(Descent):
         else:
             self.params = self._optimizer.update(self.params, self.grads, value=self.value)
         self.grads = None
-        self._evaluate(f"after step {self._optimizer.t}")
+        where = f"after step {self._optimizer.t}"
+        evaluation = self._objective.at(self.params)
+        check_finite(evaluation, where)
+        self._evaluate(where, evaluation)
 
-    def _evaluate(self, where: str) -> None:
-        """Evaluate the objective where the parameters are, and make that the present point."""
-        self._coming = self._objective.at(self.params)
-        check_finite(self._coming, where)
+    def _evaluate(self, where: str, evaluation: Evaluation) -> None:
+        """Make the point where the parameters are, and were evaluated, the present one."""
+        self._coming = evaluation
         self._watch.update(self.params, self._coming.grads)
         if self._watch.t == self._points:
-            raise Ending(Status.NOT_FINITE, f"the gradient is not finite {where}")
+            raise not_finite(evaluation.grads, where)
         self._take(self._coming)
 
     def _take(self, evaluation: Evaluation, **known: float) -> None:
         """Take note of the present point, in one call of a function in C."""
         if not arrays_of(self._watch):
             raise nothing_moves()
-        found = {name: self._watch.readings[name] for name in self._watch.tree_readings} | known
+        read = self._watch.readings
+        found = {name: read[name] for name in self._watch.tree_readings} | known
         value, grads = evaluation
         own = {"_like": grads, "_taken": self._optimizer.t, "_points": self._watch.t}
         vars(self).update(value=value, grads=grads, **found, **own)
@@ -136,6 +139,7 @@ class FirstOrder(Descent):
         value, norm, length = (header[name] for name in ("value", "gradient_norm", "length"))
         state = unpacked(header["optimizer"], below(found, "state"))
         params, ahead, grads = (below(found, name) for name in ("params", "ahead", "grads"))
+        check_fits(self.params, params)
         self._optimizer.load_state_dict(state)
         self.params = put(self.params, params)
         # Where there are no gradients, any finite numbers do: the norm is known.

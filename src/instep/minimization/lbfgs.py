@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from instep.hyperparameters import RealArray
+from instep.minimization.bounds import Bounds, as_hyperparameters, check, check_parameters
 from instep.minimization.descent import Descent, Method
-from instep.minimization.line_search import LineSearch, StrongWolfe
+from instep.minimization.line_search import LineSearch, StrongWolfe, description
 from instep.minimization.objective import Objective
 from instep.minimization.passes import passes, passes_within
 from instep.minimization.quasi_newton import Free, Within
@@ -16,9 +16,6 @@ from instep.optimizer import Optimizer
 #: Pairs at most, without bounds, and within them: passes read all of them, and within bounds they
 #: take all their products.
 MOST_PAIRS, MOST_PAIRS_WITHIN = 100, 20
-
-#: A bound of all parameters, or bounds by patterns of their paths.
-Bounds = float | RealArray | Mapping[str, float | RealArray] | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,8 @@ class LBFGS(Method):
     (True, True)
     """
 
+    adopted = "history", "first_length", "line_search"
+
     history: int = 10
     lower: Bounds = None
     upper: Bounds = None
@@ -77,50 +76,68 @@ class LBFGS(Method):
 
     def __post_init__(self) -> None:
         history: Any = self.history
-        most = MOST_PAIRS if self.lower is None and self.upper is None else MOST_PAIRS_WITHIN
+        most = MOST_PAIRS_WITHIN if self._is_bounded else MOST_PAIRS
         if isinstance(history, bool) or not isinstance(history, int) or not 1 <= history <= most:
             raise ValueError(
                 f"LBFGS: history must be an integer >= 1, and at most {most}, got {history!r}"
             )
         if not 0 < self.first_length < math.inf:
             raise ValueError(f"LBFGS: first_length must be > 0, got {self.first_length!r}")
+        check(self.name, self.lower, self.upper)
         super().__post_init__()
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What a run cannot be continued without."""
-        is_bounded = not (self.lower is None and self.upper is None)
-        return {"history": self.history, "bounds": is_bounded}
+        """How it was made, but for what its rules hold."""
+        numbers = {"history": self.history, "first_length": self.first_length}
+        search = description(self.line_search)
+        return {**numbers, "bounds": self._is_bounded, "line_search": search}
+
+    @property
+    def _is_bounded(self) -> bool:
+        return not (self.lower is None and self.upper is None)
+
+    def holder(self) -> Optimizer:
+        """Return a rule that holds the bounds, and the frozen leaves."""
+        if not self._is_bounded:
+            return passes(1).back(**self.settings)
+        return passes_within(1).enter(**self._settings_within)
+
+    def held_by(self, holder: Any) -> dict[str, Any]:
+        """Return the bounds that a rule holds."""
+        if not self._is_bounded:
+            return {}
+        own: dict[str, Any] = {"lower": holder.lower, "upper": holder.upper}
+        for name, everywhere in own.items():
+            some = {key: its[name] for key, its in holder.overrides.items() if name in its}
+            own[name] = some or everywhere
+        return own
 
     def descent(self, objective: Objective, params: Any) -> Descent:
         """Return a run of the method, from these parameters on."""
         given = objective, params, self.history, self.first_length
-        if self.lower is None and self.upper is None:
+        if not self._is_bounded:
             return Free(*given, self.settings, self.line_search)
-        settings = {**self.settings, **bounds(self.lower, self.upper)}
-        return Within(*given, settings, self.line_search)
+        if self.complex == "modulus":
+            own: dict[str, Bounds] = {"lower": self.lower, "upper": self.upper}
+            check_parameters(self.name, params, own, self.frozen, 'lower={"density": 0.0}')
+        return Within(*given, self._settings_within, self.line_search)
+
+    @property
+    def _settings_within(self) -> dict[str, Any]:
+        """What passes within bounds are made with.
+
+        Where complex numbers have no bounds, pairs have none either, and the same inner products.
+        """
+        own = as_hyperparameters(self.lower, self.upper)
+        return {**self.settings, "complex": "pairs", **own}
 
     def passes(self) -> Mapping[str, Optimizer]:
         """Return what a step runs over the trees, by name, where its first trial is taken."""
-        if self.lower is None and self.upper is None:
+        if not self._is_bounded:
             found = passes(self.history)
             kinds = {"advance": found.advance, "products": found.products}
             return {name: kind(**self.settings) for name, kind in kinds.items()}
         within = passes_within(self.history)
         kinds = {"advance": within.advance, "along": within.along, "products": within.products}
-        given = {**self.settings, **bounds(self.lower, self.upper)}
-        return {name: kind(**given) for name, kind in kinds.items()}
-
-
-def bounds(lower: Bounds, upper: Bounds) -> dict[str, Any]:
-    """Return bounds as hyperparameters of all leaves, and as those of some."""
-    everywhere: dict[str, Any] = {}
-    overrides: dict[str, dict[str, Any]] = {}
-    for name, bound in (("lower", lower), ("upper", upper)):
-        if isinstance(bound, Mapping):
-            for pattern, own in bound.items():
-                if own is not None:
-                    overrides.setdefault(pattern, {})[name] = own
-        elif bound is not None:
-            everywhere[name] = bound
-    return {**everywhere, "overrides": overrides}
+        return {name: kind(**self._settings_within) for name, kind in kinds.items()}

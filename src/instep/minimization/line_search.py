@@ -5,9 +5,9 @@ A search is a generator: it yields the steps at which it wants to know the objec
 """
 
 import math
-from collections.abc import Generator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 
 class Trial(NamedTuple):
@@ -170,6 +170,35 @@ class Backtracking:
                 return None
             step *= self.factor or shortened(start, trial)
         return NO_DESCENT if trial.is_finite else NOT_FINITE
+
+
+def description(search: Any) -> dict[str, Any]:
+    """Return how a search was made, as JSON knows it; one of the user's is any other."""
+    if not isinstance(search, _OF_THE_KIT):
+        return {"name": "one of your own"}
+    return {"name": type(search).__name__, **asdict(search)}
+
+
+def as_described(search: Any, found: Mapping[str, Any]) -> Any:
+    """Return a search that is made as another; a function of the user's stays what it is.
+
+    Raises
+    ------
+    ValueError
+        If it is of another kind.
+    """
+    name, its_name = description(search)["name"], found["name"]
+    if name != its_name:
+        raise ValueError(
+            f"minimize: it is of a run with line_search={its_name}, and this is one with {name}; "
+            f"resume with the same"
+        )
+    numbers = {key: value for key, value in found.items() if key != "name"}
+    return replace(search, **numbers) if isinstance(search, _OF_THE_KIT) else search
+
+
+#: Searches whose numbers are known.
+_OF_THE_KIT = StrongWolfe, Backtracking
 
 
 def shortened(start: Trial, trial: Trial) -> float:

@@ -4,18 +4,21 @@ import math
 import operator
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from instep.hyperparameters import described, real
 from instep.interrupts import finish
 from instep.minimization import saved
+from instep.minimization.contents import Contents
 from instep.minimization.descent import Descent, Ending, Method
 from instep.minimization.first_order import FirstOrder
 from instep.minimization.lbfgs import LBFGS
 from instep.minimization.objective import Objective, ValueAndGrad
 from instep.minimization.progress import Progress
 from instep.minimization.result import Record, Result, Status
+from instep.minimization.trees import below, named, put
 from instep.optimizer import Optimizer
 
 
@@ -65,7 +68,9 @@ def minimize(
     resume
         A file that `Result.save` has written. The run goes on from there, as if it had not ended:
         to the bit, if the objective is the same function. `params` is a tree like that of the run,
-        whatever its values, and `method` is made as before.
+        whatever its values, and `method` is of the same kind. What the file has of hyperparameters
+        wins, as in `Optimizer.load`: rates, bounds, the numbers of a line search and of `prox`. An
+        optimizer is given others in the callback, which is called where the run goes on, too.
 
     Returns
     -------
@@ -135,6 +140,7 @@ class _Run:
                 f"{remedy}"
             )
         self.history: list[Record] = []
+        self._taken_before = 0  # steps of the run in the file
         self._status, self._message = Status.RUNNING, "there are more steps to come"
         self._start = time.perf_counter()
 
@@ -148,10 +154,23 @@ class _Run:
         with saved.damages(resume):
             history = [Record(*entry) for entry in header["history"]]
             seconds = history[-1].seconds
-            self._descent.restore(header["descent"], found)
+            self._method = saved.method_of(self._method, header, found)
+            if isinstance(self._method, Method):
+                self._descent = self._method.descent(self._objective, self._descent.params)
+            self._restore(header["descent"], found)
         self._objective.count = header["nfev"]
         self._start -= seconds
-        self.history = history
+        self.history, self._taken_before = history, len(history) - 1
+
+    def _restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Take what was saved; where that fails, the parameters are as they were."""
+        params = self._descent.params
+        before = named("", params)
+        try:
+            self._descent.restore(header, found)
+        except BaseException:
+            finish(partial(put, params, below(before, "")))
+            raise
 
     def step(self) -> None:
         """Take a step."""
@@ -176,7 +195,14 @@ class _Run:
             change = abs(last.value - self.history[-2].value)
             if change <= value_tolerance * max(abs(last.value), abs(self.history[-2].value)):
                 raise Ending(Status.STALLED, f"the value has changed by no more than {change:.3g}")
-        if len(self.history) > steps:
+        taken = len(self.history) - 1
+        if taken >= steps:
+            if taken == self._taken_before > 0:
+                raise Ending(
+                    Status.STEPS,
+                    f"the run in the file has taken {taken} steps already, and steps={steps} "
+                    f"counts these; give a larger number to go on",
+                )
             raise Ending(Status.STEPS, f"{steps} steps were taken")
         if last.seconds >= seconds:
             raise Ending(Status.TIME, f"{last.seconds:.3g} seconds are over")
@@ -234,14 +260,16 @@ class _Run:
             nfev=self._objective.count,
             status=self._status,
             message=self._message,
-            history=tuple(self.history),
-            _save=self._save,
+            _records=self.history,
+            _count=len(self.history),
+            _contents=self._contents,
         )
 
-    def _save(self, path: str | os.PathLike[str]) -> None:
+    def _contents(self) -> Contents:
+        """Return what a file of the run has."""
         header, found = self._descent.saved()
-        whole = {"descent": header, "history": self.history, "nfev": self._objective.count}
-        saved.write(path, self._method, whole, found)
+        whole = {"descent": header, "history": [*self.history], "nfev": self._objective.count}
+        return saved.contents(self._method, whole, found)
 
 
 def _check(**numbers: Any) -> None:

@@ -54,7 +54,7 @@ class Progress:
 
     def show(self, result: Result) -> None:
         """Show the last step."""
-        if self._bar is not None and result.history:
-            norm = result.history[-1].gradient_norm
-            text = f"value {result.fun:.6g}, gradient {norm:.3g}"
+        last = result._last  # noqa: SLF001  (its own)
+        if self._bar is not None and last is not None:
+            text = f"value {result.fun:.6g}, gradient {last.gradient_norm:.3g}"
             self._bar.update(self._task, completed=result.nit, description=text)

@@ -69,3 +69,19 @@ class Back(_Pass):
     @staticmethod
     def rule(xp, w, g, s, h):
         return s.x, {}
+
+
+class Return(_Pass):
+    """Go back to the point that was taken last, and keep the one beyond it."""
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return s.x, {"point": w}
+
+
+class Onward(_Pass):
+    """Keep the point that was taken, and go to the one beyond it, which was kept."""
+
+    @staticmethod
+    def rule(xp, w, g, s, h):
+        return s.point, {"x": w}

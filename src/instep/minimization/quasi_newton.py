@@ -7,20 +7,25 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from instep import arrays
+from instep import arrays, tree
 from instep.interrupts import at_once
-from instep.minimization.descent import Descent, Ending, Saved, check_finite, nothing_moves
+from instep.minimization.bounds import is_complex
+from instep.minimization.descent import (
+    AT_START,
+    Descent,
+    Ending,
+    Saved,
+    not_finite,
+    nothing_moves,
+)
 from instep.minimization.failures import nowhere
 from instep.minimization.line_search import NO_DESCENT, NOT_FINITE, LineSearch, Trial, shortened
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.passes import OF_LAST, Passes, PassesWithin, passes, passes_within
-from instep.minimization.result import Status
 from instep.minimization.ring import OnRing, Ring
 from instep.minimization.rounding import rounding
 from instep.minimization.trees import below, like, named, put
 from instep.minimization.two_loop import Direction, News, Pairs, PairsWithin
-
-_AT_START = "at the start; begin where it is"
 
 
 class QuasiNewton(Descent):
@@ -68,11 +73,10 @@ class QuasiNewton(Descent):
         return Pairs.none(self._history, gradient_square)
 
     def begin(self) -> None:
-        evaluation = self._objective.at(self.params)
-        check_finite(evaluation, _AT_START)
+        evaluation = self._first_evaluation()
         square, norm = self._measured(evaluation.grads)
         if not math.isfinite(square):
-            raise Ending(Status.NOT_FINITE, f"the gradient is not finite {_AT_START}")
+            raise not_finite(evaluation.grads, AT_START)
         self._take(evaluation, self._no_pairs(square), norm)
 
     def _measured(self, grads: Any) -> tuple[float, float]:
@@ -190,7 +194,7 @@ class QuasiNewton(Descent):
         found = named("params", self.params)
         if self.grads is None:
             own = self._ring.arrays(f"gradient{self._history}")
-            found |= {f"grads/{key}": arrays.to_numpy(x) for key, x in own.items()}
+            found |= {f"grads/{key}": arrays.to_numpy(x) for key, x in self._whole(own).items()}
         else:
             found |= named("grads", self.grads)
         for role in self._ring.roles_before():
@@ -198,6 +202,15 @@ class QuasiNewton(Descent):
             found |= {f"{role}/{key}": arrays.to_numpy(x) for key, x in own.items()}
         numbers = {name: getattr(self, name) for name in ("value", "gradient_norm", "length")}
         return {"pairs": asdict(self._pairs), **numbers}, found
+
+    def _whole(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arrays like those of the parameters, of the parts that pairs are kept in."""
+        pairs = {
+            tree.join_path(path)
+            for path, leaf in tree.flatten(self.params)
+            if is_complex(leaf) and not arrays.is_complex(own.get(tree.join_path(path), leaf))
+        }
+        return {key: arrays.from_parts(x) if key in pairs else x for key, x in own.items()}
 
     def restore(self, header: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         self.params = put(self.params, below(found, "params"))

@@ -3,8 +3,11 @@
 import enum
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
+
+from instep.minimization.contents import Contents
 
 
 class Status(enum.StrEnum):
@@ -73,7 +76,12 @@ class Result(Mapping[str, Any]):
         The same as a sentence.
     history : tuple of Record
         Value, norm of the gradient, length of the step, evaluations and seconds, of the start and
-        after each step.
+        after each step. It is made when it is asked for first.
+
+    Notes
+    -----
+    A pickle, or a deep copy, holds what `save` would write at that moment, and no part of the
+    objective.
     """
 
     _NAMES = ("x", "fun", "jac", "nit", "nfev", "success", "status", "message", "history")
@@ -85,11 +93,27 @@ class Result(Mapping[str, Any]):
     nfev: int
     status: Status
     message: str
-    history: tuple[Record, ...]
-    _save: Callable[[str | os.PathLike[str]], None]
+    _records: Sequence[Record]  # those of the run, which goes on
+    _count: int  # of them, up to here
+    _contents: Callable[[], Contents]
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        history = self.history
+        own = {"_records": history, "history": history, "_contents": self._contents()}
+        return {**self.__dict__, **own}
+
+    @cached_property
+    def history(self) -> tuple[Record, ...]:
+        """The start, and the point after each step."""
+        return tuple(self._records[: self._count])
+
+    @property
+    def _last(self) -> Record | None:
+        """The point that it is about, whose history nobody may want."""
+        return self._records[self._count - 1] if self._count else None
 
     @property
     def success(self) -> bool:
@@ -103,7 +127,7 @@ class Result(Mapping[str, Any]):
         in a callback, too. The suffix of the name chooses the format, as for `Optimizer.save`:
         ``.npz``, which it is without one too, or ``.safetensors``.
         """
-        self._save(path)
+        self._contents().write(path)
 
     def plot(self, ax: Any = None, *, label: str = "", least: float | None = None) -> Any:
         """Draw how far the value is above the least, and the norm of the gradient.
@@ -156,7 +180,7 @@ class Result(Mapping[str, Any]):
         return len(self._NAMES)
 
     def __repr__(self) -> str:
-        last = self.history[-1] if self.history else None
+        last = self._last
         norm = "" if last is None else f", gradient_norm={last.gradient_norm:.3g}"
         return (
             f"Result({self.status}: {self.message!r}, fun={self.fun:.6g}{norm}, nit={self.nit}, "

@@ -3,26 +3,38 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from instep import files
 from instep.hyperparameters import described
+from instep.minimization.contents import Contents
+from instep.minimization.descent import Method, SavedMethod
+from instep.minimization.trees import below
+
+_AnyMethod = TypeVar("_AnyMethod")
 
 #: Version of the layout.
 FORMAT = 1
 
 
-def write(
-    path: str | os.PathLike[str], method: Any, header: Mapping[str, Any], found: Mapping[str, Any]
-) -> None:
-    """Write what a run is continued from."""
-    whole = {
-        "minimization": FORMAT,
-        "method": method.name,
-        "made_with": _made_with(method),
-        **header,
-    }
-    files.write("Result", path, whole, found)
+def contents(method: Any, header: Mapping[str, Any], found: Mapping[str, Any]) -> Contents:
+    """Return what a run of a method is continued from."""
+    own = {"minimization": FORMAT, "method": method.name, "made_with": _made_with(method)}
+    arrays: dict[str, Any] = {}
+    if isinstance(method, Method):
+        own["rules"], arrays = method.saved()
+    arrays = {f"rules/{name}": array for name, array in arrays.items()}
+    return Contents({**own, **header}, {**arrays, **found})
+
+
+def method_of(
+    method: _AnyMethod, header: Mapping[str, Any], found: Mapping[str, Any]
+) -> _AnyMethod:
+    """Return a method as it is in a file; an optimizer is loaded together with its state."""
+    if not isinstance(method, Method):
+        return method
+    own = SavedMethod(header.get("made_with", {}), header.get("rules"), below(found, "rules"))
+    return method.as_saved(own)
 
 
 def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -37,6 +49,12 @@ def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dic
         header, found = files.read(path)
     except files.DamagedFileError as error:
         raise _damaged(path, str(error)) from error
+    if "minimization" not in header and {"hyperparameters", "states"} <= header.keys():
+        raise ValueError(
+            f"minimize: {os.fspath(path)!r} is no file that Result.save has written, but one of "
+            f"Optimizer.save; load it with {header.get('optimizer', 'Optimizer')}.load, and give "
+            f"that optimizer as the method"
+        )
     missing = {"minimization", "method", "descent", "history", "nfev"} - header.keys()
     if missing:
         raise _damaged(path, f"it has no {min(missing)!r}")
@@ -52,6 +70,8 @@ def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dic
         )
     made_with = _made_with(method)
     for name, value in header.get("made_with", {}).items():
+        if name in getattr(method, "adopted", ()):
+            continue
         if name not in made_with or made_with[name] != value:
             raise ValueError(
                 f"minimize: {os.fspath(path)!r} is of a run with {name}={value!r}, and this is one "
@@ -61,7 +81,7 @@ def read(path: str | os.PathLike[str], method: Any) -> tuple[dict[str, Any], dic
 
 
 def _made_with(method: Any) -> dict[str, Any]:
-    """Return what a run cannot be continued without, of how a method was made."""
+    """Return how a method was made, but for what rules hold."""
     found: dict[str, Any] = getattr(method, "made_with", {})
     return found
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from instep import arrays, tree
 
 #: Arrays by name.
@@ -37,13 +39,13 @@ def below(found: Named, root: str) -> dict[str, Any]:
     return {name[len(start) :]: x for name, x in found.items() if name.startswith(start)}
 
 
-def put(params: Any, found: Named) -> Any:
-    """Put arrays into parameters, by their paths; return the tree, as `Optimizer.update` does.
+def check_fits(params: Any, found: Named) -> None:
+    """Raise unless arrays of a file are those of parameters like these: paths, shapes and dtypes.
 
     Raises
     ------
     ValueError
-        If there are others, or of other shapes. Nothing is changed then.
+        If they are others.
     """
     leaves = [(path, tree.join_path(path), leaf) for path, leaf in tree.flatten(params)]
     different = {key for _, key, _ in leaves} ^ found.keys()
@@ -53,13 +55,41 @@ def put(params: Any, found: Named) -> Any:
             f"{min(different)!r}; resume with a tree like the one that was saved"
         )
     for path, key, leaf in leaves:
+        what, value = tree.format_path("params", path), found[key]
         shape = () if arrays.is_number(leaf) else tuple(leaf.shape)
-        if shape != found[key].shape:
+        if shape != value.shape:
             raise ValueError(
-                f"minimize: {tree.format_path('params', path)} has the shape {shape}, and in the "
-                f"file {found[key].shape}; resume with parameters like those that were saved"
+                f"minimize: {what} has the shape {shape}, and in the file {value.shape}; resume "
+                f"with parameters like those that were saved"
             )
-    return tree.rebuild(params, [_filled(leaf, found[key]) for _, key, leaf in leaves])
+        dtype, saved = _dtype_name(leaf), value.dtype.name
+        if saved != ("float32" if dtype == "bfloat16" else dtype):
+            raise ValueError(
+                f"minimize: {what} is {dtype}, and in the file {saved}; resume with parameters "
+                f"of {saved}, whatever their values, and convert those of the result"
+            )
+
+
+def _dtype_name(leaf: Any) -> str:
+    """Return the name of a dtype, of a number too, whatever its byte order."""
+    if arrays.is_number(leaf):
+        return np.asarray(leaf).dtype.name
+    name = arrays.dtype_name(leaf)
+    return np.dtype(name).name if name.startswith((">", "<")) else name
+
+
+def put(params: Any, found: Named) -> Any:
+    """Put arrays into parameters, by their paths; return the tree, as `Optimizer.update` does.
+
+    Raises
+    ------
+    ValueError
+        If they are others. Nothing is changed then.
+    """
+    check_fits(params, found)
+    return tree.rebuild(
+        params, [_filled(leaf, found[tree.join_path(path)]) for path, leaf in tree.flatten(params)]
+    )
 
 
 def _filled(leaf: Any, value: Any) -> Any:

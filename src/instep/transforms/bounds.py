@@ -18,10 +18,13 @@ def within_bounds(xp, w, h):
     return xp.where(xp.isfinite(clipped), clipped, w)
 
 
-def check_values(owner: str, values: Mapping[str, Any]) -> None:
+def check_values(
+    owner: str,
+    values: Mapping[str, Any],
+    remedy: str = "to move both, set first the one that gives way",
+) -> None:
     """Raise if the bounds among hyperparameters cross."""
     if not callable(values["lower"]) and not callable(values["upper"]):
-        remedy = "to move both, set first the one that gives way"
         _check_bounds(owner, values["lower"], values["upper"], remedy)
 
 
