@@ -132,17 +132,11 @@ class FISTA(Method):
         prox: Any = self.prox
         return tuple(prox) if isinstance(prox, list | tuple) else (prox,)
 
-    def step(self, kind: type[Step | Again], steps: Sequence[Transform], **given: Any) -> Optimizer:
-        """Return a step of a kind, with the proximal step after it."""
-        one = kind(**self.settings, **given)
-        # Without a proximal step there is nothing that could be other somewhere.
-        return chain(one, *steps, overrides=self.overrides) if steps else one
-
     def passes(self) -> Mapping[str, Optimizer]:
         """Return what a step runs over the trees, by name, where its first trial is taken."""
         return {
             "extrapolation": Extrapolation(**self.settings),
-            "step": self.step(Step, self.steps, lr=self.lr),
+            "step": _with_prox(self, Step, self.steps, lr=self.lr),
             "measure": Measure(**self.settings),
         }
 
@@ -153,7 +147,7 @@ class FISTA(Method):
 
     def holder(self) -> Optimizer:
         """Return a rule that holds the rate, the proximal step and the frozen leaves."""
-        return self.step(Step, [*map(copy.copy, self.steps)], lr=self.lr)
+        return _with_prox(self, Step, [*map(copy.copy, self.steps)], lr=self.lr)
 
     def held_by(self, holder: Any) -> dict[str, Any]:
         """Return the rate and the proximal step that a rule holds."""
@@ -190,6 +184,13 @@ class FISTA(Method):
 _MOST_RATES = 100
 
 
+def _with_prox(method: FISTA, kind: type, steps: Sequence[Transform], **given: Any) -> Optimizer:
+    """Return a step of a kind, with the proximal step after it."""
+    one: Optimizer = kind(**method.settings, **given)
+    # Without a proximal step there is nothing that could be other somewhere.
+    return chain(one, *steps, overrides=method.overrides) if steps else one
+
+
 class _Accelerated(Descent):
     """A run of FISTA."""
 
@@ -200,7 +201,7 @@ class _Accelerated(Descent):
         self._momentum = 1.0
         self._beta = 0.0  # how far the next point that is evaluated is beyond the present one
         self._shared, settings, prox = Shared(), method.settings, method.steps
-        self._step, self._again = (method.step(kind, prox) for kind in (Step, Again))
+        self._step, self._again = (_with_prox(method, kind, prox) for kind in (Step, Again))
         self._measure = Measure(**settings).called(method.name)
         self._beyond = Extrapolation(**settings).called(method.name)
         self._back = Back(**settings).called(method.name)
