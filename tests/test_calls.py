@@ -112,3 +112,17 @@ def test_a_schedule_that_is_told_about_still_works():
     optimizer = Adam(lr=Cosine(0.1, steps=10))
     w = optimizer.update(np.ones(3), np.ones(3))
     assert (w < 1).all()
+
+
+def test_results_say_what_they_call_what_is_asked():
+    result = minimize(lambda w: ((w**2).sum(), 2 * w), np.ones(3))
+    names = dir(result)
+    for name, remedy in calls.ATTRIBUTES_OF_RESULTS.items():
+        assert name not in names
+        with pytest.raises(AttributeError, match=f"^a result has no {name!r}; {remedy}$"):
+            getattr(result, name)
+        called = re.search(r"it is called (\w+) here", remedy)
+        assert called is None or called[1] in names
+    with pytest.raises(AttributeError, match=r"^a result has no 'warmth'; it has x, fun, jac, nit"):
+        result.warmth  # noqa: B018
+    assert pickle.loads(pickle.dumps(result)).fun == copy.deepcopy(result).fun == result.fun

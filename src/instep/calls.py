@@ -90,6 +90,17 @@ REMEDIES_OF_METHODS = {
     "params": "give the parameters to minimize(value_and_grad, params, method)",
 }
 
+#: What results have under other names elsewhere.
+ATTRIBUTES_OF_RESULTS = {
+    **dict.fromkeys(("value", "loss", "objective", "f", "fval"), "it is called fun here"),
+    **dict.fromkeys(("params", "parameters", "xopt", "solution"), "it is called x here"),
+    **dict.fromkeys(("grad", "grads", "gradient", "gradients"), "it is called jac here"),
+    **dict.fromkeys(("steps", "n_iter", "niter", "iterations"), "it is called nit here"),
+    **dict.fromkeys(("converged", "is_converged"), "it is called success here"),
+    "hess_inv": "no method here keeps one",
+    "allvecs": "a callback sees the parameters of each step",
+}
+
 #: The same of `minimize` itself.
 OF_MINIMIZE = {
     "value_and_grad": "fun f func objective closure loss_fn",

@@ -5,8 +5,9 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from instep import calls
 from instep.minimization.contents import Contents
 
 
@@ -167,6 +168,12 @@ class Result(Mapping[str, Any]):
         ax.set_xlabel("evaluations of the objective")
         ax.legend(fontsize="small")
         return ax
+
+    if not TYPE_CHECKING:  # type checkers would take every name for one that there is
+
+        def __getattr__(self, name: str) -> Any:
+            remedy = calls.ATTRIBUTES_OF_RESULTS.get(name, f"it has {', '.join(self._NAMES)}")
+            raise AttributeError(f"a result has no {name!r}; {remedy}", name=name, obj=None)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._NAMES:
