@@ -6,7 +6,8 @@ python docs/check_pages.py docs/_build/html index optimizers/   of some pages on
 
 Each page is opened in Chromium at the width of a desk and of a phone, light and dark. It fails if
 it asks the network for anything, or if anything in it is wider than its place: the page itself, or
-a block that would have to be scrolled sideways to be read. On a phone alone code may be scrolled,
+a block that would have to be scrolled sideways to be read. Neither may a name in a table be broken
+into pieces of a letter or two. On a phone alone code may be scrolled,
 and what is marked with the class `wide`, as tables of many columns are.
 
 Where there is no Chromium it says so, and ends with 0; `--chromium` names one.
@@ -63,6 +64,11 @@ FAULTS = """((phone) => {
   for (const e of article.querySelectorAll('*')) {
     const box = e.getBoundingClientRect();
     if (box.width === 0 || box.height === 0 || e.closest('svg')) continue;
+    if (e.tagName === 'CODE' && e.closest('td, th')) {
+      const size = parseFloat(getComputedStyle(e).fontSize);
+      const letters = Math.max(...e.innerText.split(/\\s+/).map((word) => word.length));
+      if (letters > 4 && box.width < 2 * size) note(e, letters * size * 0.6, box.width);
+    }
     if (getComputedStyle(e).position === 'absolute' || e.closest('.visually-hidden')) continue;
     const scroller = isScroller(e), hides = getComputedStyle(e).overflowX !== 'visible';
     if (hides && e.scrollWidth > e.clientWidth + 1 && !(scroller && mayScroll(e))) {
