@@ -126,3 +126,16 @@ def test_results_say_what_they_call_what_is_asked():
     with pytest.raises(AttributeError, match=r"^a result has no 'warmth'; it has x, fun, jac, nit"):
         result.warmth  # noqa: B018
     assert pickle.loads(pickle.dumps(result)).fun == copy.deepcopy(result).fun == result.fun
+
+
+def test_a_property_of_a_schedule_says_what_it_lacks_itself():
+    class Own(schedules.Schedule):
+        @property
+        def span(self):
+            return self.missing
+
+        def at(self, step, value=None):
+            return 1.0
+
+    with pytest.raises(AttributeError, match=r"^Own has no attribute 'missing'$"):
+        Own().span  # noqa: B018

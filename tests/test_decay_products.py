@@ -311,3 +311,29 @@ def test_steps_with_an_array_leave_the_product_as_it_was(engine):
         optimizer.momentum = rate
         optimizer.update(w, np.ones(2))
     assert optimizer.state_dict()["states"][""]["scalars"] == {"momentum_t": 0.25 * 0.5 * 0.5}
+
+
+@engine_runs.every_engine
+@pytest.mark.parametrize("at", [1, 2, 5, 17, 18])
+@pytest.mark.parametrize(
+    "make", [Adam, lambda **s: chain(accumulate(1), Adam(**s))], ids=["Adam", "chain"]
+)
+def test_a_rate_that_a_schedule_sets_in_the_midst_of_a_step_counts_from_the_next(make, at, engine):
+    engine_runs.require(engine)
+    gradients = np.random.default_rng(0).standard_normal((20, 5))
+    found = []
+    for is_amid in (True, False):
+        optimizer, w = make(lr=0.01, engine=engine), np.ones(5)
+
+        def rate(step, optimizer=optimizer, is_amid=is_amid):
+            if is_amid and step == at:
+                optimizer.beta1 = 0.5
+            return 0.01
+
+        optimizer.lr = rate
+        for step, gradient in enumerate(gradients, 1):
+            if not is_amid and step == at + 1:
+                optimizer.beta1 = 0.5
+            optimizer.update(w, gradient)
+        found.append(w)
+    assert np.array_equal(*found)

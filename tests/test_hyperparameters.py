@@ -1,5 +1,6 @@
 """Hyperparameters are checked when they are set, may change between steps, and may be schedules."""
 
+import functools
 import importlib
 import math
 import re
@@ -124,6 +125,27 @@ def test_a_function_that_takes_no_step_is_refused_at_once(function):
     with pytest.raises(TypeError, match=text):
         optimizer.lr = function
     assert optimizer.lr == 0.001
+
+
+def test_a_schedule_that_is_adapted_is_what_is_called():
+    @functools.wraps(lambda step, total: None)
+    def adapted(step):
+        return 0.5 / step
+
+    assert SGD(lr=adapted).lr is adapted
+
+
+@engine_runs.every_engine
+def test_an_array_that_a_schedule_sets_in_the_midst_of_steps_is_told_or_taken(engine):
+    engine_runs.require(engine)
+    optimizer, w = Momentum(lr=0.1, engine=engine), np.ones(3)
+    for _ in range(6):
+        optimizer.update(w, np.ones(3))
+    optimizer.lr = np.full(3, 0.1)
+    optimizer.update(w, np.ones(3))
+    optimizer.lr = np.full(3, 0.2)
+    optimizer.update(w, np.ones(3))
+    assert optimizer.t == 8
 
 
 def test_a_class_of_schedules_in_place_of_one_is_refused():

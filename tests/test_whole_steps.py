@@ -4,6 +4,7 @@
 import collections.abc
 import gc
 import importlib
+import inspect
 import os
 import sys
 import threading
@@ -496,3 +497,27 @@ def test_an_exception_of_a_key_comes_out_before_the_step():
         optimizer.update(params, grads)
     assert optimizer.t == t
     assert np.array_equal(before, plain["a"])
+
+
+def test_near_the_limit_of_frames_a_step_is_taken_or_not():
+    def at(depth, call):
+        return call() if depth == 0 else at(depth - 1, call)
+
+    limit, frames = sys.getrecursionlimit(), len(inspect.stack())
+    sys.setrecursionlimit(frames + 260)
+    try:
+        for depth in range(140, 255, 3):
+            params, grads = problem()
+            optimizer = Adam()
+            for _ in range(2):
+                optimizer.update(params, grads)
+            for _ in range(3):
+                t = optimizer.t
+                try:
+                    at(depth, lambda: optimizer.update(params, grads))  # noqa: B023
+                except RecursionError:
+                    assert optimizer.t == t
+                else:
+                    assert optimizer.t == t + 1
+    finally:
+        sys.setrecursionlimit(limit)

@@ -194,7 +194,7 @@ class Hyperparameter:
         if not isinstance(schedule, FunctionType) or getattr(schedule, "needs_value", False):
             return
         try:
-            inspect.signature(schedule).bind(1)
+            inspect.signature(schedule, follow_wrapped=False).bind(1)
         except TypeError as error:
             raise TypeError(
                 f"{owner}: {self.name} is a function that cannot be called with the number of a "

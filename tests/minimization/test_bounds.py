@@ -142,3 +142,12 @@ def test_overrides_are_of_the_prox(overrides, prox, text):
 def test_what_is_no_bound_is_refused_at_once(bounds, text):
     with pytest.raises((TypeError, ValueError), match=f"LBFGS: {text}"):
         LBFGS(**bounds)
+
+
+def test_bounds_of_several_patterns_that_cross_are_refused_before_anything_is_evaluated():
+    def value_and_grad(_):
+        raise AssertionError
+
+    method = LBFGS(lower={"a": 1.0}, upper={"a*": 0.0})
+    with pytest.raises(ValueError, match=r"params\['a'\] lower is 1\.0 and upper 0\.0;"):
+        minimize(value_and_grad, {"a": np.ones(2)}, method)

@@ -23,7 +23,7 @@ from instep import (
     chain,
     minimize,
 )
-from instep.transforms import project, support
+from instep.transforms import average, project, support
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -525,3 +525,32 @@ def test_what_is_no_file_at_all(tmp_path):
         archive.writestr("a", "b")
     with pytest.raises(ValueError, match=r"no file that Result\.save has written"):
         resume(tmp_path / "other.npz", ConjugateGradient())
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype"),
+    [
+        (lambda: Adam(lr=0.1), "float16"),
+        (lambda: Adam(lr=0.1, master=True), "float16"),
+        (lambda: chain(Adam(lr=0.1), average(0.9)), "float16"),
+        (lambda: Adam(lr=0.1, complex="pairs"), "complex64"),
+        (lambda: SGD(lr=0.1, complex="pairs"), "complex128"),
+    ],
+    ids=["Adam", "master", "average", "Adam in pairs", "SGD in pairs"],
+)
+def test_a_point_that_was_not_evaluated_is_kept_as_parameters_are(tmp_path, make, dtype):
+    target = np.array([0.3, 2 + 1j]).astype(dtype) if "c" in dtype else np.array([0.3, -1], dtype)
+    evaluations = []
+
+    def value_and_grad(w):
+        evaluations.append(None)
+        if len(evaluations) == 3:
+            raise KeyboardInterrupt
+        return float((abs((w - target).astype("complex128")) ** 2).sum()), 2 * (w - target)
+
+    file = tmp_path / "run.npz"
+    minimize(value_and_grad, np.ones(2, dtype), make(), steps=6).save(file)
+    resumed = minimize(value_and_grad, np.ones(2, dtype), make(), steps=6, resume=file)
+    whole = minimize(value_and_grad, np.ones(2, dtype), make(), steps=6)
+    assert resumed.x.dtype == dtype
+    assert np.array_equal(resumed.x, whole.x)

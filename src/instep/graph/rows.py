@@ -213,6 +213,8 @@ class Part:
         for entry in self.fields:
             name = entry.name
             value = overrides[name] if name in overrides else values[name]
+            if values.get("_moving") is not self._moving and name in self._steady(overrides):
+                value = self.rule.moving[name]  # a step that has begun goes on with what it was
             if value.__class__ is not float:
                 if not is_array(value):
                     value = entry.at(self.owner, group.told.to(value), own_step)
@@ -249,6 +251,11 @@ class Part:
         numbers += [found[name] for name in self.derived]
         flags = {name: found[name] for name in self.flags}
         return numbers, flags, {**memory, **{name: found[name] for name in self.remembered}}
+
+    def _steady(self, overrides: Mapping[str, Any]) -> list[str]:
+        """Return the decay rates that move now, and did not when this part was made."""
+        known = {*self.moving, *self.products, *overrides}
+        return [name for name, x in self.rule.moving.items() if name not in known and x is not None]
 
     def initial_values(
         self, numbers: Mapping[str, float], varying: Collection[str]

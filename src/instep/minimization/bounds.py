@@ -1,5 +1,6 @@
 """Bounds of parameters: of all, or by patterns of their paths."""
 
+import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -69,10 +70,13 @@ def check_parameters(
             _chooses(one, key, leaf) for one in (frozen if isinstance(frozen, tuple) else (frozen,))
         ):
             continue
+        numbers = {}
         for name, bound in bounds.items():
             own = _of(bound, key, leaf)
             if own is None:
                 continue
+            if not is_array(own):
+                numbers[name] = float(own)
             if is_complex(leaf) and np.isfinite(elements(own) if is_array(own) else own).any():
                 raise ValueError(
                     f"{owner}: {name} is {source(own)} for {what}, which is complex, and bounds "
@@ -87,6 +91,11 @@ def check_parameters(
                     f"{tuple(shape)}; name the parameter that it is for, as in "
                     f"{example}, or give a number"
                 )
+        if numbers.get("lower", -math.inf) > numbers.get("upper", math.inf):
+            raise ValueError(
+                f"{owner}: for {what} lower is {numbers['lower']} and upper {numbers['upper']}; "
+                f"give bounds that do not cross"
+            )
 
 
 def is_complex(leaf: Any) -> bool:

@@ -15,7 +15,15 @@ from instep.minimization.descent import (
 )
 from instep.minimization.objective import Evaluation, Objective
 from instep.minimization.shared import Pass
-from instep.minimization.trees import below, check_fits, like, named, on_host, put
+from instep.minimization.trees import (
+    below,
+    check_fits,
+    like,
+    like_parameters,
+    named,
+    on_host,
+    put,
+)
 from instep.optimizer import Optimizer
 from instep.state import LeafState, State
 from instep.stateful import arrays_of
@@ -148,7 +156,7 @@ class FirstOrder(Descent):
         self._take(Evaluation(value, like_them), gradient_norm=norm, length=length)
         if ahead:
             self.grads = None
-            self._put_ahead(params | ahead)
+            self._put_ahead(params | like_parameters(self.params, ahead))
 
     def _put_ahead(self, points: Mapping[str, Any]) -> None:
         """Keep the next point, and go back to the present one."""

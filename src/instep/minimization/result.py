@@ -172,6 +172,8 @@ class Result(Mapping[str, Any]):
     if not TYPE_CHECKING:  # type checkers would take every name for one that there is
 
         def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # a property lacks something else: it says what
+                return object.__getattribute__(self, name)
             remedy = calls.ATTRIBUTES_OF_RESULTS.get(name, f"it has {', '.join(self._NAMES)}")
             raise AttributeError(f"a result has no {name!r}; {remedy}", name=name, obj=None)
 

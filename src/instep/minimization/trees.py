@@ -78,6 +78,18 @@ def _dtype_name(leaf: Any) -> str:
     return np.dtype(name).name if name.startswith((">", "<")) else name
 
 
+def like_parameters(params: Any, found: Named) -> dict[str, Any]:
+    """Return points that rules have kept as parameters have them: complex, and in their dtypes."""
+    leaves = {tree.join_path(path): leaf for path, leaf in tree.flatten(params)}
+    points = {}
+    for key, x in found.items():
+        name = _dtype_name(leaves[key])
+        dtype = np.dtype("float32" if name == "bfloat16" else name)
+        is_in_parts = dtype.kind == "c" and x.dtype.kind != "c"
+        points[key] = (arrays.from_parts(x) if is_in_parts else x).astype(dtype)
+    return points
+
+
 def put(params: Any, found: Named) -> Any:
     """Put arrays into parameters, by their paths; return the tree, as `Optimizer.update` does.
 

@@ -101,6 +101,12 @@ class Repetition:
         rows = [maker.next_row() for maker in self._makers]
         return wholes.next(way, (changes, self._edition), plan, rows, self._groups, self._noted)
 
+    def is_ready(self, owner: Owner) -> bool:
+        """Return whether the last step has left a way, whose hyperparameters are read by now."""
+        if self.last is not None and self._edition is not edition.present:
+            self._read(owner)
+        return self.last is not None
+
     def _read(self, owner: Owner) -> None:
         """Read the hyperparameters of the rules, as they are set now."""
         present = edition.present  # before: what is set from now on is another
@@ -114,18 +120,19 @@ class Repetition:
         self._is_constant = not moving
         self._is_told = any(map(asks, moving))
         self._is_known = bool(makers) and not any(map(is_array, moving))
-        self._is_checked = self._is_checked and settings == self._settings
+        self._is_checked = self._is_checked and _are_same(settings, self._settings)
         self._settings = settings
         if self._is_known:
             for maker in makers:
                 maker.take(settings)
         self._edition = present  # last: after an exception all is read again
 
-    def step(self, owner: Owner, state: State, plan: Any, value: Any) -> list[Row] | None:
-        """Take a step, unless it runs what none has run: then its rows are returned."""
+    def step(self, state: State, plan: Any, value: Any) -> list[Row] | None:
+        """Take a step, unless it runs what none has run: then its rows are returned.
+
+        The hyperparameters are those that were read last, and what schedules set from then on.
+        """
         step = state.t + 1
-        if self._edition is not edition.present:
-            self._read(owner)
         numbers: Rows
         rows: Sequence[Any]
         if self._is_alone and self._is_constant and self._is_checked:
@@ -342,6 +349,14 @@ class _RowMaker:
                 overrides.setdefault(part.prefix, {})[entry.name] = number
         group = replace(self._group, overrides=overrides)
         return _asked(self._program, group, step, derives=self._derived is not None)
+
+
+def _are_same(settings: Sequence[Any], before: Sequence[Any]) -> bool:
+    """Return whether settings are what they were; arrays and schedules, the same objects."""
+    return len(settings) == len(before) and all(
+        one is other or (one.__class__ is other.__class__ is float and one == other)
+        for one, other in zip(settings, before, strict=True)
+    )
 
 
 def _asked(program: Program, group: Group, step: int, *, derives: bool) -> Any:

@@ -148,7 +148,8 @@ class Plan:
         The same parameters, and gradients that may be new arrays of the same kind: nothing is left
         to validate, and the step takes a fifth of the time of `step`.
         """
-        if self._repetition.last is None or not self._verified or state.changes != self._changes:
+        is_ready = self._verified and self._repetition.is_ready(owner)
+        if not is_ready or state.changes != self._changes:  # after, for what was read may be new
             return False
         held = self._trees.read(params, grads)
         if held is None or not self._settings.are_those_of(owner):
@@ -166,7 +167,7 @@ class Plan:
             self.objective.place(value)
         if stand_ins.are_needed:
             stand_ins.announce(held[0])
-        rows = self._repetition.step(owner, state, self, value)
+        rows = self._repetition.step(state, self, value)
         if rows is not None:
             try:
                 self._fit(params, grads)

@@ -7,6 +7,7 @@ from typing import Any
 
 from instep.engines.whole import ROWS, STEP, Attribute, Like, Numbers, Unkept, Whole, own
 from instep.graph.rows import Group
+from instep.interrupts import require_frames
 from instep.plan.settings import Settings
 from instep.plan.trees import Trees
 from instep.plan.way import Way
@@ -21,6 +22,9 @@ if hasattr(os, "register_at_fork"):
 #: So many steps in a row are alike before the next may be whole. The first that is takes 10 ms, for
 #: the code is compiled, and each then saves 3 us.
 PATIENCE = 16
+
+#: Calls within each other that compiling the code takes, and more.
+_FRAMES = 100
 
 #: Takes a step, given an optimizer and both trees, or returns False.
 Step = Callable[[Any, Any, Any], bool]
@@ -78,6 +82,7 @@ class WholeSteps:
         changes, present = read
         self._alike = 0  # after an exception it is some steps before this is tried again
         if way is not self._way or self._whole is None:
+            require_frames(_FRAMES)  # for `ctypes` makes another error of it
             assert way.joined.whole is not None
             self._way, self._whole = way, way.joined.whole(like=self._like(way.fits))
         checks = [

@@ -124,6 +124,8 @@ class Schedule(ABC):
     if not typing.TYPE_CHECKING:  # type checkers would take every name for one that there is
 
         def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # a property lacks something else: it says what
+                return object.__getattribute__(self, name)
             text = f"{type(self).__name__} has no attribute {name!r}"
             remedy = calls.ATTRIBUTES_OF_SCHEDULES.get(name)
             raise AttributeError(f"{text}; {remedy}" if remedy else text, name=name, obj=self)

@@ -57,8 +57,8 @@ def own(folder: pathlib.Path) -> set[str]:
         found = json.loads((folder / NUMBERS).read_bytes())
         written = set(found["files"])
         found["versions"]["instep"]
-    except (OSError, ValueError, KeyError, TypeError):  # it is missing, or somebody else's
-        return set()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()  # it is missing, or somebody else's
     return {NUMBERS, *written.intersection(OTHERS)}
 
 
