@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from instep import SGD, Adam, AdamW, Lion, Optimizer, RMSProp, chain, partition
-from instep.engines.native.whole_step_code import Word
 from instep.plan import whole
 from instep.plan.step import Plan
 from instep.transforms import clip_by_global_norm, clip_by_value, weight_decay
 
 pytest.importorskip("llvmlite")
 check = importlib.import_module("instep.engines.native.check")
+Word = importlib.import_module("instep.engines.native.whole_step_code").Word
 WholeStep = importlib.import_module("instep.engines.native.whole_step").WholeStep
 
 pytestmark = pytest.mark.skipif(

@@ -101,11 +101,11 @@ class Repetition:
         rows = [maker.next_row() for maker in self._makers]
         return wholes.next(way, (changes, self._edition), plan, rows, self._groups, self._noted)
 
-    def is_ready(self, owner: Owner) -> bool:
-        """Return whether the last step has left a way, whose hyperparameters are read by now."""
+    def ready(self, owner: Owner) -> Way | None:
+        """Return the way that the last step has left, with the hyperparameters read by now."""
         if self.last is not None and self._edition is not edition.present:
             self._read(owner)
-        return self.last is not None
+        return self.last
 
     def _read(self, owner: Owner) -> None:
         """Read the hyperparameters of the rules, as they are set now."""
