@@ -63,7 +63,7 @@ def check_fits(params: Any, found: Named) -> None:
                 f"with parameters like those that were saved"
             )
         dtype, saved = _dtype_name(leaf), value.dtype.name
-        if saved != ("float32" if dtype == "bfloat16" else dtype):
+        if saved != _in_files(dtype):
             raise ValueError(
                 f"minimize: {what} is {dtype}, and in the file {saved}; resume with parameters "
                 f"of {saved}, whatever their values, and convert those of the result"
@@ -78,13 +78,17 @@ def _dtype_name(leaf: Any) -> str:
     return np.dtype(name).name if name.startswith((">", "<")) else name
 
 
+def _in_files(dtype: str) -> str:
+    """Return the name of the dtype that arrays of one have in files: see `on_host`."""
+    return "float32" if dtype == "bfloat16" else dtype
+
+
 def like_parameters(params: Any, found: Named) -> dict[str, Any]:
     """Return points that rules have kept as parameters have them: complex, and in their dtypes."""
     leaves = {tree.join_path(path): leaf for path, leaf in tree.flatten(params)}
     points = {}
     for key, x in found.items():
-        name = _dtype_name(leaves[key])
-        dtype = np.dtype("float32" if name == "bfloat16" else name)
+        dtype = np.dtype(_in_files(_dtype_name(leaves[key])))
         is_in_parts = dtype.kind == "c" and x.dtype.kind != "c"
         points[key] = (arrays.from_parts(x) if is_in_parts else x).astype(dtype)
     return points
